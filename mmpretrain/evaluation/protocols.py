@@ -1,0 +1,201 @@
+"""Named, versioned evaluation protocols: which clips train, validate and test in each fold.
+
+The test subjects follow the literature. The literature mostly leaves validation open (or chooses on the test fold,
+which we never do), so here the validation subjects of fold k are the test subjects of fold k + 1, and those of the
+last fold are the ones of fold 1; all others train. A changed rule is a new version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmpretrain.data.records import SPLITS, IndexRow
+from mmpretrain.evaluation.metrics import METRICS, ClassificationResult, pooled
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """Positions in the list of rows that the protocol was given, int64, ascending."""
+
+    train: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """selection: where the model is chosen; "val", the validation part, is the only rule there is so far.
+
+    assign(rows, fold) names the part of each row: "train", "valid", "test", or "" for a clip that the protocol drops.
+    """
+
+    name: str
+    version: int
+    description: str
+    num_folds: int
+    assign: Callable[[Sequence[IndexRow], int], Sequence[str]] = dataclasses.field(repr=False)
+    selection: str = "val"
+
+    def fold(self, rows: Sequence[IndexRow], fold: int, classes: Iterable[str] | None = None) -> Fold:
+        """The three parts of fold `fold`, counted from 1.
+
+        Rows without an emotion, or with one that is not in `classes` (where given), appear nowhere. Raises ValueError
+        where the rows are not what the protocol is about, a part is empty, or a speaker is in two parts.
+        """
+        if not 1 <= fold <= self.num_folds:
+            raise ValueError(f"fold {fold}: protocol `{self.name}` has folds 1 to {self.num_folds}")
+        wanted = None if classes is None else set(classes)
+        labelled = [i for i, row in enumerate(rows) if row.emotion and (wanted is None or row.emotion in wanted)]
+        if not labelled:
+            raise ValueError(
+                f"protocol `{self.name}`: none of the {len(rows)} clips has an emotion"
+                f"{'' if wanted is None else ' among ' + ', '.join(sorted(wanted))}; fine-tune on a labelled corpus"
+            )
+        chosen = [rows[i] for i in labelled]
+        assigned = self.assign(chosen, fold)
+        parts = {part: [i for i, name in zip(labelled, assigned, strict=True) if name == part] for part in SPLITS}
+        for part, positions in parts.items():
+            if not positions:
+                speakers = ", ".join(sorted({row.speaker for row in chosen})[:8])
+                raise ValueError(
+                    f"protocol `{self.name}`, fold {fold}: no labelled clip in its {part} part ({self.description}); "
+                    f"the labelled clips are of {speakers}: prepare the missing ones or choose another protocol"
+                )
+        self._check_subjects(rows, parts)
+        return Fold(**{part: np.array(positions, np.int64) for part, positions in parts.items()})
+
+    def _check_subjects(self, rows: Sequence[IndexRow], parts: dict[str, list[int]]) -> None:
+        part_of: dict[str, str] = {}
+        for part, positions in parts.items():
+            for i in positions:
+                speaker = rows[i].speaker  # "" is somebody unknown, of whom nothing can be checked
+                if speaker and part_of.setdefault(speaker, part) != part:
+                    raise ValueError(
+                        f"protocol `{self.name}`: speaker {speaker} is both in {part_of[speaker]} and in {part}; "
+                        f"split the corpus by speaker, or use the protocol `speakers-5`"
+                    )
+
+
+def _by_split(rows: Sequence[IndexRow], fold: int) -> list[str]:
+    return [row.split for row in rows]
+
+
+def _parts(groups: Sequence[int | None], fold: int, num_folds: int) -> list[str]:
+    """Names the part of each clip by the fold that tests it (counted from 0; None: dropped)."""
+    test, valid = fold - 1, fold % num_folds
+    names = {test: "test", valid: "valid", None: ""}
+    return [names.get(group, "train") for group in groups]
+
+
+def _by_subject(corpus: str, folds: Sequence[Iterable[int]], dropped: Sequence[str] = ()) -> Callable:
+    """Folds given as subject numbers; speakers must be called `{corpus}-{number}`. Clip ids ending in `dropped` go."""
+    group_of = {subject: group for group, subjects in enumerate(folds) for subject in subjects}
+
+    def assign(rows: Sequence[IndexRow], fold: int) -> list[str]:
+        groups = []
+        for row in rows:
+            match = re.fullmatch(rf"{corpus}-(\d+)", row.speaker)
+            if not match or int(match[1]) not in group_of:
+                known = f"{corpus}-{min(group_of):02d} to {corpus}-{max(group_of):02d}"
+                raise ValueError(
+                    f"clip {row.clip_id}: its speaker `{row.speaker}` is none of this protocol's ({known}); "
+                    f"give the protocol that corpus alone, or use `speakers-5`"
+                )
+            groups.append(None if row.clip_id.endswith(tuple(dropped)) else group_of[int(match[1])])
+        return _parts(groups, fold, len(folds))
+
+    return assign
+
+
+def _balanced(num_folds: int) -> Callable:
+    """Speaker-disjoint folds of any corpus: the speaker with most clips first, each into the smallest fold so far."""
+
+    def assign(rows: Sequence[IndexRow], fold: int) -> list[str]:
+        counts = Counter(row.speaker for row in rows)
+        if "" in counts:
+            clip = next(row.clip_id for row in rows if not row.speaker)
+            raise ValueError(
+                f"protocol `speakers-{num_folds}`: clip {clip} has no speaker; name the speakers of labelled clips "
+                f"when preparing the corpus, or use the protocol `official`"
+            )
+        if len(counts) < num_folds:
+            remedy = f"speakers-{len(counts)}" if len(counts) >= 3 else "official (the corpus's own splits)"
+            raise ValueError(
+                f"protocol `speakers-{num_folds}`: the labelled clips have only {len(counts)} speakers; use {remedy}"
+            )
+        sizes, group_of = [0] * num_folds, {}
+        for speaker, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+            group_of[speaker] = sizes.index(min(sizes))
+            sizes[group_of[speaker]] += count
+        return _parts([group_of[row.speaker] for row in rows], fold, num_folds)
+
+    return assign
+
+
+def _subject_protocol(
+    name: str, description: str, folds: Sequence[Iterable[int]], dropped: Sequence[str] = ()
+) -> Protocol:
+    assign = _by_subject(name.split("-")[0], folds, dropped)
+    return Protocol(name, 1, f"{description}; validation subjects are the next fold's", len(folds), assign)
+
+
+_PROTOCOLS = (
+    Protocol("official", 1, "the train, valid and test splits of the corpus itself", 1, _by_split),
+    _subject_protocol(
+        "ravdess-6x4",
+        "RAVDESS, test actors 1-4, 5-8, 9-12, 13-16, 17-20, 21-24",
+        [range(first, first + 4) for first in range(1, 25, 4)],
+    ),
+    _subject_protocol(
+        "ravdess-5",
+        "RAVDESS, the subject-wise folds of Luna-Jimenez et al.",
+        [(2, 5, 14, 15, 16), (3, 6, 7, 13, 18), (10, 11, 12, 19, 20), (8, 17, 21, 23, 24), (1, 4, 9, 22)],
+    ),
+    _subject_protocol(
+        "ravdess-emobox6",
+        "RAVDESS, the six folds of EmoBox",
+        [(1, 11, 20, 21), (4, 10, 12, 14), (8, 9, 19, 23), (3, 5, 7, 24), (2, 15, 16, 18), (6, 13, 17, 22)],
+    ),
+    _subject_protocol(
+        "crema-5",
+        "CREMA-D, test actors 1001-1018, 1019-1036, 1037-1054, 1055-1072, 1073-1091, without the four unreadable clips",
+        [range(1001, 1019), range(1019, 1037), range(1037, 1055), range(1055, 1073), range(1073, 1092)],
+        dropped=("1064_IEO_DIS_MD", "1064_TIE_SAD_XX", "1076_MTI_NEU_XX", "1076_MTI_SAD_XX"),
+    ),
+)
+
+
+def get_protocol(name: str) -> Protocol:
+    """The protocol of that name; `speakers-K` makes K speaker-disjoint folds of any corpus. Raises ValueError."""
+    known = {protocol.name: protocol for protocol in _PROTOCOLS}
+    if name in known:
+        return known[name]
+    match = re.fullmatch(r"speakers-(\d+)", name)
+    if not match:
+        raise ValueError(f"unknown protocol `{name}`; known are {', '.join(known)} and speakers-K (K folds)")
+    num_folds = int(match[1])
+    if num_folds < 3:
+        raise ValueError(f"protocol `{name}` needs at least 3 folds, to test, validate and train: use `speakers-3`")
+    description = f"{num_folds} speaker-disjoint folds of about equal size; validation speakers are the next fold's"
+    return Protocol(name, 1, description, num_folds, _balanced(num_folds))
+
+
+def summarize_folds(results: Sequence[ClassificationResult]) -> dict[str, Any]:
+    """Both ways of reporting folds that the literature uses, ready for JSON.
+
+    {"num_folds", metric: {"mean", "std", "pooled"}}: mean and sample standard deviation (0 for one fold) over the
+    folds, and the value of the summed confusion matrix.
+    """
+    whole = pooled(results)
+    summary: dict[str, Any] = {"num_folds": len(results)}
+    for metric in METRICS:
+        values = np.array([getattr(result, metric) for result in results])
+        std = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        summary[metric] = {"mean": float(values.mean()), "std": std, "pooled": getattr(whole, metric)}
+    return summary
