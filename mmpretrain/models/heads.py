@@ -1,0 +1,69 @@
+"""What sits on an encoder while it learns: the cluster predictor of pretraining and the classifier of fine-tuning."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmpretrain.config import AUDIO_DIM, ModelConfig
+from mmpretrain.models.encoder import AVEncoder
+from mmpretrain.models.layers import dropout, linear
+
+
+class ClusterHead(nnx.Module):
+    """Cosine similarity of a projected frame to an embedding of each cluster, over a temperature (spec, section 7.6)."""
+
+    def __init__(self, config: ModelConfig, num_clusters: int, *, rngs: nnx.Rngs):
+        P = config.proj_dim
+        self.proj = linear(config.width, P, ("embed", None), dtype=config.dtype, rngs=rngs)
+        self.embeddings = nnx.Param(jax.random.uniform(rngs.params(), (num_clusters, P)), axes=("clusters", None))
+        self.temperature = config.temperature
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        """Logits [B, T, K] in float32."""
+        p = self.proj(x_BTD).astype(jnp.float32)
+        e = self.embeddings[...]
+        # <p, e> / max(|p| |e|, 1e-6): normalising the embeddings first keeps it one matmul.
+        e_norm = jnp.maximum(jnp.linalg.norm(e, axis=-1, keepdims=True), 1e-12)
+        similarity = p @ (e / e_norm).T / jnp.maximum(jnp.linalg.norm(p, axis=-1, keepdims=True), 1e-6)
+        return similarity / self.temperature
+
+
+class MaskedClusterModel(nnx.Module):
+    """Encoder, cluster head, and the learned vector that stands where something is hidden.
+
+    The vector has the width of what is masked: an audio row (kind "input") or a fused frame (kind "feature").
+    """
+
+    def __init__(self, config: ModelConfig, num_clusters: int, masking_kind: str, *, rngs: nnx.Rngs):
+        self.encoder = AVEncoder(config, rngs=rngs)
+        self.head = ClusterHead(config, num_clusters, rngs=rngs)
+        dim = AUDIO_DIM if masking_kind == "input" else config.width
+        self.mask_embedding = nnx.Param(jax.random.uniform(rngs.params(), (dim,)), axes=(None,))
+
+
+class ClipClassifier(nnx.Module):
+    """A learned mix of all layers, averaged over the valid frames, then one linear layer."""
+
+    def __init__(self, config: ModelConfig, num_classes: int, *, rngs: nnx.Rngs):
+        self.encoder = AVEncoder(config, rngs=rngs)
+        self.layer_weights = nnx.Param(jnp.zeros(config.num_layers + 1), axes=(None,))
+        self.out = linear(
+            2 * config.width, num_classes, ("embed", None), dtype="float32", rngs=rngs,
+            kernel_init=nnx.initializers.normal(0.02),
+        )  # fmt: skip
+        self.dropout = config.dropout
+
+    def __call__(self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
+        """Logits [B, C] in float32, from the encoder's `embed` output."""
+        layers = self.encoder.all_layers(x_BTD, valid_BT, key).astype(jnp.float32)
+        mean = layers.mean(-1, keepdims=True)
+        layers = (layers - mean) * jax.lax.rsqrt(layers.var(-1, keepdims=True) + 1e-5)  # layers differ in scale
+        mixed = jnp.einsum("LBTD,L->BTD", layers, jax.nn.softmax(self.layer_weights[...]))
+        weight = valid_BT.astype(jnp.float32)[..., None]
+        count = jnp.maximum(weight.sum(1), 1.0)
+        centre = (mixed * weight).sum(1) / count
+        spread = jnp.sqrt((jnp.square(mixed - centre[:, None]) * weight).sum(1) / count + 1e-5)
+        pooled = jnp.concatenate([centre, spread], axis=-1)
+        return self.out(dropout(pooled, self.dropout, None if key is None else jax.random.fold_in(key, 10_000)))

@@ -1,0 +1,108 @@
+"""The layers that Flax does not have as the reference has them, and the initial values of those that it does.
+
+Every parameter carries `axes`, the logical name of each of its dims; `parallel.sharding` alone says where they live.
+Dims: B clips, T frames, D width, C channels, N any leading dims.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+LAYER_NORM_EPS = 1e-5
+BATCH_NORM_EPS = 1e-5
+BATCH_NORM_MOMENTUM = 0.9
+
+
+def torch_uniform(fan_in: int):
+    """Uniform on +-1/sqrt(fan_in): what the reference's plain Linear and Conv3d layers start from."""
+    bound = 1 / math.sqrt(fan_in)
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def linear(
+    d_in: int, d_out: int, axes: tuple[str | None, str | None], *, dtype, rngs: nnx.Rngs, kernel_init=None
+) -> nnx.Linear:
+    """A Linear layer with the reference's default start, or with `kernel_init` and a zero bias where that is given."""
+    return nnx.Linear(
+        d_in, d_out, dtype=dtype, rngs=rngs,
+        kernel_init=kernel_init or torch_uniform(d_in),
+        bias_init=nnx.initializers.zeros if kernel_init else torch_uniform(d_in),
+        kernel_metadata={"axes": axes}, bias_metadata={"axes": axes[1:]},
+    )  # fmt: skip
+
+
+class LayerNorm(nnx.LayerNorm):
+    """Over the last dim, statistics in float32 with the two-pass variance, result in the input's dtype."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        super().__init__(
+            width, epsilon=LAYER_NORM_EPS, use_fast_variance=False, rngs=rngs,
+            scale_metadata={"axes": ("embed",)}, bias_metadata={"axes": ("embed",)},
+        )  # fmt: skip
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return super().__call__(x.astype(jnp.float32)).astype(x.dtype)
+
+
+class BatchNorm(nnx.Module):
+    """Over all dims but the last, counting only the entries that `weight` marks.
+
+    Normalises with the biased variance and keeps running averages of the unbiased one (spec, section 1). The statistics
+    are of the global batch, since under `jit` the arrays are. Padding and clips without a picture do not count.
+    """
+
+    def __init__(self, channels: int):
+        self.scale = nnx.Param(jnp.ones(channels), axes=("channels",))
+        self.bias = nnx.Param(jnp.zeros(channels), axes=("channels",))
+        self.mean = nnx.BatchStat(jnp.zeros(channels), axes=("channels",))
+        self.var = nnx.BatchStat(jnp.ones(channels), axes=("channels",))
+
+    def __call__(self, x_NHWC: jax.Array, weight_N: jax.Array, *, train: bool) -> jax.Array:
+        """weight_N: float32, 1 for the pictures that count. Updates the running averages where `train`."""
+        if train:
+            x = x_NHWC.astype(jnp.float32)
+            weight = weight_N[:, None, None, None]
+            count = jnp.maximum(weight_N.sum() * x.shape[1] * x.shape[2], 1.0)
+            mean = (x * weight).sum((0, 1, 2)) / count
+            var = (jnp.square(x - mean) * weight).sum((0, 1, 2)) / count
+            # A batch without any picture leaves the averages as they are.
+            rate = jnp.where(weight_N.sum() > 0, 1 - BATCH_NORM_MOMENTUM, 0.0)
+            unbiased = var * count / jnp.maximum(count - 1, 1.0)
+            self.mean[...] = (1 - rate) * self.mean[...] + rate * jax.lax.stop_gradient(mean)
+            self.var[...] = (1 - rate) * self.var[...] + rate * jax.lax.stop_gradient(unbiased)
+        else:
+            mean, var = self.mean[...], self.var[...]
+        scale = self.scale[...] * jax.lax.rsqrt(var + BATCH_NORM_EPS)
+        return x_NHWC * scale.astype(x_NHWC.dtype) + (self.bias[...] - mean * scale).astype(x_NHWC.dtype)
+
+
+class PReLU(nnx.Module):
+    """max(x, 0) + slope * min(x, 0), one slope a channel, starting at 0.25."""
+
+    def __init__(self, channels: int):
+        self.slope = nnx.Param(jnp.full(channels, 0.25), axes=("channels",))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jnp.where(x >= 0, x, self.slope[...].astype(x.dtype) * x)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Zeroes entries with probability `rate` and scales the rest; `key` None means evaluation."""
+    if key is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+
+
+def fold(key: jax.Array | None, index) -> jax.Array | None:
+    """The `index`-th key below `key`; None stays None."""
+    return None if key is None else jax.random.fold_in(key, index)
+
+
+def scale_gradient(x: jax.Array, scale: float) -> jax.Array:
+    """x forward, `scale` times the gradient backward (spec, section 7.2); 0 cuts it."""
+    return x if scale == 1.0 else x * scale + jax.lax.stop_gradient(x * (1 - scale))

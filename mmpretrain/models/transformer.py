@@ -1,0 +1,149 @@
+"""The context network: convolutional relative position and a pre-norm transformer (spec, section 7.5).
+
+The layers' parameters are stacked on a leading dim and scanned, so compile time does not grow with depth.
+Dims: B clips, T frames, D width, H heads, K = D/H, L layers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmpretrain.config import ModelConfig
+from mmpretrain.models.layers import LayerNorm, dropout, fold, linear
+
+KERNEL_INIT = nnx.initializers.normal(0.02)
+
+REMAT_POLICIES = {
+    "layers": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class PositionalConv(nnx.Module):
+    """A grouped convolution over time whose weights are normalised per tap: g_k v_k / |v_k|; then GELU."""
+
+    def __init__(self, width: int, kernel_size: int, groups: int, *, rngs: nnx.Rngs):
+        v = math.sqrt(4 / (kernel_size * width)) * jax.random.normal(
+            rngs.params(), (kernel_size, width // groups, width)
+        )
+        self.v = nnx.Param(v, axes=(None, None, "embed"))
+        self.g = nnx.Param(jnp.sqrt(jnp.square(v).sum((1, 2))), axes=(None,))
+        self.bias = nnx.Param(jnp.zeros(width), axes=("embed",))
+        self.groups = groups
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        v = self.v[...]
+        kernel = v * (self.g[...] / jnp.sqrt(jnp.square(v).sum((1, 2))))[:, None, None]
+        size = kernel.shape[0]
+        # An even kernel yields one step too many; the reference drops the last, which is one less column of padding.
+        y = jax.lax.conv_general_dilated(
+            x_BTD, kernel.astype(x_BTD.dtype), (1,), ((size // 2, size // 2 - (size % 2 == 0)),),
+            dimension_numbers=("NWC", "WIO", "NWC"), feature_group_count=self.groups,
+        )  # fmt: skip
+        return jax.nn.gelu(y + self.bias[...].astype(x_BTD.dtype), approximate=False)
+
+
+class Attention(nnx.Module):
+    """Self-attention over the valid frames."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        D, H = config.width, config.num_heads
+        head = (3, H, D // H)
+        self.qkv = nnx.LinearGeneral(
+            D, head, dtype=config.dtype, kernel_init=KERNEL_INIT, rngs=rngs,
+            kernel_metadata={"axes": ("embed", None, "heads", None)}, bias_metadata={"axes": (None, "heads", None)},
+        )  # fmt: skip
+        self.out = nnx.LinearGeneral(
+            head[1:], D, axis=(-2, -1), dtype=config.dtype, kernel_init=KERNEL_INIT, rngs=rngs,
+            kernel_metadata={"axes": ("heads", None, "embed")}, bias_metadata={"axes": ("embed",)},
+        )  # fmt: skip
+        self.dropout = config.attention_dropout
+
+    def __call__(self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
+        q, k, v = jnp.moveaxis(self.qkv(x_BTD), 2, 0)  # each [B, T, H, K]
+        if key is None or self.dropout == 0.0:
+            y = jax.nn.dot_product_attention(q, k, v, mask=valid_BT[:, None, None, :])
+        else:  # the fused form has no dropout on the probabilities
+            logits = jnp.einsum("BTHK,BSHK->BHTS", q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32)
+            logits = jnp.where(valid_BT[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
+            probs = dropout(jax.nn.softmax(logits, axis=-1), self.dropout, key).astype(v.dtype)
+            y = jnp.einsum("BHTS,BSHK->BTHK", probs, v)
+        return self.out(y)
+
+
+class TransformerLayer(nnx.Module):
+    """x += Drop(Attention(LN(x))); x += Drop(W2 Drop(GELU(W1 LN(x))))."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        def mlp(d_in, d_out, axes):
+            return linear(d_in, d_out, axes, dtype=config.dtype, kernel_init=KERNEL_INIT, rngs=rngs)
+
+        self.attention_norm = LayerNorm(config.width, rngs=rngs)
+        self.attention = Attention(config, rngs=rngs)
+        self.mlp_norm = LayerNorm(config.width, rngs=rngs)
+        self.mlp_in = mlp(config.width, config.mlp_dim, ("embed", "mlp"))
+        self.mlp_out = mlp(config.mlp_dim, config.width, ("mlp", "embed"))
+        self.dropout, self.activation_dropout = config.dropout, config.activation_dropout
+
+    def __call__(self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
+        attended = self.attention(self.attention_norm(x_BTD), valid_BT, fold(key, 0))
+        x_BTD = x_BTD + dropout(attended, self.dropout, fold(key, 1))
+        hidden = jax.nn.gelu(self.mlp_in(self.mlp_norm(x_BTD)), approximate=False)
+        y = self.mlp_out(dropout(hidden, self.activation_dropout, fold(key, 2)))
+        return x_BTD + dropout(y, self.dropout, fold(key, 3))
+
+
+class Transformer(nnx.Module):
+    """Position, L layers, final norm."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        @nnx.split_rngs(splits=config.num_layers)
+        @nnx.vmap(in_axes=0, out_axes=0)
+        def stack(rngs: nnx.Rngs) -> TransformerLayer:
+            return TransformerLayer(config, rngs=rngs)
+
+        self.position = PositionalConv(config.width, config.pos_conv_kernel, config.pos_conv_groups, rngs=rngs)
+        self.layers = stack(rngs)
+        self.norm = LayerNorm(config.width, rngs=rngs)
+        self.num_layers = config.num_layers
+        self.dropout, self.layerdrop, self.remat = config.dropout, config.layerdrop, config.remat
+
+    def __call__(
+        self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None, *, layer: int | None = None
+    ) -> jax.Array:
+        """Runs all layers and the final norm, or stops after `layer` (counted from 1) without the norm.
+
+        key: for dropout and layerdrop; None in evaluation. Returns [B, T, D].
+        """
+        return self._scan(x_BTD, valid_BT, key, layer=layer, collect=False)[0]
+
+    def all_layers(self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
+        """The stream after the position and after every layer, without the final norm: [L + 1, B, T, D]."""
+        _, (first, rest) = self._scan(x_BTD, valid_BT, key, layer=None, collect=True)
+        return jnp.concatenate([first[None], rest])
+
+    def _scan(self, x_BTD, valid_BT, key, *, layer, collect):
+        x_BTD = jnp.where(valid_BT[..., None], x_BTD, 0)
+        x_BTD = dropout(x_BTD + self.position(x_BTD), self.dropout, fold(key, 0))
+        graphdef, params = nnx.split(self.layers)
+        depth = self.num_layers if layer is None else layer
+        params = jax.tree.map(lambda p: p[:depth], params)
+        num_layers, layerdrop = self.num_layers, self.layerdrop
+
+        def run_layer(x, inputs):
+            layer_params, index = inputs
+            layer_key = fold(key, 1 + index)
+            y = nnx.merge(graphdef, layer_params)(x, valid_BT, layer_key)
+            if key is not None and layerdrop > 0:
+                y = jnp.where(jax.random.uniform(fold(layer_key, num_layers)) >= layerdrop, y, x)
+            return y, y if collect else None
+
+        if self.remat != "none":
+            run_layer = jax.checkpoint(run_layer, policy=REMAT_POLICIES[self.remat])
+        first = x_BTD
+        x_BTD, rest = jax.lax.scan(run_layer, x_BTD, (params, jnp.arange(depth)))
+        return self.norm(x_BTD) if layer is None else x_BTD, (first, rest)

@@ -1,0 +1,80 @@
+"""Which frames are hidden, and what is put in their place (spec, section 8).
+
+Masks are data: an objective draws them once a step and a test can hand in others.
+Dims: B clips, T frames.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+MIN_SPANS = 2
+
+
+def span_mask(key: jax.Array, valid_BT: jax.Array, *, prob: float, span_frames: int) -> jax.Array:
+    """Marks spans so that about `prob` of each clip's real frames would be masked if no two spans overlapped.
+
+    A clip of z frames gets max(2, floor(prob z / span + u)) spans, u uniform, at distinct starts from 0 .. z - span, so
+    every real frame can be masked (the reference leaves out the last start). A clip shorter than a span uses shorter
+    spans. Every clip with at least one real frame gets a masked one; none reaches into padding.
+    Returns bool [B, T], True where masked.
+    """
+    B, T = valid_BT.shape
+    count_key, start_key = jax.random.split(key)
+    size_B = valid_BT.sum(1)
+    span_B = jnp.clip(jnp.minimum(span_frames, size_B // 2), 1)
+    wanted = jnp.floor(prob * size_B / span_frames + jax.random.uniform(count_key, (B,))).astype(jnp.int32)
+    time = jnp.arange(T)
+    is_start = (time <= (size_B - span_B)[:, None]) & valid_BT
+    # The `wanted` smallest of one random number per allowed start: a draw without replacement.
+    score = jnp.where(is_start, jax.random.uniform(start_key, (B, T)), jnp.inf)
+    rank = jnp.argsort(jnp.argsort(score, axis=1), axis=1)
+    starts = is_start & (rank < jnp.maximum(wanted, MIN_SPANS)[:, None])
+    # A frame is covered when a start lies among the last `span` frames up to it.
+    last_start = jax.lax.cummax(jnp.where(starts, time, -T - span_frames), axis=1)
+    return (time - last_start < span_B[:, None]) & valid_BT
+
+
+def runs(mask_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """For each masked frame, where its contiguous run starts and ends (end exclusive): int32 [B, T] each."""
+    T = mask_BT.shape[1]
+    time = jnp.arange(T)
+    start = jax.lax.cummax(jnp.where(mask_BT, -1, time), axis=1) + 1
+    end = jax.lax.cummin(jnp.where(mask_BT, T, time), axis=1, reverse=True)
+    return start, end
+
+
+def same_clip_sources(key: jax.Array, mask_BT: jax.Array, valid_BT: jax.Array) -> jax.Array:
+    """For each frame, the frame of the same clip that stands in its place: itself where unmasked (spec, section 8.2).
+
+    A masked run of n frames from s is replaced by a stretch that starts at a uniform draw from the real frames outside
+    [s - n, e), so it overlaps the run on neither side unless the clip ends first; frame i of the run becomes frame
+    min(o + i, last). If nothing is outside, o is 0. Returns int32 [B, T].
+    """
+    B, T = mask_BT.shape
+    time = jnp.broadcast_to(jnp.arange(T), (B, T))
+    size = valid_BT.sum(1, keepdims=True)
+    start, end = runs(mask_BT)
+    before = jnp.maximum(0, start - (end - start))  # candidates are 0 .. before-1 and end .. size-1
+    candidates = before + jnp.maximum(size - end, 0)
+    u = jnp.take_along_axis(jax.random.uniform(key, (B, T)), jnp.minimum(start, T - 1), axis=1)  # one draw per run
+    pick = jnp.minimum((u * candidates).astype(jnp.int32), candidates - 1)
+    offset = jnp.where(candidates > 0, jnp.where(pick < before, pick, pick - before + end), 0)
+    source = jnp.minimum(offset + time - start, jnp.maximum(size - 1, 0))
+    return jnp.where(mask_BT, source, time)
+
+
+def modality_use(
+    key: jax.Array, has_audio_B: jax.Array, has_video_B: jax.Array, *, prob: float, audio_prob: float
+) -> tuple[jax.Array, jax.Array]:
+    """Drops, per clip and with probability `prob`, one of its modalities: the audio with `audio_prob`, else the video.
+
+    A clip that has only one modality keeps it. (The reference draws once for the whole batch.) Returns use_audio_B and
+    use_video_B, bool.
+    """
+    drop_key, which_key = jax.random.split(key)
+    both = has_audio_B & has_video_B
+    drop = both & (jax.random.uniform(drop_key, both.shape) < prob)
+    audio = jax.random.uniform(which_key, both.shape) < audio_prob
+    return has_audio_B & ~(drop & audio), has_video_B & ~(drop & ~audio)

@@ -1,0 +1,85 @@
+"""The device mesh of a run, and the one table that says where each logical axis lives."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mmpretrain.config import ParallelConfig
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+# Logical axis -> mesh axes. A dim whose size the mesh axes do not divide stays whole.
+RULES: dict[str, str | tuple[str, ...]] = {
+    "batch": ("data", "fsdp"),
+    "embed": "fsdp",
+    "mlp": "tensor",
+    "heads": "tensor",
+    "clusters": "tensor",
+    "channels": "fsdp",
+}
+
+
+def make_mesh(config: ParallelConfig) -> Mesh:
+    """A mesh over all devices with the axes of `MESH_AXES`; one size may be -1. Raises ValueError if it cannot be."""
+    sizes = [getattr(config, axis) for axis in MESH_AXES]
+    devices = jax.device_count()
+    if sizes.count(-1) == 1:
+        known = math.prod(size for size in sizes if size != -1)
+        sizes[sizes.index(-1)] = devices // known
+    if math.prod(sizes) != devices:
+        raise ValueError(
+            f"parallel={dict(zip(MESH_AXES, sizes, strict=True))} does not multiply to the {devices} devices of this "
+            f"run; set one of parallel.data, parallel.fsdp, parallel.tensor to -1"
+        )
+    return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(MESH_AXES))
+
+
+def spec_of(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> P:
+    """The PartitionSpec of an array whose dims have these logical names.
+
+    A rank one higher than the number of names is a stack of layers: its leading dim is whole on every device.
+    """
+    if len(shape) == len(axes) + 1:
+        axes = (None, *axes)
+    spec, used = [], set()
+    for axis, size in zip(axes, shape, strict=True):
+        places = RULES.get(axis, ()) if axis else ()
+        places = (places,) if isinstance(places, str) else places
+        parts = math.prod(mesh.shape[place] for place in places)
+        fits = parts > 1 and size % parts == 0 and not used & set(places)
+        spec.append((places if len(places) > 1 else places[0]) if fits else None)
+        used |= set(places) if fits else set()
+    return P(*spec)
+
+
+def shardings(tree, mesh: Mesh):
+    """NamedShardings for a pytree of (abstract) Flax variables and arrays, by the variables' `axes`."""
+
+    def one(leaf):
+        if isinstance(leaf, nnx.Variable):
+            spec = spec_of(leaf.get_metadata().get("axes", (None,) * leaf.ndim), leaf.shape, mesh)
+            return leaf.replace(NamedSharding(mesh, spec))
+        return NamedSharding(mesh, P())
+
+    return jax.tree.map(one, tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P(RULES["batch"]))
+
+
+def batch_multiple(mesh: Mesh) -> int:
+    """The number of clips in a global batch must be a multiple of this."""
+    return math.prod(mesh.shape[axis] for axis in RULES["batch"])
+
+
+def shard_batch(batch, mesh: Mesh):
+    """This process's part of a batch (NumPy, leading dim clips) as global arrays over the mesh."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
