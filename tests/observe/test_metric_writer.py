@@ -1,0 +1,99 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmpretrain.observe.metrics import MetricWriter, read_metrics, without_timings
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run" / "metrics.jsonl"
+
+
+def test_records_come_back_in_order_as_plain_json(path):
+    writer = MetricWriter(path, "round1/pretrain")
+    writer.write(0, {"train/loss": jnp.float32(0.1), "train/count": 3})
+    writer.write(np.int64(100), {"train/loss": np.float64(2.0)})
+    assert read_metrics(path) == [
+        {"stage": "round1/pretrain", "step": 0, "train/loss": float(np.float32(0.1)), "train/count": 3},
+        {"stage": "round1/pretrain", "step": 100, "train/loss": 2.0},
+    ]
+
+
+def test_what_is_not_finite_is_null(path):
+    MetricWriter(path, "s").write(1, {"train/loss": math.nan, "valid/loss": jnp.inf})
+    assert json.loads(path.read_text()) == {"stage": "s", "step": 1, "train/loss": None, "valid/loss": None}
+
+
+def test_resume_removes_what_will_be_written_again_and_nothing_of_other_stages(path):
+    other, stage = MetricWriter(path, "round1/pretrain"), MetricWriter(path, "round2/pretrain")
+    for step in (0, 10, 20):
+        other.write(step, {"train/loss": 1.0})
+        stage.write(step, {"train/loss": 2.0})
+    straight = read_metrics(path)
+    again = MetricWriter(path, "round2/pretrain")
+    again.resume(10)
+    assert [(r["stage"], r["step"]) for r in read_metrics(path) if r["step"] >= 10] == [
+        ("round1/pretrain", 10),
+        ("round1/pretrain", 20),
+    ]
+    for step in (10, 20):
+        again.write(step, {"train/loss": 2.0})
+    assert sorted(read_metrics(path), key=str) == sorted(straight, key=str)
+    assert os.listdir(path.parent) == ["metrics.jsonl"]
+
+
+def test_half_a_last_line_is_dropped_and_never_joined_to_the_next_record(path):
+    MetricWriter(path, "s").write(1, {"train/loss": 1.0})
+    with open(path, "a") as file:
+        file.write('{"stage": "s", "step": 2, "tra')
+    assert [record["step"] for record in read_metrics(path)] == [1]
+    writer = MetricWriter(path, "s")
+    writer.resume(2)
+    writer.write(2, {"train/loss": 2.0})
+    assert [record["step"] for record in read_metrics(path)] == [1, 2]
+
+
+def test_a_whole_last_record_survives_the_loss_of_its_line_end(path):
+    MetricWriter(path, "s").write(1, {"train/loss": 1.0})
+    path.write_text(path.read_text().rstrip("\n"))
+    MetricWriter(path, "s").write(2, {"train/loss": 2.0})
+    assert [record["step"] for record in read_metrics(path)] == [1, 2]
+
+
+def test_a_damaged_line_in_the_middle_is_named(path):
+    path.parent.mkdir()
+    path.write_text('{"stage": "s", "step": 1}\nnoise\n{"stage": "s", "step": 2}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2: no JSON record"):
+        read_metrics(path)
+
+
+def test_no_file_means_no_records(path):
+    assert read_metrics(path) == []
+    MetricWriter(path, "s").resume(0)
+    assert read_metrics(path) == []
+
+
+def test_timings_can_be_told_from_what_a_run_must_reproduce():
+    record = {"stage": "s", "step": 1, "train/loss": 1.0, "time/step_sec": 0.2, "throughput/clips_per_sec": 9.0}
+    assert without_timings(record) == {"stage": "s", "step": 1, "train/loss": 1.0}
+
+
+def test_every_record_is_there_after_kill_9(path):
+    program = (
+        "import os, signal, sys\n"
+        "from mmpretrain.observe.metrics import MetricWriter\n"
+        "writer = MetricWriter(sys.argv[1], 's')\n"
+        "for step in range(20): writer.write(step, {'train/loss': 1.0})\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(path)])
+    assert killed.returncode == -signal.SIGKILL
+    assert [record["step"] for record in read_metrics(path)] == list(range(20))
