@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import av
 import numpy as np
 
 from mmpretrain.data.records import SAMPLE_RATE_HZ
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
 
 
 @functools.cache
@@ -27,16 +28,15 @@ def noise_files(folder: str) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=256)  # bounds memory: a few hundred pieces of seconds to minutes
 def read_noise(file: str) -> np.ndarray:
-    """int16 [N], mono at 16 kHz. Raises ValueError naming the file if it cannot be decoded or is empty."""
-    import librosa
-
+    """int16 [N], mono at 16 kHz. Raises ValueError naming the file if it cannot be decoded or has no sound."""
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
     try:
-        sound_N, _ = librosa.load(file, sr=SAMPLE_RATE_HZ, mono=True)
-    except Exception as error:  # soundfile, audioread and resampling each have their own
+        with av.open(file) as container:
+            frames = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]
+        frames += resampler.resample(None)
+        return np.concatenate([frame.to_ndarray()[0] for frame in frames])
+    except (av.FFmpegError, IndexError, ValueError) as error:
         raise ValueError(f"data.noise.path: {file} cannot be decoded ({error}); remove it") from error
-    if not len(sound_N):
-        raise ValueError(f"data.noise.path: {file} is empty; remove it")
-    return np.clip(np.round(sound_N * 32768), -32768, 32767).astype(np.int16)
 
 
 def noise_segment(folder: str, num_samples: int, rng: np.random.Generator) -> np.ndarray:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from mmpretrain.config import AUDIO_DIM, DataConfig, InputConfig, ModelConfig
 from mmpretrain.data.audio import NUM_BANDS, audio_features, mix_noise
@@ -113,7 +114,8 @@ def iterate(
 
     steps = grain.MapDataset.range(first_step, num_steps).map(load_step)
     options = grain.ReadOptions(num_threads=num_workers, prefetch_buffer_size=2 * num_workers)
-    with contextlib.closing(iter(steps.to_iter_dataset(options))) as batches:
+    # Loading threads are the parallelism: those of BLAS on top of them make the filterbank several times slower.
+    with threadpool_limits(1, "blas"), contextlib.closing(iter(steps.to_iter_dataset(options))) as batches:
         yield from batches
 
 

@@ -1,0 +1,163 @@
+"""The batch at step s depends on the lengths, the seed and s alone, and every clip has its turn."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, process_share
+
+BUCKETS = (100, 200, 300)
+
+lengths_strategy = st.lists(st.integers(1, 400), min_size=1, max_size=80).map(np.array)
+plan_settings = st.fixed_dictionaries(
+    {"batch_frames": st.sampled_from((1200, 2000, 5000)), "multiple": st.sampled_from((1, 2, 4))}
+)
+
+
+def make_plan(lengths, seed=0, **kwargs):
+    return BatchPlan(lengths, bucket_frames=BUCKETS, seed=seed, **kwargs)
+
+
+def listed(planned):
+    return planned.step, planned.epoch, planned.num_frames, planned.clips.tolist()
+
+
+@settings(deadline=None, max_examples=60)
+@given(lengths_strategy, plan_settings, st.integers(0, 2**31), st.permutations(range(12)))
+def test_plan_is_a_pure_function_of_seed_and_step(lengths, kwargs, seed, order):
+    straight = [listed(make_plan(lengths, seed, **kwargs)[step]) for step in range(12)]
+    plan = make_plan(lengths, seed, **kwargs)
+    jumping = {step: listed(plan[step]) for step in order}
+    assert [jumping[step] for step in range(12)] == straight
+    resumed = make_plan(lengths, seed, **kwargs)
+    assert [listed(resumed[step]) for step in range(5, 12)] == straight[5:]
+
+
+@settings(deadline=None, max_examples=60)
+@given(lengths_strategy, plan_settings, st.integers(0, 2**31))
+def test_every_batch_is_full_and_every_clip_has_its_turn(lengths, kwargs, seed):
+    plan = make_plan(lengths, seed, **kwargs)
+    shape_counts = []
+    for epoch in range(3):
+        first = epoch * plan.num_batches_per_epoch
+        batches = [plan[first + i] for i in range(plan.num_batches_per_epoch)]
+        assert {batch.epoch for batch in batches} == {epoch}
+        for batch in batches:
+            assert (len(batch.clips), batch.num_frames) in plan.shapes
+            assert len(batch.clips) % kwargs["multiple"] == 0
+            assert len(batch.clips) * batch.num_frames <= kwargs["batch_frames"]
+            # Clips are cropped only by the longest bucket.
+            assert all(lengths[batch.clips] <= batch.num_frames) or batch.num_frames == max(BUCKETS)
+        times = Counter(clip for batch in batches for clip in batch.clips.tolist())
+        assert set(times) == set(range(len(lengths)))
+        largest = max(len(batch.clips) for batch in batches)
+        assert sum(times.values()) - len(lengths) < largest  # fillers of one batch
+        shape_counts.append(Counter(batch.num_frames for batch in batches))
+    assert shape_counts[0] == shape_counts[1] == shape_counts[2]
+
+
+def test_epochs_and_seeds_differ():
+    lengths = np.arange(20, 300)
+    plan = make_plan(lengths, batch_frames=2000, multiple=1)
+    per_epoch = plan.num_batches_per_epoch
+    first = [listed(plan[s])[3] for s in range(per_epoch)]
+    assert first != [listed(plan[s])[3] for s in range(per_epoch, 2 * per_epoch)]
+    assert first != [listed(make_plan(lengths, 1, batch_frames=2000, multiple=1)[s])[3] for s in range(per_epoch)]
+
+
+def test_filler_repeats_only_when_the_corpus_is_smaller_than_a_batch():
+    plan = make_plan(np.full(11, 50), batch_frames=800, multiple=8)
+    assert plan.shapes == ((8, 100),)
+    for step in range(6):
+        assert len(set(plan[step].clips.tolist())) == 8
+    clips = make_plan(np.full(3, 50), batch_frames=800, multiple=8)[0].clips
+    assert sorted(Counter(clips.tolist()).values()) == [2, 3, 3]
+
+
+def test_buckets_beyond_the_longest_clip_are_not_used():
+    assert make_plan(np.full(9, 150), batch_frames=2000, multiple=1).shapes == ((10, 200),)
+
+
+def test_weights_set_how_often_clips_appear():
+    lengths = np.full(120, 80)
+    weights = np.repeat([0.25, 1.0, 2.5], 40)
+    plan = make_plan(lengths, batch_frames=1000, multiple=1, weights=weights)
+    assert plan.num_batches_per_epoch == (10 + 40 + 100) // 10
+    halves = []
+    for epoch in range(2):
+        steps = range(epoch * plan.num_batches_per_epoch, (epoch + 1) * plan.num_batches_per_epoch)
+        times = Counter(clip for step in steps for clip in plan[step].clips.tolist())
+        groups = [[times[clip] for clip in range(start, start + 40)] for start in (0, 40, 80)]
+        assert [sum(group) for group in groups] == [10, 40, 100]
+        assert set(groups[0]) == {0, 1}
+        assert set(groups[1]) == {1}
+        assert set(groups[2]) == {2, 3}
+        halves.append(groups[0])
+    assert halves[0] != halves[1]
+
+
+def test_weight_zero_leaves_clips_out():
+    plan = make_plan(np.full(20, 80), batch_frames=500, multiple=1, weights=np.repeat([0.0, 1.0], 10))
+    assert {clip for step in range(4) for clip in plan[step].clips.tolist()} == set(range(10, 20))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_process_shares_make_up_the_global_batch(count):
+    plan = make_plan(np.arange(20, 300), batch_frames=2000, multiple=4)
+    for step in range(10):
+        shares = [process_share(plan[step], index, count) for index in range(count)]
+        assert np.array_equal(np.concatenate([share.clips for share in shares]), plan[step].clips)
+        assert {(share.step, share.epoch, share.num_frames) for share in shares} == {listed(plan[step])[:3]}
+
+
+def test_process_share_refuses_an_uneven_batch():
+    plan = make_plan(np.full(30, 80), batch_frames=1000, multiple=2)
+    with pytest.raises(ValueError, match="10 clips does not divide over 4 processes"):
+        process_share(plan[0], 0, 4)
+
+
+def test_batch_too_small_for_a_bucket_is_refused():
+    with pytest.raises(
+        ValueError, match=r"data\.batch_frames=1000 does not hold 8 clips .* 300 frames; raise it to 2400"
+    ):
+        make_plan(np.array([40, 250]), batch_frames=1000, multiple=8)
+
+
+@pytest.mark.parametrize(("lengths", "weights"), [([], None), ([50], np.zeros(1))])
+def test_nothing_to_plan_is_refused(lengths, weights):
+    with pytest.raises(ValueError, match="positive weight"):
+        make_plan(np.array(lengths, int), batch_frames=1000, multiple=1, weights=weights)
+
+
+def test_padding_share_counts_frames():
+    plan = make_plan(np.full(10, 75), batch_frames=1000, multiple=1)
+    assert plan.padding_share == pytest.approx(0.25)
+    assert plan.summary() == "1 batches in 1 shapes of clips x frames (10 x 100), 25.0 % padding"
+
+
+@settings(deadline=None, max_examples=60)
+@given(lengths_strategy, plan_settings)
+def test_evaluation_covers_each_clip_once_and_crops_none(lengths, kwargs):
+    plan = EvaluationPlan(lengths, bucket_frames=(100, 200), **kwargs)
+    batches = [plan[step] for step in range(len(plan))]
+    clips = np.concatenate([batch.clips for batch in batches])
+    assert sorted(clips[clips >= 0]) == list(range(len(lengths)))
+    for batch in batches:
+        assert (len(batch.clips), batch.num_frames) in plan.shapes
+        assert len(batch.clips) % kwargs["multiple"] == 0
+        real = batch.clips[batch.clips >= 0]
+        assert len(real)
+        assert all(lengths[real] <= batch.num_frames)
+    assert [batch.num_frames for batch in batches] == sorted(batch.num_frames for batch in batches)
+    assert [listed(batch) for batch in batches] == [
+        listed(EvaluationPlan(lengths, bucket_frames=(100, 200), **kwargs)[step]) for step in range(len(plan))
+    ]
+
+
+def test_evaluation_rounds_long_clips_up():
+    plan = EvaluationPlan(np.array([250, 90, 1234]), batch_frames=1000, bucket_frames=(100, 200), multiple=1)
+    assert plan.shapes == ((1, 100), (1, 300), (1, 1300))
+    assert len(EvaluationPlan(np.zeros(0, int), batch_frames=1000, bucket_frames=(100,), multiple=1)) == 0

@@ -1,0 +1,169 @@
+"""The table of clips: what it takes from the corpora, what it leaves out, and what it refuses."""
+
+import dataclasses
+import json
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmpretrain.config import CorpusConfig, DataConfig
+from mmpretrain.data import records
+from mmpretrain.data.clips import open_clips, training_and_validation
+from tests.corpus_fixture import make_clip, write_corpus
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory):
+    """`split` has all splits; `plain` has training clips only, of 10 to 49 frames, every fourth without video."""
+    root = tmp_path_factory.mktemp("corpora")
+    split = [
+        make_clip(f"c{i}", 20 + i, split=records.SPLITS[i % 3], speaker=f"s{i % 4}", emotion="happy", size=8)
+        for i in range(9)
+    ]
+    plain = [make_clip(f"c{i}", 10 + i, video=i % 4 > 0, speaker=f"p{i % 5}", size=8) for i in range(40)]
+    return {
+        "split": str(write_corpus(root / "split", split, 8, 24)),
+        "plain": str(write_corpus(root / "plain", plain, 8, 24)),
+    }
+
+
+def data_of(*paths, **fields):
+    return DataConfig(corpora=tuple(CorpusConfig(path) for path in paths), **fields)
+
+
+def test_table_says_what_loading_finds(corpora):
+    table = open_clips([CorpusConfig(corpora["plain"], weight=0.5)])
+    assert len(table) == 40
+    assert set(table.weights) == {0.5}
+    for i in range(0, 40, 7):
+        clip = table.load(i)
+        assert clip.clip_id == table.clip_ids[i]
+        assert clip.num_frames == table.lengths[i]
+        assert (len(clip.audio) > 0, len(clip.mouth) > 0) == (table.has_audio[i], table.has_video[i])
+    assert table.lengths.dtype == np.int32
+    assert table.fingerprint == json.loads(Path(corpora["plain"], "corpus.json").read_text())["fingerprint"]
+
+
+def test_several_corpora_name_their_clips(corpora):
+    table = open_clips([CorpusConfig(corpora["split"]), CorpusConfig(corpora["plain"], weight=3)], ["train"])
+    assert len(set(table.clip_ids)) == len(table) == 43
+    assert sorted(table.clip_ids[:3]) == ["split/c0", "split/c3", "split/c6"]
+    assert table.load(5).clip_id == table.clip_ids[5]
+    assert table.load(5).num_frames == table.lengths[5]
+    assert table.weights.tolist() == [1] * 3 + [3] * 40
+
+
+def test_fingerprint_follows_the_selection(corpora):
+    table = open_clips([CorpusConfig(corpora["plain"])])
+    assert table.select(np.arange(39)).fingerprint != table.fingerprint
+    assert table.select(np.arange(40)).fingerprint == table.fingerprint
+
+
+def test_table_pickles_and_serves_threads(corpora):
+    table = open_clips([CorpusConfig(corpora["plain"])])
+    table.load(0)
+    table = pickle.loads(pickle.dumps(table))
+    with ThreadPoolExecutor(4) as pool:
+        clips = list(pool.map(table.load, range(40)))
+    assert [clip.clip_id for clip in clips] == table.clip_ids
+
+
+def test_validation_is_the_split_where_there_is_one(corpora):
+    training, validation = training_and_validation(data_of(corpora["split"]))
+    assert {row.split for row in training.rows} == {"train"}
+    assert {row.split for row in validation.rows} == {"valid"}
+    assert len(training) == len(validation) == 3
+
+
+def test_validation_is_held_out_by_clip_id_elsewhere(corpora):
+    training, validation = training_and_validation(data_of(corpora["plain"], valid_share=0.25))
+    assert not set(training.clip_ids) & set(validation.clip_ids)
+    assert len(training) + len(validation) == 40
+    assert 4 <= len(validation) <= 16
+    # The same clips, whatever else is in the mixture.
+    _, mixed = training_and_validation(data_of(corpora["plain"], corpora["split"], valid_share=0.25))
+    assert [name for name in mixed.clip_ids if name.startswith("plain/")] == [f"plain/{c}" for c in validation.clip_ids]
+
+
+def test_held_out_share_has_at_least_one_clip_unless_it_is_0(corpora):
+    assert len(training_and_validation(data_of(corpora["plain"], valid_share=1e-9))[1]) == 1
+    assert len(training_and_validation(data_of(corpora["plain"], valid_share=0.0))[1]) == 0
+
+
+def test_filters(corpora):
+    data = data_of(
+        corpora["plain"], exclude_speakers=("p1", "p3"), min_frames=20, bucket_frames=(30, 40), long_clips="drop"
+    )
+    for table in training_and_validation(data):
+        assert not {row.speaker for row in table.rows} & {"p1", "p3"}
+        assert table.lengths.min() >= 20
+        assert table.lengths.max() <= 40
+    cropping = training_and_validation(dataclasses.replace(data, long_clips="crop"))
+    assert max(table.lengths.max() for table in cropping) == 49
+
+
+def test_require_drops_clips_without_any_of_the_modalities(corpora):
+    table = open_clips([CorpusConfig(corpora["plain"])])
+    assert len(table.require(("audio", "video"))) == 40
+    assert len(table.require(("video",))) == 30
+    with pytest.raises(
+        ValueError, match=r"model\.modalities=\('video',\), but none of the 10 clips of .*plain has video"
+    ):
+        table.select(~table.has_video).require(("video",))
+
+
+def test_missing_corpus_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere' does not exist; make it with `python -m data_prep"):
+        open_clips([CorpusConfig(str(tmp_path / "nowhere"))])
+    with pytest.raises(ValueError, match=r"data\.corpora is empty"):
+        open_clips([])
+
+
+def test_half_written_corpus_is_refused(tmp_path):
+    path = write_corpus(tmp_path / "half", [make_clip("a", 9, size=8)], 8, 24)
+    (path / "corpus.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"half' is not a whole corpus: .* --output .*half`"):
+        open_clips([CorpusConfig(str(path))])
+
+
+def test_corpora_of_one_name_are_refused(corpora):
+    with pytest.raises(ValueError, match=r"called \['plain', 'plain'\]"):
+        open_clips([CorpusConfig(corpora["plain"]), CorpusConfig(corpora["plain"])])
+
+
+def test_nothing_left_is_refused(corpora):
+    with pytest.raises(
+        ValueError, match=r"no clip to train on \(40 shorter than data\.min_frames=500, 0 for validation\)"
+    ):
+        training_and_validation(data_of(corpora["plain"], min_frames=500))
+    with pytest.raises(ValueError, match=r"plain has no clip in test"):
+        open_clips([CorpusConfig(corpora["plain"])], ["test"])
+
+
+def test_unknown_speaker_is_refused(corpora):
+    with pytest.raises(ValueError, match=r"data\.exclude_speakers=\['Anna'\]: no clip .* \['p0', 'p1'"):
+        training_and_validation(data_of(corpora["plain"], exclude_speakers=("Anna", "p1")))
+
+
+def test_broken_record_is_an_error_that_names_the_clip(tmp_path):
+    clips = [make_clip(f"c{i}", 100, size=8) for i in range(3)]
+    for clip in clips:  # noise, so that the file is as long as the clips
+        clip.face[:] = np.random.default_rng(0).integers(0, 256, clip.face.shape)
+    path = write_corpus(tmp_path / "broken", clips, 8, 24)
+    (shard,) = records.dataset_dir(path).glob("*array_record*")
+    content = bytearray(shard.read_bytes())
+    content[100_000:101_000] = bytes(1000)
+    shard.write_bytes(content)
+    table = open_clips([CorpusConfig(str(path))])
+    with pytest.raises(ValueError, match=r"clip 'c\d' \(record \d of 'train' in .*broken\) cannot be read"):
+        [table.load(i) for i in range(3)]
+
+
+def test_index_that_does_not_match_its_records_is_refused(tmp_path):
+    path = write_corpus(tmp_path / "mixed", [make_clip(f"c{i}", 30 + i, size=8) for i in range(2)], 8, 24)
+    records.write_index(path, "train", records.read_index(path, "train")[::-1])
+    with pytest.raises(ValueError, match=r"index-train\.jsonl says that record 0 is .* prepare the corpus again"):
+        open_clips([CorpusConfig(str(path))]).load(0)
