@@ -1,0 +1,124 @@
+"""Aligns a face to a mean face and cuts the mouth and the whole face out of it, as AV-HuBERT's preparation does.
+
+A similarity transform takes the points that speech does not move (eye corners, nose base) onto a mean face in a frame
+of 256 x 256; all sizes below are in pixels of that frame, and every crop is one warp straight from the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+FRAME_SIDE = 256
+MOUTH_SIDE = 96
+SMOOTHING_FRAMES = 12  # landmarks are averaged over frames t .. t+11 for the transform of frame t
+
+# The nine points of a face, image left to right: the subject's right eye (outer, inner corner), left eye (inner,
+# outer), nose base, then right and left corner of the mouth, upper and lower lip (outer edges).
+NUM_POINTS = 9
+STABLE = slice(0, 5)
+MOUTH = slice(5, 9)
+
+# Mean position of the stable points. Derived from 24 clips of 19 people (GRID, MEAD, RAVDESS, HDTF and others): each
+# clip's mean points were Procrustes-aligned, averaged and mirrored into symmetry, then placed so that the eyes lie on
+# y = 95 and the mean mouth on y = 185, about where AV-HuBERT's mean face has them.
+MEAN_FACE = np.array([[73.0, 94.0], [106.5, 96.0], [149.5, 96.0], [183.0, 94.0], [128.0, 150.0]])
+
+# Left, top and side of the square that holds a face from hairline to chin: over those clips the top of the forehead
+# lay at y = 19 to 32, the chin at 235 to 259, the sides at x = 19 to 234.
+FACE_SQUARE = (4.0, 16.0, 248.0)
+
+
+class Square(NamedTuple):
+    """Part of the aligned frame: pixels left .. left + side - 1."""
+
+    left: float
+    top: float
+    side: float
+
+
+def crop_clip(
+    gray_frames: Iterable[np.ndarray], points: np.ndarray, *, mouth_size: int = 96, face_size: int = 112
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mouth uint8 [T, mouth_size, mouth_size] and face uint8 [T, face_size, face_size] of one clip.
+
+    gray_frames: T pictures uint8 [H, W], read one at a time. points: float [T, 9, 2], x and y in pixels of the picture.
+    Raises ValueError if there are fewer or more pictures than points.
+    """
+    transforms = align(points[:, STABLE], MEAN_FACE)
+    squares = mouth_squares(transforms, points[:, MOUTH])
+    mouth = np.empty((len(points), mouth_size, mouth_size), np.uint8)
+    face = np.empty((len(points), face_size, face_size), np.uint8)
+    count = 0
+    for gray in gray_frames:
+        if count < len(points):
+            mouth[count] = cut(gray, transforms[count], squares[count], mouth_size)
+            face[count] = cut(gray, transforms[count], Square(*FACE_SQUARE), face_size)
+        count += 1
+    if count != len(points):
+        raise ValueError(f"{count} frames but landmarks of {len(points)}: the file has changed since it was looked at")
+    return mouth, face
+
+
+def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The rotation, scale and shift, float64 [2, 3], that takes points [P, 2] nearest to target (Umeyama 1991)."""
+    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    source_mean, target_mean = source.mean(0), target.mean(0)
+    centred = source - source_mean
+    # In two dimensions the least-squares rotation has a closed form: the angle of the summed complex products.
+    z, w = centred @ (1, 1j), (target - target_mean) @ (1, 1j)
+    turn = np.vdot(z, w) / max(np.vdot(z, z).real, 1e-12)
+    linear = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
+    return np.column_stack([linear, target_mean - linear @ source_mean])
+
+
+def align(stable_points: np.ndarray, mean_points: np.ndarray, window: int = SMOOTHING_FRAMES) -> np.ndarray:
+    """Transforms [T, 2, 3] from picture to aligned frame, for stable points [T, P, 2] and their mean positions [P, 2].
+
+    Frame t is aligned by the mean of frames t .. t+window-1; the last window-1 frames share the last transform.
+    """
+    window = min(window, len(stable_points))
+    means = np.lib.stride_tricks.sliding_window_view(stable_points, window, axis=0).mean(-1)
+    transforms = [fit_similarity(points, mean_points) for points in means]
+    return np.stack(transforms + transforms[-1:] * (window - 1))
+
+
+def apply(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points [..., 2] through one transform [2, 3]."""
+    return points @ transform[:, :2].T + transform[:, 2]
+
+
+def mouth_squares(transforms: np.ndarray, mouth_points: np.ndarray) -> list[Square]:
+    """Where each frame's mouth is cut: centred on its points [T, P, 2], moved inside the frame, on whole pixels."""
+    half = MOUTH_SIDE // 2
+    squares = []
+    for transform, points in zip(transforms, mouth_points, strict=True):
+        centre = np.clip(apply(transform, points).mean(0), half, FRAME_SIDE - half)
+        left, top = (float(round(c)) - half for c in centre)
+        squares.append(Square(left, top, MOUTH_SIDE))
+    return squares
+
+
+def cut(image: np.ndarray, transform: np.ndarray, square: Square, size: int) -> np.ndarray:
+    """A square of the aligned frame as size x size pixels, bilinear, black where the picture ends.
+
+    Where that shrinks the picture to less than half, it is first reduced by averaging, so that nothing aliases.
+    """
+    zoom = size / square.side
+    to_crop = transform.copy()
+    # Pixel centres are at whole numbers on both sides, so a zoom is about the corner at -0.5.
+    to_crop[:, 2] = zoom * (transform[:, 2] - (square.left, square.top) + 0.5) - 0.5
+    to_crop[:, :2] *= zoom
+    scale = float(np.hypot(*to_crop[:, 0]))
+    reduction = int(0.999 / scale) if scale < 0.5 else 1
+    if reduction > 1:
+        height, width = (max(1, side // reduction) for side in image.shape[:2])
+        # Whole blocks only, so that the reduction is exact; the few rows and columns left over are border.
+        image = image[: height * reduction, : width * reduction]
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        to_crop[:, 2] += to_crop[:, :2].sum(1) * (reduction - 1) / 2
+        to_crop[:, :2] *= reduction
+    return cv2.warpAffine(image, to_crop, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)

@@ -1,0 +1,161 @@
+"""Finds the talking face of a clip with MediaPipe's FaceLandmarker: one track of nine points, without holes, smoothed.
+
+The nine points are those `crops.py` names; the model file is given by path or fetched once into the user's cache.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.crops import NUM_POINTS
+
+MODEL_URL = (
+    "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
+)
+MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
+MODEL_ENV = "MMPRETRAIN_LANDMARKER"
+
+MAX_FACES = 3
+# Of MediaPipe's 478 mesh points, those nearest to our nine (see crops.py).
+_MESH_POINTS = (33, 133, 362, 263, 2, 61, 291, 0, 17)
+_EYES = (0, 3)  # outer corners: their distance is the size of a face
+# A face goes on as the same one if it has moved less than this many eye distances since it was last seen.
+_MAX_MOVE = 1.0
+_SMOOTHING = np.array([1, 4, 6, 4, 1]) / 16  # binomial, 200 ms wide: takes the jitter, leaves the head's motion
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceTrack:
+    """The main face of a clip.
+
+    points: float32 [T, 9, 2], x and y in pixels of the picture, filled and smoothed; [0, 9, 2] if no face was found.
+    detected: bool [T], False where the points were filled in. num_faces: the most faces seen at once.
+    """
+
+    points: np.ndarray
+    detected: np.ndarray
+    num_faces: int
+
+
+def track_face(frames: Iterable[tuple[np.ndarray, int]], model_path: Path) -> FaceTrack:
+    """Follows the main face through the frames that `media.video_frames` gives.
+
+    With several people it is the face that is large for long: the track with the greatest sum of eye distances.
+    """
+    faces_by_frame, counts = [], []
+    for faces, count in _detect(frames, model_path):
+        faces_by_frame.append(faces)
+        counts.append(count)
+    points, detected = _main_track(faces_by_frame, counts)
+    points, detected = np.repeat(points, counts, axis=0), np.repeat(detected, counts)
+    num_faces = max((len(faces) for faces in faces_by_frame), default=0)
+    if not detected.any():
+        return FaceTrack(np.zeros((0, NUM_POINTS, 2), np.float32), detected, num_faces)
+    return FaceTrack(smooth(fill_gaps(points, detected)).astype(np.float32), detected, num_faces)
+
+
+def fill_gaps(points: np.ndarray, detected: np.ndarray) -> np.ndarray:
+    """Points [T, P, 2] with the frames that are not `detected` [T] interpolated linearly, the ends copied outward."""
+    frames, known = np.arange(len(points)), np.flatnonzero(detected)
+    flat = points.reshape(len(points), -1)
+    columns = [np.interp(frames, known, flat[known, column]) for column in range(flat.shape[1])]
+    return np.stack(columns, axis=1).reshape(points.shape)
+
+
+def smooth(points: np.ndarray) -> np.ndarray:
+    """Points [T, P, 2] under a short binomial filter in time; the ends are repeated."""
+    reach = len(_SMOOTHING) // 2
+    padded = np.pad(points, ((reach, reach), (0, 0), (0, 0)), mode="edge")
+    return sum(weight * padded[k : k + len(points)] for k, weight in enumerate(_SMOOTHING))
+
+
+def eye_distance(points: np.ndarray) -> np.ndarray:
+    """Distance between the outer eye corners in pixels, [...] for points [..., 9, 2]."""
+    return np.linalg.norm(points[..., _EYES[1], :] - points[..., _EYES[0], :], axis=-1)
+
+
+def _detect(frames, model_path: Path):
+    """(faces float32 [n, 9, 2], count) per distinct frame."""
+    # mediapipe takes seconds to import, and only processes that look for faces need it.
+    import mediapipe
+    from mediapipe.tasks.python import BaseOptions, vision
+
+    options = vision.FaceLandmarkerOptions(
+        base_options=BaseOptions(model_asset_path=str(model_path)),
+        running_mode=vision.RunningMode.VIDEO,
+        num_faces=MAX_FACES,
+    )
+    tick = 0
+    with vision.FaceLandmarker.create_from_options(options) as landmarker:
+        for rgb, count in frames:
+            height, width = rgb.shape[:2]
+            image = mediapipe.Image(mediapipe.ImageFormat.SRGB, rgb)
+            found = landmarker.detect_for_video(image, tick * 40).face_landmarks
+            meshes = [[(face[i].x * width - 0.5, face[i].y * height - 0.5) for i in _MESH_POINTS] for face in found]
+            yield np.array(meshes, np.float32).reshape(-1, NUM_POINTS, 2), count
+            tick += count
+
+
+def _main_track(faces_by_frame: list[np.ndarray], counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Joins faces over time, nearest first, and picks the main track: points float64 [F, 9, 2], detected bool [F]."""
+    tracks: list[dict[int, np.ndarray]] = []
+    for index, faces in enumerate(faces_by_frame):
+        last = [track[max(track)] for track in tracks]
+        pairs = sorted(
+            (np.linalg.norm(face.mean(0) - seen.mean(0)) / max(eye_distance(seen), 1.0), f, t)
+            for f, face in enumerate(faces)
+            for t, seen in enumerate(last)
+        )
+        new, free = set(range(len(faces))), set(range(len(tracks)))
+        for move, f, t in pairs:
+            if move <= _MAX_MOVE and f in new and t in free:
+                tracks[t][index] = faces[f]
+                new.remove(f)
+                free.remove(t)
+        tracks.extend({index: faces[f]} for f in sorted(new))
+    points = np.zeros((len(faces_by_frame), NUM_POINTS, 2))
+    detected = np.zeros(len(faces_by_frame), bool)
+    if tracks:
+        main = max(tracks, key=lambda track: sum(eye_distance(face) * counts[i] for i, face in track.items()))
+        for index, face in main.items():
+            points[index], detected[index] = face, True
+    return points, detected
+
+
+def landmarker_model(given: str | None) -> Path:
+    """The model file: `--landmarker`, else the environment's, else the user's cache, fetched there the first time.
+
+    Raises FileNotFoundError or ValueError with the remedy.
+    """
+    given = given or os.environ.get(MODEL_ENV)
+    if given:
+        if not Path(given).is_file():
+            raise FileNotFoundError(f"--landmarker {given} does not exist; give the path of face_landmarker.task")
+        return Path(given)
+    cached = Path.home() / ".cache" / "mmpretrain" / "face_landmarker.task"
+    return cached if cached.is_file() else _fetch(MODEL_URL, cached)
+
+
+def _fetch(url: str, target: Path) -> Path:
+    """Downloads the model beside its place, checks it, and only then moves it there."""
+    remedy = f"download {url} elsewhere and give its path with --landmarker or {MODEL_ENV}"
+    try:
+        with urllib.request.urlopen(url, timeout=60) as response:
+            content = response.read()
+    except (urllib.error.URLError, OSError) as error:
+        raise FileNotFoundError(f"the face landmarker cannot be fetched ({error}); {remedy}") from None
+    if hashlib.sha256(content).hexdigest() != MODEL_SHA256:
+        raise ValueError(f"the face landmarker at {url} has another checksum than the one known to be good; {remedy}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(f".{os.getpid()}.part")
+    partial.write_bytes(content)
+    os.replace(partial, target)
+    return target

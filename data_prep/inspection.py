@@ -1,0 +1,127 @@
+"""The slow part of preparation, once per clip: decode all of it and find the face. What was found is kept in a cache
+under the content of the file, so that no run and no other setting ever looks at the same clip twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from data_prep import faces, media
+from data_prep.crops import NUM_POINTS
+from data_prep.sources import SourceClip
+
+VERSION = 1  # of what an inspection finds: raised when a change here would find something else
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """What one clip holds. error: why it cannot be read, or "". cached: whether it was known before this run.
+
+    num_frames: pictures on the 25 Hz grid, 0 without a picture. num_samples: of sound at 16 kHz (as much as there is,
+    not cut to the picture). faces: the most seen at once. face_rate: share of the frames in which the main face was
+    found. cache_file: where the landmarks are.
+    """
+
+    cache_file: str = ""
+    cached: bool = False
+    error: str = ""
+    num_frames: int = 0
+    num_samples: int = 0
+    silent: bool = False
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    sample_rate: int = 0
+    channels: int = 0
+    declared_sec: float = 0.0
+    damaged: int = 0
+    faces: int = 0
+    face_rate: float = 0.0
+    eye_distance_px: float = 0.0
+
+
+def inspect_clip(clip: SourceClip, *, cache_dir: Path, model: Path | None, model_hash: str) -> Inspection:
+    """What the clip holds, from the cache if it is there. Files that cannot be read are remembered too.
+
+    model may be None only where no file has a picture; the landmarks are then left out.
+    """
+    try:
+        key = _key(clip, model_hash)
+    except OSError as error:
+        return Inspection(error=error.strerror or str(error))
+    cache_file = cache_dir / key[:2] / f"{key}.npz"
+    if cache_file.exists():
+        return load_inspection(cache_file)
+    points, detected = np.zeros((0, NUM_POINTS, 2), np.float32), np.zeros(0, bool)
+    try:
+        found, points, detected = _look(clip, model)
+    except (ValueError, OSError) as error:
+        found = Inspection(error=_short(error))
+    facts = dataclasses.asdict(found)
+    del facts["cache_file"], facts["cached"]
+    cache_file.parent.mkdir(parents=True, exist_ok=True)
+    partial = cache_file.with_name(f"{key}.{os.getpid()}.tmp")
+    with open(partial, "wb") as file:
+        np.savez(file, facts=json.dumps(facts), points=points, detected=detected)
+    os.replace(partial, cache_file)
+    return dataclasses.replace(found, cache_file=str(cache_file))
+
+
+def load_inspection(cache_file: Path) -> Inspection:
+    with np.load(cache_file) as file:
+        return Inspection(cache_file=str(cache_file), cached=True, **json.loads(str(file["facts"])))
+
+
+def load_points(cache_file: str) -> np.ndarray:
+    """Landmarks of the main face, float32 [T, 9, 2]."""
+    with np.load(cache_file) as file:
+        return file["points"]
+
+
+def _look(clip: SourceClip, model: Path | None) -> tuple[Inspection, np.ndarray, np.ndarray]:
+    opened = media.open_media(clip.path, clip.start_sec, clip.end_sec)
+    if not opened.has_picture and not opened.has_sound:
+        raise ValueError("has neither a picture nor sound that can be decoded")
+    track = faces.FaceTrack(np.zeros((0, NUM_POINTS, 2), np.float32), np.zeros(0, bool), 0)
+    if opened.has_picture and model is not None:
+        track = faces.track_face(media.video_frames(opened), model)
+    audio = media.audio_samples(opened)
+    if len(audio) == 0 and len(track.detected) == 0:
+        raise ValueError("has neither a picture nor sound that can be decoded")
+    found = Inspection(
+        num_frames=len(track.detected),
+        num_samples=len(audio),
+        silent=media.is_silent(audio),
+        fps=round(opened.fps, 3),
+        width=opened.width,
+        height=opened.height,
+        sample_rate=opened.sample_rate,
+        channels=opened.channels,
+        declared_sec=round(opened.declared_sec, 3),
+        damaged=opened.damaged,
+        faces=track.num_faces,
+        face_rate=round(float(track.detected.mean()), 4) if len(track.detected) else 0.0,
+        eye_distance_px=round(float(np.median(faces.eye_distance(track.points))), 1) if len(track.points) else 0.0,
+    )
+    return found, track.points, track.detected
+
+
+def _key(clip: SourceClip, model_hash: str) -> str:
+    parts = (VERSION, _content_hash(clip.path), clip.start_sec, clip.end_sec, model_hash)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+@functools.lru_cache(maxsize=16)  # the parts of one file come one after the other
+def _content_hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,199 @@
+"""The order of a preparation: look at every clip (slow, cached), decide, write the dataset, then say that it is whole.
+
+Can be stopped at any point and started again: looking goes on where it stopped, writing starts over, and the file that
+makes a corpus whole, `corpus.json`, is written last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from data_prep.faces import MODEL_SHA256
+from data_prep.inspection import Inspection, inspect_clip
+from data_prep.processing import Task, make_clip
+from data_prep.report import ReportRow, row_of, summarize, write_report, write_text
+from data_prep.sources import VIDEO_SUFFIXES, SourceClip
+from data_prep.workers import ordered_map
+from mmpretrain.data import records
+
+REQUEST_FILE = "preparation.json"  # what was asked for, written first
+CRASHED = "decoding it crashes the decoder"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What decides how clips come out. mouth_size, face_size: sides of the crops in pixels."""
+
+    mouth_size: int = 96
+    face_size: int = 112
+    min_face_rate: float = 0.5
+
+    def check(self) -> None:
+        for name in ("mouth_size", "face_size"):
+            if not 16 <= getattr(self, name) <= 512:
+                flag = "--" + name.replace("_", "-")
+                raise ValueError(f"{flag} {getattr(self, name)} is out of range; use 16 to 512 pixels")
+        if not 0 <= self.min_face_rate <= 1:
+            raise ValueError(f"--min-face-rate {self.min_face_rate} is not a share; use a number from 0 to 1")
+
+
+def prepare(
+    clips: list[SourceClip],
+    output: Path,
+    options: Options,
+    *,
+    name: str,
+    model: Path | None = None,
+    num_workers: int = 1,
+    overwrite: bool = False,
+) -> None:
+    """Makes the prepared corpus `output` of the clips, or says that it is there already.
+
+    model: the face landmarker, needed where a file may have a picture. overwrite: replace a corpus that was made (or
+    begun) from other clips or options; landmarks that are still right are used again.
+    Raises ValueError where nothing can be prepared or another corpus is in the way.
+    """
+    options.check()
+    started = time.monotonic()
+    if not clips:
+        raise ValueError("no clips found in the source; see `--help` of this corpus for the layout that is expected")
+    output.mkdir(parents=True, exist_ok=True)
+    with _sole_writer(output):
+        if _is_done(output, _request(clips, options, name), overwrite):
+            print(f"{output} is already prepared from these clips: nothing to do")
+            return
+        found = _inspect_all(clips, output, model, num_workers)
+        rows = {clip.clip_id: row_of(clip, found.get(clip.clip_id), options.min_face_rate) for clip in clips}
+        try:
+            index, num_units = _write_dataset(clips, found, rows, output, options, num_workers)
+        finally:
+            write_report(output / "report.csv", rows.values())
+        corpus = {
+            "name": name,
+            "fingerprint": records.corpus_fingerprint(row for split in index.values() for row in split),
+            "frame_rate_hz": records.FRAME_RATE_HZ,
+            "sample_rate_hz": records.SAMPLE_RATE_HZ,
+            "mouth_size": options.mouth_size,
+            "face_size": options.face_size,
+            "splits": {split: _size_of(split_rows) for split, split_rows in index.items()},
+            "wall_time_sec": round(time.monotonic() - started, 1),
+            "units": num_units,
+        }
+        write_text(output / records.CORPUS_FILE, json.dumps(corpus, indent=1) + "\n")
+    print(summarize(rows.values()))
+    print(f"corpus {output}, report {output / 'report.csv'}, {time.monotonic() - started:.0f} s")
+
+
+def _request(clips: list[SourceClip], options: Options, name: str) -> dict[str, Any]:
+    sources = json.dumps([clip.fingerprint() for clip in clips], sort_keys=True)
+    digest = hashlib.sha256(sources.encode()).hexdigest()[:16]
+    return {"corpus": name, **dataclasses.asdict(options), "num_clips": len(clips), "sources": digest}
+
+
+def _is_done(output: Path, request: dict[str, Any], overwrite: bool) -> bool:
+    """True if the corpus of this request is whole. Otherwise the folder is made ready to hold it."""
+    request_file, corpus_file = output / REQUEST_FILE, output / records.CORPUS_FILE
+    if not request_file.exists():
+        if corpus_file.exists() or (output / records.DATASET_NAME).exists():
+            raise ValueError(f"--output {output} holds a dataset of another command; give another folder")
+        write_text(request_file, json.dumps(request, indent=1) + "\n")
+        return False
+    before = json.loads(request_file.read_text())
+    if before != request and not overwrite:
+        changed = [key for key in request if before.get(key) != request[key]]
+        changes = [f"{key} was {before.get(key)}, now {request[key]}" for key in changed]
+        raise ValueError(
+            f"--output {output} belongs to another preparation ({'; '.join(changes)}); "
+            "give another folder, or --overwrite (landmarks found before are used again)"
+        )
+    if before == request and corpus_file.exists() and not overwrite:
+        return True
+    corpus_file.unlink(missing_ok=True)
+    write_text(request_file, json.dumps(request, indent=1) + "\n")
+    return False
+
+
+def _inspect_all(clips: list[SourceClip], output: Path, model: Path | None, num_workers: int) -> dict[str, Inspection]:
+    todo = [clip for clip in clips if not clip.refused and clip.render is None]
+    if not todo:
+        return {}
+    if model is None and any(clip.path.suffix.lower() in VIDEO_SUFFIXES for clip in todo):
+        raise ValueError("a face landmarker is needed for videos; give --landmarker PATH")
+    model_hash = hashlib.sha256(model.read_bytes()).hexdigest() if model else ""
+    if model and model_hash != MODEL_SHA256:
+        print(f"note: {model} is not the face landmarker this was tested with")
+    look = functools.partial(inspect_clip, cache_dir=output / "cache" / "landmarks", model=model, model_hash=model_hash)
+    found = {}
+    with tqdm(total=len(todo), desc="looking for faces and sound", unit="clip", disable=None) as bar:
+        for clip, inspection in ordered_map(look, todo, num_workers):
+            found[clip.clip_id] = inspection or Inspection(error=CRASHED)
+            bar.update()
+    known = sum(inspection.cached for inspection in found.values())
+    print(f"looked at {len(todo)} clips, {known} of them known from an earlier run")
+    return found
+
+
+def _write_dataset(
+    clips: list[SourceClip],
+    found: dict[str, Inspection],
+    rows: dict[str, ReportRow],
+    output: Path,
+    options: Options,
+    num_workers: int,
+) -> tuple[dict[str, list[records.IndexRow]], int]:
+    """Writes the clips whose rows say so and brings the rows up to date. Returns what `builder.write_dataset` does."""
+    from data_prep.builder import write_dataset  # TFDS takes a second to import, and worker processes do not need it
+
+    sizes = {"mouth_size": options.mouth_size, "face_size": options.face_size}
+    tasks = []
+    for clip in clips:
+        row, inspection = rows[clip.clip_id], found.get(clip.clip_id, Inspection())
+        if row.status == "kept":
+            tasks.append(Task(clip, inspection.cache_file, row.has_audio, row.has_video, **sizes))
+    if not tasks:
+        raise ValueError(f"none of the {len(clips)} clips can be kept; {output / 'report.csv'} says why for each")
+
+    def clips_of(split: str) -> Iterator[records.Clip]:
+        of_split = [task for task in tasks if task.clip.split == split]
+        if all(task.clip.render for task in of_split):  # drawing is quick: no processes for it
+            made = ((task, make_clip(task)) for task in of_split)
+        else:
+            made = ordered_map(make_clip, of_split, num_workers)
+        for task, clip in made:
+            bar.update()
+            if isinstance(clip, records.Clip):
+                rows[task.clip.clip_id].set_contents(clip)
+                yield clip
+            else:
+                rows[task.clip.clip_id].refuse(clip or CRASHED)
+
+    splits = [split for split in records.SPLITS if any(task.clip.split == split for task in tasks)]
+    with tqdm(total=len(tasks), desc="writing crops and sound", unit="clip", disable=None) as bar:
+        return write_dataset(output, {split: functools.partial(clips_of, split) for split in splits}, **sizes)
+
+
+def _size_of(rows: list[records.IndexRow]) -> dict[str, float]:
+    frames = sum(row.num_frames for row in rows)
+    return {"clips": len(rows), "frames": frames, "hours": round(frames / records.FRAME_RATE_HZ / 3600, 4)}
+
+
+@contextlib.contextmanager
+def _sole_writer(output: Path) -> Iterator[None]:
+    """Holds the folder against a second preparation; the system lets go of it however this one ends."""
+    with open(output / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"--output {output} is being written by another preparation; wait for it to end") from None
+        yield

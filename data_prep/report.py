@@ -1,0 +1,147 @@
+"""Decides what of a clip is kept, and accounts for every clip: a row of `report.csv` each, and a summary to read."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from data_prep.inspection import Inspection
+from data_prep.sources import SourceClip
+from mmpretrain.data.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME, Clip
+
+MIN_FRAMES = 5  # a shorter picture or sound is not a clip
+ENDS_EARLY_SEC = 0.5  # a file that ends this much before the length it declares is worth a note
+
+
+@dataclasses.dataclass
+class ReportRow:
+    """One clip of the source, kept or refused, with what was found in it. Sizes and rates are those of the file."""
+
+    clip_id: str
+    source: str
+    status: str = "kept"
+    reason: str = ""
+    has_audio: int = 0
+    has_video: int = 0
+    frames: int = 0
+    seconds: float = 0.0
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    sample_rate: int = 0
+    channels: int = 0
+    face_rate: float = 0.0
+    faces: int = 0
+    eye_distance_px: float = 0.0
+    emotion: str = ""
+    speaker: str = ""
+    split: str = ""
+    notes: str = ""
+
+    def refuse(self, reason: str) -> None:
+        self.status, self.reason = "refused", reason
+        self.has_audio = self.has_video = self.frames = 0
+        self.seconds = 0.0
+
+    def set_length(self, num_frames: int) -> None:
+        self.frames, self.seconds = num_frames, round(num_frames / FRAME_RATE_HZ, 2)
+
+    def set_contents(self, clip: Clip) -> None:
+        """What was in fact written."""
+        self.has_audio, self.has_video = int(len(clip.audio) > 0), int(len(clip.mouth) > 0)
+        self.set_length(clip.num_frames)
+
+
+def row_of(clip: SourceClip, found: Inspection | None, min_face_rate: float) -> ReportRow:
+    """The decision on one clip: `has_video` and `has_audio` say what of it is kept.
+
+    found is None where there was nothing to look at: refused by the reader, or drawn instead of decoded.
+    """
+    labels = {name: getattr(clip, name) for name in ("clip_id", "emotion", "speaker", "split")}
+    row = ReportRow(source=str(clip.path or "drawn"), **labels)
+    notes = [clip.note]
+    if clip.refused:
+        row.refuse(clip.refused)
+    elif clip.render is not None:
+        row.has_audio = row.has_video = 1
+    elif found.error:
+        row.refuse(found.error)
+    else:
+        for name in ("fps", "width", "height", "sample_rate", "channels", "face_rate", "faces", "eye_distance_px"):
+            setattr(row, name, getattr(found, name))
+        row.has_video, picture_note = _judge_picture(found, min_face_rate)
+        row.has_audio, sound_note = _judge_sound(found)
+        notes += [picture_note, sound_note]
+        seen_sec = max(found.num_frames / FRAME_RATE_HZ, found.num_samples / SAMPLES_PER_FRAME / FRAME_RATE_HZ)
+        if found.declared_sec - seen_sec > ENDS_EARLY_SEC:
+            notes.append(f"ends after {seen_sec:.1f} of {found.declared_sec:.1f} s")
+        if found.damaged:
+            notes.append(f"{found.damaged} damaged packets passed over")
+        row.set_length(found.num_frames if row.has_video else -(-found.num_samples // SAMPLES_PER_FRAME))
+        if not row.has_video and not row.has_audio:
+            row.refuse(" and ".join(note for note in (picture_note, sound_note) if note))
+            notes = [clip.note]
+        elif not row.has_video and picture_note:
+            notes.append("kept as sound only")
+    row.notes = "; ".join(note for note in notes if note)
+    return row
+
+
+def _judge_picture(found: Inspection, min_face_rate: float) -> tuple[int, str]:
+    if found.num_frames == 0:
+        return 0, "" if found.fps == 0 else "no picture could be decoded"
+    if found.num_frames < MIN_FRAMES:
+        return 0, f"the picture has {found.num_frames} frames at 25 fps, fewer than {MIN_FRAMES}"
+    if found.face_rate == 0:
+        return 0, "no face found"
+    if found.face_rate < min_face_rate:
+        return 0, f"a face in {100 * found.face_rate:.0f} % of the frames only"
+    return 1, f"{found.faces} faces, the largest and longest seen is kept" if found.faces > 1 else ""
+
+
+def _judge_sound(found: Inspection) -> tuple[int, str]:
+    if found.sample_rate == 0:
+        return 0, "no audio track"
+    if found.num_samples < MIN_FRAMES * SAMPLES_PER_FRAME:
+        return 0, f"the sound is shorter than {MIN_FRAMES} frames"
+    if found.silent:
+        return 0, "the audio track is silent"
+    return 1, ""
+
+
+def write_report(path: Path, rows: Iterable[ReportRow]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [field.name for field in dataclasses.fields(ReportRow)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(dataclasses.asdict(row) for row in rows)
+    write_text(path, text.getvalue())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file whole: a reader finds the old text or the new one, never a part."""
+    partial = path.with_name(f"{path.name}.tmp")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def summarize(rows: Iterable[ReportRow]) -> str:
+    """A few lines for the terminal: how much was kept of what, and why the rest was not."""
+    rows = list(rows)
+    kept = [row for row in rows if row.status == "kept"]
+    lines = [f"kept {len(kept)} of {len(rows)} clips, {sum(row.seconds for row in kept) / 3600:.2f} h"]
+    kinds = Counter((row.has_audio, row.has_video) for row in kept)
+    names = {(1, 1): "picture and sound", (1, 0): "sound only", (0, 1): "picture only"}
+    lines.append("  " + ", ".join(f"{kinds[kind]} {name}" for kind, name in names.items() if kinds[kind]))
+    for title, values in (("split", "split"), ("emotion", "emotion")):
+        counts = Counter(getattr(row, values) or "none" for row in kept)
+        lines.append(f"  {title}: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
+    for reason, count in Counter(row.reason for row in rows if row.status == "refused").most_common(8):
+        lines.append(f"  refused {count}: {reason}")
+    for note, count in Counter(note for row in kept for note in row.notes.split("; ") if note).most_common(8):
+        lines.append(f"  note on {count}: {note}")
+    return "\n".join(lines)

@@ -1,0 +1,125 @@
+"""What a corpus reader yields: one `SourceClip` per clip to be, and the small rules that readers share."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mmpretrain.data.records import EMOTIONS
+
+AUDIO_SUFFIXES = {".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav", ".wma"}
+VIDEO_SUFFIXES = {
+    ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv",
+}  # fmt: skip
+MEDIA_SUFFIXES = AUDIO_SUFFIXES | VIDEO_SUFFIXES
+
+# Other corpora's words for our emotions, in lower case.
+_EMOTION_SYNONYMS = {
+    "neutral": "neu neutrality normal",
+    "calm": "calmness",
+    "happy": "hap happiness joy joyful",
+    "sad": "sadness",
+    "angry": "ang anger",
+    "fearful": "fea fear afraid scared",
+    "disgust": "dis disgusted",
+    "surprised": "sur surprise",
+    "contempt": "con contemptuous",
+    "excited": "exc excitement",
+    "frustrated": "fru frustration",
+    "boredom": "bored bor",
+    "other": "oth",
+}  # fmt: skip
+_EMOTION_OF = {word: name for name, words in _EMOTION_SYNONYMS.items() for word in words.split()}
+_EMOTION_OF |= {name: name for name in EMOTIONS}
+
+_SPLIT_OF = {"train": "train", "training": "train", "trn": "train", "test": "test", "tst": "test", "eval": "test"}
+_SPLIT_OF |= dict.fromkeys(("valid", "validation", "val", "dev", "devel", "development"), "valid")
+
+
+class Rendered(Protocol):
+    """A clip that comes from no file: frames uint8 [T, H, W] grey at 25 fps, points float32 [T, 9, 2] in pixels (see
+    `crops.py`), audio int16 [640 T] at 16 kHz, units int32 [T], and what else is worth keeping."""
+
+    frames: np.ndarray
+    points: np.ndarray
+    audio: np.ndarray
+    units: np.ndarray
+    info: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceClip:
+    """One clip as the corpus describes it, before anything is decoded.
+
+    path: the media file, or None with `render`. start_sec, end_sec: the part of the file, end_sec None for its end.
+    refused: why the reader itself leaves the clip out (it still gets a row in the report). note: anything the report
+    should say. render: draws the clip, for corpora without files.
+    """
+
+    clip_id: str
+    path: Path | None
+    split: str = "train"
+    speaker: str = ""
+    text: str = ""
+    emotion: str = ""
+    info: dict[str, Any] = dataclasses.field(default_factory=dict)
+    start_sec: float = 0.0
+    end_sec: float | None = None
+    refused: str = ""
+    note: str = ""
+    render: Callable[[], Rendered] | None = None
+
+    def fingerprint(self) -> list[Any]:
+        """What, if it changed, would change the prepared clip; the file stands by its size and time of change."""
+        stat = self.path.stat() if self.path and self.path.exists() else None
+        labels = [self.clip_id, self.split, self.speaker, self.text, self.emotion, self.info, self.refused]
+        return [*labels, self.start_sec, self.end_sec, *([stat.st_size, stat.st_mtime_ns] if stat else [])]
+
+
+def standard_emotion(word: str) -> str | None:
+    """The name in `records.EMOTIONS` for a corpus's own word, "" for no word, None for a word nobody knows."""
+    return _EMOTION_OF.get(word.strip().lower()) if word.strip() else ""
+
+
+def standard_split(word: str) -> str | None:
+    """train, valid or test for a corpus's own word, None for any other."""
+    return _SPLIT_OF.get(word.strip().lower())
+
+
+def hashed_split(key: str, valid_share: float) -> str:
+    """`valid` for about `valid_share` of all keys, else `train`: a property of the key alone."""
+    digest = hashlib.blake2b(f"valid/{key}".encode(), digest_size=8).digest()
+    return "valid" if int.from_bytes(digest, "big") < valid_share * 2**64 else "train"
+
+
+def media_files(folder: Path) -> list[Path]:
+    """Every sound and video file under a folder, sorted; hidden files (`._*` of macOS too) are left out."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"--source {folder} is not a folder; give the folder that holds the corpus")
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file())
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def with_unique_ids(clips: Iterable[SourceClip]) -> list[SourceClip]:
+    """The clips with `-2`, `-3`, ... added to ids that came before."""
+    taken: set[str] = set()
+    unique = []
+    for clip in clips:
+        clip_id, count = clip.clip_id, 1
+        while clip_id in taken:
+            count += 1
+            clip_id = f"{clip.clip_id}-{count}"
+        taken.add(clip_id)
+        if count > 1:
+            clip = dataclasses.replace(clip, clip_id=clip_id, note=_join(clip.note, f"id {clip.clip_id} was taken"))
+        unique.append(clip)
+    return unique
+
+
+def _join(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
