@@ -1,0 +1,133 @@
+"""The tables of a run's `summary.json`, as cells for the report page and as text for the terminal.
+
+Parts that a run did not reach, or that are unknown for its corpus, are left out or shown as "-".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Table = tuple[list[str], list[list[str]]]  # names of the columns, rows of cells; the first column is text
+
+NOTHING = "-"
+
+
+def percent(value: float | None) -> str:
+    return NOTHING if value is None else f"{100 * value:.1f}%"
+
+
+def duration(seconds: float) -> str:
+    """E.g. 12.3 s, 4 min 05 s, 2 h 07 min."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    seconds = round(seconds)
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def round_table(summary: Mapping[str, Any]) -> Table:
+    columns = ["round", "masked accuracy", "unmasked accuracy", "loss", "PNMI", "purity", "clusters used", "entropy"]
+
+    def number(value: float | None, digits: int, unit: str = "") -> str:
+        return NOTHING if value is None else f"{value:.{digits}f}{unit}"
+
+    rows = []
+    for position, entry in enumerate(summary.get("rounds") or (), start=1):
+        used, clusters = entry.get("clusters_used"), entry.get("num_clusters")
+        rows.append(
+            [
+                str(position),
+                percent(entry.get("masked_accuracy")),
+                percent(entry.get("unmasked_accuracy")),
+                number(entry.get("loss"), 3),
+                number(entry.get("pnmi"), 3),
+                number(entry.get("purity"), 3),
+                NOTHING if used is None else f"{used} / {clusters}",
+                number(entry.get("entropy_bits"), 2, " bits"),
+            ]
+        )
+    return columns, rows
+
+
+def emotion_table(summary: Mapping[str, Any]) -> Table:
+    """What cannot hear or see, the plain baseline, the same network from random weights, and ours."""
+    emotion = summary.get("emotion") or {}
+    columns = ["classifier", "UA", "WA", "WF1", "macro F1"]
+    chance = {"ua": emotion.get("chance_ua"), "wa": emotion.get("majority_wa")}
+    results = [
+        ("chance, majority class", chance),
+        ("MFCC statistics, logistic regression", emotion.get("baseline") or {"ua": emotion.get("baseline_ua")}),
+        ("ours, from scratch", emotion.get("from_scratch") or {"ua": emotion.get("from_scratch_ua")}),
+        ("ours, pretrained", emotion),
+    ]
+    rows = [[name, *_scores(result)] for name, result in results if result.get("ua") is not None]
+    return columns, rows
+
+
+def fold_table(summary: Mapping[str, Any]) -> Table:
+    """The pretrained encoder's result in each fold that the summary has figures of, and their mean and spread."""
+    folds = [fold for fold in (summary.get("emotion") or {}).get("folds") or () if isinstance(fold, Mapping)]
+    rows = [[str(fold.get("fold", position)), *_scores(fold)] for position, fold in enumerate(folds, start=1)]
+    if len(folds) > 1:
+        spread = []
+        for metric in ("ua", "wa", "wf1", "macro_f1"):
+            values = [fold[metric] for fold in folds if fold.get(metric) is not None]
+            some = len(values) > 1
+            spread.append(f"{percent(np.mean(values))} +- {100 * np.std(values, ddof=1):.1f}" if some else NOTHING)
+        rows.append(["mean +- std", *spread])
+    return ["fold", "UA", "WA", "WF1", "macro F1"], rows
+
+
+def protocol_line(summary: Mapping[str, Any]) -> str:
+    emotion = summary.get("emotion") or {}
+    parts = []
+    if emotion.get("protocol"):
+        parts.append(f"protocol {emotion['protocol']}")
+    if emotion.get("selection"):
+        parts.append(f"model chosen on: {emotion['selection']}")
+    if emotion.get("folds"):
+        parts.append(f"folds: {len(emotion['folds'])}")
+    if emotion.get("confusion"):
+        parts.append(f"test clips: {int(np.sum(emotion['confusion']))}")
+    return ", ".join(parts)
+
+
+def render_summary(summary: Mapping[str, Any]) -> str:
+    """The text printed at the end of a run, a few aligned tables; several lines without a trailing line end."""
+    heading = summary.get("name") or "run"
+    if summary.get("seed") is not None:
+        heading += f", seed {summary['seed']}"
+    blocks = [heading]
+    for title, table in (
+        ("Pretraining", round_table(summary)),
+        (f"Emotion on test clips ({protocol_line(summary)})", emotion_table(summary)),
+        ("Ours, pretrained, fold by fold", fold_table(summary)),
+    ):
+        if table[1] and not (table[0][0] == "fold" and len(table[1]) == 1):
+            blocks.append(f"{title}\n{_text(table)}")
+    times = summary.get("wall_time_sec") or {}
+    if times:
+        rows = [[stage, duration(seconds)] for stage, seconds in times.items()]
+        blocks.append("Wall time\n" + _text((["stage", "time"], [*rows, ["total", duration(sum(times.values()))]])))
+    if summary.get("export_max_error") is not None:
+        blocks.append(f"Export: largest difference after loading it back {summary['export_max_error']:.2g}")
+    return "\n\n".join(blocks)
+
+
+def _scores(result: Mapping[str, Any]) -> list[str]:
+    return [percent(result.get(metric)) for metric in ("ua", "wa", "wf1", "macro_f1")]
+
+
+def _text(table: Table) -> str:
+    columns, rows = table
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        aligned = [cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))]
+        return "  " + "  ".join(aligned).rstrip()
+
+    return "\n".join([line(columns), line(["-" * width for width in widths]), *map(line, rows)])
