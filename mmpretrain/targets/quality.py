@@ -1,0 +1,65 @@
+"""How good cluster ids are: against known units (purity, PNMI as in HuBERT) and by themselves (usage, entropy, runs).
+
+Dims: N frames of all clips one after another, U kinds of units, K clusters.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def cluster_quality(
+    clusters_N: np.ndarray,
+    units_N: np.ndarray | None,
+    num_clusters: int,
+    offsets: np.ndarray | None = None,
+) -> dict[str, float]:
+    """Figures by name, for the lineage of a target store.
+
+    clusters_N: ids in 0..num_clusters-1. units_N: the true unit of each frame, negative where it is unknown, or None.
+    offsets: clip i is frames offsets[i] to offsets[i+1]; None: all is one clip.
+
+    Always: num_clusters, clusters_used, entropy_bits and perplexity (of the share of frames of each cluster),
+    mean_run_frames (mean number of frames in a row, within a clip, of the same cluster). With a known unit:
+    purity (share of frames whose unit is the commonest of their cluster), cluster_purity (share of frames whose
+    cluster is the commonest of their unit) and pnmi (mutual information of unit and cluster, as a share of the entropy
+    of the units; 0 where there is one unit only). Raises ValueError for no frames or for an id out of range.
+    """
+    clusters_N = np.asarray(clusters_N)
+    if not len(clusters_N):
+        raise ValueError("there are no frames to judge the clusters on")
+    if clusters_N.min() < 0 or clusters_N.max() >= num_clusters:
+        raise ValueError(f"cluster ids {clusters_N.min()}..{clusters_N.max()} are not all in 0..{num_clusters - 1}")
+    counts_K = np.bincount(clusters_N, minlength=num_clusters)
+    entropy = _entropy_bits(counts_K)
+    starts = np.ones(len(clusters_N), bool)
+    starts[1:] = clusters_N[1:] != clusters_N[:-1]
+    if offsets is not None:
+        first = np.asarray(offsets)[:-1]
+        starts[first[first < len(starts)]] = True
+    quality = {
+        "num_clusters": float(num_clusters),
+        "clusters_used": float((counts_K > 0).sum()),
+        "entropy_bits": entropy,
+        "perplexity": float(2**entropy),
+        "mean_run_frames": float(len(clusters_N) / starts.sum()),
+    }
+    if units_N is None or not (np.asarray(units_N) >= 0).any():
+        return quality
+    units_N = np.asarray(units_N)
+    known_N = units_N >= 0
+    kinds, units_N = np.unique(units_N[known_N], return_inverse=True)
+    joint_UK = np.zeros((len(kinds), num_clusters), np.int64)
+    np.add.at(joint_UK, (units_N, clusters_N[known_N]), 1)
+    unit_entropy = _entropy_bits(joint_UK.sum(1))
+    mutual = unit_entropy + _entropy_bits(joint_UK.sum(0)) - _entropy_bits(joint_UK)
+    return quality | {
+        "purity": float(joint_UK.max(0).sum() / joint_UK.sum()),
+        "cluster_purity": float(joint_UK.max(1).sum() / joint_UK.sum()),
+        "pnmi": max(0.0, mutual / unit_entropy) if unit_entropy > 0 else 0.0,
+    }
+
+
+def _entropy_bits(counts: np.ndarray) -> float:
+    share = counts[counts > 0] / counts.sum()
+    return float(-(share * np.log2(share)).sum()) + 0.0  # no negative zero

@@ -1,0 +1,242 @@
+"""The target store: cluster ids of every frame of every clip, the codebook that made them, and where both come from.
+
+A folder: `ids.npy` (flat over all clips), `offsets.npy` (clip i is ids[offsets[i]:offsets[i+1]]), `clip_ids.json`,
+`codebook.npy` (float32 [K, D]) and `lineage.json`, written last. One store, hence one codebook, labels training and
+validation clips alike. It does not open where anything disagrees with the run that asks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmpretrain.data.records import FRAME_RATE_HZ
+from mmpretrain.targets.kmeans import Codebook
+from mmpretrain.targets.quality import cluster_quality
+
+LINEAGE_FILE = "lineage.json"
+# What the maker of a store says about it; everything else in the lineage is counted from the arrays.
+# features: "mfcc" or "hidden"; layer: of the encoder, 0 for MFCC; source: fingerprint of the encoder, "" for MFCC.
+MAKER_FIELDS = ("features", "layer", "source", "corpus_fingerprint", "fit_splits", "fit_clips", "fit_frames", "quality")
+# fmt: off
+COUNTED_FIELDS = (
+    "frame_rate_hz", "num_clusters", "feature_dim", "codebook_hash", "inertia", "num_clips", "num_frames",
+    "clusters_used", "entropy_bits", "counts",
+)
+# fmt: on
+
+_COUNT_BLOCK = 1 << 22
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetStore:
+    """An open store; the ids stay on disk until a clip is asked for."""
+
+    path: Path
+    lineage: dict[str, Any]
+    codebook: Codebook
+    clip_ids: tuple[str, ...]
+    ids: np.ndarray
+    offsets: np.ndarray
+
+    def clip(self, clip_id: str) -> np.ndarray:
+        """int32 [T]: the targets of one clip. Raises ValueError for a clip that is not in the store."""
+        row = self._row(clip_id)
+        return self.ids[self.offsets[row] : self.offsets[row + 1]].astype(np.int32)
+
+    def check_lengths(self, clip_ids: Iterable[str], lengths: Iterable[int]) -> None:
+        """Raises ValueError naming the first clip that is missing or more than one frame longer or shorter here."""
+        for clip_id, length in zip(clip_ids, lengths, strict=True):
+            row = self._row(clip_id)
+            stored = int(self.offsets[row + 1] - self.offsets[row])
+            if abs(stored - length) > 1:
+                raise ValueError(
+                    f"{self.path}: clip {clip_id!r} has {stored} targets but {length} frames; {_make_again(self.path)}"
+                )
+
+    def _row(self, clip_id: str) -> int:
+        try:
+            return self._rows[clip_id]
+        except KeyError:
+            raise ValueError(f"{self.path}: clip {clip_id!r} has no targets; {_make_again(self.path)}") from None
+
+    @functools.cached_property
+    def _rows(self) -> dict[str, int]:
+        return {clip_id: row for row, clip_id in enumerate(self.clip_ids)}
+
+
+def write_store(
+    path: str | Path,
+    *,
+    clip_ids: Sequence[str],
+    ids_per_clip: Iterable[np.ndarray],
+    codebook: Codebook,
+    lineage_fields: dict[str, Any],
+    frame_rate_hz: int = FRAME_RATE_HZ,
+) -> TargetStore:
+    """Writes a whole store or none: into a folder beside `path`, which is renamed when all is there.
+
+    ids_per_clip: integers [T] of each clip, in the order of `clip_ids`. lineage_fields: exactly `MAKER_FIELDS`.
+    Raises FileExistsError where there is something at `path`, ValueError for ids that cannot be.
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path} is there already; remove the folder to make these targets again")
+    assert sorted(lineage_fields) == sorted(MAKER_FIELDS), f"{sorted(lineage_fields)} is not {sorted(MAKER_FIELDS)}"
+    num_clusters, feature_dim = codebook.centroids.shape
+    per_clip = [np.asarray(ids) for ids in ids_per_clip]
+    if len(per_clip) != len(clip_ids) or len(set(clip_ids)) != len(clip_ids):
+        raise ValueError(f"{len(per_clip)} clips are labelled for {len(set(clip_ids))} distinct of {len(clip_ids)} ids")
+    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in per_clip], dtype=np.int64)])
+    flat = np.concatenate(per_clip) if per_clip else np.zeros(0, np.int64)
+    # Refuses ids out of range too, and before the cast could hide them.
+    unlabelled = cluster_quality(flat, None, num_clusters, offsets)
+    ids_N = flat.astype(np.uint16 if num_clusters <= 65536 else np.uint32)
+    lineage = dict(lineage_fields) | {
+        "frame_rate_hz": frame_rate_hz,
+        "num_clusters": num_clusters,
+        "feature_dim": feature_dim,
+        "codebook_hash": codebook_hash(codebook.centroids),
+        "inertia": codebook.inertia,
+        "num_clips": len(clip_ids),
+        "num_frames": len(ids_N),
+        "clusters_used": int(unlabelled["clusters_used"]),
+        "entropy_bits": unlabelled["entropy_bits"],
+        "counts": np.bincount(ids_N, minlength=num_clusters).tolist(),
+    }
+    unfinished = path.with_name(path.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    np.save(unfinished / "ids.npy", ids_N)
+    np.save(unfinished / "offsets.npy", offsets)
+    np.save(unfinished / "codebook.npy", codebook.centroids.astype(np.float32))
+    (unfinished / "clip_ids.json").write_text(json.dumps(list(clip_ids), indent=0))
+    (unfinished / LINEAGE_FILE).write_text(json.dumps(lineage, indent=1))
+    os.rename(unfinished, path)
+    return open_store(path, expect_frame_rate_hz=frame_rate_hz)
+
+
+def open_store(
+    path: str | Path,
+    *,
+    expect_num_clusters: int | None = None,
+    expect_fingerprint: str | None = None,
+    expect_frame_rate_hz: int = FRAME_RATE_HZ,
+) -> TargetStore:
+    """Opens a store that is whole and is what the run expects (None: whatever it is).
+
+    Raises FileNotFoundError where it or a file of it is missing, ValueError for all else, naming the field, both values
+    and the remedy.
+    """
+    path = Path(path)
+    if not (path / LINEAGE_FILE).exists():
+        raise FileNotFoundError(
+            f"{path / LINEAGE_FILE} is missing: no whole target store is there; {_make_again(path)}"
+        )
+    try:
+        lineage = json.loads((path / LINEAGE_FILE).read_text())
+        clip_ids = tuple(json.loads((path / "clip_ids.json").read_text()))
+        ids_N, offsets, centroids_KD = (
+            np.load(path / f"{name}.npy", mmap_mode="r" if name == "ids" else None, allow_pickle=False)
+            for name in ("ids", "offsets", "codebook")
+        )
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error.filename} is missing; {_make_again(path)}") from None
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} holds a damaged file ({error}); {_make_again(path)}") from None
+
+    absent = sorted({*MAKER_FIELDS, *COUNTED_FIELDS} - lineage.keys())
+    if absent:
+        raise ValueError(f"{path / LINEAGE_FILE} lacks {', '.join(absent)}; {_make_again(path)}")
+
+    def agree(name: str, found: Any, expected: Any, remedy: str = _make_again(path)) -> None:
+        if found != expected:
+            raise ValueError(f"{path}: {name} is {found!r} but {expected!r} was expected; {remedy}")
+
+    if expect_num_clusters is not None:
+        remedy = f"set targets.num_clusters={lineage['num_clusters']}, or {_make_again(path)}"
+        agree("num_clusters", lineage["num_clusters"], expect_num_clusters, remedy)
+    if expect_fingerprint is not None:
+        remedy = f"point data.corpora at the corpus that was labelled, or {_make_again(path)}"
+        agree("corpus_fingerprint", lineage["corpus_fingerprint"], expect_fingerprint, remedy)
+    agree("frame_rate_hz", lineage["frame_rate_hz"], expect_frame_rate_hz)
+    if not centroids_KD.size:
+        raise ValueError(f"{path}: codebook.npy is empty, shape {list(centroids_KD.shape)}; {_make_again(path)}")
+    agree("shape of codebook.npy", centroids_KD.shape, (lineage["num_clusters"], lineage["feature_dim"]))
+    agree("codebook_hash", codebook_hash(centroids_KD), lineage["codebook_hash"])
+    agree("number of clip ids", len(clip_ids), lineage["num_clips"])
+    agree("length of offsets.npy", len(offsets), lineage["num_clips"] + 1)
+    agree("length of ids.npy", len(ids_N), lineage["num_frames"])
+    agree("first and last offset", (int(offsets[0]), int(offsets[-1])), (0, len(ids_N)))
+    highest = int(ids_N.max(initial=0))
+    if highest >= lineage["num_clusters"]:
+        raise ValueError(
+            f"{path}: ids.npy has id {highest} but num_clusters is {lineage['num_clusters']}; {_make_again(path)}"
+        )
+    counts = sum(np.bincount(block, minlength=lineage["num_clusters"]) for block in _blocks(ids_N))
+    agree("frames per cluster in ids.npy", counts.tolist(), lineage["counts"])
+    return TargetStore(path, lineage, Codebook(centroids_KD, lineage["inertia"]), clip_ids, ids_N, offsets)
+
+
+class LabelProgress:
+    """What has been labelled so far, kept in `folder` so that labelling continues where it was stopped.
+
+    `fingerprint` names all that the ids depend on (codebook, encoder, corpus): progress under another is not seen.
+    """
+
+    def __init__(self, folder: str | Path, fingerprint: str):
+        self.folder = Path(folder) / fingerprint
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.ids = dict(self._read())
+
+    def add(self, clip_ids: Sequence[str], ids_per_clip: Sequence[np.ndarray]) -> None:
+        """Keeps the ids of some more clips, as one file that is there wholly or not at all."""
+        new = {clip_id: np.asarray(ids, np.int32) for clip_id, ids in zip(clip_ids, ids_per_clip, strict=True)}
+        lengths = np.array([len(ids) for ids in new.values()], np.int64)
+        flat = np.concatenate([np.zeros(0, np.int32), *new.values()])
+        part = self.folder / f"part-{len(self._parts()):05d}.npz"
+        unfinished = part.with_suffix(".unfinished")
+        with open(unfinished, "wb") as file:
+            np.savez(file, clip_ids=np.array(list(new), np.str_), lengths=lengths, ids=flat)
+        os.rename(unfinished, part)
+        self.ids |= new
+
+    def merge(self, clip_ids: Sequence[str]) -> list[np.ndarray]:
+        """The ids of these clips, in this order, for `write_store`. Raises KeyError for one not labelled yet."""
+        return [self.ids[clip_id] for clip_id in clip_ids]
+
+    def remove(self) -> None:
+        """Forgets everything, once the store is written."""
+        shutil.rmtree(self.folder.parent)
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.folder.glob("part-*.npz"))
+
+    def _read(self) -> Iterator[tuple[str, np.ndarray]]:
+        for part in self._parts():
+            with np.load(part, allow_pickle=False) as arrays:
+                clips = np.split(arrays["ids"], np.cumsum(arrays["lengths"])[:-1])
+                yield from zip(arrays["clip_ids"].tolist(), clips, strict=True)
+
+
+def codebook_hash(centroids_KD: np.ndarray) -> str:
+    """16 hex digits of the centroids' shape and float32 values."""
+    content = np.ascontiguousarray(centroids_KD, np.float32)
+    return hashlib.sha256(str(content.shape).encode() + content.tobytes()).hexdigest()[:16]
+
+
+def _blocks(ids_N: np.ndarray) -> Iterator[np.ndarray]:
+    return (ids_N[start : start + _COUNT_BLOCK] for start in range(0, len(ids_N), _COUNT_BLOCK))
+
+
+def _make_again(path: Path) -> str:
+    return f"remove {path} and make the targets again"
