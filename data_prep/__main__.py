@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     corpora = parser.add_subparsers(dest="corpus", required=True, metavar="CORPUS", help=", ".join(LAYOUTS))
     for name, layout in LAYOUTS.items():
         corpus = corpora.add_parser(name, description=layout, formatter_class=argparse.RawDescriptionHelpFormatter)
+        corpus.set_defaults(valid_share=0.0, min_face_rate=0.5, workers=1)  # for corpora without the argument
         corpus.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the prepared corpus")
         if name == "synthetic":
             corpus.add_argument("--clips", type=int, default=240, help="how many clips (default: %(default)s)")
@@ -108,24 +109,21 @@ def _run(args: argparse.Namespace) -> None:
     from data_prep import faces, preparation
     from data_prep.sources import VIDEO_SUFFIXES
 
+    options = preparation.Options(args.mouth_size, args.face_size, args.min_face_rate)
+    if args.workers < 1:
+        raise ValueError(f"--workers {args.workers} does no work; use 1 or more")
+    if not 0 <= args.valid_share < 1:
+        raise ValueError(f"--valid-share {args.valid_share} is not a share below 1; 0.05 holds out one in twenty")
     clips, name = _read(args)
-    options = preparation.Options(args.mouth_size, args.face_size, getattr(args, "min_face_rate", 0.5))
-    model, num_workers = None, 1
-    if args.corpus != "synthetic":
-        num_workers = args.workers
-        if num_workers < 1:
-            raise ValueError(f"--workers {num_workers} does no work; use 1 or more")
-        if any(clip.path.suffix.lower() in VIDEO_SUFFIXES and not clip.refused for clip in clips):
-            model = faces.landmarker_model(args.landmarker)
+    has_videos = any(clip.path and clip.path.suffix.lower() in VIDEO_SUFFIXES for clip in clips if not clip.refused)
+    model = faces.landmarker_model(args.landmarker) if has_videos else None
     preparation.prepare(
-        clips, args.output, options, name=name, model=model, num_workers=num_workers, overwrite=args.overwrite
+        clips, args.output, options, name=name, model=model, num_workers=args.workers, overwrite=args.overwrite
     )
 
 
 def _read(args: argparse.Namespace) -> tuple[list, str]:
     """The clips of the corpus and its name."""
-    if not 0 <= getattr(args, "valid_share", 0) < 1:
-        raise ValueError(f"--valid-share {args.valid_share} is not a share below 1; 0.05 holds out one in twenty")
     if args.corpus == "folder":
         from data_prep.corpora import folder
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -55,9 +56,10 @@ def write_dataset(
     shutil.rmtree(output / records.DATASET_NAME, ignore_errors=True)
     builder = Clips(clips_by_split, mouth_size=mouth_size, face_size=face_size, data_dir=output)
     tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of downloads
+    # TFDS would speak of downloads and keep a folder for them.
+    with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as downloads:
         config = tfds.download.DownloadConfig(try_download_gcs=False)
-        builder.download_and_prepare(download_dir=output / "cache" / "downloads", download_config=config)
+        builder.download_and_prepare(download_dir=downloads, download_config=config)
     index: dict[str, list[records.IndexRow]] = {}
     num_units = 0
     for split in clips_by_split:

@@ -18,7 +18,7 @@ from av.stream import Disposition
 
 from mmpretrain.data.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 
-STAMP_TOLERANCE_SEC = 1e-3  # containers round time stamps, many to a millisecond
+STAMP_TOLERANCE_SEC = 2e-3  # containers round time stamps, many to a millisecond
 SOUND_GAP_SEC = 0.04  # a larger step between sound frames is a hole (or an overlap) in the track
 MAX_GAP_SEC = 60.0  # a larger hole is a broken clock
 SEEK_EARLY_SEC = 1.0  # decoders need a run-up before the part that is wanted

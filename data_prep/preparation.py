@@ -33,13 +33,13 @@ CRASHED = "decoding it crashes the decoder"
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What decides how clips come out. mouth_size, face_size: sides of the crops in pixels."""
+    """What decides how clips come out. mouth_size, face_size: sides of the crops in pixels. Raises ValueError."""
 
     mouth_size: int = 96
     face_size: int = 112
     min_face_rate: float = 0.5
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         for name in ("mouth_size", "face_size"):
             if not 16 <= getattr(self, name) <= 512:
                 flag = "--" + name.replace("_", "-")
@@ -64,7 +64,6 @@ def prepare(
     begun) from other clips or options; landmarks that are still right are used again.
     Raises ValueError where nothing can be prepared or another corpus is in the way.
     """
-    options.check()
     started = time.monotonic()
     if not clips:
         raise ValueError("no clips found in the source; see `--help` of this corpus for the layout that is expected")

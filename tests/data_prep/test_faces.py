@@ -1,0 +1,100 @@
+"""Face tracks: which face is followed, how holes are filled, where the model comes from."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from data_prep import faces
+from data_prep.crops import MEAN_FACE
+
+
+def face_at(x: float, y: float, scale: float) -> np.ndarray:
+    mouth = [[96.0, 184.0], [160.0, 184.0], [128.0, 171.0], [128.0, 201.0]]
+    return (np.concatenate([MEAN_FACE, mouth]) - 128) * scale + (x, y)
+
+
+def stack(*shown: np.ndarray) -> np.ndarray:
+    return np.stack(shown) if shown else np.zeros((0, 9, 2))
+
+
+def test_the_larger_face_is_followed_whatever_the_order():
+    frames = []
+    for t in range(20):
+        large, small = face_at(100 + 2 * t, 100, 0.8), face_at(400 - 2 * t, 110, 0.5)
+        frames.append(stack(large, small) if t % 2 else stack(small, large))
+    points, detected = faces._main_track(frames, [1] * 20)
+    assert detected.all()
+    np.testing.assert_allclose(points.mean(1)[:, 0] - points[0].mean(0)[0], 2 * np.arange(20))
+
+
+def test_a_face_that_stays_wins_over_a_larger_one_that_passes():
+    frames = [stack(face_at(100, 100, 0.5), *([face_at(400, 100, 1.0)] if t < 4 else [])) for t in range(20)]
+    points, detected = faces._main_track(frames, [1] * 20)
+    assert detected.all()
+    assert np.ptp(points.mean(1)[:, 0]) == 0
+    # A frame that is shown for long counts for long.
+    points, detected = faces._main_track(frames, [20] * 4 + [1] * 16)
+    assert detected.tolist() == [True] * 4 + [False] * 16
+
+
+def test_a_face_is_found_again_after_a_hole_but_no_other_takes_its_place():
+    frames = [stack(face_at(100, 100, 0.5)) for _ in range(10)]
+    frames[4] = stack()
+    frames[5] = stack(face_at(500, 100, 0.5))
+    _, detected = faces._main_track(frames, [1] * 10)
+    assert detected.tolist() == [True] * 4 + [False] * 2 + [True] * 4
+
+
+def test_no_face_is_no_track():
+    points, detected = faces._main_track([stack()] * 3, [1] * 3)
+    assert not detected.any()
+    assert len(points) == 3
+
+
+def test_holes_are_filled_linearly_and_ends_copied():
+    detected = np.array([False, True, False, False, True, False])
+    points = np.zeros((6, 9, 2))
+    points[1], points[4] = 3.0, 9.0
+    filled = faces.fill_gaps(points, detected)
+    np.testing.assert_allclose(filled[:, 0, 0], [3, 3, 5, 7, 9, 9])
+
+
+def test_smoothing_leaves_straight_motion_alone():
+    points = np.broadcast_to(np.arange(12.0)[:, None, None], (12, 9, 2))
+    smoothed = faces.smooth(points)
+    np.testing.assert_allclose(smoothed[2:-2], points[2:-2])
+    jitter = points + np.where(np.arange(12) % 2, 1.0, -1.0)[:, None, None]
+    assert np.abs(faces.smooth(jitter)[2:-2] - points[2:-2]).max() < 0.1
+
+
+def test_the_model_is_given_by_flag_then_environment_then_cache(tmp_path, monkeypatch):
+    for name in ("flag", "environment"):
+        (tmp_path / name).write_bytes(b"model")
+    monkeypatch.setenv(faces.MODEL_ENV, str(tmp_path / "environment"))
+    assert faces.landmarker_model(str(tmp_path / "flag")).name == "flag"
+    assert faces.landmarker_model(None).name == "environment"
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        faces.landmarker_model(str(tmp_path / "nowhere"))
+    monkeypatch.delenv(faces.MODEL_ENV)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cached = tmp_path / ".cache" / "mmpretrain" / "face_landmarker.task"
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"model")
+    assert faces.landmarker_model(None) == cached
+
+
+def test_a_model_that_cannot_be_fetched_names_the_remedy(tmp_path):
+    with pytest.raises(FileNotFoundError, match="--landmarker"):
+        faces._fetch((tmp_path / "absent.task").as_uri(), tmp_path / "cache" / "model.task")
+
+
+def test_a_fetched_model_must_have_the_known_checksum(tmp_path, monkeypatch):
+    served, cached = tmp_path / "served.task", tmp_path / "cache" / "model.task"
+    served.write_bytes(b"something else")
+    with pytest.raises(ValueError, match="checksum"):
+        faces._fetch(served.as_uri(), cached)
+    assert not cached.exists()
+    monkeypatch.setattr(faces, "MODEL_SHA256", hashlib.sha256(b"something else").hexdigest())
+    assert faces._fetch(served.as_uri(), cached).read_bytes() == b"something else"
+    assert [path.name for path in cached.parent.iterdir()] == ["model.task"]

@@ -1,0 +1,214 @@
+"""The command: what it leaves behind, what it refuses, and that it can be killed at any point."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.__main__ import main
+from data_prep.workers import ordered_map
+from mmpretrain.data import records
+from tests.data_prep.authored import RATE, tone, write_mp4, write_wav
+
+ROOT = Path(__file__).parents[2]
+
+
+def prepare_folder(source, output, *more) -> int:
+    return main(["folder", "--source", str(source), "--output", str(output), "--workers", "1", *map(str, more)])
+
+
+def report_of(output) -> dict[str, dict[str, str]]:
+    with open(output / "report.csv", newline="") as file:
+        return {row["clip_id"]: row for row in csv.DictReader(file)}
+
+
+def clips_of(output, split="train") -> list[records.Clip]:
+    import tensorflow_datasets as tfds
+
+    source = tfds.builder_from_directory(str(records.dataset_dir(output))).as_data_source(split)
+    return [records.decode_clip(example) for example in source]
+
+
+@pytest.fixture
+def sounds(tmp_path) -> Path:
+    """A folder with three good sounds, a silent one, a short one and one that is no sound at all."""
+    source = tmp_path / "sounds"
+    for k in range(3):
+        write_wav(source / f"good{k}.wav", tone(0.6 + 0.1 * k, hz=200 + 100 * k))
+    write_wav(source / "silent.wav", np.zeros(RATE, np.int16))
+    write_wav(source / "short.wav", tone(0.15))
+    (source / "broken.wav").write_bytes(b"this is no sound")
+    return source
+
+
+def test_every_file_is_accounted_for_and_the_good_ones_are_written(sounds, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert prepare_folder(sounds, output, "--valid-share", 0) == 0
+    rows = report_of(output)
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "good0": "kept", "good1": "kept", "good2": "kept",
+        "silent": "refused", "short": "refused", "broken": "refused",
+    }  # fmt: skip
+    assert "silent" in rows["silent"]["reason"]
+    assert "shorter than 5 frames" in rows["short"]["reason"]
+    assert "cannot be opened" in rows["broken"]["reason"]
+    clips = clips_of(output)
+    index = records.read_index(output, "train")
+    assert [records.IndexRow.of(clip) for clip in clips] == index
+    corpus = json.loads((output / records.CORPUS_FILE).read_text())
+    assert corpus["fingerprint"] == records.corpus_fingerprint(index)
+    assert corpus["splits"] == {"train": {"clips": 3, "frames": 15 + 18 + 20, "hours": pytest.approx(0.0006, abs=1e-4)}}
+    assert (corpus["mouth_size"], corpus["face_size"], corpus["units"]) == (96, 112, 0)
+    good = next(clip for clip in clips if clip.clip_id == "good1")
+    np.testing.assert_array_equal(good.audio, tone(0.7, hz=300))
+    assert good.mouth.shape == (0, 96, 96)
+    out = capsys.readouterr().out
+    assert "kept 3 of 6 clips" in out
+    assert "the audio track is silent" in out
+
+
+def test_a_second_run_has_nothing_to_do_and_other_arguments_are_refused(sounds, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert prepare_folder(sounds, output) == 0
+    written = (output / records.CORPUS_FILE).stat().st_mtime_ns
+    assert prepare_folder(sounds, output) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert prepare_folder(sounds, output, "--mouth-size", 48) == 2
+    message = capsys.readouterr().err
+    assert "mouth_size was 96, now 48" in message
+    assert "--overwrite" in message
+    write_wav(sounds / "new.wav", tone(1.0))
+    assert prepare_folder(sounds, output) == 2
+    assert "num_clips was 6, now 7" in capsys.readouterr().err
+    assert (output / records.CORPUS_FILE).stat().st_mtime_ns == written
+    assert prepare_folder(sounds, output, "--mouth-size", 48, "--overwrite") == 0
+    assert "looked at 7 clips, 6 of them known" in capsys.readouterr().out
+    assert json.loads((output / records.CORPUS_FILE).read_text())["mouth_size"] == 48
+
+
+def test_a_changed_file_is_looked_at_again(sounds, tmp_path, capsys):
+    output = tmp_path / "out"
+    prepare_folder(sounds, output)
+    content = bytearray((sounds / "good1.wav").read_bytes())
+    content[-2:] = b"\x00\x11"  # as long as before
+    (sounds / "good1.wav").write_bytes(content)
+    assert prepare_folder(sounds, output) == 2
+    assert prepare_folder(sounds, output, "--overwrite") == 0
+    assert "looked at 6 clips, 5 of them known" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--mouth-size", "4"], "--mouth-size 4"),
+        (["--valid-share", "1.5"], "--valid-share 1.5"),
+        (["--min-face-rate", "2"], "--min-face-rate 2"),
+        (["--workers", "0"], "--workers 0"),
+        (["--manifest", "nowhere.csv"], "nowhere.csv"),
+        (["--landmarker", "nowhere.task"], "nowhere.task"),
+        (["--source", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_a_user_can_get_wrong_is_one_line(tmp_path, capsys, arguments, message):
+    write_mp4(tmp_path / "in" / "a.mp4")
+    code = main(["folder", "--source", str(tmp_path / "in"), "--output", str(tmp_path / "out"), *arguments])
+    assert code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out" / records.CORPUS_FILE).exists()
+
+
+def test_a_folder_without_clips_and_one_without_good_clips_are_refused(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert prepare_folder(tmp_path / "empty", tmp_path / "out1") == 2
+    assert "no clips found" in capsys.readouterr().err
+    write_wav(tmp_path / "bad" / "short.wav", tone(0.1))
+    assert prepare_folder(tmp_path / "bad", tmp_path / "out2") == 2
+    assert "none of the 1 clips can be kept" in capsys.readouterr().err
+    assert report_of(tmp_path / "out2")["short"]["status"] == "refused"
+    assert not (tmp_path / "out2" / records.CORPUS_FILE).exists()
+
+
+def test_a_dataset_of_somebody_else_is_left_alone(sounds, tmp_path, capsys):
+    other = tmp_path / "out" / records.DATASET_NAME / "precious"
+    other.mkdir(parents=True)
+    assert prepare_folder(sounds, tmp_path / "out", "--overwrite") == 2
+    assert "another" in capsys.readouterr().err
+    assert other.exists()
+
+
+def test_synthetic_clips_are_the_same_every_time(tmp_path, capsys):
+    fingerprints = []
+    for name in ("a", "b"):
+        arguments = ["--clips", "6", "--seed", "3", "--mouth-size", "48", "--face-size", "56"]
+        assert main(["synthetic", "--output", str(tmp_path / name), *arguments]) == 0
+        fingerprints.append(json.loads((tmp_path / name / records.CORPUS_FILE).read_text())["fingerprint"])
+    assert fingerprints[0] == fingerprints[1]
+    clip = clips_of(tmp_path / "a")[0]
+    assert clip.mouth.shape == (clip.num_frames, 48, 48)
+    assert clip.face.shape == (clip.num_frames, 56, 56)
+    assert len(clip.units) == clip.num_frames
+    assert len(clip.audio) == 640 * clip.num_frames
+    assert clip.emotion
+    assert clip.info
+    assert main(["synthetic", "--output", str(tmp_path / "c"), "--clips", "1"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def start(source, output) -> subprocess.Popen:
+    command = [sys.executable, "-m", "data_prep", "folder", "--source", source, "--output", output, "--workers", "1"]
+    return subprocess.Popen([*map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def many_sounds(tmp_path_factory) -> tuple[Path, str]:
+    """A folder of sounds and the fingerprint of the corpus that an undisturbed run makes of it."""
+    source, output = tmp_path_factory.mktemp("in"), tmp_path_factory.mktemp("straight")
+    for k in range(40):
+        write_wav(source / f"{k:02d}.wav", tone(6.0, 48_000, hz=200 + k), 48_000)
+    assert prepare_folder(source, output) == 0
+    return source, json.loads((output / records.CORPUS_FILE).read_text())["fingerprint"]
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize(
+    ("files", "at_least"), [("cache/landmarks/*/*.npz", 5), (f"{records.DATASET_NAME}/*incomplete*/*", 1)]
+)
+def test_a_killed_run_goes_on_where_it_was(many_sounds, tmp_path, files, at_least):
+    source, fingerprint = many_sounds
+    process = start(source, tmp_path)
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob(files))) < at_least:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / records.CORPUS_FILE).exists()
+    looked_at = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cache/landmarks/*/*.npz")}
+    resumed = start(source, tmp_path)
+    out, err = resumed.communicate(timeout=120)
+    assert (resumed.returncode, err) == (0, "")
+    assert {path: path.stat().st_mtime_ns for path in looked_at} == looked_at
+    assert int(out.partition("looked at 40 clips, ")[2].split()[0]) >= len(looked_at) >= 5
+    assert not list((tmp_path / records.DATASET_NAME).glob("*incomplete*"))
+    assert json.loads((tmp_path / records.CORPUS_FILE).read_text())["fingerprint"] == fingerprint
+
+
+def crash_on_three(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number
+
+
+@pytest.mark.multiprocess
+def test_a_clip_that_crashes_its_process_costs_only_itself():
+    assert list(ordered_map(crash_on_three, range(6), 2)) == [(k, None if k == 3 else k * k) for k in range(6)]

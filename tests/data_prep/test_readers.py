@@ -1,0 +1,183 @@
+"""Corpus readers: which clips they see, with which labels and splits. Files need not decode for that."""
+
+from pathlib import Path
+
+import pytest
+
+from data_prep.corpora import folder, lrs3, ravdess
+from data_prep.sources import hashed_split, standard_emotion
+from mmpretrain.data.records import EMOTIONS
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def read_folder(source, manifest=None, *, valid_share=0.05, split_by="clip"):
+    return folder.read(source, manifest, valid_share=valid_share, split_by=split_by)
+
+
+def test_a_folder_is_read_recursively_with_unique_ids(tmp_path):
+    touch(*(tmp_path / name for name in ("b.mp4", "a/b.mp4", "a/b.wav", "a/notes.txt", "a/._b.mp4", "a/c.MPG")))
+    clips = read_folder(tmp_path)
+    assert [clip.clip_id for clip in clips] == ["a/b", "a/b-2", "a/c", "b"]
+    assert clips[1].path.name == "b.wav"
+    assert "was taken" in clips[1].note
+
+
+def test_a_manifest_finds_its_files_from_three_places(tmp_path, capsys):
+    source = tmp_path / "data" / "av"
+    touch(source / "x" / "one.mp4", source / "lists" / "two.mp4", source / "three.mp4", source / "unnamed.mp4")
+    manifest = source / "lists" / "m.csv"
+    # The last one is meant from the folder above the manifest's.
+    manifest.write_text(
+        "path,speaker\nx/one.mp4,a\ntwo.mp4,b\nav/../three.mp4,c\nlists/../three.mp4,c\nnowhere.mp4,d\n"
+    )
+    clips = read_folder(source, manifest)
+    assert [bool(clip.refused) for clip in clips] == [False, False, True, False, True]
+    assert clips[0].clip_id == "x/one"
+    assert clips[-1].refused == "the file does not exist"
+    assert "1 of the 4 media files" in capsys.readouterr().out
+    above = tmp_path / "data" / "av" / "m.csv"
+    above.write_text("path\nav/x/one.mp4\n")
+    assert read_folder(source, above)[0].clip_id == "x/one"
+
+
+def test_a_manifest_labels_and_cuts(tmp_path):
+    touch(tmp_path / "a.mp4")
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(
+        "\ufeffpath,clip_id,speaker,text,emotion,split,start_sec,end_sec,mood\n"
+        'a.mp4,one,s1,"well, hi",Anger,dev,1.5,2.5,grim\n'
+        "a.mp4,two,s1,,puzzled,elsewhere,,,\n"
+        "a.mp4,three,s1,,,test,3,2,\n"
+        "a.mp4,four,s1,,,train,soon,,\n",
+        encoding="utf-8",
+    )
+    one, two, three, four = read_folder(tmp_path, manifest)
+    assert (one.clip_id, one.speaker, one.text, one.emotion, one.split) == ("one", "s1", "well, hi", "angry", "valid")
+    assert (one.start_sec, one.end_sec, one.info) == (1.5, 2.5, {"mood": "grim"})
+    assert two.emotion == ""
+    assert two.info == {"emotion": "puzzled"}
+    assert "puzzled" in two.note
+    assert "elsewhere" in two.note
+    assert "is not a part of a file" in three.refused
+    assert "is not a number" in four.refused
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("file,speaker\na.mp4,x\n", "no column `path`"), ("", "no column `path`"), (None, "exist")]
+)
+def test_a_manifest_that_cannot_be_used_says_why(tmp_path, content, message):
+    manifest = tmp_path / "m.csv"
+    if content is not None:
+        manifest.write_text(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        read_folder(tmp_path, manifest)
+
+
+def test_splits_are_drawn_by_clip_or_by_speaker(tmp_path):
+    touch(*(tmp_path / f"{k:03d}.mp4" for k in range(200)))
+    clips = read_folder(tmp_path, valid_share=0.2)
+    assert 20 < sum(clip.split == "valid" for clip in clips) < 60
+    assert clips == read_folder(tmp_path, valid_share=0.2)
+    assert {clip.split for clip in read_folder(tmp_path, valid_share=0.0)} == {"train"}
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("path,speaker\n" + "".join(f"{k:03d}.mp4,s{k % 20}\n" for k in range(200)))
+    splits: dict[str, set[str]] = {}
+    for clip in read_folder(tmp_path, manifest, valid_share=0.3, split_by="speaker"):
+        splits.setdefault(clip.speaker, set()).add(clip.split)
+    assert all(len(of_speaker) == 1 for of_speaker in splits.values())
+    assert len(set.union(*splits.values())) == 2
+
+
+def test_emotion_words_of_other_corpora_are_known():
+    words = {"joy": "happy", "Anger": "angry", "ANG": "angry", "fear": "fearful", "disgusted": "disgust"}
+    words |= {"surprise": "surprised", "sadness": "sad", "exc": "excited", "fru": "frustrated", "": ""}
+    assert {word: standard_emotion(word) for word in words} == words
+    assert all(standard_emotion(name) == name for name in EMOTIONS)
+    assert standard_emotion("wistful") is None
+
+
+def test_a_source_that_is_no_folder_is_named(tmp_path):
+    for read in (read_folder, ravdess.read, lambda source: lrs3.read(source, valid_share=0.0)):
+        with pytest.raises(FileNotFoundError, match="--source"):
+            read(tmp_path / "nowhere")
+
+
+def test_ravdess_names_carry_the_labels(tmp_path):
+    touch(tmp_path / "speech" / "Actor_07" / "03-01-06-02-02-01-07.flac", tmp_path / "Actor_02" / "readme.wav")
+    wrong, clip = ravdess.read(tmp_path)
+    assert "not a RAVDESS name" in wrong.refused
+    assert (clip.clip_id, clip.speaker, clip.emotion, clip.split) == (
+        "03-01-06-02-02-01-07", "ravdess-07", "fearful", "train",
+    )  # fmt: skip
+    assert clip.text == "dogs are sitting by the door"
+    assert clip.info == {
+        "modality": "sound only", "channel": "speech", "intensity": "strong", "statement": 2, "repetition": 1,
+    }  # fmt: skip
+
+
+def test_of_one_ravdess_take_the_whole_file_is_used(tmp_path):
+    take, other = "01-05-01-01-01-01", "01-05-01-01-02-01"
+    touch(*(tmp_path / "Actor_01" / name for name in (f"01-{take}.mp4", f"02-{take}.mp4", f"03-{take}.wav")))
+    touch(tmp_path / "Actor_01" / f"03-{other}.wav")
+    clips = {clip.clip_id: clip for clip in ravdess.read(tmp_path)}
+    assert [clip_id for clip_id, clip in clips.items() if not clip.refused] == [f"01-{take}", f"03-{other}"]
+    assert "sound and picture" in clips[f"02-{take}"].refused
+
+
+TEXT = """Text:  AND {LG} I THINK IT'S FINE
+Conf:  4
+
+FRAME \tX \tY \tW \tH \n000412 \t0.373 \t0.254 \t0.106 \t0.188 \n
+WORD START END ASDSCORE
+AND 0.11 0.22 4.3
+{LG} 0.30 0.50 1.0
+I 8.00 8.25 4.1
+THINK 8.30 9.00 4.1
+IT'S 9.50 10.00 4.1
+FINE 15.20 15.50 4.1
+"""
+
+
+def test_lrs3_text_is_parsed_by_its_marks():
+    text, words = lrs3.parse_text(TEXT)
+    assert text == "and i think it's fine"
+    assert [word.text for word in words] == ["and", "", "i", "think", "it's", "fine"]
+    assert words[2][1:] == (8.0, 8.25)
+    assert lrs3.parse_text("Text: HI: THERE\n") == ("hi: there", [])
+
+
+def test_long_lrs3_clips_are_cut_in_the_middle_of_pauses():
+    _, words = lrs3.parse_text(TEXT)
+    pieces = lrs3.cut_at_pauses(words)
+    assert [piece.text for piece in pieces] == ["and", "i think", "it's", "fine"]
+    assert [(piece.start_sec, piece.end_sec) for piece in pieces] == [
+        (0.0, 4.24), (4.24, 9.24), (9.24, 12.6), (12.6, None),
+    ]  # fmt: skip
+    assert len(lrs3.cut_at_pauses(words[:-1])) == 1  # shorter than 15 s
+
+
+def test_lrs3_sets_ids_and_splits(tmp_path):
+    for name, number in (("pretrain", "00001"), ("trainval", "50001"), ("test", "00001")):
+        path = tmp_path / name / "-a_video_id" / f"{number}.mp4"
+        touch(path)
+        path.with_suffix(".txt").write_text(TEXT)
+    clips = lrs3.read(tmp_path, valid_share=0.0)
+    assert [clip.clip_id for clip in clips] == [
+        *(f"pretrain/-a_video_id/00001_{k}" for k in range(4)), "trainval/-a_video_id/50001", "test/-a_video_id/00001",
+    ]  # fmt: skip
+    assert [clip.split for clip in clips] == ["train"] * 5 + ["test"]
+    assert {clip.speaker for clip in clips} == {"lrs3--a_video_id"}
+    assert clips[4].text == "and i think it's fine"
+    assert (clips[4].start_sec, clips[4].end_sec) == (0.0, None)
+
+
+def test_hashed_split_is_a_property_of_the_key():
+    keys = [f"clip{k}" for k in range(4000)]
+    share = sum(hashed_split(key, 0.1) == "valid" for key in keys) / len(keys)
+    assert share == pytest.approx(0.1, abs=0.02)
+    assert all(hashed_split(key, 0.2) == "valid" for key in keys if hashed_split(key, 0.1) == "valid")
