@@ -10,6 +10,7 @@ import hashlib
 import os
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -139,6 +140,8 @@ def landmarker_model(given: str | None) -> Path:
     if given:
         if not Path(given).is_file():
             raise FileNotFoundError(f"--landmarker {given} does not exist; give the path of face_landmarker.task")
+        if not zipfile.is_zipfile(given):  # a model bundle is a zip archive
+            raise ValueError(f"--landmarker {given} is no MediaPipe bundle; give the path of face_landmarker.task")
         return Path(given)
     cached = Path.home() / ".cache" / "mmpretrain" / "face_landmarker.task"
     return cached if cached.is_file() else _fetch(MODEL_URL, cached)

@@ -47,7 +47,7 @@ class Inspection:
 
 
 def inspect_clip(clip: SourceClip, *, cache_dir: Path, model: Path | None, model_hash: str) -> Inspection:
-    """What the clip holds, from the cache if it is there. Files that cannot be read are remembered too.
+    """What the clip holds, from the cache if it is there. Files that are broken are remembered too.
 
     model may be None only where no file has a picture; the landmarks are then left out.
     """
@@ -61,7 +61,9 @@ def inspect_clip(clip: SourceClip, *, cache_dir: Path, model: Path | None, model
     points, detected = np.zeros((0, NUM_POINTS, 2), np.float32), np.zeros(0, bool)
     try:
         found, points, detected = _look(clip, model)
-    except (ValueError, OSError) as error:
+    except OSError as error:  # may go better another time
+        return Inspection(error=_short(error))
+    except media.DECODING_ERRORS as error:
         found = Inspection(error=_short(error))
     facts = dataclasses.asdict(found)
     del facts["cache_file"], facts["cached"]

@@ -21,6 +21,7 @@ from mmpretrain.data.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_F
 STAMP_TOLERANCE_SEC = 2e-3  # containers round time stamps, many to a millisecond
 SOUND_GAP_SEC = 0.04  # a larger step between sound frames is a hole (or an overlap) in the track
 MAX_GAP_SEC = 60.0  # a larger hole is a broken clock
+DECODING_ERRORS = (ValueError, OSError, RuntimeError, av.FFmpegError)  # all that a file can cause while it is read
 SEEK_EARLY_SEC = 1.0  # decoders need a run-up before the part that is wanted
 
 
@@ -123,6 +124,8 @@ def is_silent(audio: np.ndarray) -> bool:
 def _open(path: Path) -> av.container.InputContainer:
     try:
         return av.open(str(path), metadata_errors="replace")
+    except OSError:  # the disk, not the file
+        raise
     except av.FFmpegError as error:
         with open(path, "rb") as file:
             if file.read(40).startswith(b"version https://git-lfs"):

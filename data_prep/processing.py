@@ -31,8 +31,8 @@ def make_clip(task: Task) -> Clip | str:
     source = task.clip
     try:
         contents = _draw(task) if source.render is not None else _decode(task)
-    except (ValueError, OSError) as error:
-        return str(error)
+    except media.DECODING_ERRORS as error:
+        return str(error) or type(error).__name__
     labels = {name: getattr(source, name) for name in ("clip_id", "split", "speaker", "text", "emotion")}
     return Clip(**labels, **contents)
 

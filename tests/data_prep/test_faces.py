@@ -1,6 +1,7 @@
 """Face tracks: which face is followed, how holes are filled, where the model comes from."""
 
 import hashlib
+import zipfile
 
 import numpy as np
 import pytest
@@ -70,12 +71,15 @@ def test_smoothing_leaves_straight_motion_alone():
 
 def test_the_model_is_given_by_flag_then_environment_then_cache(tmp_path, monkeypatch):
     for name in ("flag", "environment"):
-        (tmp_path / name).write_bytes(b"model")
+        zipfile.ZipFile(tmp_path / name, "w").close()
     monkeypatch.setenv(faces.MODEL_ENV, str(tmp_path / "environment"))
     assert faces.landmarker_model(str(tmp_path / "flag")).name == "flag"
     assert faces.landmarker_model(None).name == "environment"
     with pytest.raises(FileNotFoundError, match="does not exist"):
         faces.landmarker_model(str(tmp_path / "nowhere"))
+    (tmp_path / "page").write_text("<html>not found</html>")
+    with pytest.raises(ValueError, match="no MediaPipe bundle"):
+        faces.landmarker_model(str(tmp_path / "page"))
     monkeypatch.delenv(faces.MODEL_ENV)
     monkeypatch.setenv("HOME", str(tmp_path))
     cached = tmp_path / ".cache" / "mmpretrain" / "face_landmarker.task"
