@@ -133,7 +133,9 @@ def summarize(rows: Iterable[ReportRow]) -> str:
     """A few lines for the terminal: how much was kept of what, and why the rest was not."""
     rows = list(rows)
     kept = [row for row in rows if row.status == "kept"]
-    lines = [f"kept {len(kept)} of {len(rows)} clips, {sum(row.seconds for row in kept) / 3600:.2f} h"]
+    minutes = sum(row.seconds for row in kept) / 60
+    length = f"{minutes / 60:.2f} h" if minutes >= 60 else f"{minutes:.1f} min"
+    lines = [f"kept {len(kept)} of {len(rows)} clips, {length}"]
     kinds = Counter((row.has_audio, row.has_video) for row in kept)
     names = {(1, 1): "picture and sound", (1, 0): "sound only", (0, 1): "picture only"}
     lines.append("  " + ", ".join(f"{kinds[kind]} {name}" for kind, name in names.items() if kinds[kind]))

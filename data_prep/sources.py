@@ -116,7 +116,7 @@ def with_unique_ids(clips: Iterable[SourceClip]) -> list[SourceClip]:
             clip_id = f"{clip.clip_id}-{count}"
         taken.add(clip_id)
         if count > 1:
-            clip = dataclasses.replace(clip, clip_id=clip_id, note=_join(clip.note, f"id {clip.clip_id} was taken"))
+            clip = dataclasses.replace(clip, clip_id=clip_id, note=_join(clip.note, "the id was taken and is numbered"))
         unique.append(clip)
     return unique
 
