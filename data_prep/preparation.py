@@ -69,10 +69,11 @@ def prepare(
         raise ValueError("no clips found in the source; see `--help` of this corpus for the layout that is expected")
     output.mkdir(parents=True, exist_ok=True)
     with _sole_writer(output):
-        if _is_done(output, _request(clips, options, name), overwrite):
+        model_hash = hashlib.sha256(model.read_bytes()).hexdigest() if model else ""
+        if _is_done(output, _request(clips, options, name, model_hash), overwrite):
             print(f"{output} is already prepared from these clips: nothing to do")
             return
-        found = _inspect_all(clips, output, model, num_workers)
+        found = _inspect_all(clips, output, model, model_hash, num_workers)
         rows = {clip.clip_id: row_of(clip, found.get(clip.clip_id), options.min_face_rate) for clip in clips}
         try:
             index, num_units = _write_dataset(clips, found, rows, output, options, num_workers)
@@ -94,10 +95,11 @@ def prepare(
     print(f"corpus {output}, report {output / 'report.csv'}, {time.monotonic() - started:.0f} s")
 
 
-def _request(clips: list[SourceClip], options: Options, name: str) -> dict[str, Any]:
+def _request(clips: list[SourceClip], options: Options, name: str, model_hash: str) -> dict[str, Any]:
     sources = json.dumps([clip.fingerprint() for clip in clips], sort_keys=True)
     digest = hashlib.sha256(sources.encode()).hexdigest()[:16]
-    return {"corpus": name, **dataclasses.asdict(options), "num_clips": len(clips), "sources": digest}
+    asked = {"corpus": name, **dataclasses.asdict(options), "landmarker": model_hash[:16]}
+    return asked | {"num_clips": len(clips), "sources": digest}
 
 
 def _is_done(output: Path, request: dict[str, Any], overwrite: bool) -> bool:
@@ -123,13 +125,15 @@ def _is_done(output: Path, request: dict[str, Any], overwrite: bool) -> bool:
     return False
 
 
-def _inspect_all(clips: list[SourceClip], output: Path, model: Path | None, num_workers: int) -> dict[str, Inspection]:
+def _inspect_all(
+    clips: list[SourceClip], output: Path, model: Path | None, model_hash: str, num_workers: int
+) -> dict[str, Inspection]:
+    """What every clip holds that is neither refused already nor drawn, by clip id."""
     todo = [clip for clip in clips if not clip.refused and clip.render is None]
     if not todo:
         return {}
     if model is None and any(clip.path.suffix.lower() in VIDEO_SUFFIXES for clip in todo):
         raise ValueError("a face landmarker is needed for videos; give --landmarker PATH")
-    model_hash = hashlib.sha256(model.read_bytes()).hexdigest() if model else ""
     if model and model_hash != MODEL_SHA256:
         print(f"note: {model} is not the face landmarker this was tested with")
     look = functools.partial(inspect_clip, cache_dir=output / "cache" / "landmarks", model=model, model_hash=model_hash)
