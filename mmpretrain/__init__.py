@@ -1,0 +1,10 @@
+"""Audio-visual encoders of talking faces by masked multimodal cluster prediction, in JAX."""
+
+from __future__ import annotations
+
+
+def load_encoder(path):
+    """The encoder of an exported folder, ready to compute features; see `mmpretrain.export.encoder.Encoder`."""
+    from mmpretrain.export.encoder import load_encoder
+
+    return load_encoder(path)

@@ -4,11 +4,11 @@ A recipe (`configs/*.py`) returns a `RunConfig`; `--config.a.b=value` changes on
 about what cannot work. Defaults follow the released AV-HuBERT Base recipe unless a comment says otherwise.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: the command line reads the fields' types as objects.
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 AUDIO_DIM = 104  # four stacked 10 ms frames of 26 log filterbank energies: one row per 40 ms frame
@@ -38,6 +38,7 @@ class DataConfig:
     valid_share: float = 0.05  # held out by clip id from corpora that have no `valid` split
     batch_frames: int = 32_000  # frames per global batch, padding included; 32 GPUs x 1000 in the reference
     bucket_frames: tuple[int, ...] = (100, 200, 300, 400, 500)  # the lengths T that batches may have
+    batch_multiple: int = 8  # clips per batch come in multiples of this, whatever the number of devices that it serves
     min_frames: int = 5
     long_clips: str = "crop"  # clips over the longest bucket: "crop" (a random stretch) or "drop"
     flip: bool = True  # horizontal flip of the whole clip with probability 0.5
@@ -54,7 +55,9 @@ class InputConfig:
     image_size: int = 88  # side of the (cropped) picture in pixels
     pixel_mean: float = 0.421
     pixel_std: float = 0.165
-    audio_normalization: str = "frame"  # "frame": each row over its 104 values (the reference); "clip": see data/audio.py
+    audio_normalization: str = (
+        "frame"  # "frame": each row over its 104 values (the reference); "clip": see data/audio.py
+    )
 
 
 @dataclasses.dataclass
@@ -161,7 +164,9 @@ class FinetuneConfig:
     label_smoothing: float = 0.0
     feature_grad_scale: float = 1.0
     optimizer: OptimizerConfig = dataclasses.field(
-        default_factory=lambda: OptimizerConfig(schedule="tri_stage", peak_lr=1e-3, warmup_steps=200, eps=1e-8, weight_decay=0.0, clip_norm=0.0)
+        default_factory=lambda: OptimizerConfig(
+            schedule="tri_stage", peak_lr=1e-3, warmup_steps=200, eps=1e-8, weight_decay=0.0, clip_norm=0.0
+        )
     )
 
 
@@ -194,3 +199,165 @@ class RunConfig:
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     log_every: int = 100  # steps
     valid_every: int = 10_000  # steps between evaluations on the validation clips in pretraining
+
+    def check(self) -> None:
+        """Raises ValueError naming the field, its value and the remedy if this recipe cannot work."""
+        if not self.workdir:
+            raise ValueError("workdir is empty; say where the run goes: --config.workdir=runs/NAME")
+        _check_model(self.model)
+        _check_data(self.data)
+        for number, round_ in enumerate(self.rounds, start=1):
+            _check_round(round_, f"rounds[{number - 1}]", first=number == 1, model=self.model)
+        if self.finetune is not None:
+            _check_finetune(self.finetune)
+        sizes = [self.parallel.data, self.parallel.fsdp, self.parallel.tensor]
+        if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+            raise ValueError(f"parallel={sizes}: sizes are positive, and at most one is -1 (all that is left)")
+        for field in ("log_every", "valid_every"):
+            _check(getattr(self, field) > 0, field, getattr(self, field), "a positive number of steps")
+
+
+# What may change between restarts of a run without changing what it computes.
+FREE_FIELDS = ("workdir", "parallel", "checkpoint", "log_every", "data.num_workers")
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A configuration tree as plain JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def recipe_of(config: RunConfig, *parts: str) -> dict[str, Any]:
+    """Those top-level parts of a run that decide a stage's result, flat: {"data.min_frames": 5, ...}."""
+    tree = as_dict(config)
+    flat = {name: value for part in ("seed", *parts) for name, value in _flatten(tree[part], part)}
+    return {name: value for name, value in flat.items() if not name.startswith(FREE_FIELDS)}
+
+
+def fingerprint(recipe: Mapping[str, Any]) -> str:
+    """16 hex digits of a flat recipe."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def model_from_dict(tree: Mapping[str, Any]) -> ModelConfig:
+    """The inverse of `as_dict` for a model. Raises ValueError for a field that there is not."""
+    fields = dict(tree)
+    inputs = dict(fields.pop("inputs"))
+    for kind, given in ((ModelConfig, fields), (InputConfig, inputs)):
+        known = {field.name for field in dataclasses.fields(kind)}
+        if unknown := sorted(set(given) - known):
+            raise ValueError(f"unknown field {unknown[0]!r} of {kind.__name__}; known are {', '.join(sorted(known))}")
+    return ModelConfig(**fields | {"modalities": tuple(fields["modalities"]), "inputs": InputConfig(**inputs)})
+
+
+_SIZES = {
+    "tiny": dict(width=96, num_layers=3, num_heads=4, mlp_dim=384, resnet_width=8, proj_dim=64),
+    "small": dict(width=256, num_layers=6, num_heads=4, mlp_dim=1024, resnet_width=16, proj_dim=128),
+    "base": dict(width=768, num_layers=12, num_heads=12, mlp_dim=3072, resnet_width=64, proj_dim=256),
+    "large": dict(width=1024, num_layers=24, num_heads=16, mlp_dim=4096, resnet_width=64, proj_dim=256),
+}
+
+
+def encoder_size(name: str, **changes: Any) -> ModelConfig:
+    """The named size (tiny, small, base, large), with any other fields of `ModelConfig` changed."""
+    if name not in _SIZES:
+        raise ValueError(f"unknown encoder size {name!r}; known are {', '.join(_SIZES)}")
+    position = {"tiny": (32, 4), "small": (64, 16)}.get(name, (128, 16))
+    fields = _SIZES[name] | {"pos_conv_kernel": position[0], "pos_conv_groups": position[1]}
+    return ModelConfig(**fields | changes)
+
+
+def mfcc(num_clusters: int = 100, **changes: Any) -> TargetsConfig:
+    """Clusters of MFCC-39: the targets of a first round."""
+    return TargetsConfig(features="mfcc", num_clusters=num_clusters, **changes)
+
+
+def hidden(layer: int, num_clusters: int, **changes: Any) -> TargetsConfig:
+    """Clusters of the previous round's stream after `layer` (counted from 1)."""
+    return TargetsConfig(features="hidden", layer=layer, num_clusters=num_clusters, **changes)
+
+
+def _flatten(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            yield from _flatten(value, f"{prefix}.{name}")
+    elif isinstance(tree, list) and tree and isinstance(tree[0], dict):
+        for i, value in enumerate(tree):
+            yield from _flatten(value, f"{prefix}[{i}]")
+    else:
+        yield prefix, tree
+
+
+def _check(holds: bool, field: str, value: Any, wanted: str) -> None:
+    if not holds:
+        raise ValueError(f"{field}={value!r}; it must be {wanted}")
+
+
+def _check_choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
+    _check(value in choices, field, value, "one of " + ", ".join(choices))
+
+
+def _check_share(field: str, value: float) -> None:
+    _check(0 <= value <= 1, field, value, "between 0 and 1")
+
+
+def _check_model(model: ModelConfig) -> None:
+    known = ("audio", "video")
+    fits = len(set(model.modalities)) == len(model.modalities) > 0 and set(model.modalities) <= set(known)
+    _check(fits, "model.modalities", model.modalities, 'audio, video or both, e.g. ("audio",)')
+    _check_choice("model.fusion", model.fusion, ("concat", "add"))
+    _check_choice("model.dtype", model.dtype, ("float32", "bfloat16"))
+    _check_choice("model.remat", model.remat, ("none", "layers", "dots"))
+    _check_choice("model.inputs.view", model.inputs.view, ("mouth", "face"))
+    _check_choice("model.inputs.audio_normalization", model.inputs.audio_normalization, ("frame", "clip"))
+    for divisor in ("num_heads", "pos_conv_groups"):
+        wanted = f"a divisor of model.width={model.width}"
+        _check(model.width % getattr(model, divisor) == 0, f"model.{divisor}", getattr(model, divisor), wanted)
+    for rate in ("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layerdrop"):
+        _check_share(f"model.{rate}", getattr(model, rate))
+
+
+def _check_data(data: DataConfig) -> None:
+    buckets = data.bucket_frames
+    _check(len(buckets) > 0 and min(buckets) > 0, "data.bucket_frames", buckets, "positive lengths in frames")
+    _check_choice("data.long_clips", data.long_clips, ("crop", "drop"))
+    _check_share("data.valid_share", data.valid_share)
+    _check_share("data.noise.prob", data.noise.prob)
+    _check(data.noise.prob == 0 or bool(data.noise.path), "data.noise.path", data.noise.path, "a folder of sounds")
+    _check(data.batch_multiple >= 1, "data.batch_multiple", data.batch_multiple, "at least 1")
+    _check(data.batch_frames >= max(buckets), "data.batch_frames", data.batch_frames,
+           f"at least the longest of data.bucket_frames={buckets}")  # fmt: skip
+
+
+def _check_round(round_: RoundConfig, name: str, *, first: bool, model: ModelConfig) -> None:
+    targets, masking = round_.targets, round_.masking
+    _check_choice(f"{name}.targets.features", targets.features, ("mfcc", "hidden"))
+    if targets.features == "hidden":
+        _check(not first, f"{name}.targets.features", "hidden",
+               'mfcc: the first round has no encoder to take a layer from')  # fmt: skip
+        wanted = f"a layer from 1 to model.num_layers={model.num_layers}"
+        _check(1 <= targets.layer <= model.num_layers, f"{name}.targets.layer", targets.layer, wanted)
+    _check(targets.num_clusters >= 2, f"{name}.targets.num_clusters", targets.num_clusters, "at least 2")
+    _check(0 < targets.fit_share <= 1, f"{name}.targets.fit_share", targets.fit_share, "above 0 and at most 1")
+    _check_choice(f"{name}.masking.kind", masking.kind, ("feature", "input"))
+    for share in ("prob", "audio_prob", "video_prob"):
+        _check_share(f"{name}.masking.{share}", getattr(masking, share))
+    _check_share(f"{name}.modality_dropout", round_.modality_dropout)
+    _check(round_.modality_dropout == 0 or len(model.modalities) == 2, f"{name}.modality_dropout",
+           round_.modality_dropout, f"0 with model.modalities={model.modalities}")  # fmt: skip
+    _check_optimizer(round_.optimizer, f"{name}.optimizer", round_.num_steps)
+
+
+def _check_finetune(finetune: FinetuneConfig) -> None:
+    fits = len(set(finetune.classes)) == len(finetune.classes) >= 2
+    _check(fits, "finetune.classes", finetune.classes, 'two or more emotions, e.g. ("neutral", "happy")')
+    _check_choice("finetune.select_by", finetune.select_by, ("ua", "wa", "wf1", "macro_f1"))
+    _check(finetune.eval_every > 0, "finetune.eval_every", finetune.eval_every, "a positive number of steps")
+    _check(0 <= finetune.freq_mask <= 26, "finetune.freq_mask", finetune.freq_mask, "0 to 26 filterbank channels")
+    _check_optimizer(finetune.optimizer, "finetune.optimizer", finetune.num_steps)
+
+
+def _check_optimizer(optimizer: OptimizerConfig, name: str, num_steps: int) -> None:
+    _check_choice(f"{name}.schedule", optimizer.schedule, ("polynomial", "tri_stage"))
+    _check(optimizer.peak_lr > 0, f"{name}.peak_lr", optimizer.peak_lr, "positive")
+    wanted = f"at most num_steps={num_steps}"
+    _check(optimizer.warmup_steps <= num_steps, f"{name}.warmup_steps", optimizer.warmup_steps, wanted)

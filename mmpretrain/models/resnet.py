@@ -5,6 +5,7 @@ Dims: B clips, T frames, N = B*T pictures, H rows, W columns, C channels.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import jax
@@ -68,9 +69,7 @@ class Stem(nnx.Module):
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         init = torch_uniform(STEM_FRAMES * 7 * 7)
-        self.kernel = nnx.Param(
-            init(rngs.params(), (STEM_FRAMES, 7, 7, channels)), axes=(None, None, None, "channels")
-        )
+        self.kernel = nnx.Param(init(rngs.params(), (STEM_FRAMES, 7, 7, channels)), axes=(None, None, None, "channels"))
         self.bn = BatchNorm(channels)
         self.act = PReLU(channels)
 
@@ -96,14 +95,14 @@ class VideoFrontend(nnx.Module):
         self.blocks = nnx.List(
             [
                 BasicBlock(c_in if i == 0 else c_out, c_out, 2 if i == 0 and stage > 0 else 1, rngs=rngs)
-                for stage, (c_in, c_out) in enumerate(zip(widths, widths[1:], strict=False))
+                for stage, (c_in, c_out) in enumerate(itertools.pairwise(widths))
                 for i in range(2)
             ]
         )
         self.out_dim = widths[-1]
 
     def __call__(self, video_BTHW: jax.Array, counted_BT: jax.Array, *, train: bool) -> jax.Array:
-        """video_BTHW: normalised pixels, 0 where there is none. counted_BT: bool, the frames batch statistics are of."""
+        """video_BTHW: normalised pixels, 0 where there is none. counted_BT: bool, the frames that statistics are of."""
         B, T = counted_BT.shape
         weight_N = counted_BT.reshape(B * T).astype(jnp.float32)
         x = self.stem(video_BTHW, weight_N, train=train)

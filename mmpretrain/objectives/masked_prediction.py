@@ -52,20 +52,14 @@ class MaskedPrediction:
             mask = span_mask(audio_key, batch.valid_BT, prob=masking.prob, span_frames=masking.span_frames)
             frames = jnp.broadcast_to(jnp.arange(mask.shape[1]), mask.shape)
             return Masks(mask, mask, frames, use_audio, use_video)
-        audio = span_mask(
-            audio_key, batch.valid_BT, prob=masking.audio_prob, span_frames=masking.audio_span_frames
-        )
-        video = span_mask(
-            video_key, batch.valid_BT, prob=masking.video_prob, span_frames=masking.video_span_frames
-        )
+        audio = span_mask(audio_key, batch.valid_BT, prob=masking.audio_prob, span_frames=masking.audio_span_frames)
+        video = span_mask(video_key, batch.valid_BT, prob=masking.video_prob, span_frames=masking.video_span_frames)
         # A modality that the model or the clip does not have hides nothing, so it must not ask for a prediction either.
         audio &= (batch.has_audio_B & ("audio" in self.model.modalities))[:, None]
         video &= (batch.has_video_B & ("video" in self.model.modalities))[:, None]
         return Masks(audio, video, same_clip_sources(source_key, video, batch.valid_BT), use_audio, use_video)
 
-    def __call__(
-        self, model: MaskedClusterModel, batch: Batch, draws: Masks, dropout_key: jax.Array | None
-    ) -> Sums:
+    def __call__(self, model: MaskedClusterModel, batch: Batch, draws: Masks, dropout_key: jax.Array | None) -> Sums:
         audio, video = batch.audio_BTF, batch.video_BTHW
         embedding = model.mask_embedding[...]
         hides_inputs = self.round.masking.kind == "input"

@@ -1,0 +1,33 @@
+# `make demo` runs every stage on the embedded corpus; `make test` passes the tests. Both set up what they need first.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := runs/demo
+
+.PHONY: demo test test-all lint clean
+
+demo: .venv/installed
+	$(BIN)/python -m data_prep synthetic --output $(DEMO)/data --mouth-size 48 --face-size 56
+	$(BIN)/mmpretrain run --config=configs/demo.py --config.workdir=$(DEMO)
+
+test: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pytest -m "not slow"
+
+# Everything, the tests of several minutes too.
+test-all: .venv/installed
+	$(BIN)/pytest
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mmpretrain needs Python 3.11 or newer, this is " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+lint: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv runs build *.egg-info .pytest_cache .ruff_cache .hypothesis

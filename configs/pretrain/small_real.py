@@ -1,0 +1,64 @@
+"""A small encoder of whole faces on a few hundred real clips: two rounds, then emotion, on two CPU cores.
+
+python -m data_prep folder --source VIDEOS --manifest VIDEOS/manifest.csv --output prepared/small_real \
+    --mouth-size 48 --face-size 56
+mmpretrain run --config=configs/pretrain/small_real.py
+
+For a quick look at a folder of one's own; not for a result.
+"""
+
+from mmpretrain.config import (
+    CheckpointConfig,
+    CorpusConfig,
+    DataConfig,
+    FinetuneConfig,
+    InputConfig,
+    MaskingConfig,
+    OptimizerConfig,
+    RoundConfig,
+    RunConfig,
+    encoder_size,
+    hidden,
+    mfcc,
+)
+
+
+def get_config() -> RunConfig:
+    optimizer = OptimizerConfig(peak_lr=1e-3, warmup_steps=80)
+    shared = dict(masking=MaskingConfig(kind="feature"), num_steps=800, optimizer=optimizer, modality_dropout=0.25)
+    fit = dict(fit_share=1.0, fit_restarts=3)
+    return RunConfig(
+        workdir="runs/small_real",
+        data=DataConfig(
+            corpora=(CorpusConfig("prepared/small_real"),),
+            batch_frames=800,
+            bucket_frames=(100, 200),
+            batch_multiple=1,
+            num_workers=2,
+        ),
+        model=encoder_size(
+            "tiny",
+            width=128,
+            mlp_dim=512,
+            num_layers=4,
+            inputs=InputConfig(view="face", image_size=48),
+            feature_grad_scale=1.0,
+        ),  # fmt: skip
+        rounds=(
+            RoundConfig(targets=mfcc(num_clusters=50, **fit), **shared),
+            RoundConfig(targets=hidden(layer=3, num_clusters=50, **fit), **shared),
+        ),
+        finetune=FinetuneConfig(
+            classes=("neutral", "happy", "sad", "angry", "fearful", "disgust", "surprised"),
+            protocol="speakers-3",
+            num_steps=200,
+            batch_frames=800,
+            eval_every=20,
+            optimizer=OptimizerConfig(
+                schedule="tri_stage", peak_lr=5e-4, warmup_steps=40, eps=1e-8, weight_decay=0.01, clip_norm=1.0
+            ),
+        ),
+        checkpoint=CheckpointConfig(every_steps=100),
+        log_every=20,
+        valid_every=100,
+    )

@@ -1,0 +1,91 @@
+"""The command: `mmpretrain STAGE --config=FILE --config.a.b=value`."""
+
+from __future__ import annotations
+
+import sys
+
+STAGES = {
+    "run": "everything below, in order; finished stages are passed over",
+    "refine": "all rounds: targets, pretrain, targets, pretrain, ...",
+    "targets": "the targets of one round (--round=N)",
+    "pretrain": "the pretraining of one round (--round=N)",
+    "finetune": "emotion classifiers on the folds of the recipe's protocol",
+    "evaluate": "tests the fine-tuned classifiers, beside a plain baseline",
+    "export": "the last round's encoder as a folder, loaded back and compared",
+    "report": "summary.json and report.html of what is there so far",
+}
+
+USAGE = """mmpretrain STAGE --config=FILE [--round=N] [--config.FIELD=VALUE ...]
+
+Pretrains audio-visual encoders by masked cluster prediction, fine-tunes and exports them. A run is a folder
+(--config.workdir); a command that was interrupted is simply given again and continues.
+
+stages:
+{stages}
+
+examples:
+  mmpretrain run --config=configs/demo.py
+  mmpretrain refine --config=configs/pretrain/small_real.py --config.workdir=runs/mine --config.seed=7
+  mmpretrain pretrain --round=2 --config=configs/demo.py --config.rounds[1].num_steps=500
+
+Any field of the recipe can be set as --config.FIELD=VALUE; `mmpretrain/config.py` lists them with their meaning.
+Prepare clips first: `python -m data_prep --help`.
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs one stage. Exits with 2 for what a user can mend, 130 when interrupted; another error keeps its traceback."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(USAGE.format(stages="\n".join(f"  {name:10}{what}" for name, what in STAGES.items())), end="")
+        sys.exit(0 if argv else 2)
+    stage, *arguments = argv
+    try:
+        if stage not in STAGES:
+            raise ValueError(f"unknown stage {stage!r}; stages are {', '.join(STAGES)}")
+        config, number = _parse(arguments)
+        _run(stage, config, number)
+    except KeyboardInterrupt:
+        print("mmpretrain: interrupted; the same command continues", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, OSError) as error:
+        print(f"mmpretrain {stage}: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _parse(arguments: list[str]):
+    """The recipe with its overrides, and --round. Raises ValueError for anything that is not right."""
+    from absl import flags
+    from ml_collections import config_flags
+
+    values = flags.FlagValues()
+    argv = ["mmpretrain", *arguments]
+    holder = config_flags.DEFINE_config_file("config", None, "the recipe", flag_values=values, sys_argv=argv)
+    round_ = flags.DEFINE_integer("round", None, "for targets and pretrain", lower_bound=1, flag_values=values)
+    try:
+        rest = values(argv)[1:]
+    except (flags.Error, KeyError, AttributeError, TypeError, ImportError, FileNotFoundError) as error:
+        raise ValueError(f"{error} (in: {' '.join(arguments)}); fields are listed in mmpretrain/config.py") from error
+    if rest:
+        raise ValueError(f"unexpected argument {rest[0]!r}; overrides look like --config.seed=7")
+    if holder.value is None:
+        raise ValueError("no recipe; give one with --config=FILE, e.g. --config=configs/demo.py")
+    return holder.value, round_.value
+
+
+def _run(stage: str, config, number: int | None) -> None:
+    from mmpretrain.stages import run as stages
+    from mmpretrain.stages.context import Run
+
+    if stage in ("targets", "pretrain"):
+        if number is None or number > len(config.rounds):
+            raise ValueError(f"--round={number}; {stage} needs --round=1 to --round={len(config.rounds)}")
+    elif number is not None:
+        raise ValueError(f"--round={number} is for targets and pretrain, not for {stage}")
+    run = Run(config)
+    run.announce()
+    stages.run_stages(stage, run, number)
+
+
+if __name__ == "__main__":
+    main()

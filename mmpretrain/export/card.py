@@ -1,0 +1,45 @@
+"""The README.md of an exported encoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmpretrain.config import ModelConfig
+
+_CARD = """# Audio-visual encoder ({modalities})
+
+Pretrained with mmpretrain by masked cluster prediction: {width} wide, {num_layers} layers, {num_heads} heads,
+{frames} frames a second.
+
+```python
+import mmpretrain
+
+encoder = mmpretrain.load_encoder("THIS FOLDER")
+features = encoder.features({arguments})   # float32 [T, {width}]
+```
+
+Input: {inputs}
+
+| how it came about | |
+|---|---|
+{rows}
+
+Weights are in `model.safetensors`, the architecture in `config.json`. They inherit the terms of the clips that they
+were trained on.
+"""
+
+
+def model_card(config: ModelConfig, lineage: dict[str, Any]) -> str:
+    """Markdown that says what the encoder is, how to load it and what it was trained on."""
+    says = {
+        "audio": "audio int16 [N], mono, 16 kHz",
+        "video": f"video uint8 [T, S, S], grey {config.inputs.view} crops at 25 fps with S >= {config.inputs.image_size}",
+    }
+    arguments = {"audio": "audio=samples", "video": "video=crops"}
+    return _CARD.format(
+        modalities=" and ".join(config.modalities),
+        width=config.width, num_layers=config.num_layers, num_heads=config.num_heads, frames=25,
+        arguments=", ".join(arguments[modality] for modality in config.modalities),
+        inputs="; ".join(says[modality] for modality in config.modalities) + ".",
+        rows="\n".join(f"| {name} | {value} |" for name, value in lineage.items()),
+    )  # fmt: skip

@@ -1,0 +1,108 @@
+"""Encoders as folders that outlive the code that trained them: `config.json`, `model.safetensors`, `README.md`.
+
+encoder = mmpretrain.load_encoder("runs/demo/export")
+features = encoder.features(audio=samples, video=crops)      # [T, D], 25 a second
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from mmpretrain.config import AUDIO_DIM, ModelConfig, as_dict, model_from_dict
+from mmpretrain.data.audio import audio_features
+from mmpretrain.data.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Batch
+from mmpretrain.data.video import centre_offset, crop_and_flip
+from mmpretrain.export.card import model_card
+from mmpretrain.export.weights import WholeFolder, load_weights, save_weights
+from mmpretrain.models.encoder import AVEncoder
+
+FORMAT = "mmpretrain-encoder-1"
+CONFIG_FILE = "config.json"
+FRAME_MULTIPLE = 100  # clips are padded to a multiple of this many frames, so that few shapes are compiled
+
+
+def save_encoder(path: str | Path, encoder: AVEncoder, *, lineage: dict[str, Any]) -> None:
+    """Writes the folder, whole or not at all. lineage: how the encoder came about, for its card and for people."""
+    with WholeFolder(path) as draft:
+        config = {"format": FORMAT, "model": as_dict(encoder.config), "lineage": lineage}
+        config |= {"frame_rate_hz": FRAME_RATE_HZ, "sample_rate_hz": SAMPLE_RATE_HZ}
+        (draft / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n")
+        save_weights(draft, encoder)
+        (draft / "README.md").write_text(model_card(encoder.config, lineage))
+
+
+def read_config(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
+    """The model configuration and lineage of an exported encoder. Raises ValueError or FileNotFoundError."""
+    file = Path(path) / CONFIG_FILE
+    if not file.exists():
+        raise FileNotFoundError(
+            f"{path} is no exported encoder: it has no {CONFIG_FILE}; `mmpretrain export` makes one"
+        )
+    config = json.loads(file.read_text())
+    if config.get("format") != FORMAT:
+        raise ValueError(f"{file}: format={config.get('format')!r}, but this version reads {FORMAT!r}")
+    return model_from_dict(config["model"]), config["lineage"]
+
+
+def load_encoder(path: str | Path) -> Encoder:
+    """Loads an exported encoder. Raises ValueError or FileNotFoundError saying what is wrong with the folder."""
+    config, lineage = read_config(path)
+    module = AVEncoder(config, rngs=nnx.Rngs(0))
+    load_weights(Path(path), module)
+    return Encoder(module, lineage)
+
+
+class Encoder:
+    """A pretrained encoder, ready to use."""
+
+    def __init__(self, module: AVEncoder, lineage: dict[str, Any]):
+        self.module, self.config, self.lineage = module, module.config, lineage
+
+    def features(
+        self, audio: np.ndarray | None = None, video: np.ndarray | None = None, *, layer: int | None = None
+    ) -> np.ndarray:
+        """The features of one clip, float32 [T, D], one row per 40 ms.
+
+        audio: int16 [N], mono at 16 kHz. video: uint8 [T, S, S], grey crops at 25 fps as `data_prep` makes them (S at
+        least `config.inputs.image_size`; the centre is used). One of them may be missing; with both, the video decides T.
+        layer: None for the final output, k for the stream after layer k, 0 for the transformer's input.
+        """
+        if audio is None and video is None:
+            raise ValueError("features() needs audio, video or both")
+        num_frames = len(video) if video is not None else -(-len(audio) // SAMPLES_PER_FRAME)
+        if num_frames == 0:
+            raise ValueError("the clip is empty: features() needs at least one frame of 40 ms")
+        if layer is not None and not 0 <= layer <= self.config.num_layers:
+            raise ValueError(f"layer={layer}; this encoder has layers 1 to {self.config.num_layers}, and 0, its input")
+        batch = self._batch(audio, video, num_frames)
+        return np.asarray(self._forward(layer, nnx.state(self.module), batch))[0, :num_frames].astype(np.float32)
+
+    def _batch(self, audio, video, num_frames: int) -> Batch:
+        padded = -(-num_frames // FRAME_MULTIPLE) * FRAME_MULTIPLE
+        size, modalities = self.config.inputs.image_size, self.config.modalities
+        audio_BTF = np.zeros((1, padded, AUDIO_DIM), np.float32) if "audio" in modalities else None
+        video_BTHW = np.zeros((1, padded, size, size), np.uint8) if "video" in modalities else None
+        if audio is not None and audio_BTF is not None:
+            normalization = self.config.inputs.audio_normalization
+            audio_BTF[0, :num_frames] = audio_features(audio, num_frames, normalization)
+        if video is not None and video_BTHW is not None:
+            video_BTHW[0, :num_frames] = crop_and_flip(video, size, centre_offset(video, size), False)
+        none = np.full((1, padded), -1, np.int32)
+        return Batch(
+            audio_BTF, video_BTHW, np.arange(padded)[None] < num_frames, np.array([audio is not None]),
+            np.array([video is not None]), none, none[:, 0], none[:, 0],
+        )  # fmt: skip
+
+    @cached_property
+    def _forward(self):
+        graphdef = nnx.graphdef(self.module)
+        return jax.jit(
+            lambda layer, state, batch: nnx.merge(graphdef, state, copy=True)(batch, layer=layer), static_argnums=0
+        )

@@ -1,0 +1,73 @@
+"""A Flax module as one safetensors file: names are paths, e.g. `transformer.layers.attention.qkv.kernel`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+WEIGHTS_FILE = "model.safetensors"
+WEIGHTS = (nnx.Param, nnx.BatchStat)
+
+
+def save_weights(folder: Path, module: nnx.Module) -> None:
+    """Writes every parameter and batch statistic of `module`."""
+    state = nnx.state(module, WEIGHTS)
+    tensors = {_name(path): np.asarray(jax.device_get(leaf.get_value())) for path, leaf in nnx.to_flat_state(state)}
+    save_file(tensors, folder / WEIGHTS_FILE)
+
+
+def load_weights(folder: Path, module: nnx.Module) -> None:
+    """Puts the file's tensors into `module`, each where and as the old value was.
+
+    Raises ValueError naming the first tensor that is missing, left over or of another shape, or the file if damaged.
+    """
+    file = folder / WEIGHTS_FILE
+    if not file.exists():
+        raise FileNotFoundError(f"{folder} has no {WEIGHTS_FILE}: it is no exported encoder, or a half-written one")
+    try:
+        tensors = load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged ({error}); export it again") from error
+    state = nnx.state(module, WEIGHTS)
+    for path, leaf in nnx.to_flat_state(state):
+        name, old = _name(path), leaf.get_value()
+        if name not in tensors:
+            raise ValueError(f"{file} lacks the tensor {name!r} that its config.json calls for")
+        new = tensors.pop(name)
+        if new.shape != old.shape:
+            raise ValueError(f"{file}: tensor {name!r} has shape {new.shape}; its config.json calls for {old.shape}")
+        leaf.set_value(jax.device_put(new.astype(old.dtype), old.sharding))
+    if tensors:
+        raise ValueError(f"{file} has a tensor {min(tensors)!r} that its config.json has no place for")
+
+
+def _name(path: tuple) -> str:
+    return ".".join(map(str, path))
+
+
+class WholeFolder:
+    """A folder that appears under its name only when everything in it has been written.
+
+    with WholeFolder(path) as draft: ... write into draft ...; an older folder of that name is replaced.
+    """
+
+    def __init__(self, path: str | Path):
+        self._path = Path(path)
+        self._draft = self._path.with_name(self._path.name + ".draft")
+
+    def __enter__(self) -> Path:
+        shutil.rmtree(self._draft, ignore_errors=True)
+        self._draft.mkdir(parents=True)
+        return self._draft
+
+    def __exit__(self, kind, error, trace) -> None:
+        if kind is None:
+            shutil.rmtree(self._path, ignore_errors=True)
+            os.replace(self._draft, self._path)

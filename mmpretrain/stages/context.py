@@ -1,0 +1,121 @@
+"""What all stages of a run share: its recipe, its devices, its clips and its files."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from mmpretrain.config import ModelConfig, RunConfig, as_dict, recipe_of
+from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch, process_share
+from mmpretrain.data.clips import ClipTable, training_and_validation
+from mmpretrain.data.pipeline import iterate, make_batch
+from mmpretrain.data.records import Batch
+from mmpretrain.observe.metrics import MetricWriter
+from mmpretrain.observe.progress import log
+from mmpretrain.parallel.mesh import batch_multiple, make_mesh
+from mmpretrain.stages.stage import run_stage, write_json
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class Run:
+    """A checked recipe, ready to run on the devices of this process."""
+
+    def __init__(self, config: RunConfig):
+        config.check()
+        self.config = config
+        self.workdir = Path(config.workdir)
+        _cache_compilations()
+        self.mesh: Mesh = make_mesh(config.parallel)
+        parts, multiple = batch_multiple(self.mesh), config.data.batch_multiple
+        if multiple % parts:
+            raise ValueError(
+                f"data.batch_multiple={multiple} does not divide over the {parts} parts that the mesh cuts a batch "
+                f"into; set it to a multiple of {parts}"
+            )
+
+    def announce(self) -> None:
+        """The first lines of a run, and its resolved recipe beside its results."""
+        devices = jax.devices()
+        shape = ", ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
+        log(f"devices: {len(devices)} x {devices[0].device_kind} in {jax.process_count()} process(es); mesh: {shape}")
+        log(f"writing to {self.workdir}")
+        write_json(self.workdir / "config.json", as_dict(self.config))
+
+    @functools.cached_property
+    def clips(self) -> tuple[ClipTable, ClipTable]:
+        """The clips to pretrain on and those to validate on that have a modality of the model."""
+        modalities = self.config.model.modalities
+        train, valid = training_and_validation(self.config.data)
+        return train.require(modalities), valid.require(modalities) if len(valid) else valid
+
+    def clips_of_round(self, number: int) -> tuple[ClipTable, ClipTable]:
+        """As `clips`, without those that round `number` cannot have targets for: MFCC needs sound."""
+        train, valid = self.clips
+        if self.config.rounds[number - 1].targets.features == "mfcc":
+            silent = int((~train.has_audio).sum())
+            if silent:
+                log(f"round {number}: {silent} of {len(train)} training clips have no sound, hence no MFCC targets")
+            train, valid = train.require(("audio",)), valid.select(valid.has_audio)
+        return train, valid
+
+    def recipe(self, *parts: str, **more: Any) -> dict[str, Any]:
+        """What decides a stage's result: those parts of the recipe, the clips, and anything else."""
+        return recipe_of(self.config, *parts) | more
+
+    def stage(self, name: str, recipe: dict[str, Any], work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        return run_stage(self.workdir, name, recipe, work)
+
+    def writer(self, stage: str) -> MetricWriter:
+        return MetricWriter(self.workdir / METRICS_FILE, stage)
+
+    def training_batches(
+        self, table: ClipTable, model: ModelConfig, num_steps: int, *, batch_frames: int, **inputs: Any
+    ) -> tuple[BatchPlan, Callable[[int], Iterator[Batch]]]:
+        """The plan over `table`, and the function that yields this process's batches from a step on."""
+        data = dataclasses.replace(self.config.data, batch_frames=batch_frames)
+        plan = BatchPlan(
+            table.lengths, batch_frames=batch_frames, bucket_frames=data.bucket_frames,
+            multiple=data.batch_multiple, seed=self.config.seed, weights=table.weights,
+        )  # fmt: skip
+
+        def load(planned: PlannedBatch) -> Batch:
+            share = process_share(planned, jax.process_index(), jax.process_count())
+            return make_batch(share, table, model=model, data=data, train=True, seed=self.config.seed, **inputs)
+
+        def batches(first_step: int) -> Iterator[Batch]:
+            steps = iterate(plan, load, first_step=first_step, num_steps=num_steps, num_workers=data.num_workers)
+            return (batch for _, batch in steps)
+
+        return plan, batches
+
+    def evaluation_batches(
+        self, table: ClipTable, model: ModelConfig, *, batch_frames: int, **inputs: Any
+    ) -> Iterator[Batch]:
+        """Every clip of `table` once, whole and unchanged; this process's share of each batch."""
+        data = self.config.data
+        plan = EvaluationPlan(
+            table.lengths, batch_frames=batch_frames, bucket_frames=data.bucket_frames, multiple=data.batch_multiple
+        )
+
+        def load(planned: PlannedBatch) -> Batch:
+            share = process_share(planned, jax.process_index(), jax.process_count())
+            return make_batch(share, table, model=model, data=data, train=False, seed=self.config.seed, **inputs)
+
+        steps = iterate(plan, load, first_step=0, num_steps=len(plan), num_workers=data.num_workers)
+        return (batch for _, batch in steps)
+
+
+def _cache_compilations() -> None:
+    """Keeps compiled programs between runs, so that a restart or a second round does not compile again."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mmpretrain" / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

@@ -1,0 +1,64 @@
+"""Stage `export`: the last round's encoder as a folder for others, loaded back and compared with the checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from mmpretrain.checkpoint import Checkpointer
+from mmpretrain.export.encoder import load_encoder, read_config, save_encoder
+from mmpretrain.observe.progress import log
+from mmpretrain.parallel.mesh import shard_batch
+from mmpretrain.stages.context import Run
+from mmpretrain.stages.pretrain import pretrain_name, round_trainer
+from mmpretrain.stages.stage import read_result
+from mmpretrain.stages.targets import encoder_path
+
+EXPORT = "export"
+CLIPS_TO_COMPARE = 8
+
+
+def export(run: Run) -> dict[str, Any]:
+    """Writes `export/encoder` out of the last round's checkpoint and says how far its features are from it."""
+    number = len(run.config.rounds)
+    if not number:
+        raise ValueError("this recipe has no rounds, hence no encoder to export")
+    pretrained = read_result(run.workdir, pretrain_name(number))
+    _, lineage = read_config(encoder_path(run, number))
+    lineage |= {f"validation {name}": round(pretrained[name], 4) for name in ("masked_accuracy",) if name in pretrained}
+
+    def work(folder: Path) -> dict[str, Any]:
+        trainer = round_trainer(run, number)
+        checkpoints = Checkpointer(run.workdir / pretrain_name(number) / "checkpoints", keep=1_000)
+        state, _ = checkpoints.restore(trainer.init(run.config.seed))
+        checkpoints.close()
+        encoder = trainer.model(state).encoder
+        save_encoder(folder / "encoder", encoder, lineage=lineage)
+        error = _largest_difference(run, encoder, folder / "encoder")
+        log(f"export: {folder / 'encoder'}; largest difference after loading it back: {error:.2g}")
+        return {"max_error": error, "path": str(folder / "encoder")}
+
+    return run.stage(EXPORT, {"encoder": lineage["fingerprint"]}, work)
+
+
+def _largest_difference(run: Run, encoder: nnx.Module, path: Path) -> float:
+    """Over the features of a few clips: the trained encoder in batches against the loaded one clip by clip."""
+    loaded = load_encoder(path)
+    table = run.clips[0].select(np.arange(min(CLIPS_TO_COMPARE, len(run.clips[0]))))
+    graphdef, state = nnx.split(encoder)
+    forward = jax.jit(lambda state, batch: nnx.merge(graphdef, state, copy=True)(batch))
+    worst, config = 0.0, run.config
+    for batch in run.evaluation_batches(table, config.model, batch_frames=config.data.batch_frames):
+        features_BTD = np.asarray(forward(state, shard_batch(batch, run.mesh)))
+        for row, valid_T, ours_TD in zip(batch.clip_B, batch.valid_BT, features_BTD, strict=True):
+            if row < 0:
+                continue
+            clip = table.load(row)
+            view = clip.mouth if config.model.inputs.view == "mouth" else clip.face
+            theirs_TD = loaded.features(clip.audio if len(clip.audio) else None, view if len(view) else None)
+            worst = max(worst, float(np.abs(theirs_TD - ours_TD[valid_T]).max()))
+    return worst

@@ -1,0 +1,90 @@
+"""Stage `pretrain`: masked prediction of one round's targets, from random weights."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmpretrain.config import fingerprint
+from mmpretrain.export.encoder import save_encoder
+from mmpretrain.objectives.masked_prediction import MaskedPrediction
+from mmpretrain.observe.progress import log
+from mmpretrain.parallel.mesh import shard_batch
+from mmpretrain.stages.context import Run
+from mmpretrain.stages.targets import encoder_path, open_targets
+from mmpretrain.train.loop import Loop
+from mmpretrain.train.optimizer import make_optimizer, make_schedule
+from mmpretrain.train.step import Trainer, TrainState, make_trainer
+
+
+def pretrain_name(number: int) -> str:
+    return f"round{number}/pretrain"
+
+
+def pretrain(run: Run, number: int) -> dict[str, Any]:
+    """Pretrains round `number` (from 1) and leaves its encoder. Returns its last validation metrics."""
+    config, round_ = run.config, run.config.rounds[number - 1]
+    train, valid = run.clips_of_round(number)
+    rounds = {k: v for k, v in run.recipe("rounds").items() if not _is_later(k, number)}
+    recipe = run.recipe("model", "data") | rounds | {"clips": train.fingerprint + valid.fingerprint}
+
+    def work(folder: Path) -> dict[str, Any]:
+        store = open_targets(run, number)
+        trainer = round_trainer(run, number)
+        plan, batches = run.training_batches(
+            train, config.model, round_.num_steps, batch_frames=config.data.batch_frames, targets=store
+        )
+        log(f"round {number}: {plan.summary()}")
+
+        def evaluate(state: TrainState) -> dict[str, float]:
+            clips = run.evaluation_batches(valid, config.model, batch_frames=config.data.batch_frames, targets=store)
+            return validate(trainer, state, clips)
+
+        loop = Loop(
+            trainer, batches, evaluate, run.writer(pretrain_name(number)), folder, f"round {number}: pretraining",
+            seed=config.seed + number, num_steps=round_.num_steps, log_every=config.log_every,
+            eval_every=config.valid_every, checkpoint=config.checkpoint,
+            learning_rate=make_schedule(round_.optimizer, round_.num_steps),
+        )  # fmt: skip
+        state = loop.run()
+        lineage = {
+            "fingerprint": fingerprint(recipe), "round": number, "steps": round_.num_steps,
+            "targets": f"{round_.targets.num_clusters} clusters of {_features(round_.targets)}",
+            "clips": len(train), "hours": round(int(train.lengths.sum()) / 25 / 3600, 3),
+            "corpora": ", ".join(Path(corpus.path).name for corpus in config.data.corpora),
+        }  # fmt: skip
+        save_encoder(encoder_path(run, number), trainer.model(state).encoder, lineage=lineage)
+        return {name.removeprefix("valid/"): value for name, value in evaluate(state).items()}
+
+    return run.stage(pretrain_name(number), recipe, work)
+
+
+def round_trainer(run: Run, number: int) -> Trainer:
+    round_ = run.config.rounds[number - 1]
+    tx = make_optimizer(round_.optimizer, round_.num_steps)
+    trainer = make_trainer(MaskedPrediction(run.config.model, round_), tx, run.mesh)
+    parameters = sum(np.prod(x.shape, dtype=int) for x in jax.tree.leaves(jax.eval_shape(trainer.init, 0).params))
+    log(f"round {number}: {parameters:,} parameters")
+    return trainer
+
+
+def validate(trainer: Trainer, state: TrainState, batches) -> dict[str, float]:
+    """Means over all clips of `batches`, as `valid/NAME`; empty if there is none."""
+    totals: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
+    for batch in batches:
+        sums = jax.device_get(trainer.evaluate(state, shard_batch(batch, trainer.mesh)))
+        for name, pair in {"loss": (sums.loss, sums.weight), **sums.metrics}.items():
+            totals[name] += pair
+    return {f"valid/{name}": float(total / max(count, 1.0)) for name, (total, count) in totals.items()}
+
+
+def _features(targets) -> str:
+    return "MFCC" if targets.features == "mfcc" else f"layer {targets.layer}"
+
+
+def _is_later(field: str, number: int) -> bool:
+    return field.startswith("rounds[") and int(field.removeprefix("rounds[").split("]")[0]) >= number

@@ -1,0 +1,164 @@
+"""Stage `targets`: fit a codebook on a share of the training clips, then label every clip with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from mmpretrain.config import fingerprint
+from mmpretrain.data.clips import ClipTable
+from mmpretrain.data.streams import unit_hash
+from mmpretrain.export.encoder import load_encoder
+from mmpretrain.observe.progress import log, track
+from mmpretrain.parallel.mesh import shard_batch
+from mmpretrain.parallel.streams import stream_key
+from mmpretrain.stages.context import Run
+from mmpretrain.targets.features import hidden_features, label, mfcc_features
+from mmpretrain.targets.kmeans import Codebook, fit
+from mmpretrain.targets.quality import cluster_quality
+from mmpretrain.targets.store import LabelProgress, TargetStore, open_store, write_store
+
+STORE = "store"
+
+
+def targets_name(number: int) -> str:
+    return f"round{number}/targets"
+
+
+def encoder_path(run: Run, number: int) -> Path:
+    """Where round `number` leaves its encoder."""
+    return run.workdir / f"round{number}" / "pretrain" / "encoder"
+
+
+def make_targets(run: Run, number: int) -> dict[str, Any]:
+    """Makes the target store of round `number` (from 1). Returns its quality."""
+    targets = run.config.rounds[number - 1].targets
+    train, valid = run.clips_of_round(number)
+    recipe = run.recipe("model", "data") | _round_recipe(run, number) | {"clips": train.fingerprint + valid.fingerprint}
+
+    def features(table: ClipTable) -> Iterator[tuple[int, np.ndarray]]:
+        if targets.features == "mfcc":
+            return mfcc_features(table)
+        return _hidden(run, table, number)
+
+    def work(folder: Path) -> dict[str, Any]:
+        if (folder / STORE).exists():  # stopped between the store and the result
+            return _result(open_store(folder / STORE))
+        codebook, sample = _codebook(run, number, folder, train, features)
+        progress = LabelProgress(folder / "labelling", fingerprint(recipe))
+        for table in (train, valid):
+            todo = table.select(np.array([clip_id not in progress.ids for clip_id in table.clip_ids], bool))
+            clips = track(features(todo), f"round {number}: labelling", len(todo), "clip") if len(todo) else ()
+            for rows, ids in label(clips, codebook.centroids):
+                progress.add([todo.clip_ids[row] for row in rows], ids)
+        clip_ids = train.clip_ids + valid.clip_ids
+        ids = progress.merge(clip_ids)
+        store = write_store(
+            folder / STORE, clip_ids=clip_ids, ids_per_clip=ids, codebook=codebook,
+            lineage_fields={
+                "features": targets.features, "layer": targets.layer,
+                "source": _encoder_fingerprint(run, number), "corpus_fingerprint": train.fingerprint,
+                "fit_splits": ["train"], "fit_clips": sample["clips"], "fit_frames": sample["frames"],
+                "quality": _quality(ids, (train, valid), targets.num_clusters),
+            },
+        )  # fmt: skip
+        progress.remove()
+        return _result(store)
+
+    return run.stage(targets_name(number), recipe, work)
+
+
+def open_targets(run: Run, number: int) -> TargetStore:
+    """The store of round `number`, checked against the recipe and the clips."""
+    train, valid = run.clips_of_round(number)
+    store = open_store(
+        run.workdir / targets_name(number) / STORE,
+        expect_num_clusters=run.config.rounds[number - 1].targets.num_clusters,
+        expect_fingerprint=train.fingerprint,
+    )
+    for table in (train, valid):
+        store.check_lengths(table.clip_ids, table.lengths)
+    return store
+
+
+def known_units(table: ClipTable) -> np.ndarray:
+    """The true units of all frames of a table in order, int32 [N], -1 where unknown; empty if no clip has any."""
+    units = []
+    for row in range(len(table)):
+        clip = table.load(row)
+        units.append(clip.units if len(clip.units) else np.full(clip.num_frames, -1, np.int32))
+    flat = np.concatenate(units) if units else np.zeros(0, np.int32)
+    return flat if (flat >= 0).any() else np.zeros(0, np.int32)
+
+
+def _round_recipe(run: Run, number: int) -> dict[str, Any]:
+    """The fields of the rounds up to this one's targets, on which its targets depend."""
+    before = {k: v for k, v in run.recipe("rounds").items() if _round_of(k) < number}
+    own = {k: v for k, v in run.recipe("rounds").items() if k.startswith(f"rounds[{number - 1}].targets.")}
+    return before | own
+
+
+def _round_of(field: str) -> int:
+    return int(field.removeprefix("rounds[").split("]")[0]) + 1 if field.startswith("rounds[") else 0
+
+
+def _codebook(run: Run, number: int, folder: Path, train: ClipTable, features) -> tuple[Codebook, dict[str, int]]:
+    """Fits the codebook, or takes the one that an interrupted run had fitted."""
+    targets = run.config.rounds[number - 1].targets
+    # The clips with the smallest hashes: the sample does not depend on the order of the corpus.
+    hashes = np.array([unit_hash("codebook", clip_id) for clip_id in train.clip_ids])
+    sample = train.select(np.sort(np.argsort(hashes)[: max(1, round(targets.fit_share * len(train)))]))
+    saved = folder / "codebook.npz"
+    if saved.exists():
+        with np.load(saved, allow_pickle=False) as arrays:
+            codebook = Codebook(arrays["centroids_KD"], float(arrays["inertia"]))
+            return codebook, {"clips": int(arrays["clips"]), "frames": int(arrays["frames"])}
+    frames, count = [], 0
+    for _, features_TD in track(features(sample), f"round {number}: features to cluster", len(sample), "clip"):
+        frames.append(features_TD)
+        count += len(features_TD)
+        if count >= targets.fit_max_frames:
+            break
+    frames_ND = np.concatenate(frames)[: targets.fit_max_frames]
+    log(f"round {number}: fitting {targets.num_clusters} clusters on {frames_ND.shape[0]} x {frames_ND.shape[1]}")
+    key = stream_key(jax.random.key(run.config.seed), number, "codebook")
+    codebook = fit(frames_ND, targets.num_clusters, key=key, passes=targets.fit_passes, restarts=targets.fit_restarts)
+    size = {"clips": len(frames), "frames": len(frames_ND)}
+    draft = folder / "codebook.unfinished.npz"
+    np.savez(draft, centroids_KD=codebook.centroids, inertia=codebook.inertia, **size)
+    draft.replace(saved)
+    return codebook, size
+
+
+def _hidden(run: Run, table: ClipTable, number: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The layer that round `number` clusters, of the encoder that the round before left."""
+    encoder = load_encoder(encoder_path(run, number - 1))
+    layer = run.config.rounds[number - 1].targets.layer
+    graphdef, state = nnx.split(encoder.module)
+    forward = jax.jit(lambda state, batch: nnx.merge(graphdef, state, copy=True)(batch, layer=layer))
+    batches = run.evaluation_batches(table, encoder.config, batch_frames=run.config.data.batch_frames)
+    return hidden_features(batches, lambda batch: forward(state, shard_batch(batch, run.mesh)))
+
+
+def _encoder_fingerprint(run: Run, number: int) -> str:
+    if run.config.rounds[number - 1].targets.features == "mfcc":
+        return ""
+    return load_encoder(encoder_path(run, number - 1)).lineage["fingerprint"]
+
+
+def _quality(ids: list[np.ndarray], tables: tuple[ClipTable, ...], num_clusters: int) -> dict[str, float]:
+    units_N = np.concatenate([known_units(table) for table in tables if len(table)])
+    clusters_N = np.concatenate(ids)
+    offsets = np.concatenate([[0], np.cumsum([len(clip) for clip in ids])])
+    known = units_N if len(units_N) == len(clusters_N) else None
+    return cluster_quality(clusters_N, known, num_clusters, offsets)
+
+
+def _result(store: TargetStore) -> dict[str, Any]:
+    counted = ("num_clusters", "clusters_used", "entropy_bits", "inertia", "num_clips", "num_frames", "fit_frames")
+    return {name: store.lineage[name] for name in counted} | {"quality": store.lineage["quality"]}

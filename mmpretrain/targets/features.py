@@ -1,0 +1,59 @@
+"""What clusters are made of: MFCC, or a layer of an encoder. Features are handed on clip by clip, never stored.
+
+Dims: T frames of one clip, D features, B clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import jax
+import numpy as np
+
+from mmpretrain.data.audio import mfcc39_at_25hz
+from mmpretrain.data.clips import ClipTable
+from mmpretrain.data.records import Batch
+from mmpretrain.targets.kmeans import assign
+
+LABEL_FRAMES = 16_384  # frames labelled at once, so that one shape is compiled
+
+
+def mfcc_features(table: ClipTable) -> Iterator[tuple[int, np.ndarray]]:
+    """(row, float32 [T, 39]) of each clip."""
+    for row in range(len(table)):
+        clip = table.load(row)
+        yield row, mfcc39_at_25hz(clip.audio, clip.num_frames)
+
+
+def hidden_features(
+    batches: Iterable[Batch], forward: Callable[[Batch], jax.Array]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(row, float32 [T, D]) of each clip, from whole clips in batches and a function to [B, T, D]."""
+    for batch in batches:
+        features_BTD = np.asarray(forward(batch), np.float32)
+        for row, valid_T, features_TD in zip(batch.clip_B, batch.valid_BT, features_BTD, strict=True):
+            if row >= 0:
+                yield int(row), features_TD[valid_T]
+
+
+def label(
+    features: Iterable[tuple[int, np.ndarray]], centroids_KD: np.ndarray
+) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+    """Groups of clips, as their rows and the int32 [T] cluster ids of each."""
+    rows, group, size = [], [], 0
+    for row, features_TD in features:
+        rows.append(row)
+        group.append(features_TD)
+        size += len(features_TD)
+        if size >= LABEL_FRAMES:
+            yield rows, _label_group(group, centroids_KD)
+            rows, group, size = [], [], 0
+    if rows:
+        yield rows, _label_group(group, centroids_KD)
+
+
+def _label_group(group: list[np.ndarray], centroids_KD: np.ndarray) -> list[np.ndarray]:
+    frames_ND = np.concatenate(group)
+    padded = -(-len(frames_ND) // LABEL_FRAMES) * LABEL_FRAMES
+    ids_N = np.asarray(assign(np.pad(frames_ND, ((0, padded - len(frames_ND)), (0, 0))), centroids_KD))
+    return np.split(ids_N[: len(frames_ND)], np.cumsum([len(clip) for clip in group])[:-1])

@@ -1,0 +1,104 @@
+"""The training loop of every objective, read from top to bottom."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmpretrain.checkpoint import Checkpointer
+from mmpretrain.config import CheckpointConfig
+from mmpretrain.data.records import Batch
+from mmpretrain.observe.clock import StepClock
+from mmpretrain.observe.metrics import MetricWriter
+from mmpretrain.observe.progress import Progress
+from mmpretrain.parallel.mesh import shard_batch
+from mmpretrain.train.step import Trainer, TrainState
+
+TRAIN_PREFIX = "train/"
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """What a training run is made of.
+
+    batches(first_step): the training batches from that step on. evaluate(state): metrics by full name, such as
+    `valid/loss`; called every `eval_every` steps and at the end. select_by: the metric whose best state is kept as well
+    (None: only the last). initialize(state): changes the fresh state once, e.g. puts an encoder in.
+    """
+
+    trainer: Trainer
+    batches: Callable[[int], Iterator[Batch]]
+    evaluate: Callable[[TrainState], dict[str, float]]
+    writer: MetricWriter
+    folder: Path
+    title: str
+    seed: int
+    num_steps: int
+    log_every: int
+    eval_every: int
+    checkpoint: CheckpointConfig
+    learning_rate: Callable[[int], Any]
+    select_by: str | None = None
+    initialize: Callable[[TrainState], TrainState] = lambda state: state
+
+    def run(self) -> TrainState:
+        """Trains from this folder's latest checkpoint, or from the start, to `num_steps`.
+
+        Returns the last state, or the best one where `select_by` is set. Everything but timings is the same however
+        often the run was interrupted.
+        """
+        saved = Checkpointer(self.folder / "checkpoints", keep=self.checkpoint.keep)
+        best = Checkpointer(self.folder / "best", keep=1)
+        state, best_value = self.trainer.init(self.seed), -float("inf")
+        if saved.latest() is None:
+            state = self.initialize(state)
+        else:
+            state, extra = saved.restore(state)
+            best_value = extra["best_value"]
+        first_step = int(state.step)
+        # What was logged after the checkpoint is about to happen again.
+        self.writer.resume(first_step + 1)
+
+        clock = StepClock()
+        batches = self.batches(first_step)
+        with Progress(self.title, self.num_steps, "step", initial=first_step) as progress:
+            for step in range(first_step + 1, self.num_steps + 1):
+                with clock.waiting():
+                    batch = next(batches)
+                state, metrics = self.trainer.step(state, shard_batch(batch, self.trainer.mesh))
+                clock.tick(int(batch.valid_BT.sum()), len(batch.clip_B))
+                shown = {}
+                if step % self.log_every == 0 or step == self.num_steps:
+                    metrics = {TRAIN_PREFIX + name: float(value) for name, value in jax.device_get(metrics).items()}
+                    metrics["train/learning_rate"] = float(self.learning_rate(step - 1))
+                    if not np.isfinite(metrics["train/loss"]):
+                        raise FloatingPointError(
+                            f"{self.title}: the loss at step {step} is {metrics['train/loss']}; lower "
+                            f"optimizer.peak_lr or set optimizer.clip_norm, and start again from the last checkpoint"
+                        )
+                    self.writer.write(step, metrics | clock.rates())
+                    shown = {name: metrics["train/" + name] for name in ("loss", "masked_accuracy", "accuracy")
+                             if "train/" + name in metrics}  # fmt: skip
+                with clock.paused():
+                    # Evaluate before saving: the best value is part of the checkpoint.
+                    if step % self.eval_every == 0 or step == self.num_steps:
+                        values = self.evaluate(state)
+                        self.writer.write(step, values)
+                        if self.select_by and values[self.select_by] > best_value:
+                            best_value = values[self.select_by]
+                            best.save(step, state, {"step": step, **values})
+                    if step % self.checkpoint.every_steps == 0 or step == self.num_steps:
+                        best.wait()  # a checkpoint must not know of a best that is not there
+                        saved.save(step, state, {"best_value": best_value})
+                progress.update(1, **shown)
+        saved.wait()
+        if self.select_by:
+            state, _ = best.restore(state)
+        saved.close()
+        best.close()
+        return state
