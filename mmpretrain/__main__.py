@@ -34,7 +34,7 @@ Prepare clips first: `python -m data_prep --help`.
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs one stage. Exits with 2 for what a user can mend, 130 when interrupted; another error keeps its traceback."""
+    """Runs one stage. Exits with 2 for what a user can mend, 130 when interrupted; other errors keep their traceback."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(USAGE.format(stages="\n".join(f"  {name:10}{what}" for name, what in STAGES.items())), end="")
@@ -58,6 +58,7 @@ def _parse(arguments: list[str]):
     from absl import flags
     from ml_collections import config_flags
 
+    sys.path.insert(0, "")  # a recipe may import another one of the current folder
     values = flags.FlagValues()
     argv = ["mmpretrain", *arguments]
     holder = config_flags.DEFINE_config_file("config", None, "the recipe", flag_values=values, sys_argv=argv)

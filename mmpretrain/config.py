@@ -1,7 +1,7 @@
 """The typed tree of a run: every number of a recipe, its default and the checks that need more than one field.
 
-A recipe (`configs/*.py`) returns a `RunConfig`; `--config.a.b=value` changes one field of it; `RunConfig.check` speaks up
-about what cannot work. Defaults follow the released AV-HuBERT Base recipe unless a comment says otherwise.
+A recipe (`configs/*.py`) returns a `RunConfig`; `--config.a.b=value` changes one field of it; `RunConfig.check` says
+what cannot work. Defaults follow the released AV-HuBERT Base recipe unless a comment says otherwise.
 """
 
 # No `from __future__ import annotations`: the command line reads the fields' types as objects.
@@ -90,7 +90,7 @@ class ModelConfig:
 class MaskingConfig:
     """Which frames are hidden. kind "feature": one mask over the fused features; "input": one mask per modality.
 
-    `*_prob` is the expected share of frames covered if spans never overlapped (they do: 0.8 at span 10 masks about 55 %).
+    `*_prob` is the share of frames that would be covered if spans never overlapped: 0.8 at span 10 masks about 55 %.
     """
 
     kind: str = "feature"

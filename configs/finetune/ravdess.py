@@ -46,7 +46,7 @@ def get_config() -> RunConfig:
             # Emotion is heard in loudness too, which normalising every row would take away.
             inputs=InputConfig(audio_normalization="clip"),
             feature_grad_scale=1.0,
-        ),  # fmt: skip
+        ),
         rounds=(
             RoundConfig(targets=mfcc(num_clusters=100, **fit), **shared),
             RoundConfig(targets=hidden(layer=3, num_clusters=100, **fit), **shared),

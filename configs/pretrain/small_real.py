@@ -43,7 +43,7 @@ def get_config() -> RunConfig:
             num_layers=4,
             inputs=InputConfig(view="face", image_size=48),
             feature_grad_scale=1.0,
-        ),  # fmt: skip
+        ),
         rounds=(
             RoundConfig(targets=mfcc(num_clusters=50, **fit), **shared),
             RoundConfig(targets=hidden(layer=3, num_clusters=50, **fit), **shared),

@@ -33,7 +33,7 @@ def model_card(config: ModelConfig, lineage: dict[str, Any]) -> str:
     """Markdown that says what the encoder is, how to load it and what it was trained on."""
     says = {
         "audio": "audio int16 [N], mono, 16 kHz",
-        "video": f"video uint8 [T, S, S], grey {config.inputs.view} crops at 25 fps with S >= {config.inputs.image_size}",
+        "video": f"video uint8 [T, S, S], grey {config.inputs.view} crops, 25 fps, S >= {config.inputs.image_size}",
     }
     arguments = {"audio": "audio=samples", "video": "video=crops"}
     return _CARD.format(

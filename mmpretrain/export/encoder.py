@@ -71,7 +71,7 @@ class Encoder:
         """The features of one clip, float32 [T, D], one row per 40 ms.
 
         audio: int16 [N], mono at 16 kHz. video: uint8 [T, S, S], grey crops at 25 fps as `data_prep` makes them (S at
-        least `config.inputs.image_size`; the centre is used). One of them may be missing; with both, the video decides T.
+        least `config.inputs.image_size`; the centre is used). Either may be missing; with both, the video decides T.
         layer: None for the final output, k for the stream after layer k, 0 for the transformer's input.
         """
         if audio is None and video is None:

@@ -12,7 +12,7 @@ from mmpretrain.models.layers import dropout, linear
 
 
 class ClusterHead(nnx.Module):
-    """Cosine similarity of a projected frame to an embedding of each cluster, over a temperature (spec, section 7.6)."""
+    """Cosine similarity of a projected frame to each cluster's embedding, over a temperature (spec, section 7.6)."""
 
     def __init__(self, config: ModelConfig, num_clusters: int, *, rngs: nnx.Rngs):
         P = config.proj_dim
