@@ -34,7 +34,7 @@ Prepare clips first: `python -m data_prep --help`.
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs one stage. Exits with 2 for what a user can mend, 130 when interrupted; other errors keep their traceback."""
+    """Runs one stage. Exits with 2 for what a user can mend and 130 when interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(USAGE.format(stages="\n".join(f"  {name:10}{what}" for name, what in STAGES.items())), end="")

@@ -84,7 +84,7 @@ class PReLU(nnx.Module):
     """max(x, 0) + slope * min(x, 0), one slope a channel, starting at 0.25."""
 
     def __init__(self, channels: int):
-        self.slope = nnx.Param(jnp.full(channels, 0.25), axes=("channels",))
+        self.slope = nnx.Param(jnp.full(channels, 0.25, jnp.float32), axes=("channels",))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return jnp.where(x >= 0, x, self.slope[...].astype(x.dtype) * x)
