@@ -1,0 +1,32 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmpretrain.observe.metrics import read_metrics, without_timings
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """Forty clips of the embedded corpus, prepared by the real command."""
+    folder = tmp_path_factory.mktemp("corpus") / "drawn"
+    sizes = ["--mouth-size", "18", "--face-size", "20"]
+    command = [sys.executable, "-m", "data_prep", "synthetic", "--output", str(folder), "--clips", "40", *sizes]
+    subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, timeout=300)
+    return folder
+
+
+def arguments(corpus: Path, workdir: Path) -> list[str]:
+    recipe = CHECKOUT / "tests" / "end_to_end" / "tiny.py"
+    return [f"--config={recipe}", f"--config.workdir={workdir}", f"--config.data.corpora[0].path={corpus}"]
+
+
+def results(workdir: Path) -> tuple[dict, list[dict]]:
+    """What a run reached and logged, without how long it took."""
+    summary = json.loads((workdir / "summary.json").read_text())
+    del summary["wall_time_sec"], summary["name"]
+    return summary, [without_timings(record) for record in read_metrics(workdir / "metrics.jsonl")]

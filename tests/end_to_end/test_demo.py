@@ -1,0 +1,89 @@
+"""The demo in small: every stage once, in this process, and what a user finds afterwards."""
+
+import json
+
+import numpy as np
+import pytest
+
+import mmpretrain
+from mmpretrain.__main__ import main
+from mmpretrain.config import CorpusConfig
+from mmpretrain.data.clips import open_clips
+from tests.end_to_end.conftest import arguments
+
+
+@pytest.fixture(scope="module")
+def workdir(corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "demo"
+    main(["run", *arguments(corpus, folder)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def summary(workdir):
+    return json.loads((workdir / "summary.json").read_text())
+
+
+def test_summary_says_what_every_stage_reached(summary):
+    assert len(summary["rounds"]) == 2
+    for entry in summary["rounds"]:
+        assert {"masked_accuracy", "pnmi", "purity", "clusters_used", "num_clusters"} <= set(entry)
+        assert 0 < entry["pnmi"] < 1
+        assert entry["num_clusters"] == 12
+    emotion = summary["emotion"]
+    assert emotion["chance_ua"] == 0.25
+    assert all(0 <= emotion[name] <= 1 for name in ("ua", "wa", "wf1", "baseline_ua", "from_scratch_ua"))
+    confusion = np.array(emotion["confusion"])
+    assert confusion.shape == (4, 4)
+    recalls = np.diag(confusion) / confusion.sum(1)
+    assert emotion["ua"] == pytest.approx(recalls.mean())
+    assert summary["seed"] == 1337
+    stages = {"round1/targets", "round1/pretrain", "round2/targets", "round2/pretrain", "evaluation", "export"}
+    assert stages <= set(summary["wall_time_sec"])
+
+
+def test_exported_encoder_gives_the_features_of_the_checkpoint(summary, workdir, corpus):
+    assert summary["export_max_error"] < 1e-4
+    encoder = mmpretrain.load_encoder(workdir / "export" / "encoder")
+    clip = open_clips([CorpusConfig(str(corpus))]).load(0)
+    features = encoder.features(audio=clip.audio, video=clip.face)
+    assert features.shape == (clip.num_frames, 32)
+    assert np.isfinite(features).all()
+    assert not np.allclose(features, encoder.features(audio=clip.audio), atol=1e-3)  # the picture matters
+
+
+def test_report_needs_nothing_beside_it(workdir):
+    page = (workdir / "report.html").read_text()
+    assert page.count("<svg") >= 4
+    assert "data:image/png;base64" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_running_again_changes_nothing(workdir, corpus, capsys):
+    before = {path: path.stat().st_mtime_ns for path in (workdir / "round1").rglob("*") if path.is_file()}
+    metrics = (workdir / "metrics.jsonl").read_bytes()
+    main(["run", *arguments(corpus, workdir)])
+    assert capsys.readouterr().err.count("done already") == 8
+    assert before == {path: path.stat().st_mtime_ns for path in (workdir / "round1").rglob("*") if path.is_file()}
+    assert (workdir / "metrics.jsonl").read_bytes() == metrics
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("--config.rounds[0].targets.num_clusters=13", ("num_clusters", "12", "13", "workdir")),
+        ("--config.seed=7", ("seed", "1337", "7")),
+        ("--config.finetune.protocol=ravdess-6x4", ("finetune.protocol", "official", "ravdess-6x4")),
+    ],
+)
+def test_another_recipe_does_not_continue_a_run(workdir, corpus, capsys, override, words):
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", *arguments(corpus, workdir), override])
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert all(word in message for word in words), message
+
+
+def test_what_cannot_matter_may_change(workdir, corpus, capsys):
+    main(["run", *arguments(corpus, workdir), "--config.log_every=5", "--config.data.num_workers=0"])
+    assert capsys.readouterr().err.count("done already") == 8

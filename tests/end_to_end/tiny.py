@@ -1,0 +1,28 @@
+"""`configs/demo.py` shrunk until every stage takes seconds."""
+
+from configs import demo
+from mmpretrain.config import RunConfig, encoder_size
+
+
+def get_config() -> RunConfig:
+    config = demo.get_config()
+    config.model = encoder_size(
+        "tiny", width=32, num_layers=2, num_heads=2, mlp_dim=64, resnet_width=4, pos_conv_kernel=8, pos_conv_groups=2,
+        proj_dim=16, inputs=config.model.inputs,
+    )  # fmt: skip
+    config.model.inputs.image_size = 16
+    config.data.batch_frames = 320
+    for round_ in config.rounds:
+        round_.num_steps = 12
+        round_.optimizer.warmup_steps = 2
+        round_.targets.num_clusters = 12
+        round_.targets.fit_passes = 5
+        round_.targets.fit_restarts = 1
+    config.finetune.num_steps = 12
+    config.finetune.eval_every = 4
+    config.finetune.batch_frames = 320
+    config.finetune.optimizer.warmup_steps = 2
+    config.checkpoint.every_steps = 4
+    config.log_every = 2
+    config.valid_every = 6
+    return config
