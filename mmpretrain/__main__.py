@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import sys
+from pathlib import Path
 
 STAGES = {
     "run": "everything below, in order; finished stages are passed over",
@@ -36,7 +39,7 @@ Prepare clips first: `python -m data_prep --help`.
 def main(argv: list[str] | None = None) -> None:
     """Runs one stage. Exits with 2 for what a user can mend and 130 when interrupted."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help", "help"):
+    if not argv or argv[0] == "help" or {"-h", "--help"} & set(argv):
         print(USAGE.format(stages="\n".join(f"  {name:10}{what}" for name, what in STAGES.items())), end="")
         sys.exit(0 if argv else 2)
     stage, *arguments = argv
@@ -59,19 +62,32 @@ def _parse(arguments: list[str]):
     from ml_collections import config_flags
 
     sys.path.insert(0, "")  # a recipe may import another one of the current folder
+    for path in (argument.removeprefix("--config=") for argument in arguments if argument.startswith("--config=")):
+        if not Path(path.split(":")[0]).is_file():
+            raise FileNotFoundError(f"--config={path}: there is no such file; recipes are under configs/")
     values = flags.FlagValues()
     argv = ["mmpretrain", *arguments]
     holder = config_flags.DEFINE_config_file("config", None, "the recipe", flag_values=values, sys_argv=argv)
     round_ = flags.DEFINE_integer("round", None, "for targets and pretrain", lower_bound=1, flag_values=values)
     try:
         rest = values(argv)[1:]
-    except (flags.Error, KeyError, AttributeError, TypeError, ImportError, FileNotFoundError) as error:
-        raise ValueError(f"{error} (in: {' '.join(arguments)}); fields are listed in mmpretrain/config.py") from error
+    except (flags.Error, LookupError, AttributeError, TypeError, ImportError, SyntaxError, OSError) as error:
+        raise ValueError(f"{_explain(error)} (in: {' '.join(arguments)})") from error
     if rest:
         raise ValueError(f"unexpected argument {rest[0]!r}; overrides look like --config.seed=7")
     if holder.value is None:
         raise ValueError("no recipe; give one with --config=FILE, e.g. --config=configs/demo.py")
     return holder.value, round_.value
+
+
+def _explain(error: Exception) -> str:
+    from mmpretrain import config
+
+    unknown = re.search(r"Field (\w+) not found on dataclass <class '.*\.(\w+)'>", str(error))
+    if unknown is None:
+        return f"{error}; the fields and their types are in mmpretrain/config.py"
+    known = ", ".join(field.name for field in dataclasses.fields(getattr(config, unknown[2])))
+    return f"unknown field {unknown[1]!r} of {unknown[2]}; known are {known}"
 
 
 def _run(stage: str, config, number: int | None) -> None:

@@ -8,7 +8,8 @@ what cannot work. Defaults follow the released AV-HuBERT Base recipe unless a co
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any
 
 AUDIO_DIM = 104  # four stacked 10 ms frames of 26 log filterbank energies: one row per 40 ms frame
@@ -215,10 +216,13 @@ class RunConfig:
             raise ValueError(f"parallel={sizes}: sizes are positive, and at most one is -1 (all that is left)")
         for field in ("log_every", "valid_every"):
             _check(getattr(self, field) > 0, field, getattr(self, field), "a positive number of steps")
+        for field in ("every_steps", "keep"):
+            _check_positive(f"checkpoint.{field}", getattr(self.checkpoint, field))
 
 
-# What may change between restarts of a run without changing what it computes.
-FREE_FIELDS = ("workdir", "parallel", "checkpoint", "log_every", "data.num_workers")
+# What may change between restarts of a run without changing what it computes. Where the clips lie is free too: what
+# they are is part of every stage's recipe as their fingerprint.
+FREE_FIELDS = r"workdir|parallel|checkpoint|log_every|data\.num_workers|(data|finetune)\.corpora\[\d+\]\.path"
 
 
 def as_dict(config: Any) -> dict[str, Any]:
@@ -229,8 +233,8 @@ def as_dict(config: Any) -> dict[str, Any]:
 def recipe_of(config: RunConfig, *parts: str) -> dict[str, Any]:
     """Those top-level parts of a run that decide a stage's result, flat: {"data.min_frames": 5, ...}."""
     tree = as_dict(config)
-    flat = {name: value for part in ("seed", *parts) for name, value in _flatten(tree[part], part)}
-    return {name: value for name, value in flat.items() if not name.startswith(FREE_FIELDS)}
+    flat = {name: value for part in ("seed", *parts) for name, value in flatten(tree[part], part).items()}
+    return {name: value for name, value in flat.items() if not re.match(FREE_FIELDS, name)}
 
 
 def fingerprint(recipe: Mapping[str, Any]) -> str:
@@ -276,15 +280,15 @@ def hidden(layer: int, num_clusters: int, **changes: Any) -> TargetsConfig:
     return TargetsConfig(features="hidden", layer=layer, num_clusters=num_clusters, **changes)
 
 
-def _flatten(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+def flatten(tree: Any, prefix: str) -> dict[str, Any]:
+    """The leaves of a tree of JSON values by their path: {"data.corpora[0].weight": 1.0, ...}."""
     if isinstance(tree, dict):
-        for name, value in tree.items():
-            yield from _flatten(value, f"{prefix}.{name}")
+        below = [flatten(value, f"{prefix}.{name}") for name, value in tree.items()]
     elif isinstance(tree, list) and tree and isinstance(tree[0], dict):
-        for i, value in enumerate(tree):
-            yield from _flatten(value, f"{prefix}[{i}]")
+        below = [flatten(value, f"{prefix}[{i}]") for i, value in enumerate(tree)]
     else:
-        yield prefix, tree
+        return {prefix: tree}
+    return {name: value for leaves in below for name, value in leaves.items()}
 
 
 def _check(holds: bool, field: str, value: Any, wanted: str) -> None:
@@ -300,6 +304,10 @@ def _check_share(field: str, value: float) -> None:
     _check(0 <= value <= 1, field, value, "between 0 and 1")
 
 
+def _check_positive(field: str, value: float) -> None:
+    _check(value > 0, field, value, "above 0")
+
+
 def _check_model(model: ModelConfig) -> None:
     known = ("audio", "video")
     fits = len(set(model.modalities)) == len(model.modalities) > 0 and set(model.modalities) <= set(known)
@@ -309,6 +317,10 @@ def _check_model(model: ModelConfig) -> None:
     _check_choice("model.remat", model.remat, ("none", "layers", "dots"))
     _check_choice("model.inputs.view", model.inputs.view, ("mouth", "face"))
     _check_choice("model.inputs.audio_normalization", model.inputs.audio_normalization, ("frame", "clip"))
+    for size in ("width", "num_layers", "num_heads", "mlp_dim", "resnet_width", "pos_conv_kernel", "pos_conv_groups",
+                 "proj_dim", "temperature"):  # fmt: skip
+        _check_positive(f"model.{size}", getattr(model, size))
+    _check_positive("model.inputs.image_size", model.inputs.image_size)
     for divisor in ("num_heads", "pos_conv_groups"):
         wanted = f"a divisor of model.width={model.width}"
         _check(model.width % getattr(model, divisor) == 0, f"model.{divisor}", getattr(model, divisor), wanted)
@@ -324,6 +336,7 @@ def _check_data(data: DataConfig) -> None:
     _check_share("data.noise.prob", data.noise.prob)
     _check(data.noise.prob == 0 or bool(data.noise.path), "data.noise.path", data.noise.path, "a folder of sounds")
     _check(data.batch_multiple >= 1, "data.batch_multiple", data.batch_multiple, "at least 1")
+    _check(data.num_workers >= 0, "data.num_workers", data.num_workers, "0 (no threads) or more")
     _check(data.batch_frames >= max(buckets), "data.batch_frames", data.batch_frames,
            f"at least the longest of data.bucket_frames={buckets}")  # fmt: skip
 
@@ -338,13 +351,22 @@ def _check_round(round_: RoundConfig, name: str, *, first: bool, model: ModelCon
         _check(1 <= targets.layer <= model.num_layers, f"{name}.targets.layer", targets.layer, wanted)
     _check(targets.num_clusters >= 2, f"{name}.targets.num_clusters", targets.num_clusters, "at least 2")
     _check(0 < targets.fit_share <= 1, f"{name}.targets.fit_share", targets.fit_share, "above 0 and at most 1")
+    _check_positive(f"{name}.targets.fit_restarts", targets.fit_restarts)
+    _check_positive(f"{name}.targets.fit_passes", targets.fit_passes)
     _check_choice(f"{name}.masking.kind", masking.kind, ("feature", "input"))
-    for share in ("prob", "audio_prob", "video_prob"):
-        _check_share(f"{name}.masking.{share}", getattr(masking, share))
+    _check_masking(masking, f"{name}.masking")
     _check_share(f"{name}.modality_dropout", round_.modality_dropout)
+    _check_share(f"{name}.audio_dropout", round_.audio_dropout)
     _check(round_.modality_dropout == 0 or len(model.modalities) == 2, f"{name}.modality_dropout",
            round_.modality_dropout, f"0 with model.modalities={model.modalities}")  # fmt: skip
     _check_optimizer(round_.optimizer, f"{name}.optimizer", round_.num_steps)
+
+
+def _check_masking(masking: MaskingConfig, name: str) -> None:
+    for share in ("prob", "audio_prob", "video_prob"):
+        _check_share(f"{name}.{share}", getattr(masking, share))
+    for span in ("span_frames", "audio_span_frames", "video_span_frames"):
+        _check_positive(f"{name}.{span}", getattr(masking, span))
 
 
 def _check_finetune(finetune: FinetuneConfig) -> None:
@@ -353,11 +375,17 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
     _check_choice("finetune.select_by", finetune.select_by, ("ua", "wa", "wf1", "macro_f1"))
     _check(finetune.eval_every > 0, "finetune.eval_every", finetune.eval_every, "a positive number of steps")
     _check(0 <= finetune.freq_mask <= 26, "finetune.freq_mask", finetune.freq_mask, "0 to 26 filterbank channels")
+    _check_share("finetune.dropout", finetune.dropout)
+    _check_share("finetune.label_smoothing", finetune.label_smoothing)
+    if finetune.masking is not None:
+        _check_choice("finetune.masking.kind", finetune.masking.kind, ("input",))
+        _check_masking(finetune.masking, "finetune.masking")
     _check_optimizer(finetune.optimizer, "finetune.optimizer", finetune.num_steps)
 
 
 def _check_optimizer(optimizer: OptimizerConfig, name: str, num_steps: int) -> None:
     _check_choice(f"{name}.schedule", optimizer.schedule, ("polynomial", "tri_stage"))
-    _check(optimizer.peak_lr > 0, f"{name}.peak_lr", optimizer.peak_lr, "positive")
+    _check_positive(f"{name.removesuffix('optimizer')}num_steps", num_steps)
+    _check_positive(f"{name}.peak_lr", optimizer.peak_lr)
     wanted = f"at most num_steps={num_steps}"
     _check(optimizer.warmup_steps <= num_steps, f"{name}.warmup_steps", optimizer.warmup_steps, wanted)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mmpretrain.config import ModelConfig, as_dict
+from mmpretrain.config import ModelConfig, as_dict, flatten
 from mmpretrain.data.clips import ClipTable, open_clips
 from mmpretrain.data.records import EMOTIONS, Batch
 from mmpretrain.evaluation.baseline import clip_statistics, mfcc_baseline
@@ -89,7 +89,8 @@ class Task:
         own = {k: v for k, v in self.run.recipe("finetune", "data").items()
                if not k.startswith(("finetune.folds", "finetune.compare"))}  # fmt: skip
         source = read_config(self.encoder())[1]["fingerprint"] if variant == PRETRAINED else ""
-        return own | {"model": as_dict(self.model(variant)), "encoder": source, "clips": self.table.fingerprint}
+        model = flatten(as_dict(self.model(variant)), "model")
+        return own | model | {"encoder": source, "clips": self.table.fingerprint}
 
     def evaluation_batches(self, rows: np.ndarray, variant: str) -> Iterator[Batch]:
         """The labelled clips `rows`; `clip_B` counts within them."""
