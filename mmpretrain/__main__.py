@@ -83,11 +83,12 @@ def _parse(arguments: list[str]):
 def _explain(error: Exception) -> str:
     from mmpretrain import config
 
-    unknown = re.search(r"Field (\w+) not found on dataclass <class '.*\.(\w+)'>", str(error))
-    if unknown is None:
-        return f"{error}; the fields and their types are in mmpretrain/config.py"
-    known = ", ".join(field.name for field in dataclasses.fields(getattr(config, unknown[2])))
-    return f"unknown field {unknown[1]!r} of {unknown[2]}; known are {known}"
+    for wording in (r"Field (?P<field>\w+) not found on dataclass <class '.*\.(?P<kind>\w+)'>",
+                    r"Attribute <class '.*\.(?P<kind>\w+)'>\.(?P<field>\w+) does not exist"):  # fmt: skip
+        if unknown := re.search(wording, str(error)):
+            known = ", ".join(field.name for field in dataclasses.fields(getattr(config, unknown["kind"])))
+            return f"unknown field {unknown['field']!r} of {unknown['kind']}; known are {known}"
+    return f"{error}; the fields and their types are in mmpretrain/config.py"
 
 
 def _run(stage: str, config, number: int | None) -> None:

@@ -1,18 +1,18 @@
 """Saving and restoring the train state of a stage, through Orbax.
 
-A checkpoint is the state after `step` updates plus a small JSON (`extra`). Orbax writes into a temporary folder and
-renames it, so one that was interrupted is never found by `latest`.
+A checkpoint is the state after `step` updates, any tree of arrays, plus a small JSON (`extra`). Orbax writes into a
+temporary folder and renames it, so one that was interrupted is never found by `latest`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
 
-from mmpretrain.train.step import TrainState
+State = TypeVar("State")
 
 
 class Checkpointer:
@@ -26,14 +26,14 @@ class Checkpointer:
         """The step of the newest whole checkpoint."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: TrainState, extra: dict[str, Any]) -> None:
+    def save(self, step: int, state: Any, extra: dict[str, Any]) -> None:
         """Starts to save; a checkpoint of that step from a run that was cut off after it is replaced."""
         if step in self._manager.all_steps():
             self._manager.delete(step)
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), extra=ocp.args.JsonSave(extra))
         self._manager.save(step, args=args, force=True)
 
-    def restore(self, state: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    def restore(self, state: State) -> tuple[State, dict[str, Any]]:
         """The newest checkpoint, placed as the arrays of `state` are, and its `extra`."""
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), extra=ocp.args.JsonRestore())

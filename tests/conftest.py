@@ -1,0 +1,34 @@
+"""What all tests share: JAX on the CPU, compiled programs kept in `.jax_cache/`, and `--update-golden`.
+
+The settings are environment variables, so that the processes which a test starts have them too.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--update-golden", action="store_true", help="write the texts under tests/golden/ anew")
+
+
+@pytest.fixture
+def golden(request):
+    """golden(name, text): compares `text` with tests/golden/NAME, or writes it there under --update-golden."""
+
+    def compare(name: str, text: str) -> None:
+        file = ROOT / "tests" / "golden" / name
+        if request.config.getoption("--update-golden"):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        assert file.exists(), f"{file} does not exist; write it with `pytest --update-golden`"
+        assert text == file.read_text(), f"differs from {file}; if it should, run `pytest --update-golden`"
+
+    return compare

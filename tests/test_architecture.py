@@ -1,0 +1,145 @@
+"""Which room may import which (the arrows of the design), read from the source without running it."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OURS = ("mmpretrain", "data_prep", "configs")
+
+# Room -> what of ours it may import, besides itself. The longest room that fits a module counts.
+MATHEMATICS = ("mmpretrain.config", "mmpretrain.data.records")
+ARROWS = {
+    "mmpretrain.config": (),
+    "mmpretrain.data.records": (),
+    "mmpretrain.models": MATHEMATICS,
+    "mmpretrain.objectives": (*MATHEMATICS, "mmpretrain.models"),
+    "mmpretrain.data": MATHEMATICS,
+    "mmpretrain.targets": ("mmpretrain.config", "mmpretrain.data"),
+    "mmpretrain.evaluation": ("mmpretrain.config", "mmpretrain.data"),
+    "mmpretrain.observe": ("mmpretrain.config", "mmpretrain.data.records"),
+    "mmpretrain.parallel": ("mmpretrain.config", "mmpretrain.data.records"),
+    "mmpretrain.checkpoint": ("mmpretrain.config",),
+    "mmpretrain.export": ("mmpretrain.config", "mmpretrain.data", "mmpretrain.models"),
+    "mmpretrain.train": (
+        *MATHEMATICS, "mmpretrain.models", "mmpretrain.objectives",
+        "mmpretrain.parallel", "mmpretrain.checkpoint", "mmpretrain.observe",
+    ),
+    "mmpretrain.stages": ("mmpretrain",),
+    "mmpretrain.__main__": ("mmpretrain.config", "mmpretrain.stages"),
+    "mmpretrain": ("mmpretrain.export",),
+    "configs": ("mmpretrain.config",),
+    "data_prep": ("mmpretrain.data.records",),
+}  # fmt: skip
+
+# Room -> what of others it may not import.
+FILES_AND_PROCESSES = ("os", "pathlib", "io", "shutil", "subprocess", "multiprocessing", "threading", "socket")
+JAX = ("jax", "jaxlib", "flax", "optax", "orbax")
+PICKLE = ("pickle", "dill", "cloudpickle", "joblib", "torch", "tensorflow")
+BANS = {
+    "mmpretrain.config": (*JAX, *FILES_AND_PROCESSES, "numpy"),
+    "mmpretrain.data": JAX,
+    "mmpretrain.models": (*FILES_AND_PROCESSES, "jax.sharding"),
+    "mmpretrain.objectives": (*FILES_AND_PROCESSES, "jax.sharding"),
+    "configs": (*JAX, *FILES_AND_PROCESSES, "numpy"),
+    "data_prep": JAX,
+}
+
+
+def modules() -> dict[str, Path]:
+    files = [file for package in OURS for file in sorted((ROOT / package).rglob("*.py"))]
+    return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+
+
+MODULES = modules()
+
+
+def imports(file: Path) -> list[tuple[str, int]]:
+    """(module, line) of every import anywhere in the file; `from a import b` counts as a.b where that is a module."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_text(), str(file))):
+        if isinstance(node, ast.Import):
+            found += [(name.name, node.lineno) for name in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file.relative_to(ROOT)}:{node.lineno}: write imports in full"
+            whole = [f"{node.module}.{name.name}" for name in node.names]
+            found += [(name if name in MODULES else node.module, node.lineno) for name in whole]
+    return sorted(set(found))
+
+
+def within(module: str, room: str) -> bool:
+    return module == room or module.startswith(room + ".")
+
+
+def room_of(module: str) -> str:
+    return max((room for room in ARROWS if within(module, room)), key=len)
+
+
+def turned_arrows(module: str, imported: list[tuple[str, int]], where: str) -> list[str]:
+    room = room_of(module)
+    wrong = []
+    for name, line in imported:
+        ours = name.split(".")[0] in OURS
+        if ours and room_of(name) != room and not any(within(name, allowed) for allowed in ARROWS[room]):
+            may = ", ".join(ARROWS[room]) or "nothing of ours"
+            wrong.append(f"{where}:{line}: {room} -> {name} is turned round; {room} may import {may}")
+        for banned in PICKLE + tuple(b for r in BANS if within(module, r) for b in BANS[r]):
+            if within(name, banned):
+                wrong.append(f"{where}:{line}: {room} may not import {name}")
+    return wrong
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_follow_the_arrows(module):
+    file = MODULES[module]
+    wrong = turned_arrows(module, imports(file), str(file.relative_to(ROOT)))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_turned_arrow_is_named():
+    wrong = turned_arrows("mmpretrain.models.encoder", [("mmpretrain.train.step", 3), ("os", 4), ("jax", 5)], "FILE")
+    assert wrong == [
+        "FILE:3: mmpretrain.models -> mmpretrain.train.step is turned round; mmpretrain.models may import "
+        "mmpretrain.config, mmpretrain.data.records",
+        "FILE:4: mmpretrain.models may not import os",
+    ]
+
+
+@pytest.mark.parametrize("module", ["data_prep.preparation", "data_prep.__main__", "mmpretrain.config", "configs.demo"])
+def test_loading_it_does_not_load_jax(module):
+    # Also through others, which reading the source of one file cannot see.
+    code = f"import sys, {module}; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def tracked_files() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+def test_no_file_names_a_path_of_some_machine():
+    # Written so that this file is not found itself.
+    machine = re.compile(rb"(?<![\w.$}/])/" + rb"(work|root|home|tmp|Users|mnt)/\w")
+    found = [
+        f"{file.relative_to(ROOT)}:{number}: {line.decode(errors='replace').strip()[:100]}"
+        for file in tracked_files()
+        for number, line in enumerate(file.read_bytes().splitlines(), start=1)
+        if b"\0" not in line and machine.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_python_files_are_ascii_and_short():
+    wrong = []
+    for file in tracked_files():
+        if file.suffix == ".py":
+            text = file.read_bytes()
+            wrong += [] if text.isascii() else [f"{file.relative_to(ROOT)} is not ASCII"]
+            wrong += [] if text.count(b"\n") <= 450 else [f"{file.relative_to(ROOT)} has more than 450 lines"]
+    assert not wrong, "\n".join(wrong)

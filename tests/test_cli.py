@@ -1,0 +1,111 @@
+"""The command line: what a user gets wrong is one clear line on standard error and exit code 2."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmpretrain.__main__ import STAGES, main
+
+RECIPE = """
+from mmpretrain.config import CorpusConfig, DataConfig, RoundConfig, RunConfig, encoder_size, mfcc
+
+def get_config():
+    return RunConfig(
+        workdir="{workdir}",
+        data=DataConfig(corpora=(CorpusConfig("{workdir}/no_corpus"),), batch_frames=600),
+        model=encoder_size("tiny"),
+        rounds=(RoundConfig(targets=mfcc(5), num_steps=40_000),),
+    )
+"""
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """command(*arguments): exit code, standard output and standard error of `mmpretrain` with a recipe at hand."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # the recipe of the test before
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.py").write_text(RECIPE.format(workdir=tmp_path / "run"))
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as left:
+            main(list(arguments))
+        printed = capsys.readouterr()
+        return left.value.code, printed.out, printed.err
+
+    return run
+
+
+CONFIG = "--config=recipe.py"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", CONFIG], "unknown stage 'train'; stages are run, refine, targets"),
+        (["refine"], "no recipe; give one with --config=FILE"),
+        (["refine", "--config=no_such_recipe.py"], "--config=no_such_recipe.py: there is no such file"),
+        (["refine", CONFIG, "--config.modle.width=3"], "'modle' of RunConfig; known are workdir, seed, data, model"),
+        (["refine", CONFIG, "--config.model.wdith=3"], "'wdith' of ModelConfig; known are modalities, inputs, width"),
+        (["refine", CONFIG, "--config.rounds[7].num_steps=3"], "rounds[7]"),
+        (["refine", CONFIG, "--config.finetune.num_steps=3"], "finetune"),
+        (["refine", CONFIG, "--config.seed=seven"], "seven"),
+        (["refine", CONFIG, "--config.model.width=wide"], "wide"),
+        (["refine", CONFIG, "--config.data.flip=maybe"], "maybe"),
+        (["refine", CONFIG, "--cofnig.seed=7"], "cofnig"),
+        (["refine", CONFIG, "seed=7"], "unexpected argument 'seed=7'; overrides look like --config.seed=7"),
+        (["pretrain", CONFIG], "pretrain needs --round=1 to --round=1"),
+        (["targets", CONFIG, "--round=2"], "--round=2; targets needs --round=1 to --round=1"),
+        (["targets", CONFIG, "--round=0"], "round"),
+        (["targets", CONFIG, "--round=one"], "one"),
+        (["refine", CONFIG, "--round=1"], "--round=1 is for targets and pretrain, not for refine"),
+        (["refine", CONFIG, "--config.model.fusion=sum"], "model.fusion='sum'; it must be one of concat, add"),
+        (["refine", CONFIG, "--config.parallel.fsdp=3"], "does not multiply to the"),
+        (["refine", CONFIG], "no_corpus' does not exist; make it with `python -m data_prep"),
+        (["export", CONFIG], "is not finished; run it first"),
+        (["finetune", CONFIG], "this recipe has no finetune part"),
+        (["evaluate", CONFIG], "this recipe has no finetune part"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_a_user_gets_wrong_is_one_line(command, arguments, words):
+    code, out, err = command(*arguments)
+    assert code == 2
+    assert words in err
+    assert "Traceback" not in err
+    assert not out
+    lines = [line for line in err.splitlines() if line.startswith("mmpretrain")]
+    assert lines == [err.splitlines()[-1]], err
+    assert lines[0].startswith(f"mmpretrain {arguments[0]}: ")
+
+
+@pytest.mark.parametrize("recipe", ["def get_config(:\n", "config = 3\n", "import no_such_module\n"])
+def test_a_broken_recipe_is_named(command, recipe):
+    Path("broken.py").write_text(recipe)
+    code, _, err = command("refine", "--config=broken.py")
+    assert code == 2
+    assert "broken.py" in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"], ["refine", "--help"], ["refine", CONFIG, "-h"]])
+def test_help_teaches(command, arguments):
+    code, out, err = command(*arguments)
+    assert code == 0
+    assert not err
+    assert all(f"  {stage} " in out for stage in STAGES)
+    assert "mmpretrain run --config=configs/demo.py" in out
+
+
+def test_nothing_at_all_prints_the_help_but_fails(command):
+    code, out, _ = command()
+    assert code == 2
+    assert "stages:" in out
+
+
+def test_an_override_reaches_the_run(command, tmp_path):
+    code, _, _ = command("refine", CONFIG, f"--config.workdir={tmp_path / 'other'}", "--config.model.dropout=0.25")
+    assert code == 2, "the corpus does not exist"
+    assert '"dropout": 0.25' in (tmp_path / "other" / "config.json").read_text()
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,238 @@
+"""The recipe tree: every refusal of its checks, the recipes of `configs/`, fingerprints."""
+
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from mmpretrain.config import (
+    FREE_FIELDS,
+    CheckpointConfig,
+    MaskingConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    RunConfig,
+    as_dict,
+    encoder_size,
+    fingerprint,
+    hidden,
+    model_from_dict,
+    recipe_of,
+)
+from tests.tiny import tiny_model, tiny_run
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted(
+    ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    for file in (ROOT / "configs").rglob("*.py")
+    if file.stem != "__init__"
+)
+
+
+def set_field(config: RunConfig, field: str, value) -> None:
+    """Like `--config.FIELD=VALUE`: "rounds[0].targets.layer"."""
+    *parents, name = field.replace("[", ".").replace("]", "").split(".")
+    for part in parents:
+        config = config[int(part)] if part.isdigit() else getattr(config, part)
+    assert hasattr(config, name), field
+    setattr(config, name, value)
+
+
+REFUSALS = [
+    # field, value, what it must be
+    ("model.modalities", (), "audio, video or both"),
+    ("model.modalities", ("audio", "audio"), "audio, video or both"),
+    ("model.modalities", ("sound",), "audio, video or both"),
+    ("model.fusion", "sum", "one of concat, add"),
+    ("model.dtype", "float16", "one of float32, bfloat16"),
+    ("model.remat", "all", "one of none, layers, dots"),
+    ("model.inputs.view", "eyes", "one of mouth, face"),
+    ("model.inputs.audio_normalization", "batch", "one of frame, clip"),
+    ("model.inputs.image_size", 0, "above 0"),
+    ("model.num_layers", 0, "above 0"),
+    ("model.num_heads", 0, "above 0"),
+    ("model.num_heads", 3, "a divisor of model.width=16"),
+    ("model.pos_conv_groups", 5, "a divisor of model.width=16"),
+    ("model.temperature", 0.0, "above 0"),
+    ("model.dropout", 1.5, "between 0 and 1"),
+    ("model.attention_dropout", -0.1, "between 0 and 1"),
+    ("model.activation_dropout", 2, "between 0 and 1"),
+    ("model.input_dropout", 2, "between 0 and 1"),
+    ("model.layerdrop", 2, "between 0 and 1"),
+    ("data.bucket_frames", (), "positive lengths in frames"),
+    ("data.bucket_frames", (0, 20), "positive lengths in frames"),
+    ("data.long_clips", "cut", "one of crop, drop"),
+    ("data.valid_share", 1.1, "between 0 and 1"),
+    ("data.noise.prob", 3, "between 0 and 1"),
+    ("data.batch_multiple", 0, "at least 1"),
+    ("data.batch_frames", 19, "at least the longest of data.bucket_frames=(20,)"),
+    ("data.num_workers", -1, "0 (no threads) or more"),
+    ("rounds[0].targets.features", "wav2vec", "one of mfcc, hidden"),
+    ("rounds[0].targets", hidden(layer=1, num_clusters=5), "mfcc: the first round has no encoder"),
+    ("rounds[1].targets.layer", 3, "a layer from 1 to model.num_layers=2"),
+    ("rounds[1].targets.layer", 0, "a layer from 1 to model.num_layers=2"),
+    ("rounds[0].targets.num_clusters", 1, "at least 2"),
+    ("rounds[0].targets.fit_share", 0, "above 0 and at most 1"),
+    ("rounds[0].targets.fit_restarts", 0, "above 0"),
+    ("rounds[0].targets.fit_passes", 0, "above 0"),
+    ("rounds[0].masking.kind", "both", "one of feature, input"),
+    ("rounds[0].masking.prob", 1.2, "between 0 and 1"),
+    ("rounds[0].masking.audio_prob", 1.2, "between 0 and 1"),
+    ("rounds[0].masking.video_prob", -1, "between 0 and 1"),
+    ("rounds[0].masking.span_frames", 0, "above 0"),
+    ("rounds[1].masking.audio_span_frames", 0, "above 0"),
+    ("rounds[1].masking.video_span_frames", -5, "above 0"),
+    ("rounds[1].modality_dropout", 7, "between 0 and 1"),
+    ("rounds[1].audio_dropout", 7, "between 0 and 1"),
+    ("rounds[1].num_steps", 0, "above 0"),
+    ("rounds[1].optimizer.schedule", "cosine", "one of polynomial, tri_stage"),
+    ("rounds[1].optimizer.peak_lr", 0.0, "above 0"),
+    ("rounds[1].optimizer.warmup_steps", 101, "at most num_steps=100"),
+    ("finetune.classes", ("neutral",), "two or more emotions"),
+    ("finetune.classes", ("sad", "sad"), "two or more emotions"),
+    ("finetune.select_by", "accuracy", "one of ua, wa, wf1, macro_f1"),
+    ("finetune.eval_every", 0, "a positive number of steps"),
+    ("finetune.freq_mask", 27, "0 to 26 filterbank channels"),
+    ("finetune.dropout", 2, "between 0 and 1"),
+    ("finetune.label_smoothing", 2, "between 0 and 1"),
+    ("finetune.masking", MaskingConfig(kind="feature"), "one of input"),
+    ("finetune.masking", MaskingConfig(kind="input", audio_prob=2), "between 0 and 1"),
+    ("finetune.optimizer.warmup_steps", 10_000, "at most num_steps=2000"),
+    ("log_every", 0, "a positive number of steps"),
+    ("valid_every", -1, "a positive number of steps"),
+    ("checkpoint.every_steps", 0, "above 0"),
+    ("checkpoint.keep", 0, "above 0"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "wanted"), REFUSALS, ids=[f"{f}={v!r}"[:60] for f, v, _ in REFUSALS])
+def test_refusal_names_field_value_and_remedy(field, value, wanted):
+    config = tiny_run()
+    set_field(config, field, value)
+    with pytest.raises(ValueError, match=r"\S") as caught:
+        config.check()
+    message = str(caught.value)
+    assert message.startswith(field), message
+    assert wanted in message
+    assert "\n" not in message
+    if not dataclasses.is_dataclass(value):
+        assert f"={value!r}; it must be " in message
+
+
+def test_an_empty_workdir_is_refused():
+    with pytest.raises(ValueError, match=r"workdir is empty; .*--config\.workdir=runs/NAME"):
+        tiny_run(workdir="").check()
+
+
+def test_noise_needs_a_folder_of_sounds():
+    config = tiny_run()
+    config.data.noise.prob = 0.25
+    with pytest.raises(ValueError, match=r"data\.noise\.path=''; it must be a folder of sounds"):
+        config.check()
+
+
+def test_one_modality_cannot_be_dropped():
+    config = tiny_run(model=tiny_model("audio"))
+    config.rounds[0].modality_dropout = 0.5
+    with pytest.raises(ValueError, match=r"rounds\[0\]\.modality_dropout=0\.5; it must be 0 with model\.modalities="):
+        config.check()
+
+
+@pytest.mark.parametrize("sizes", [(-1, -1, 1), (0, 1, 1), (2, -2, 1)])
+def test_mesh_sizes_are_positive_and_one_may_be_left_open(sizes):
+    with pytest.raises(ValueError, match=r"parallel=.*sizes are positive, and at most one is -1"):
+        tiny_run(parallel=ParallelConfig(*sizes)).check()
+
+
+def test_what_is_right_passes():
+    tiny_run().check()
+    tiny_run(finetune=None, rounds=(), parallel=ParallelConfig(-1, 2, 4)).check()
+    RunConfig(workdir="runs/x").check()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipe_passes_its_checks_and_is_the_golden_text(recipe, golden):
+    config = importlib.import_module(recipe).get_config()
+    config.check()
+    name = recipe.removeprefix("configs.").replace(".", "-")
+    golden(f"recipes/{name}.json", json.dumps(as_dict(config), indent=1) + "\n")
+
+
+def test_a_recipe_that_another_derives_from_stays_as_it_was():
+    base = importlib.import_module("configs.pretrain.avhubert_base_lrs3")
+    before = as_dict(base.get_config())
+    derived = importlib.import_module("configs.pretrain.favhubert_base_lrs3").get_config()
+    assert as_dict(base.get_config()) == before != as_dict(derived)
+
+
+PARTS = ("model", "data", "rounds", "finetune")
+
+
+def identity(config: RunConfig) -> str:
+    return fingerprint(recipe_of(config, *PARTS))
+
+
+def test_fingerprint_leaves_out_what_may_change_between_restarts():
+    other = tiny_run(
+        workdir="elsewhere", parallel=ParallelConfig(1, 2, -1), checkpoint=CheckpointConfig(3, 4), log_every=9
+    )
+    other.data.num_workers += 1
+    changed = {"workdir", "parallel", "checkpoint", "log_every", "data.num_workers"}
+    assert changed == set(FREE_FIELDS), "change something of every free field here"
+    assert identity(other) == identity(tiny_run())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", 1),
+        ("data.bucket_frames", (20, 30)),
+        ("data.corpora[0].weight", 2.0),
+        ("model.width", 32),
+        ("model.inputs.pixel_mean", 0.5),
+        ("rounds[1].targets.layer", 1),
+        ("rounds[0].optimizer.b2", 0.9),
+        ("finetune.label_smoothing", 0.1),
+    ],
+)
+def test_fingerprint_changes_with_what_decides_the_result(field, value):
+    other = tiny_run()
+    set_field(other, field, value)
+    assert identity(other) != identity(tiny_run())
+
+
+def test_recipe_is_flat_and_holds_only_the_named_parts():
+    flat = recipe_of(tiny_run(), "rounds")
+    assert flat["rounds[1].targets.features"] == "hidden"
+    assert {name.split("[")[0].split(".")[0] for name in flat} == {"seed", "rounds"}
+    assert not any(isinstance(value, dict) for value in flat.values())
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])
+def test_a_model_survives_json(size):
+    model = encoder_size(size, modalities=("video",), dropout=0.3)
+    model.inputs.view = "face"
+    assert model_from_dict(json.loads(json.dumps(as_dict(model)))) == model
+    RunConfig(workdir="x", model=model).check()
+
+
+@pytest.mark.parametrize("place", ["model", "inputs"])
+def test_unknown_field_of_a_model_is_refused_with_the_known_ones(place):
+    tree = as_dict(tiny_model())
+    (tree if place == "model" else tree["inputs"])["wdith"] = 3
+    known = "width" if place == "model" else "image_size"
+    with pytest.raises(ValueError, match=rf"unknown field 'wdith' of \w+; known are .*{known}"):
+        model_from_dict(tree)
+
+
+def test_unknown_size_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="unknown encoder size 'huge'; known are tiny, small, base, large"):
+        encoder_size("huge")
+
+
+def test_every_default_optimizer_fits_its_default_length():
+    config = tiny_run()
+    config.rounds[0].num_steps, config.rounds[0].optimizer = 400_000, OptimizerConfig()
+    config.check()

@@ -1,0 +1,94 @@
+"""The smallest models, recipes and batches that still have every part, for tests."""
+
+import jax
+import numpy as np
+
+from mmpretrain.config import (
+    AUDIO_DIM,
+    CorpusConfig,
+    DataConfig,
+    FinetuneConfig,
+    InputConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RoundConfig,
+    RunConfig,
+    hidden,
+    mfcc,
+)
+from mmpretrain.data.records import Batch
+
+QUIET = dict(dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, input_dropout=0.0, layerdrop=0.0)
+IMAGE_SIZE = 16
+NUM_CLUSTERS = 7
+
+
+def tiny_model(*modalities: str, **changes) -> ModelConfig:
+    """An encoder of 16 dims and 2 layers, without dropout. Of sound only where no modality is named."""
+    fields = dict(
+        modalities=modalities or ("audio",), inputs=InputConfig(image_size=IMAGE_SIZE),
+        width=16, num_layers=2, num_heads=2, mlp_dim=32, resnet_width=2,
+        pos_conv_kernel=4, pos_conv_groups=2, proj_dim=8,
+    )  # fmt: skip
+    return ModelConfig(**fields | QUIET | changes)
+
+
+def tiny_round(**changes) -> RoundConfig:
+    """A round whose first update already has the full rate."""
+    fields = dict(targets=mfcc(NUM_CLUSTERS), num_steps=100, optimizer=OptimizerConfig(peak_lr=1e-2, warmup_steps=0))
+    return RoundConfig(**fields | changes)
+
+
+def tiny_run(**changes) -> RunConfig:
+    """A recipe of two rounds and fine-tuning that passes `check`. Its corpus does not exist."""
+    fields = dict(
+        workdir="runs/tiny",
+        data=DataConfig(corpora=(CorpusConfig("no_such_corpus"),), batch_frames=200, bucket_frames=(20,)),
+        model=tiny_model("audio", "video"),
+        rounds=(tiny_round(), tiny_round(targets=hidden(layer=2, num_clusters=NUM_CLUSTERS))),
+        finetune=FinetuneConfig(classes=("neutral", "happy", "sad")),
+    )
+    return RunConfig(**fields | changes)
+
+
+def random_batch(
+    lengths=(12, 9), num_frames: int | None = None, *, model: ModelConfig, seed: int = 0, num_classes: int = 3, **fields
+) -> Batch:
+    """Clips of these lengths, in NumPy. Padding holds noise instead of zeros: nothing may depend on it.
+
+    fields: replace fields of the batch, e.g. has_video_B.
+    """
+    random, lengths = np.random.default_rng(seed), np.array(lengths)
+    B, T = len(lengths), num_frames or int(lengths.max())
+    valid_BT = np.arange(T) < lengths[:, None]
+    audio, video = ("audio" in model.modalities), ("video" in model.modalities)
+    S = model.inputs.image_size
+    batch = Batch(
+        audio_BTF=random.normal(size=(B, T, AUDIO_DIM)).astype(np.float32) if audio else None,
+        video_BTHW=random.integers(0, 256, (B, T, S, S), np.uint8) if video else None,
+        valid_BT=valid_BT,
+        has_audio_B=np.full(B, audio),
+        has_video_B=np.full(B, video),
+        targets_BT=np.where(valid_BT, random.integers(0, NUM_CLUSTERS, (B, T)), -1).astype(np.int32),
+        label_B=random.integers(0, num_classes, B).astype(np.int32),
+        clip_B=np.arange(B, dtype=np.int32),
+    )
+    return batch._replace(**{name: np.asarray(value) for name, value in fields.items()})
+
+
+def rows(batch: Batch, where) -> Batch:
+    """Some clips of a batch."""
+    return jax.tree.map(lambda x: x[where], batch)
+
+
+def padded(batch: Batch, num_frames: int) -> Batch:
+    """The same clips with `num_frames` more of padding, filled with ones (targets: -1)."""
+    filler = {"valid_BT": False, "targets_BT": -1}
+
+    def extend(name, x):
+        if x is None or not name.split("_")[-1].startswith("BT"):
+            return x
+        widths = [(0, 0), (0, num_frames)] + [(0, 0)] * (x.ndim - 2)
+        return np.pad(x, widths, constant_values=filler.get(name, 1))
+
+    return Batch(*(extend(name, x) for name, x in zip(Batch._fields, batch, strict=True)))
