@@ -8,15 +8,24 @@ import numpy as np
 import pytest
 
 
+def folder() -> Path:
+    default = Path(__file__).parents[2].parent / "shared" / "parity"
+    return Path(os.environ.get("MMPRETRAIN_PARITY_DIR", default))
+
+
+def file_names(*patterns: str) -> list[str]:
+    """The files whose names match a pattern, sorted; none where the folder is absent, so that the tests are skipped."""
+    return sorted({path.name for pattern in patterns for path in folder().glob(pattern)})
+
+
 def load_arrays(name: str) -> tuple[dict[str, np.ndarray], dict | list]:
     """The arrays of one `.npz` file and its `meta_json`. Skips the calling test, or module, where it is absent."""
-    default = Path(__file__).parents[2].parent / "shared" / "parity"
-    path = Path(os.environ.get("MMPRETRAIN_PARITY_DIR", default)) / name
+    path = folder() / name
     if not path.exists():
         pytest.skip(f"no reference numbers at {path}; set MMPRETRAIN_PARITY_DIR", allow_module_level=True)
     with np.load(path, allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
-    return arrays, json.loads(str(arrays.pop("meta_json")))
+    return arrays, json.loads(str(arrays.pop("meta_json", "{}")))
 
 
 def groups(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, dict[str, np.ndarray]]:
@@ -27,3 +36,12 @@ def groups(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, dict[str, np
         if name and group.startswith(prefix) and group[len(prefix) :].isdigit():
             found.setdefault(group, {})[name] = array
     return found
+
+
+def check(quantity: str, ours, reference, *, relative: float = 1e-4) -> None:
+    """Prints the largest difference and asserts that it is at most `relative` of max(1, largest reference value)."""
+    ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
+    assert ours.shape == reference.shape, f"{quantity}: our shape {ours.shape}, the reference's {reference.shape}"
+    error, limit = np.abs(ours - reference).max(), relative * max(1.0, np.abs(reference).max())
+    print(f"{quantity}: {error:.2e} (limit {limit:.1e})")
+    assert error <= limit, f"{quantity}: differs by {error:.3e}, more than {limit:.3e}"
