@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from flax import nnx
 
 from mmpretrain.config import (
     AUDIO_DIM,
@@ -74,6 +75,14 @@ def random_batch(
         clip_B=np.arange(B, dtype=np.int32),
     )
     return batch._replace(**{name: np.asarray(value) for name, value in fields.items()})
+
+
+def initial(make, seed: int = 0):
+    """Graph definition, parameters and batch statistics of the module `make(rngs)`, in one compiled program."""
+    kinds = (nnx.Param, nnx.BatchStat)
+    graphdef, _, _ = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))), *kinds)
+    params, stats = jax.jit(lambda: nnx.split(make(nnx.Rngs(seed)), *kinds)[1:])()
+    return graphdef, params, stats
 
 
 def rows(batch: Batch, where) -> Batch:

@@ -1,0 +1,152 @@
+"""Promises of the masks, over random lengths and settings, and slow NumPy writings of the same rules."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmpretrain.objectives.masking import modality_use, runs, same_clip_sources, span_mask
+
+MAX_FRAMES = 40  # one padded length, so that each function compiles once
+CLIPS = 4
+
+keys = st.integers(0, 2**31 - 1).map(jax.random.key)
+lengths = st.lists(st.integers(0, MAX_FRAMES), min_size=CLIPS, max_size=CLIPS)
+quick = settings(max_examples=60, deadline=None)
+
+
+def valid_of(lengths, num_frames=MAX_FRAMES) -> np.ndarray:
+    return np.arange(num_frames) < np.array(lengths)[:, None]
+
+
+draw_mask = jax.jit(lambda key, valid_BT, prob, span: span_mask(key, valid_BT, prob=prob, span_frames=span))
+draw_sources = jax.jit(same_clip_sources)
+
+
+def true_runs(mask_T) -> list[tuple[int, int]]:
+    """(start, end) of each contiguous run, in order."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(mask_T, int), [0]])))
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+@quick
+@given(keys, lengths, st.floats(0, 1), st.integers(1, 12))
+def test_mask_never_reaches_padding_and_no_clip_goes_without(key, lengths, prob, span):
+    valid_BT = valid_of(lengths)
+    mask_BT = np.asarray(draw_mask(key, valid_BT, prob, span))
+    assert not (mask_BT & ~valid_BT).any()
+    assert (mask_BT.any(1) == (np.array(lengths) > 0)).all()
+
+
+@quick
+@given(keys, lengths, st.floats(0, 1), st.integers(1, 12))
+def test_runs_are_at_least_a_span_long_and_as_many_as_wanted(key, lengths, prob, span):
+    mask_BT = np.asarray(draw_mask(key, valid_of(lengths), prob, span))
+    for mask_T, size in zip(mask_BT, lengths, strict=True):
+        if size == 0:
+            continue
+        fitting = max(1, min(span, size // 2))
+        assert all(end - start >= fitting for start, end in true_runs(mask_T))
+        most = max(2, int(prob * size / span + 1))
+        assert mask_T.sum() <= most * fitting
+
+
+@quick
+@given(keys, lengths)
+def test_mask_of_a_clip_is_reproducible(key, lengths):
+    valid_BT = valid_of(lengths)
+    again = draw_mask(key, valid_BT, 0.8, 10)
+    np.testing.assert_array_equal(draw_mask(key, valid_BT, 0.8, 10), again)
+
+
+@pytest.mark.parametrize(("num_frames", "prob", "span", "low", "high"), [
+    (100, 0.8, 10, 0.55, 0.59), (400, 0.8, 10, 0.54, 0.57), (100, 0.3, 5, 0.25, 0.29),
+])  # fmt: skip
+def test_masked_share_is_near_what_the_reference_measures(num_frames, prob, span, low, high):
+    # The reference has 0.574 at T=100 and 0.548 at T=400 for (0.8, 10), and 0.270 for (0.3, 5).
+    valid_BT = np.ones((600, num_frames), bool)
+    mask_BT = np.asarray(span_mask(jax.random.key(3), valid_BT, prob=prob, span_frames=span))
+    assert low < mask_BT.mean() < high, mask_BT.mean()
+    # Padding changes nothing: the share is one of the real frames.
+    half = np.asarray(span_mask(jax.random.key(3), np.pad(valid_BT, ((0, 0), (0, 50))), prob=prob, span_frames=span))
+    assert low < half[:, :num_frames].mean() < high
+
+
+def test_every_frame_can_be_masked_the_first_and_the_last_too():
+    valid_BT = valid_of([30] * 2000)
+    often_T = np.asarray(draw_mask(jax.random.key(1), valid_BT, 0.8, 10)).mean(0)
+    assert (often_T[:30] > 0.05).all()
+    assert not often_T[30:].any()
+    np.testing.assert_allclose(often_T[:30], often_T[:30][::-1], atol=0.06)  # no end is preferred
+
+
+def test_starts_are_distinct():
+    # Span 1: as many masked frames as spans were wanted, which two spans at one place would not give.
+    mask_BT = np.asarray(draw_mask(jax.random.key(2), valid_of([40] * 50), 0.5, 1))
+    assert set(mask_BT.sum(1)) <= {20, 21}
+
+
+@quick
+@given(st.lists(st.lists(st.booleans(), min_size=12, max_size=12), min_size=2, max_size=2))
+def test_runs_equal_a_slow_writing(mask):
+    mask_BT = np.array(mask)
+    start_BT, end_BT = map(np.asarray, runs(jnp.asarray(mask_BT)))
+    for b, mask_T in enumerate(mask_BT):
+        for start, end in true_runs(mask_T):
+            assert (start_BT[b, start:end] == start).all()
+            assert (end_BT[b, start:end] == end).all()
+
+
+@quick
+@given(keys, lengths, st.floats(0, 1), st.integers(1, 12))
+def test_sources_are_real_frames_of_the_same_clip_in_order(key, lengths, prob, span):
+    valid_BT = valid_of(lengths)
+    mask_BT = np.asarray(draw_mask(key, valid_BT, prob, span))
+    source_BT = np.asarray(draw_sources(key, mask_BT, valid_BT))
+    np.testing.assert_array_equal(source_BT, draw_sources(key, mask_BT, valid_BT))
+    for mask_T, source_T, size in zip(mask_BT, source_BT, lengths, strict=True):
+        np.testing.assert_array_equal(source_T[~mask_T], np.flatnonzero(~mask_T))  # unmasked: itself
+        for start, end in true_runs(mask_T):
+            first, count = source_T[start], end - start
+            np.testing.assert_array_equal(source_T[start:end], np.minimum(first + np.arange(count), size - 1))
+            outside = set(range(size)) - set(range(max(0, start - count), end))
+            assert first in outside if outside else first == 0
+
+
+def test_every_start_outside_the_run_is_drawn_equally_often():
+    size, start, end = 12, 4, 6
+    valid_BT = valid_of([size] * 4000)
+    mask_BT = np.zeros_like(valid_BT)
+    mask_BT[:, start:end] = True
+    first_B = np.asarray(same_clip_sources(jax.random.key(5), mask_BT, valid_BT))[:, start]
+    outside = [0, 1, *range(end, size)]  # not 2 and 3: a stretch from there would overlap the run
+    counts = np.bincount(first_B, minlength=size)
+    assert set(np.flatnonzero(counts)) == set(outside)
+    np.testing.assert_allclose(counts[outside] / 4000, 1 / len(outside), atol=0.03)
+
+
+def test_modalities_are_dropped_as_often_as_asked_and_never_the_only_one():
+    B = 4000
+    has_audio_B = np.arange(B) % 4 != 0  # a quarter without sound, another without picture
+    has_video_B = np.arange(B) % 4 != 1
+    audio_B, video_B = map(
+        np.asarray, modality_use(jax.random.key(4), has_audio_B, has_video_B, prob=0.5, audio_prob=0.25)
+    )
+    assert (audio_B <= has_audio_B).all()
+    assert (video_B <= has_video_B).all()
+    both = has_audio_B & has_video_B
+    np.testing.assert_array_equal(audio_B[~both], has_audio_B[~both])
+    np.testing.assert_array_equal(video_B[~both], has_video_B[~both])
+    assert (audio_B | video_B).all()
+    assert abs((~audio_B[both]).mean() - 0.5 * 0.25) < 0.03
+    assert abs((~video_B[both]).mean() - 0.5 * 0.75) < 0.03
+
+
+@pytest.mark.parametrize(("prob", "audio_prob", "audio", "video"), [(0, 0.5, 1, 1), (1, 1, 0, 1), (1, 0, 1, 0)])
+def test_modality_dropout_at_its_ends(prob, audio_prob, audio, video):
+    both = np.ones(50, bool)
+    audio_B, video_B = modality_use(jax.random.key(0), both, both, prob=prob, audio_prob=audio_prob)
+    assert (np.asarray(audio_B) == audio).all()
+    assert (np.asarray(video_B) == video).all()
