@@ -24,24 +24,26 @@ from mmpretrain.config import (
 
 
 def get_config() -> RunConfig:
-    optimizer = OptimizerConfig(peak_lr=1e-3, warmup_steps=100)
-    shared = dict(masking=MaskingConfig(kind="feature"), num_steps=1_000, optimizer=optimizer)
+    optimizer = OptimizerConfig(peak_lr=3e-3, warmup_steps=80)
+    shared = dict(
+        masking=MaskingConfig(kind="feature", prob=0.6, span_frames=5),
+        unmasked_weight=1.0,
+        num_steps=800,
+        optimizer=optimizer,
+    )
     fit = dict(fit_share=0.5, fit_restarts=3)
     return RunConfig(
         workdir="runs/ravdess",
         data=DataConfig(
             corpora=(CorpusConfig("prepared/ravdess"),),
             exclude_speakers=tuple(f"ravdess-{actor:02d}" for actor in range(1, 9)),
-            batch_frames=3_000,
+            batch_frames=2_000,
             bucket_frames=(100, 150),
             batch_multiple=1,
             num_workers=2,
         ),
         model=encoder_size(
             "tiny",
-            width=144,
-            mlp_dim=576,
-            num_layers=4,
             modalities=("audio",),
             # Emotion is heard in loudness too, which normalising every row would take away.
             inputs=InputConfig(audio_normalization="clip"),
@@ -49,21 +51,21 @@ def get_config() -> RunConfig:
         ),
         rounds=(
             RoundConfig(targets=mfcc(num_clusters=100, **fit), **shared),
-            RoundConfig(targets=hidden(layer=3, num_clusters=100, **fit), **shared),
+            RoundConfig(targets=hidden(layer=2, num_clusters=100, **fit), **shared),
         ),
         finetune=FinetuneConfig(
             classes=("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"),
             protocol="ravdess-6x4",
             folds=(1, 2),
-            num_steps=800,
-            batch_frames=3_000,
+            num_steps=1_000,
+            batch_frames=2_000,
             eval_every=50,
             masking=MaskingConfig(kind="input", audio_prob=0.2, audio_span_frames=5),
             freq_mask=6,
             dropout=0.2,
             label_smoothing=0.1,
             optimizer=OptimizerConfig(
-                schedule="tri_stage", peak_lr=1e-3, warmup_steps=80, eps=1e-8, weight_decay=0.05, clip_norm=1.0
+                schedule="tri_stage", peak_lr=2e-3, warmup_steps=100, eps=1e-8, weight_decay=0.05, clip_norm=1.0
             ),
         ),
         checkpoint=CheckpointConfig(every_steps=100),
