@@ -65,7 +65,7 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
 
     def update(grads, state, params=None):
         del params
-        factor = jnp.minimum(1.0, max_norm / (optax.global_norm(grads) + 1e-6))
+        factor = jnp.minimum(1.0, max_norm / (optax.tree.norm(grads) + 1e-6))
         return jax.tree.map(lambda g: g * factor, grads), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

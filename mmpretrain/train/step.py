@@ -75,7 +75,7 @@ def make_trainer(objective: Objective, tx: optax.GradientTransformation, mesh: M
         grads = jax.tree.map(lambda g: g / weight, grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = mean_metrics(sums) | {"grad_norm": optax.global_norm(grads), "param_norm": optax.global_norm(params)}
+        metrics = mean_metrics(sums) | {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
         return TrainState(state.step + 1, params, stats, opt_state, state.key), metrics
 
     def evaluate(state: TrainState, batch: Batch) -> Sums:
