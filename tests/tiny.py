@@ -78,11 +78,25 @@ def random_batch(
 
 
 def initial(make, seed: int = 0):
-    """Graph definition, parameters and batch statistics of the module `make(rngs)`, in one compiled program."""
-    kinds = (nnx.Param, nnx.BatchStat)
-    graphdef, _, _ = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))), *kinds)
-    params, stats = jax.jit(lambda: nnx.split(make(nnx.Rngs(seed)), *kinds)[1:])()
-    return graphdef, params, stats
+    """Graph definition, random parameters and batch statistics of the module `make(rngs)`.
+
+    Drawn with NumPy, since compiling the drawing of a ResNet takes longer than most tests; and unlike at the start of
+    training nothing is zero, one or the same for all channels.
+    """
+    random = np.random.default_rng(seed)
+    graphdef, params, stats = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param, nnx.BatchStat)
+
+    def draw(path, leaf):
+        name, value = path[-2].key, random.normal(size=leaf.shape)
+        if leaf.ndim > 1 and name != "bias":
+            value *= np.sqrt(leaf.shape[-1] / leaf.size)
+        elif name in ("scale", "var", "g", "slope"):
+            value = 1 + 0.3 * np.tanh(value)
+        else:
+            value *= 0.1
+        return jax.numpy.asarray(value, leaf.dtype)
+
+    return graphdef, *(jax.tree_util.tree_map_with_path(draw, state) for state in (params, stats))
 
 
 def rows(batch: Batch, where) -> Batch:
