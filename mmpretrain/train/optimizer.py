@@ -17,13 +17,13 @@ TRI_STAGE_END = 0.05
 def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
     """The rate of the update that follows `n` completed ones.
 
-    polynomial: linear from 0 to the peak over the warm-up (so the very first update has rate 0), then linear to 0.
+    polynomial: linear from 0 to the peak over the warm-up (so its very first update has rate 0), then linear to 0.
     tri_stage: linear from 1 % of the peak, then exponentially to 5 % over the rest.
     """
     peak, warmup = config.peak_lr, config.warmup_steps
     if config.schedule == "polynomial":
         return lambda n: jnp.where(
-            n <= warmup,
+            n < warmup,
             peak * n / max(warmup, 1),
             peak * jnp.clip((num_steps - n) / max(num_steps - warmup, 1), 0, 1),
         )
