@@ -29,6 +29,7 @@ class Checkpointer:
     def save(self, step: int, state: Any, extra: dict[str, Any]) -> None:
         """Starts to save; a checkpoint of that step from a run that was cut off after it is replaced."""
         if step in self._manager.all_steps():
+            self.wait()  # what is being written cannot be deleted
             self._manager.delete(step)
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), extra=ocp.args.JsonSave(extra))
         self._manager.save(step, args=args, force=True)
