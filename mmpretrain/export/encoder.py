@@ -45,7 +45,10 @@ def read_config(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
         raise FileNotFoundError(
             f"{path} is no exported encoder: it has no {CONFIG_FILE}; `mmpretrain export` makes one"
         )
-    config = json.loads(file.read_text())
+    try:
+        config = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is damaged ({error}); export it again") from error
     if config.get("format") != FORMAT:
         raise ValueError(f"{file}: format={config.get('format')!r}, but this version reads {FORMAT!r}")
     return model_from_dict(config["model"]), config["lineage"]
@@ -54,7 +57,7 @@ def read_config(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
 def load_encoder(path: str | Path) -> Encoder:
     """Loads an exported encoder. Raises ValueError or FileNotFoundError saying what is wrong with the folder."""
     config, lineage = read_config(path)
-    module = AVEncoder(config, rngs=nnx.Rngs(0))
+    module = nnx.eval_shape(lambda: AVEncoder(config, rngs=nnx.Rngs(0)))  # shapes only: drawing weights takes seconds
     load_weights(Path(path), module)
     return Encoder(module, lineage)
 
@@ -72,10 +75,10 @@ class Encoder:
 
         audio: int16 [N], mono at 16 kHz. video: uint8 [T, S, S], grey crops at 25 fps as `data_prep` makes them (S at
         least `config.inputs.image_size`; the centre is used). Either may be missing; with both, the video decides T.
-        layer: None for the final output, k for the stream after layer k, 0 for the transformer's input.
+        layer: None for the final output, k for the stream after layer k, 0 for the transformer's input. Raises
+        ValueError for a clip of another kind.
         """
-        if audio is None and video is None:
-            raise ValueError("features() needs audio, video or both")
+        self._check(audio, video)
         num_frames = len(video) if video is not None else -(-len(audio) // SAMPLES_PER_FRAME)
         if num_frames == 0:
             raise ValueError("the clip is empty: features() needs at least one frame of 40 ms")
@@ -83,6 +86,20 @@ class Encoder:
             raise ValueError(f"layer={layer}; this encoder has layers 1 to {self.config.num_layers}, and 0, its input")
         batch = self._batch(audio, video, num_frames)
         return np.asarray(self._forward(layer, nnx.state(self.module), batch))[0, :num_frames].astype(np.float32)
+
+    def _check(self, audio, video) -> None:
+        modalities, size = self.config.modalities, self.config.inputs.image_size
+        if not ("audio" in modalities and audio is not None) and not ("video" in modalities and video is not None):
+            raise ValueError(
+                f"this encoder is of {' and '.join(modalities)}: features() needs {' or '.join(modalities)}"
+            )
+        if audio is not None and (audio.dtype != np.int16 or audio.ndim != 1):
+            raise ValueError(f"audio must be int16 [N], mono at 16 kHz, but is {audio.dtype} {list(audio.shape)}")
+        if video is not None and (video.dtype != np.uint8 or video.ndim != 3 or min(video.shape[1:]) < size):
+            raise ValueError(
+                f"video must be uint8 [T, S, S], grey crops with S at least {size}, but is {video.dtype} "
+                f"{list(video.shape)}"
+            )
 
     def _batch(self, audio, video, num_frames: int) -> Batch:
         padded = -(-num_frames // FRAME_MULTIPLE) * FRAME_MULTIPLE
