@@ -37,7 +37,7 @@ Prepare clips first: `python -m data_prep --help`.
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs one stage. Exits with 2 for what a user can mend and 130 when interrupted."""
+    """Runs one stage. Exits with 2 for what a user can mend, 1 for a loss that is no number, 130 when interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] == "help" or {"-h", "--help"} & set(argv):
         print(USAGE.format(stages="\n".join(f"  {name:10}{what}" for name, what in STAGES.items())), end="")
@@ -51,9 +51,9 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("mmpretrain: interrupted; the same command continues", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"mmpretrain {stage}: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, FloatingPointError) else 2)
 
 
 def _parse(arguments: list[str]):
