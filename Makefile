@@ -23,6 +23,9 @@ test-all: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@# MediaPipe brings an OpenCV that needs a desktop's libraries; a bare server takes the headless build instead.
+	$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/python -m pip install --quiet --force-reinstall --no-deps \
+	    opencv-contrib-python-headless==$$($(BIN)/python -c 'from importlib.metadata import version as v; print(v("opencv-contrib-python"))')
 	touch $@
 
 lint: .venv/installed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -25,19 +26,23 @@ RULES: dict[str, str | tuple[str, ...]] = {
 }
 
 
-def make_mesh(config: ParallelConfig) -> Mesh:
-    """A mesh over all devices with the axes of `MESH_AXES`; one size may be -1. Raises ValueError if it cannot be."""
+def make_mesh(config: ParallelConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over `devices` (default: all) with the axes of `MESH_AXES`; one size may be -1.
+
+    Raises ValueError if it cannot be.
+    """
+    devices = jax.devices() if devices is None else devices
     sizes = [getattr(config, axis) for axis in MESH_AXES]
-    devices = jax.device_count()
     if sizes.count(-1) == 1:
         known = math.prod(size for size in sizes if size != -1)
-        sizes[sizes.index(-1)] = devices // known
-    if math.prod(sizes) != devices:
+        sizes[sizes.index(-1)] = max(1, len(devices) // known)
+    if math.prod(sizes) != len(devices):
         raise ValueError(
-            f"parallel={dict(zip(MESH_AXES, sizes, strict=True))} does not multiply to the {devices} devices of this "
-            f"run; set one of parallel.data, parallel.fsdp, parallel.tensor to -1"
+            f"parallel={dict(zip(MESH_AXES, sizes, strict=True))} does not multiply to the {len(devices)} devices of "
+            f"this run; set one of parallel.data, parallel.fsdp, parallel.tensor to -1"
         )
-    return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(MESH_AXES))
+    auto = (jax.sharding.AxisType.Auto,) * len(MESH_AXES)
+    return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=auto, devices=devices)
 
 
 def spec_of(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> P:
