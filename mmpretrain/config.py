@@ -57,7 +57,7 @@ class InputConfig:
     pixel_mean: float = 0.421
     pixel_std: float = 0.165
     audio_normalization: str = (
-        "frame"  # "frame": each row over its 104 values (the reference); "clip": see data/audio.py
+        "frame"  # "frame": each row over its 104 values (the reference); "level": see data/audio.py
     )
 
 
@@ -161,6 +161,7 @@ class FinetuneConfig:
     select_by: str = "ua"
     masking: MaskingConfig | None = None  # input masking as augmentation
     freq_mask: int = 0  # widest band of filterbank channels hidden as augmentation, of 26
+    freq_warp: float = 0.0  # 0.1: frequencies are stretched by 0.9 to 1.1 as augmentation (other vocal tracts)
     dropout: float = 0.1
     label_smoothing: float = 0.0
     feature_grad_scale: float = 1.0
@@ -316,7 +317,7 @@ def _check_model(model: ModelConfig) -> None:
     _check_choice("model.dtype", model.dtype, ("float32", "bfloat16"))
     _check_choice("model.remat", model.remat, ("none", "layers", "dots"))
     _check_choice("model.inputs.view", model.inputs.view, ("mouth", "face"))
-    _check_choice("model.inputs.audio_normalization", model.inputs.audio_normalization, ("frame", "clip"))
+    _check_choice("model.inputs.audio_normalization", model.inputs.audio_normalization, ("frame", "level"))
     for size in ("width", "num_layers", "num_heads", "mlp_dim", "resnet_width", "pos_conv_kernel", "pos_conv_groups",
                  "proj_dim", "temperature"):  # fmt: skip
         _check_positive(f"model.{size}", getattr(model, size))
@@ -380,6 +381,7 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
     if finetune.masking is not None:
         _check_choice("finetune.masking.kind", finetune.masking.kind, ("input",))
         _check_masking(finetune.masking, "finetune.masking")
+    _check(0 <= finetune.freq_warp < 0.5, "finetune.freq_warp", finetune.freq_warp, "from 0 to below 0.5")
     _check_optimizer(finetune.optimizer, "finetune.optimizer", finetune.num_steps)
 
 

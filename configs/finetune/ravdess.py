@@ -46,7 +46,7 @@ def get_config() -> RunConfig:
             "tiny",
             modalities=("audio",),
             # Emotion is heard in loudness too, which normalising every row would take away.
-            inputs=InputConfig(audio_normalization="clip"),
+            inputs=InputConfig(audio_normalization="level"),
             feature_grad_scale=1.0,
         ),
         rounds=(
@@ -57,11 +57,12 @@ def get_config() -> RunConfig:
             classes=("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"),
             protocol="ravdess-6x4",
             folds=(1, 2),
-            num_steps=1_500,
+            num_steps=1_000,
             batch_frames=2_000,
             eval_every=50,
             masking=MaskingConfig(kind="input", audio_prob=0.2, audio_span_frames=5),
             freq_mask=4,
+            freq_warp=0.1,
             dropout=0.1,
             label_smoothing=0.1,
             optimizer=OptimizerConfig(

@@ -29,7 +29,7 @@ def get_config() -> RunConfig:
         masking=MaskingConfig(kind="feature", prob=0.6, span_frames=5),
         unmasked_weight=1.0,
         modality_dropout=0.25,
-        num_steps=500,
+        num_steps=400,
         optimizer=OptimizerConfig(peak_lr=3e-3, warmup_steps=50),
     )
     fit = dict(fit_share=1.0, fit_restarts=3)
@@ -44,25 +44,22 @@ def get_config() -> RunConfig:
         ),
         model=encoder_size(
             "tiny",
-            width=128,
-            mlp_dim=512,
-            num_layers=4,
             inputs=InputConfig(view="face", image_size=48),
             feature_grad_scale=1.0,
         ),
         rounds=(
             RoundConfig(targets=mfcc(num_clusters=50, **fit), **shared),
-            RoundConfig(targets=hidden(layer=3, num_clusters=50, **fit), **shared),
+            RoundConfig(targets=hidden(layer=2, num_clusters=50, **fit), **shared),
         ),
         finetune=FinetuneConfig(
             classes=("neutral", "happy", "sad", "angry", "fearful", "disgust", "surprised"),
             protocol="speakers-3",
             folds=(2,),
-            num_steps=200,
+            num_steps=100,
             batch_frames=800,
-            eval_every=20,
+            eval_every=10,
             optimizer=OptimizerConfig(
-                schedule="tri_stage", peak_lr=5e-4, warmup_steps=40, eps=1e-8, weight_decay=0.01, clip_norm=1.0
+                schedule="tri_stage", peak_lr=5e-4, warmup_steps=20, eps=1e-8, weight_decay=0.01, clip_norm=1.0
             ),
         ),
         checkpoint=CheckpointConfig(every_steps=100),

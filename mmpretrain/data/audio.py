@@ -22,11 +22,11 @@ NUM_CEPSTRA = 13
 MFCC_BANDS = 23
 MFCC_LOW_HZ, MFCC_HIGH_HZ = 20.0, 8000.0
 
-NORMALIZATIONS = ("frame", "clip")
-# For "clip": log energies measured over RAVDESS, GRID, MEAD, HDTF and LRS3 in about equal parts, rounded (mean 7.5,
+NORMALIZATIONS = ("frame", "level")
+# For "level": log energies measured over RAVDESS, GRID, MEAD, HDTF and LRS3 in about equal parts, rounded (mean 7.5,
 # deviation 5.1 after the floor). The floor is the rounding noise of int16: without it digital silence, at -36, would
-# be the loudest event of a clip.
-CLIP_FLOOR, CLIP_MEAN, CLIP_SCALE = np.float32(0), np.float32(8), np.float32(5)
+# be the loudest event of a clip. With the whole level left in, 90 % of the variance of a row is the level (RAVDESS).
+LEVEL_FLOOR, LEVEL_MEAN, LEVEL_SCALE, LEVEL_SHARE = np.float32(0), np.float32(8), np.float32(5), np.float32(0.5)
 
 
 def log_filterbank(audio_N: np.ndarray) -> np.ndarray:
@@ -58,30 +58,44 @@ def audio_features(
     num_frames: int,
     normalization: str = "frame",
     freq_mask: tuple[int, int] | None = None,
+    freq_warp: float = 1.0,
 ) -> np.ndarray:
     """What the encoder hears: float32 [num_frames, 104], stacked log filterbanks at 25 Hz, normalised.
 
-    normalization: "frame" scales each row to mean 0 and variance 1 (AV-HuBERT): nothing of the level survives. "clip"
-    takes one fixed mean and scale for all clips, so that level and dynamics survive, as emotion needs.
-    freq_mask: (first, width) of the bands, of 26, that are set to 0 after normalisation.
+    normalization: "frame" scales each row to mean 0 and variance 1 (AV-HuBERT): nothing of the level survives. "level"
+    adds a share of the row's level back (on a fixed scale, the same for all clips), since emotion is heard in it.
+    freq_mask: (first, width) of the bands, of 26, that are set to 0 after normalisation. freq_warp: the band that
+    stands at place b is b * freq_warp, as if the speaker's vocal tract were that much longer (Jaitly and Hinton 2013).
     Sound that ends early is continued with rows of zeros, sound that goes on is cut; no sound is all zeros.
     """
     if normalization not in NORMALIZATIONS:
         raise ValueError(
             f"model.inputs.audio_normalization={normalization!r} is not known; use one of {NORMALIZATIONS}"
         )
-    fbank_NF = log_filterbank(audio_N)
-    if normalization == "clip":
-        fbank_NF = (np.maximum(fbank_NF, CLIP_FLOOR) - CLIP_MEAN) / CLIP_SCALE
+    fbank_NF = _warp(log_filterbank(audio_N), freq_warp)
+    if normalization == "level":
+        fbank_NF = np.maximum(fbank_NF, LEVEL_FLOOR)
     rows_TF = stack_frames(fbank_NF)[:num_frames]
-    if normalization == "frame":
-        # In float64, where the mean of equal values is exactly that value: digital silence becomes 0, not noise.
-        centred = rows_TF - rows_TF.mean(axis=1, keepdims=True, dtype=np.float64)
-        rows_TF = (centred / np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + 1e-5)).astype(np.float32)
+    # In float64, where the mean of equal values is exactly that value: digital silence becomes 0, not noise.
+    mean_T1 = rows_TF.mean(axis=1, keepdims=True, dtype=np.float64)
+    centred = rows_TF - mean_T1
+    rows_TF = (centred / np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + 1e-5)).astype(np.float32)
+    if normalization == "level":
+        rows_TF += LEVEL_SHARE * ((mean_T1 - LEVEL_MEAN) / LEVEL_SCALE).astype(np.float32)
     if freq_mask is not None:
         first, width = freq_mask
         rows_TF.reshape(-1, STACK, NUM_BANDS)[:, :, first : first + width] = 0
     return np.pad(rows_TF, ((0, num_frames - len(rows_TF)), (0, 0)))
+
+
+def _warp(fbank_NF: np.ndarray, factor: float) -> np.ndarray:
+    """Reads band b at b * factor, between bands by interpolation, beyond the last one the last."""
+    if factor == 1.0:
+        return fbank_NF
+    place_F = np.minimum(np.arange(NUM_BANDS) * factor, NUM_BANDS - 1)
+    below_F = np.minimum(place_F.astype(int), NUM_BANDS - 2)
+    share_F = (place_F - below_F).astype(np.float32)
+    return fbank_NF[:, below_F] * (1 - share_F) + fbank_NF[:, below_F + 1] * share_F
 
 
 def mfcc39(audio_N: np.ndarray) -> np.ndarray:

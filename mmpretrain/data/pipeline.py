@@ -42,6 +42,7 @@ def make_batch(
     targets: Targets | None = None,
     labels: np.ndarray | None = None,
     freq_mask: int = 0,
+    freq_warp: float = 0.0,
 ) -> Batch:
     """The batch of `planned` in numpy: zeros, False and -1 where there is no frame, no modality or no clip.
 
@@ -74,11 +75,12 @@ def make_batch(
         batch.has_audio_B[b], batch.has_video_B[b] = table.has_audio[row], table.has_video[row]
         if batch.audio_BTF is not None and table.has_audio[row]:
             sound_N = clip.audio[start * SAMPLES_PER_FRAME : (start + length) * SAMPLES_PER_FRAME]
-            band = None
+            band, warp = None, 1.0
             if train:
                 sound_N = _add_noise(sound_N, data, stream("noise"))
                 band = _draw_band(freq_mask, stream("band"))
-            batch.audio_BTF[b, :length] = audio_features(sound_N, length, model.inputs.audio_normalization, band)
+                warp += freq_warp * stream("warp").uniform(-1, 1)
+            batch.audio_BTF[b, :length] = audio_features(sound_N, length, model.inputs.audio_normalization, band, warp)
         if batch.video_BTHW is not None and table.has_video[row]:
             video_THW = _view(clip, model.inputs)[start : start + length]
             offset_yx, flip = centre_offset(video_THW, size), False

@@ -117,7 +117,7 @@ def _train_fold(run: Run, task: Task, variant: str, number: int) -> dict[str, An
         trainer = task.trainer(variant)
         plan, batches = run.training_batches(
             task.table.select(fold.train), task.model(variant), config.num_steps, batch_frames=config.batch_frames,
-            labels=task.labels[fold.train], freq_mask=config.freq_mask,
+            labels=task.labels[fold.train], freq_mask=config.freq_mask, freq_warp=config.freq_warp,
         )  # fmt: skip
         log(f"{title}: {len(fold.train)} training, {len(fold.valid)} validation, {len(fold.test)} test clips; "
             f"{plan.summary()}")  # fmt: skip

@@ -106,16 +106,27 @@ def test_features_have_the_length_of_the_video(num_samples, num_frames, normaliz
     assert features_TF[: min(heard, num_frames)].any(axis=1).all()
 
 
-def test_frame_normalization_forgets_the_level_and_clip_normalization_keeps_it():
+def test_frame_normalization_forgets_the_level_and_level_normalization_keeps_it():
     quiet, loud = speech(6400, level=300), speech(6400, level=300) * np.int16(10)
     np.testing.assert_allclose(audio.audio_features(quiet, 9), audio.audio_features(loud, 9), atol=1e-4)
-    louder = audio.audio_features(loud, 9, "clip") - audio.audio_features(quiet, 9, "clip")
-    np.testing.assert_allclose(louder, math.log(100) / audio.CLIP_SCALE, atol=1e-4)
+    louder = audio.audio_features(loud, 9, "level") - audio.audio_features(quiet, 9, "level")
+    np.testing.assert_allclose(louder, audio.LEVEL_SHARE * math.log(100) / audio.LEVEL_SCALE, atol=1e-4)
 
 
-def test_clip_normalization_limits_digital_silence():
-    features_TF = audio.audio_features(np.zeros(3200, np.int16), 4, "clip")
-    np.testing.assert_allclose(features_TF, (audio.CLIP_FLOOR - audio.CLIP_MEAN) / audio.CLIP_SCALE)
+def test_level_normalization_limits_digital_silence():
+    features_TF = audio.audio_features(np.zeros(3200, np.int16), 4, "level")
+    lowest = audio.LEVEL_SHARE * (audio.LEVEL_FLOOR - audio.LEVEL_MEAN) / audio.LEVEL_SCALE
+    np.testing.assert_allclose(features_TF, lowest)
+
+
+def test_frequency_warp_moves_a_tone_to_another_band():
+    tone = (8000 * np.sin(2 * np.pi * 2000 * np.arange(6400) / 16_000)).astype(np.int16)
+    loudest = [
+        int(audio.audio_features(tone, 10, freq_warp=warp)[1:-1].reshape(-1, 26).mean(0).argmax())
+        for warp in (0.8, 1.0, 1.25)
+    ]
+    assert loudest[0] > loudest[1] > loudest[2]
+    assert loudest[0] == pytest.approx(loudest[1] / 0.8, abs=1)
 
 
 @pytest.mark.parametrize("normalization", audio.NORMALIZATIONS)
