@@ -40,10 +40,18 @@ class PositionalConv(nnx.Module):
         kernel = v * (self.g[...] / jnp.sqrt(jnp.square(v).sum((1, 2))))[:, None, None]
         size = kernel.shape[0]
         # An even kernel yields one step too many; the reference drops the last, which is one less column of padding.
-        y = jax.lax.conv_general_dilated(
-            x_BTD, kernel.astype(x_BTD.dtype), (1,), ((size // 2, size // 2 - (size % 2 == 0)),),
-            dimension_numbers=("NWC", "WIO", "NWC"), feature_group_count=self.groups,
-        )  # fmt: skip
+        padding = ((size // 2, size // 2 - (size % 2 == 0)),)
+        # One convolution a group, and not `feature_group_count`: XLA gathers the whole batch on every device for that
+        # (openxla/xla#47945), and its gradient of the kernel is wrong on a mesh with an axis that does not cut the
+        # batch (jaxlib 0.10.2; tests/sharding would see it).
+        groups = zip(*(jnp.split(z, self.groups, axis=-1) for z in (x_BTD, kernel.astype(x_BTD.dtype))), strict=True)
+        y = jnp.concatenate(
+            [
+                jax.lax.conv_general_dilated(x, w, (1,), padding, dimension_numbers=("NWC", "WIO", "NWC"))
+                for x, w in groups
+            ],
+            axis=-1,
+        )
         return jax.nn.gelu(y + self.bias[...].astype(x_BTD.dtype), approximate=False)
 
 

@@ -1,0 +1,63 @@
+"""Makes one training step on eight virtual CPU devices, on several meshes, and prints JSON of what came out.
+
+Run by test_meshes.py in its own process, since the number of devices is fixed when JAX starts:
+python -m tests.sharding.one_step OUTPUT.npz
+"""
+
+import json
+import sys
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_disable_most_optimizations", True)  # compiles faster; the partitioning is the same
+
+import numpy as np  # noqa: E402
+from flax import nnx  # noqa: E402
+
+from mmpretrain.config import MaskingConfig, OptimizerConfig, ParallelConfig  # noqa: E402
+from mmpretrain.objectives.masked_prediction import MaskedPrediction  # noqa: E402
+from mmpretrain.parallel.mesh import make_mesh, shard_batch  # noqa: E402
+from mmpretrain.train.optimizer import make_optimizer  # noqa: E402
+from mmpretrain.train.step import make_trainer  # noqa: E402
+from tests.tiny import random_batch, tiny_model, tiny_round  # noqa: E402
+
+MESHES = {"one": (1, 1, 1), "data": (8, 1, 1), "mixed": (2, 2, 2), "fsdp": (1, 8, 1)}
+
+
+def main(output: str) -> None:
+    model = tiny_model("audio", "video", num_layers=1, resnet_width=4, dropout=0.1)
+    round_ = tiny_round(masking=MaskingConfig("input"), modality_dropout=0.5)
+    round_.targets.num_clusters = 8
+    # A large epsilon makes Adam linear in the gradient: its usual step has the size of the rate however small the
+    # gradient is, rounding noise included.
+    tx = make_optimizer(OptimizerConfig(peak_lr=1.0, eps=1.0, warmup_steps=0), 100)
+    # Clips of different lengths, some without a modality: devices have different numbers of masked frames.
+    batch = random_batch(
+        (8, 3, 8, 5, 8, 8, 2, 7), model=model, has_audio_B=[True] * 6 + [False, True], has_video_B=[True] * 7 + [False]
+    )
+    arrays, report = {}, {}
+    for name, shape in MESHES.items():
+        mesh = make_mesh(ParallelConfig(*shape), jax.devices()[: int(np.prod(shape))])
+        trainer = make_trainer(MaskedPrediction(model, round_), tx, mesh)
+        state = trainer.init(0)
+        placed = {path: leaf for path, leaf in nnx.to_flat_state(state.params)}
+        report[name] = {
+            ".".join(map(str, path)): [leaf.shape, leaf[...].addressable_shards[0].data.shape]
+            for path, leaf in placed.items()
+        }
+        moments = jax.tree.map(lambda p, m: p.sharding == m.sharding, state.params, state.opt_state[1].mu)
+        report[name + " moments"] = all(jax.tree.leaves(moments))
+        start = jax.tree.map(np.array, state.params)
+        state, metrics = trainer.step(state, shard_batch(batch, mesh))
+        changed = {"params": state.params, "stats": state.stats}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(changed) + jax.tree_util.tree_leaves_with_path(metrics):
+            arrays[f"{name} {jax.tree_util.keystr(path)}"] = np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(start):
+            arrays[f"{name} start {jax.tree_util.keystr(path)}"] = leaf
+    np.savez(output, **arrays)
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,101 @@
+"""The same step on one device and on meshes of eight agrees, and parameters are really cut over the mesh."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from mmpretrain.config import ParallelConfig
+from mmpretrain.parallel.mesh import batch_multiple, make_mesh, shard_batch, spec_of
+from tests.tiny import random_batch, tiny_model
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    file = tmp_path_factory.mktemp("sharding") / "arrays.npz"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.sharding.one_step", str(file)], cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    with np.load(file, allow_pickle=False) as arrays:
+        by_mesh = {}
+        for name in arrays.files:
+            mesh, _, key = name.partition(" ")
+            by_mesh.setdefault(mesh, {})[key] = arrays[name]
+    return by_mesh, json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("mesh", ["data", "mixed", "fsdp"])
+def test_one_step_is_the_same_on_every_mesh(outcome, mesh):
+    arrays, _ = outcome
+    assert arrays[mesh].keys() == arrays["one"].keys()
+    moved = 0
+    for key, expected in arrays["one"].items():
+        np.testing.assert_allclose(arrays[mesh][key], expected, rtol=1e-4, atol=1e-5, err_msg=key)
+        if key.startswith("['params']"):
+            moved += np.abs(expected - arrays["one"]["start " + key.removeprefix("['params']")]).max() > 1e-4
+    assert moved > 50  # most parameters moved by more than the tolerance
+    assert arrays["one"]["['grad_norm']"] > 0.1
+
+
+def test_parameters_are_cut_over_the_mesh(outcome):
+    _, report = outcome
+    expected = {
+        # name: whole shape, then one device's part on the meshes 8x1x1, 2x2x2, 1x8x1
+        "encoder.audio_proj.kernel": ([104, 16], [104, 16], [104, 8], [104, 2]),
+        "encoder.transformer.layers.attention.qkv.kernel": (
+            [1, 16, 3, 2, 8], [1, 16, 3, 2, 8], [1, 8, 3, 1, 8], [1, 2, 3, 2, 8]
+        ),
+        "encoder.transformer.layers.mlp_in.kernel": ([1, 16, 32], [1, 16, 32], [1, 8, 16], [1, 2, 32]),
+        "encoder.transformer.layers.mlp_out.kernel": ([1, 32, 16], [1, 32, 16], [1, 16, 8], [1, 32, 2]),
+        "head.embeddings": ([8, 8], [8, 8], [4, 8], [8, 8]),
+        "encoder.video.blocks.7.conv2.kernel": ([3, 3, 32, 32], [3, 3, 32, 32], [3, 3, 32, 16], [3, 3, 32, 4]),
+        # Four channels do not divide over eight devices: whole on each.
+        "encoder.video.stem.kernel": ([5, 7, 7, 4], [5, 7, 7, 4], [5, 7, 7, 2], [5, 7, 7, 4]),
+        "mask_embedding": ([104], [104], [104], [104]),
+    }  # fmt: skip
+    for name, (whole, *parts) in expected.items():
+        for mesh, part in zip(("data", "mixed", "fsdp"), parts, strict=True):
+            assert report[mesh][name] == [whole, part], (mesh, name)
+        assert report["one"][name] == [whole, whole]
+
+
+def test_the_optimizer_lives_where_the_parameters_do(outcome):
+    _, report = outcome
+    assert all(report[mesh + " moments"] for mesh in ("one", "data", "mixed", "fsdp"))
+
+
+def test_an_axis_is_used_once_and_only_where_it_divides():
+    mesh = jax.sharding.AbstractMesh((2, 4, 2), ("data", "fsdp", "tensor"))
+    assert spec_of(("embed", "mlp"), (8, 6), mesh) == P("fsdp", "tensor")
+    assert spec_of(("embed", "mlp"), (6, 5), mesh) == P(None, None)
+    assert spec_of(("embed", "embed"), (8, 8), mesh) == P("fsdp", None)
+    assert spec_of(("embed", "heads", None), (3, 8, 4, 5), mesh) == P(None, "fsdp", "tensor", None)  # a stack of layers
+    assert spec_of(("batch", "time"), (16, 7), mesh) == P(("data", "fsdp"), None)
+    assert spec_of((None, "batch"), (16, 4), mesh) == P(None, None)
+
+
+def test_a_mesh_that_does_not_fit_the_devices_is_refused():
+    devices = jax.devices()[:1]
+    assert make_mesh(ParallelConfig(), devices).shape == {"data": 1, "fsdp": 1, "tensor": 1}
+    with pytest.raises(ValueError, match=r"parallel=\{'data': 1, 'fsdp': 3, .* does not multiply to the 1 devices"):
+        make_mesh(ParallelConfig(-1, 3, 1), devices)
+    with pytest.raises(ValueError, match=r"set one of parallel\.data, parallel\.fsdp, parallel\.tensor to -1"):
+        make_mesh(ParallelConfig(2, 1, 1), devices)
+
+
+def test_a_batch_keeps_its_numbers_and_what_is_none():
+    mesh = make_mesh(ParallelConfig(), jax.devices()[:1])
+    batch = random_batch((4, 3), model=tiny_model("audio"))
+    placed = shard_batch(batch, mesh)
+    assert placed.video_BTHW is None
+    np.testing.assert_array_equal(placed.audio_BTF, batch.audio_BTF)
+    assert batch_multiple(mesh) == 1
