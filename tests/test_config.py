@@ -48,7 +48,7 @@ REFUSALS = [
     ("model.dtype", "float16", "one of float32, bfloat16"),
     ("model.remat", "all", "one of none, layers, dots"),
     ("model.inputs.view", "eyes", "one of mouth, face"),
-    ("model.inputs.audio_normalization", "batch", "one of frame, clip"),
+    ("model.inputs.audio_normalization", "batch", "one of frame, level"),
     ("model.inputs.image_size", 0, "above 0"),
     ("model.num_layers", 0, "above 0"),
     ("model.num_heads", 0, "above 0"),
