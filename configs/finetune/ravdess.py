@@ -57,7 +57,7 @@ def get_config() -> RunConfig:
             classes=("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"),
             protocol="ravdess-6x4",
             folds=(1, 2),
-            num_steps=1_000,
+            num_steps=800,
             batch_frames=2_000,
             eval_every=50,
             masking=MaskingConfig(kind="input", audio_prob=0.2, audio_span_frames=5),

@@ -1,7 +1,7 @@
 """A small encoder of whole faces on a few hundred real clips: two rounds, then emotion, on two CPU cores.
 
 python -m data_prep folder --source VIDEOS --manifest VIDEOS/manifest.csv --output prepared/small_real \
-    --mouth-size 48 --face-size 56
+    --mouth-size 40 --face-size 48
 mmpretrain run --config=configs/pretrain/small_real.py
 
 For a quick look at a folder of one's own; not for a result.
@@ -29,8 +29,8 @@ def get_config() -> RunConfig:
         masking=MaskingConfig(kind="feature", prob=0.6, span_frames=5),
         unmasked_weight=1.0,
         modality_dropout=0.25,
-        num_steps=400,
-        optimizer=OptimizerConfig(peak_lr=3e-3, warmup_steps=50),
+        num_steps=300,
+        optimizer=OptimizerConfig(peak_lr=1e-3, warmup_steps=50, clip_norm=1.0),
     )
     fit = dict(fit_share=1.0, fit_restarts=3)
     return RunConfig(
@@ -44,7 +44,8 @@ def get_config() -> RunConfig:
         ),
         model=encoder_size(
             "tiny",
-            inputs=InputConfig(view="face", image_size=48),
+            resnet_width=4,
+            inputs=InputConfig(view="face", image_size=40),
             feature_grad_scale=1.0,
         ),
         rounds=(
