@@ -11,9 +11,11 @@ from mmpretrain.data.records import Batch
 
 
 class Sums(NamedTuple):
-    """What an objective says of a batch: all sums over the global batch, so that they add up over batches too.
+    """What an objective says of a batch: all sums over the global batch, so that batches of an epoch can be added up.
 
-    loss: to be divided by `weight`, the number of things it is a sum over. metrics: name -> (sum, count).
+    loss: to be divided by `weight`, the number of things it is a sum over. metrics: name -> (sum, count). (A penalty on
+    the whole batch, such as that on the features, enters the loss times the weight, as in the reference: its part of an
+    epoch's loss depends a little on how the clips were batched.)
     """
 
     loss: jax.Array
