@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test lint clean
 
 demo: .venv/installed
 	$(BIN)/python -m data_prep synthetic --output $(DEMO)/data --clips 360 --mouth-size 36 --face-size 40
@@ -12,10 +12,6 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest -m "not slow"
-
-# Everything, the tests of several minutes too.
-test-all: .venv/installed
 	$(BIN)/pytest
 
 .venv/installed: pyproject.toml
