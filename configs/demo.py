@@ -49,11 +49,11 @@ def get_config() -> RunConfig:
         finetune=FinetuneConfig(
             classes=("neutral", "happy", "sad", "angry"),
             protocol="official",
-            num_steps=150,
+            num_steps=400,
             batch_frames=800,
-            eval_every=25,
+            eval_every=40,
             optimizer=OptimizerConfig(
-                schedule="tri_stage", peak_lr=5e-4, warmup_steps=25, eps=1e-8, weight_decay=0.01, clip_norm=1.0
+                schedule="tri_stage", peak_lr=1e-3, warmup_steps=40, eps=1e-8, weight_decay=0.01, clip_norm=1.0
             ),
         ),
         checkpoint=CheckpointConfig(every_steps=50),
