@@ -47,8 +47,9 @@ def make_batch(
     """The batch of `planned` in numpy: zeros, False and -1 where there is no frame, no modality or no clip.
 
     In training (`train`) each clip has its own random stretch of time (where it is longer than the batch), place and
-    mirroring of the picture, noise, hidden band of up to `freq_mask` filterbank channels, and stretch of frequencies by 1 -
-    `freq_warp` to 1 + `freq_warp`; otherwise the start, the centre and none of these. Sound, picture and targets begin at the same frame. labels: int32 [N] over the table.
+    mirroring of the picture, noise, hidden band of up to `freq_mask` filterbank channels, and stretch of frequencies by
+    1 - `freq_warp` to 1 + `freq_warp`; otherwise the start, the centre and none of these. Sound, picture and targets
+    begin at the same frame. labels: int32 [N] over the table.
     Raises ValueError naming the clip if it cannot be read or its targets have another length.
     """
     if train and data.noise.prob > 0:
