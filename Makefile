@@ -1,9 +1,10 @@
-# `make demo` runs every stage on the embedded corpus; `make test` passes the tests. Both set up what they need first.
+# `make demo` runs every stage on the embedded corpus; `make test` passes the tests, `make test-slow`
+# those that it leaves out. Each sets up what it needs first.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 demo: .venv/installed
 	$(BIN)/python -m data_prep synthetic --output $(DEMO)/data --clips 360 --mouth-size 36 --face-size 40
@@ -13,6 +14,9 @@ test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest
+
+test-slow: .venv/installed
+	$(BIN)/pytest -m slow
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mmpretrain needs Python 3.11 or newer, this is " + sys.version)'
