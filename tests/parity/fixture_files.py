@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.parity import errors
+
 
 def folder() -> Path:
     default = Path(__file__).parents[2].parent / "shared" / "parity"
@@ -39,9 +41,14 @@ def groups(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, dict[str, np
 
 
 def check(quantity: str, ours, reference, *, relative: float = 1e-4) -> None:
-    """Prints the largest difference and asserts that it is at most `relative` of max(1, largest reference value)."""
+    """Records the largest difference and asserts that it is at most `relative` of max(1, largest reference value)."""
     ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
     assert ours.shape == reference.shape, f"{quantity}: our shape {ours.shape}, the reference's {reference.shape}"
-    error, limit = np.abs(ours - reference).max(), relative * max(1.0, np.abs(reference).max())
-    print(f"{quantity}: {error:.2e} (limit {limit:.1e})")
+    limit = relative * max(1.0, np.abs(reference).max(initial=0))
+    check_error(quantity, np.abs(ours - reference).max(initial=0), limit)
+
+
+def check_error(quantity: str, error: float, limit: float) -> None:
+    """Records an error, in the unit of its limit (0: exact), and asserts that it is no larger than that."""
+    errors.record(quantity, error, limit)
     assert error <= limit, f"{quantity}: differs by {error:.3e}, more than {limit:.3e}"
