@@ -41,11 +41,12 @@ class Square(NamedTuple):
 
 
 def crop_clip(
-    gray_frames: Iterable[np.ndarray], points: np.ndarray, *, mouth_size: int = 96, face_size: int = 112
+    frames: Iterable[np.ndarray], points: np.ndarray, *, mouth_size: int = 96, face_size: int = 112
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mouth uint8 [T, mouth_size, mouth_size] and face uint8 [T, face_size, face_size] of one clip.
 
-    gray_frames: T pictures uint8 [H, W], read one at a time. points: float [T, 9, 2], x and y in pixels of the picture.
+    frames: T pictures, RGB uint8 [H, W, 3] or grey [H, W], read one at a time. points: float [T, 9, 2], x and y in
+    pixels of the picture.
     Raises ValueError if there are fewer or more pictures than points.
     """
     transforms = align(points[:, STABLE], MEAN_FACE)
@@ -53,14 +54,21 @@ def crop_clip(
     mouth = np.empty((len(points), mouth_size, mouth_size), np.uint8)
     face = np.empty((len(points), face_size, face_size), np.uint8)
     count = 0
-    for gray in gray_frames:
+    for frame in frames:
         if count < len(points):
-            mouth[count] = cut(gray, transforms[count], squares[count], mouth_size)
-            face[count] = cut(gray, transforms[count], Square(*FACE_SQUARE), face_size)
+            mouth[count] = grey(cut(frame, transforms[count], squares[count], mouth_size))
+            face[count] = grey(cut(frame, transforms[count], Square(*FACE_SQUARE), face_size))
         count += 1
     if count != len(points):
         raise ValueError(f"{count} frames but landmarks of {len(points)}: the file has changed since it was looked at")
     return mouth, face
+
+
+def grey(image: np.ndarray) -> np.ndarray:
+    """An RGB picture in OpenCV's luma; a grey one as it is. After the cut, as in the reference: before it, pixels come
+    out up to two levels apart from its own.
+    """
+    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
 
 
 def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:

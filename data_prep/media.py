@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 from av.stream import Disposition
 
@@ -80,12 +79,11 @@ def video_frames(media: Media) -> Iterator[tuple[np.ndarray, int]]:
         yield _upright(frame, aspect), count
 
 
-def gray_frames(media: Media) -> Iterator[np.ndarray]:
-    """The T frames in grey, uint8 [H, W] (OpenCV's luma); one that is shown for several ticks comes several times."""
+def shown_frames(media: Media) -> Iterator[np.ndarray]:
+    """The T frames, RGB uint8 [H, W, 3]; one that is shown for several ticks comes several times."""
     for rgb, count in video_frames(media):
-        gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
         for _ in range(count):
-            yield gray
+            yield rgb
 
 
 def audio_samples(media: Media, num_frames: int | None = None) -> np.ndarray:

@@ -51,7 +51,9 @@ def _decode(task: Task) -> dict[str, Any]:
     audio = np.zeros(0, np.int16)
     if task.has_video:
         points = load_points(task.cache_file)
-        mouth, face = crop_clip(media.gray_frames(opened), points, mouth_size=task.mouth_size, face_size=task.face_size)
+        mouth, face = crop_clip(
+            media.shown_frames(opened), points, mouth_size=task.mouth_size, face_size=task.face_size
+        )
     if task.has_audio:
         audio = media.audio_samples(opened, len(mouth) if task.has_video else None)
     return {"audio": audio, "mouth": mouth, "face": face, "units": np.zeros(0, np.int32), "info": task.clip.info}

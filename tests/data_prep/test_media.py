@@ -9,7 +9,7 @@ from tests.data_prep.authored import RATE, tone, turn, write_mkv, write_mp4, wri
 
 def levels(opened) -> list[int]:
     """Which authored frame each tick shows."""
-    return [round(float(gray.mean()) / 10) for gray in media.gray_frames(opened)]
+    return [round(float(frame.mean()) / 10) for frame in media.shown_frames(opened)]
 
 
 def test_frames_come_at_25_hz_by_their_stamps(tmp_path):

@@ -22,12 +22,21 @@ def file_names(*patterns: str) -> list[str]:
 
 def load_arrays(name: str) -> tuple[dict[str, np.ndarray], dict | list]:
     """The arrays of one `.npz` file and its `meta_json`. Skips the calling test, or module, where it is absent."""
+    with np.load(_existing(name), allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+    return arrays, json.loads(str(arrays.pop("meta_json", "{}")))
+
+
+def load_json(name: str) -> dict:
+    """One `.json` file. Skips the calling test, or module, where it is absent."""
+    return json.loads(_existing(name).read_text())
+
+
+def _existing(name: str) -> Path:
     path = folder() / name
     if not path.exists():
         pytest.skip(f"no reference numbers at {path}; set MMPRETRAIN_PARITY_DIR", allow_module_level=True)
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {key: file[key] for key in file.files}
-    return arrays, json.loads(str(arrays.pop("meta_json", "{}")))
+    return path
 
 
 def groups(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, dict[str, np.ndarray]]:

@@ -10,18 +10,18 @@ from mmpretrain.train import optimizer
 from tests.parity.fixture_files import check, groups, load_arrays
 
 
-def check_schedule(name: str, case: dict, config: OptimizerConfig, num_steps: int) -> None:
+def check_schedule(case: dict, config: OptimizerConfig, num_steps: int) -> None:
     schedule = optimizer.make_schedule(config, num_steps)
     rates = np.array([schedule(int(n)) for n in case["num_updates"]])
     # As shares of the peak, which is 1: the limits of float32.
-    check(name, rates / config.peak_lr, case["lr"] / config.peak_lr, relative=1e-6)
+    check(f"learning rate, {config.schedule}", rates / config.peak_lr, case["lr"] / config.peak_lr, relative=1e-6)
 
 
 def test_polynomial_decay():
     arrays, meta = load_arrays("optim.npz")
     for name, case in groups(arrays, "poly").items():
         config = OptimizerConfig("polynomial", peak_lr=meta[name]["lr"], warmup_steps=meta[name]["warmup"])
-        check_schedule(name, case, config, meta[name]["total"])
+        check_schedule(case, config, meta[name]["total"])
 
 
 def test_tri_stage():
@@ -34,7 +34,7 @@ def test_tri_stage():
             if meta[name][option] != value:
                 pytest.skip(f"{name}: {option}={meta[name][option]}; ours is always {value}")
         config = OptimizerConfig("tri_stage", peak_lr=meta[name]["lr"], warmup_steps=meta[name]["warmup"])
-        check_schedule(name, case, config, meta[name]["warmup"] + meta[name]["decay"])
+        check_schedule(case, config, meta[name]["warmup"] + meta[name]["decay"])
 
 
 def test_adam_steps(monkeypatch):
@@ -53,4 +53,4 @@ def test_adam_steps(monkeypatch):
         for step in range(len(rates)):
             updates, state = tx.update(jnp.asarray(case[f"g{step}"]), state, params)
             params = optax.apply_updates(params, updates)
-            check(f"{name} p{step + 1}", params, case[f"p{step + 1}"], relative=1e-6)
+            check("parameters after Adam steps", params, case[f"p{step + 1}"], relative=1e-6)
