@@ -44,11 +44,17 @@ class MaskedClusterModel(nnx.Module):
 
 
 class ClipClassifier(nnx.Module):
-    """A learned mix of all layers, averaged over the valid frames, then one linear layer."""
+    """A learned mix of all layers, its attentive mean and deviation over the valid frames, then one linear layer.
+
+    Attentive statistics (Okabe, Koshinaka, Shinoda 2018): a learned weight a frame, so that silence need not count.
+    """
 
     def __init__(self, config: ModelConfig, num_classes: int, *, rngs: nnx.Rngs):
         self.encoder = AVEncoder(config, rngs=rngs)
         self.layer_weights = nnx.Param(jnp.zeros(config.num_layers + 1), axes=(None,))
+        self.attend = linear(
+            config.width, 1, ("embed", None), dtype="float32", rngs=rngs, kernel_init=nnx.initializers.zeros
+        )  # starts as the plain mean
         self.out = linear(
             2 * config.width, num_classes, ("embed", None), dtype="float32", rngs=rngs,
             kernel_init=nnx.initializers.normal(0.02),
@@ -61,9 +67,9 @@ class ClipClassifier(nnx.Module):
         mean = layers.mean(-1, keepdims=True)
         layers = (layers - mean) * jax.lax.rsqrt(layers.var(-1, keepdims=True) + 1e-5)  # layers differ in scale
         mixed = jnp.einsum("LBTD,L->BTD", layers, jax.nn.softmax(self.layer_weights[...]))
-        weight = valid_BT.astype(jnp.float32)[..., None]
-        count = jnp.maximum(weight.sum(1), 1.0)
-        centre = (mixed * weight).sum(1) / count
-        spread = jnp.sqrt((jnp.square(mixed - centre[:, None]) * weight).sum(1) / count + 1e-5)
+        scores = jnp.where(valid_BT[..., None], self.attend(mixed), jnp.finfo(jnp.float32).min)
+        weight = jnp.where(valid_BT[..., None], jax.nn.softmax(scores, axis=1), 0)
+        centre = (mixed * weight).sum(1)
+        spread = jnp.sqrt((jnp.square(mixed - centre[:, None]) * weight).sum(1) + 1e-5)
         pooled = jnp.concatenate([centre, spread], axis=-1)
         return self.out(dropout(pooled, self.dropout, None if key is None else jax.random.fold_in(key, 10_000)))

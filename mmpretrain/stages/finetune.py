@@ -1,8 +1,7 @@
-"""Stages `finetune` and `evaluate`: an emotion classifier per fold of a protocol, chosen on validation, tested once."""
+"""Stage `finetune`: an emotion classifier per fold of a protocol, chosen on the validation clips."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +15,12 @@ from flax import nnx
 from mmpretrain.config import ModelConfig, as_dict, flatten
 from mmpretrain.data.clips import ClipTable, open_clips
 from mmpretrain.data.records import EMOTIONS, Batch
-from mmpretrain.evaluation.baseline import clip_statistics, mfcc_baseline
-from mmpretrain.evaluation.metrics import ClassificationResult, classification_metrics, pooled
-from mmpretrain.evaluation.protocols import Fold, get_protocol, summarize_folds
+from mmpretrain.evaluation.metrics import classification_metrics
+from mmpretrain.evaluation.protocols import Fold, get_protocol
 from mmpretrain.export.encoder import load_encoder, read_config
-from mmpretrain.export.weights import WEIGHTS, WholeFolder, load_weights, save_weights
+from mmpretrain.export.weights import WEIGHTS, WholeFolder, save_weights
 from mmpretrain.objectives.classification import Classification
-from mmpretrain.observe.progress import log, track
+from mmpretrain.observe.progress import log
 from mmpretrain.parallel.mesh import shard_batch
 from mmpretrain.stages.context import Run
 from mmpretrain.stages.targets import encoder_path
@@ -31,7 +29,6 @@ from mmpretrain.train.optimizer import make_optimizer, make_schedule
 from mmpretrain.train.step import Trainer, TrainState, make_trainer
 
 PRETRAINED, SCRATCH = "pretrained", "scratch"
-EVALUATION = "evaluation"
 
 
 def fold_name(variant: str, fold: int) -> str:
@@ -148,29 +145,6 @@ def _train_fold(run: Run, task: Task, variant: str, number: int) -> dict[str, An
     return run.stage(name, task.recipe(variant), work)
 
 
-def evaluate(run: Run) -> dict[str, Any]:
-    """Tests every fold's classifier on its test clips, beside the plain baseline."""
-    task = Task(run)
-    recipe = {f"{variant}/{k}": v for variant in task.variants for k, v in task.recipe(variant).items()}
-
-    def work(folder: Path) -> dict[str, Any]:
-        baseline = _baseline(task)
-        variants = {}
-        for variant in task.variants:
-            variants[variant] = [_test_fold(run, task, variant, fold, folder) for fold in task.folds]
-        ours = variants.get(PRETRAINED, variants.get(SCRATCH))
-        return {
-            "protocol": f"{task.protocol.name} v{task.protocol.version}", "selection": task.protocol.selection,
-            "classes": list(task.config.classes), "modalities": list(run.config.model.modalities),
-            "chance_ua": pooled(ours).chance_ua, "majority_wa": pooled(ours).majority_wa,
-            "folds": [{"fold": fold, **result.as_dict()} for fold, result in zip(task.folds, ours, strict=True)],
-            "baseline": _summary(baseline),
-            **{variant: _summary(results) for variant, results in variants.items()},
-        }  # fmt: skip
-
-    return run.stage(EVALUATION, recipe | {"folds": list(task.folds)}, work)
-
-
 def predictor(trainer: Trainer):
     """A function (state, batches, num_clips) -> logits float32 [num_clips, C]."""
     graphdef, objective = trainer.graphdef, trainer.objective
@@ -198,52 +172,9 @@ def put_encoder(state: TrainState, trainer: Trainer, path: Path) -> TrainState:
     return dataclasses.replace(state, params=params, stats=stats)
 
 
-def _test_fold(run: Run, task: Task, variant: str, number: int, folder: Path) -> ClassificationResult:
-    classifier = run.workdir / fold_name(variant, number) / "classifier"
-    if not classifier.exists():
-        raise FileNotFoundError(f"{classifier} does not exist: run `mmpretrain finetune` with this recipe first")
-    trainer = task.trainer(variant)
-    state = trainer.init(run.config.seed)
-    model = trainer.model(state)
-    load_weights(classifier, model)
-    state = dataclasses.replace(state, params=nnx.state(model, nnx.Param), stats=nnx.state(model, nnx.BatchStat))
-    rows = task.fold(number).test
-    logits = predictor(trainer)(state, task.evaluation_batches(rows, variant), len(rows))
-    predicted = logits.argmax(-1)
-    _write_predictions(folder / f"{variant}-fold{number}.csv", task, rows, logits)
-    result = classification_metrics(task.labels[rows], predicted, task.config.classes)
-    log(f"{variant}, fold {number}: UA {100 * result.ua:.1f}, WA {100 * result.wa:.1f} on {len(rows)} test clips")
-    return result
-
-
-def _baseline(task: Task) -> list[ClassificationResult]:
-    """MFCC statistics and logistic regression on the same folds."""
-    features = np.zeros((len(task.table), len(clip_statistics(np.zeros(0, np.int16)))), np.float32)
-    for row in track(np.flatnonzero(task.labels >= 0), "baseline: statistics of MFCC", unit="clip"):
-        features[row] = clip_statistics(task.table.load(row).audio)
-    classes = task.config.classes
-    return [mfcc_baseline(features, task.labels, task.fold(fold), classes) for fold in task.folds]
-
-
-def _summary(results: list[ClassificationResult]) -> dict[str, Any]:
-    return pooled(results).as_dict() | {"over_folds": summarize_folds(results)}
-
-
 def _mean_nll(logits: np.ndarray, labels: np.ndarray) -> float:
     log_probs = jax.nn.log_softmax(jnp.asarray(logits))
     return float(-log_probs[np.arange(len(labels)), labels].mean())
-
-
-def _write_predictions(path: Path, task: Task, rows: np.ndarray, logits: np.ndarray) -> None:
-    classes = task.config.classes
-    probabilities = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["clip_id", "speaker", "true", "predicted", *classes])
-        for row, probs in zip(rows, probabilities, strict=True):
-            of = task.table.rows[row]
-            shown = [f"{p:.4f}" for p in probs]
-            writer.writerow([of.clip_id, of.speaker, classes[task.labels[row]], classes[probs.argmax()], *shown])
 
 
 def _require(run: Run):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from mmpretrain.stages.context import Run
+from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.export import export
-from mmpretrain.stages.finetune import evaluate, finetune
+from mmpretrain.stages.finetune import finetune
 from mmpretrain.stages.pretrain import pretrain
 from mmpretrain.stages.summarize import report
 from mmpretrain.stages.targets import make_targets

@@ -14,8 +14,9 @@ from mmpretrain.observe.progress import log
 from mmpretrain.observe.report import write_report
 from mmpretrain.observe.summary import render_summary
 from mmpretrain.stages.context import METRICS_FILE, Run
+from mmpretrain.stages.evaluate import EVALUATION
 from mmpretrain.stages.export import EXPORT
-from mmpretrain.stages.finetune import EVALUATION, PRETRAINED, SCRATCH, fold_name
+from mmpretrain.stages.finetune import PRETRAINED, SCRATCH, fold_name
 from mmpretrain.stages.pretrain import pretrain_name
 from mmpretrain.stages.stage import RESULT_FILE, read_result, write_json
 from mmpretrain.stages.targets import known_units, open_targets, targets_name

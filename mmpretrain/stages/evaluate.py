@@ -1,0 +1,89 @@
+"""Stage `evaluate`: every fold's classifier on the clips it never saw, once, beside a plain baseline."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mmpretrain.evaluation.baseline import clip_statistics, mfcc_baseline
+from mmpretrain.evaluation.metrics import ClassificationResult, classification_metrics, pooled
+from mmpretrain.evaluation.protocols import summarize_folds
+from mmpretrain.export.weights import load_weights
+from mmpretrain.observe.progress import log, track
+from mmpretrain.stages.context import Run
+from mmpretrain.stages.finetune import PRETRAINED, SCRATCH, Task, fold_name, predictor
+
+EVALUATION = "evaluation"
+
+
+def evaluate(run: Run) -> dict[str, Any]:
+    """Tests every fold's classifier on its test clips, beside the plain baseline."""
+    task = Task(run)
+    recipe = {f"{variant}/{k}": v for variant in task.variants for k, v in task.recipe(variant).items()}
+
+    def work(folder: Path) -> dict[str, Any]:
+        baseline = _baseline(task)
+        variants = {}
+        for variant in task.variants:
+            variants[variant] = [_test_fold(run, task, variant, fold, folder) for fold in task.folds]
+        ours = variants.get(PRETRAINED, variants.get(SCRATCH))
+        return {
+            "protocol": f"{task.protocol.name} v{task.protocol.version}", "selection": task.protocol.selection,
+            "classes": list(task.config.classes), "modalities": list(run.config.model.modalities),
+            "chance_ua": pooled(ours).chance_ua, "majority_wa": pooled(ours).majority_wa,
+            "folds": [{"fold": fold, **result.as_dict()} for fold, result in zip(task.folds, ours, strict=True)],
+            "baseline": _summary(baseline),
+            **{variant: _summary(results) for variant, results in variants.items()},
+        }  # fmt: skip
+
+    return run.stage(EVALUATION, recipe | {"folds": list(task.folds)}, work)
+
+
+def _test_fold(run: Run, task: Task, variant: str, number: int, folder: Path) -> ClassificationResult:
+    classifier = run.workdir / fold_name(variant, number) / "classifier"
+    if not classifier.exists():
+        raise FileNotFoundError(f"{classifier} does not exist: run `mmpretrain finetune` with this recipe first")
+    trainer = task.trainer(variant)
+    state = trainer.init(run.config.seed)
+    model = trainer.model(state)
+    load_weights(classifier, model)
+    state = dataclasses.replace(state, params=nnx.state(model, nnx.Param), stats=nnx.state(model, nnx.BatchStat))
+    rows = task.fold(number).test
+    logits = predictor(trainer)(state, task.evaluation_batches(rows, variant), len(rows))
+    predicted = logits.argmax(-1)
+    _write_predictions(folder / f"{variant}-fold{number}.csv", task, rows, logits)
+    result = classification_metrics(task.labels[rows], predicted, task.config.classes)
+    log(f"{variant}, fold {number}: UA {100 * result.ua:.1f}, WA {100 * result.wa:.1f} on {len(rows)} test clips")
+    return result
+
+
+def _baseline(task: Task) -> list[ClassificationResult]:
+    """MFCC statistics and logistic regression on the same folds."""
+    features = np.zeros((len(task.table), len(clip_statistics(np.zeros(0, np.int16)))), np.float32)
+    for row in track(np.flatnonzero(task.labels >= 0), "baseline: statistics of MFCC", unit="clip"):
+        features[row] = clip_statistics(task.table.load(row).audio)
+    classes = task.config.classes
+    return [mfcc_baseline(features, task.labels, task.fold(fold), classes) for fold in task.folds]
+
+
+def _summary(results: list[ClassificationResult]) -> dict[str, Any]:
+    return pooled(results).as_dict() | {"over_folds": summarize_folds(results)}
+
+
+def _write_predictions(path: Path, task: Task, rows: np.ndarray, logits: np.ndarray) -> None:
+    classes = task.config.classes
+    probabilities = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["clip_id", "speaker", "true", "predicted", *classes])
+        for row, probs in zip(rows, probabilities, strict=True):
+            of = task.table.rows[row]
+            shown = [f"{p:.4f}" for p in probs]
+            writer.writerow([of.clip_id, of.speaker, classes[task.labels[row]], classes[probs.argmax()], *shown])
