@@ -5,6 +5,7 @@ what cannot work. Defaults follow the released AV-HuBERT Base recipe unless a co
 """
 
 # No `from __future__ import annotations`: the command line reads the fields' types as objects.
+import copy
 import dataclasses
 import hashlib
 import json
@@ -135,6 +136,7 @@ class RoundConfig:
     """One refinement round: make targets, then pretrain from random weights on them."""
 
     targets: TargetsConfig = dataclasses.field(default_factory=TargetsConfig)
+    encoder: str = "previous_round"  # whose layers "hidden" targets are of; or the path of an exported encoder
     masking: MaskingConfig = dataclasses.field(default_factory=MaskingConfig)
     modality_dropout: float = 0.0  # probability, per clip, that one modality is dropped
     audio_dropout: float = 0.5  # given that one is dropped, that it is the audio
@@ -202,6 +204,10 @@ class RunConfig:
     log_every: int = 100  # steps
     valid_every: int = 10_000  # steps between evaluations on the validation clips in pretraining
 
+    def __post_init__(self) -> None:
+        # Rounds that were built with one optimizer or masking object must not change together under an override.
+        self.rounds = tuple(copy.deepcopy(round_) for round_ in self.rounds)
+
     def check(self) -> None:
         """Raises ValueError naming the field, its value and the remedy if this recipe cannot work."""
         if not self.workdir:
@@ -221,9 +227,12 @@ class RunConfig:
             _check_positive(f"checkpoint.{field}", getattr(self.checkpoint, field))
 
 
-# What may change between restarts of a run without changing what it computes. Where the clips lie is free too: what
-# they are is part of every stage's recipe as their fingerprint.
-FREE_FIELDS = r"workdir|parallel|checkpoint|log_every|data\.num_workers|(data|finetune)\.corpora\[\d+\]\.path"
+# What may change between restarts of a run without changing what it computes. Where clips and encoders lie is free too:
+# what they are is part of every stage's recipe as their fingerprint.
+FREE_FIELDS = (
+    r"workdir|parallel|checkpoint|log_every|data\.num_workers|"
+    r"(data|finetune)\.corpora\[\d+\]\.path|rounds\[\d+\]\.encoder"
+)
 
 
 def as_dict(config: Any) -> dict[str, Any]:
@@ -345,9 +354,12 @@ def _check_data(data: DataConfig) -> None:
 def _check_round(round_: RoundConfig, name: str, *, first: bool, model: ModelConfig) -> None:
     targets, masking = round_.targets, round_.masking
     _check_choice(f"{name}.targets.features", targets.features, ("mfcc", "hidden"))
-    if targets.features == "hidden":
+    if targets.features == "mfcc":
+        _check(round_.encoder == "previous_round", f"{name}.encoder", round_.encoder,
+               f"previous_round with {name}.targets.features='mfcc'")  # fmt: skip
+    elif round_.encoder == "previous_round":
         _check(not first, f"{name}.targets.features", "hidden",
-               'mfcc: the first round has no encoder to take a layer from')  # fmt: skip
+               f"mfcc: the first round has no encoder to take a layer from; or name one in {name}.encoder")  # fmt: skip
         wanted = f"a layer from 1 to model.num_layers={model.num_layers}"
         _check(1 <= targets.layer <= model.num_layers, f"{name}.targets.layer", targets.layer, wanted)
     _check(targets.num_clusters >= 2, f"{name}.targets.num_clusters", targets.num_clusters, "at least 2")

@@ -1,5 +1,6 @@
 """The command line: what a user gets wrong is one clear line on standard error and exit code 2."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from mmpretrain.__main__ import STAGES, main
 
+ROOT = Path(__file__).parents[1]
 RECIPE = """
 from mmpretrain.config import CorpusConfig, DataConfig, RoundConfig, RunConfig, encoder_size, mfcc
 
@@ -109,3 +111,13 @@ def test_an_override_reaches_the_run(command, tmp_path):
     assert code == 2, "the corpus does not exist"
     assert '"dropout": 0.25' in (tmp_path / "other" / "config.json").read_text()
     assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_may_have_variants(command, tmp_path):
+    recipe = f"--config={ROOT / 'configs/pretrain/avhubert_base_lrs3.py'}"
+    command("refine", f"{recipe}:paper", f"--config.workdir={tmp_path / 'paper'}")  # ends at the missing corpus
+    rounds = json.loads((tmp_path / "paper" / "config.json").read_text())["rounds"]
+    assert [round_["modality_dropout"] for round_ in rounds] == [0.5] * 5
+    code, _, err = command("refine", f"{recipe}:papre")
+    assert code == 2
+    assert "no variant 'papre'; it has released, paper" in err.splitlines()[-1]

@@ -70,6 +70,7 @@ REFUSALS = [
     ("data.num_workers", -1, "0 (no threads) or more"),
     ("rounds[0].targets.features", "wav2vec", "one of mfcc, hidden"),
     ("rounds[0].targets", hidden(layer=1, num_clusters=5), "mfcc: the first round has no encoder"),
+    ("rounds[0].encoder", "runs/x/encoder", "previous_round with rounds[0].targets.features='mfcc'"),
     ("rounds[1].targets.layer", 3, "a layer from 1 to model.num_layers=2"),
     ("rounds[1].targets.layer", 0, "a layer from 1 to model.num_layers=2"),
     ("rounds[0].targets.num_clusters", 1, "at least 2"),
@@ -151,12 +152,64 @@ def test_what_is_right_passes():
     RunConfig(workdir="runs/x").check()
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_recipe_passes_its_checks_and_is_the_golden_text(recipe, golden):
-    config = importlib.import_module(recipe).get_config()
+def variants(recipe: str) -> tuple[str, ...]:
+    return getattr(importlib.import_module(recipe), "VARIANTS", ("released",))
+
+
+def resolved(recipe: str, variant: str) -> RunConfig:
+    return importlib.import_module(recipe).get_config(*[variant] * (variant != "released"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "variant"), [(recipe, variant) for recipe in RECIPES for variant in variants(recipe)]
+)
+def test_recipe_passes_its_checks_and_is_the_golden_text(recipe, variant, golden):
+    config = resolved(recipe, variant)
     config.check()
-    name = recipe.removeprefix("configs.").replace(".", "-")
+    name = recipe.removeprefix("configs.").replace(".", "-") + (f"-{variant}" if variant != "released" else "")
     golden(f"recipes/{name}.json", json.dumps(as_dict(config), indent=1) + "\n")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_an_override_of_one_round_leaves_the_others_as_they_were(recipe):
+    before, config = (resolved(recipe, "released") for _ in range(2))
+    config.rounds[0].optimizer.peak_lr = 9.0
+    config.rounds[0].masking.prob = 0.9
+    assert as_dict(config)["rounds"][1:] == as_dict(before)["rounds"][1:]
+
+
+def test_the_paper_differs_from_the_released_files_in_modality_dropout():
+    for recipe in ("avhubert_base_lrs3", "avhubert_base_lrs3_vox"):
+        released, paper = (resolved(f"configs.pretrain.{recipe}", variant) for variant in ("released", "paper"))
+        assert {round_.modality_dropout for round_ in paper.rounds} == {0.5}
+        assert released.rounds[0].modality_dropout == 0
+        for ours, theirs in zip(released.rounds, paper.rounds, strict=True):
+            assert dataclasses.replace(ours, modality_dropout=0.5) == theirs
+        assert dataclasses.replace(released, rounds=()) == dataclasses.replace(paper, rounds=())
+
+
+# GPUs, steps, peak rate, warm-up, longest clip and what becomes of longer ones, weight of unmasked frames (spec 12).
+PUBLISHED = {
+    "avhubert_base_lrs3": (32, 400_000, 5e-4, 32_000, 500, "drop", 0),
+    "avhubert_base_lrs3_vox": (32, 800_000, 2e-3, 64_000, 400, "crop", 0),
+    "avhubert_large_lrs3": (64, 400_000, 2e-3, 32_000, 400, "crop", 1),
+    "avhubert_large_lrs3_vox": (64, 600_000, 2e-3, 48_000, 400, "crop", 1),
+}
+
+
+@pytest.mark.parametrize("recipe", PUBLISHED)
+def test_what_was_published_of_each_size_and_corpus(recipe):
+    config = resolved(f"configs.pretrain.{recipe}", "released")
+    gpus, steps, rate, warmup, longest, long_clips, unmasked = PUBLISHED[recipe]
+    assert (config.data.batch_frames, max(config.data.bucket_frames)) == (1000 * gpus, longest)
+    assert config.data.long_clips == long_clips
+    for round_ in config.rounds:
+        assert (round_.num_steps, round_.unmasked_weight, round_.feature_penalty) == (steps, unmasked, 10)
+        assert (round_.optimizer.peak_lr, round_.optimizer.warmup_steps) == (rate, warmup)
+    last = config.rounds[-1]
+    assert (last.masking.kind, last.modality_dropout, last.audio_dropout) == ("input", 0.5, 0.5)
+    assert (last.masking.audio_prob, last.masking.video_prob) == (0.8, 0.3)
+    assert all(round_.masking.kind == "feature" for round_ in config.rounds[:-1])
 
 
 def test_a_recipe_that_another_derives_from_stays_as_it_was():

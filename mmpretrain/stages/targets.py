@@ -13,7 +13,7 @@ from flax import nnx
 from mmpretrain.config import fingerprint
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.streams import unit_hash
-from mmpretrain.export.encoder import load_encoder
+from mmpretrain.export.encoder import load_encoder, read_config
 from mmpretrain.observe.progress import log, track
 from mmpretrain.parallel.mesh import shard_batch
 from mmpretrain.parallel.streams import stream_key
@@ -33,6 +33,12 @@ def targets_name(number: int) -> str:
 def encoder_path(run: Run, number: int) -> Path:
     """Where round `number` leaves its encoder."""
     return run.workdir / f"round{number}" / "pretrain" / "encoder"
+
+
+def source_encoder(run: Run, number: int) -> Path:
+    """The encoder whose layers round `number` clusters."""
+    given = run.config.rounds[number - 1].encoder
+    return encoder_path(run, number - 1) if given == "previous_round" else Path(given)
 
 
 def make_targets(run: Run, number: int) -> dict[str, Any]:
@@ -100,6 +106,8 @@ def _round_recipe(run: Run, number: int) -> dict[str, Any]:
     """The fields of the rounds up to this one's targets, on which its targets depend."""
     before = {k: v for k, v in run.recipe("rounds").items() if _round_of(k) < number}
     own = {k: v for k, v in run.recipe("rounds").items() if k.startswith(f"rounds[{number - 1}].targets.")}
+    if run.config.rounds[number - 1].encoder != "previous_round":
+        own[f"rounds[{number - 1}].encoder"] = _encoder_fingerprint(run, number)
     return before | own
 
 
@@ -137,8 +145,13 @@ def _codebook(run: Run, number: int, folder: Path, train: ClipTable, features) -
 
 def _hidden(run: Run, table: ClipTable, number: int) -> Iterator[tuple[int, np.ndarray]]:
     """The layer that round `number` clusters, of the encoder that the round before left."""
-    encoder = load_encoder(encoder_path(run, number - 1))
+    encoder = load_encoder(source_encoder(run, number))
     layer = run.config.rounds[number - 1].targets.layer
+    if not 1 <= layer <= encoder.config.num_layers:
+        raise ValueError(
+            f"rounds[{number - 1}].targets.layer={layer}; it must be 1 to {encoder.config.num_layers}, the layers of "
+            f"{source_encoder(run, number)}"
+        )
     graphdef, state = nnx.split(encoder.module)
     forward = jax.jit(lambda state, batch: nnx.merge(graphdef, state, copy=True)(batch, layer=layer))
     batches = run.evaluation_batches(table, encoder.config, batch_frames=run.config.data.batch_frames)
@@ -148,7 +161,7 @@ def _hidden(run: Run, table: ClipTable, number: int) -> Iterator[tuple[int, np.n
 def _encoder_fingerprint(run: Run, number: int) -> str:
     if run.config.rounds[number - 1].targets.features == "mfcc":
         return ""
-    return load_encoder(encoder_path(run, number - 1)).lineage["fingerprint"]
+    return read_config(source_encoder(run, number))[1]["fingerprint"]
 
 
 def _quality(ids: list[np.ndarray], tables: tuple[ClipTable, ...], num_clusters: int) -> dict[str, float]:
