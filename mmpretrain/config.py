@@ -112,7 +112,7 @@ class TargetsConfig:
     layer: int = 0  # of the previous round, counted from 1; for "hidden" only
     num_clusters: int = 100
     fit_share: float = 0.1  # of the training clips, drawn by clip id
-    fit_max_frames: int = 2_000_000
+    fit_max_frames: int = 4_000_000  # times the features' dims times 4 bytes: the host memory that fitting takes
     fit_passes: int = 100
     fit_restarts: int = 5
 

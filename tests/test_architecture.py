@@ -19,7 +19,7 @@ ARROWS = {
     "mmpretrain.models": MATHEMATICS,
     "mmpretrain.objectives": (*MATHEMATICS, "mmpretrain.models"),
     "mmpretrain.data": MATHEMATICS,
-    "mmpretrain.targets": ("mmpretrain.config", "mmpretrain.data"),
+    "mmpretrain.targets": ("mmpretrain.config", "mmpretrain.data", "mmpretrain.parallel"),
     "mmpretrain.evaluation": ("mmpretrain.config", "mmpretrain.data"),
     "mmpretrain.observe": ("mmpretrain.config", "mmpretrain.data.records"),
     "mmpretrain.parallel": ("mmpretrain.config", "mmpretrain.data.records"),

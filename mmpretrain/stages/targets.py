@@ -60,7 +60,7 @@ def make_targets(run: Run, number: int) -> dict[str, Any]:
         for table in (train, valid):
             todo = table.select(np.array([clip_id not in progress.ids for clip_id in table.clip_ids], bool))
             clips = track(features(todo), f"round {number}: labelling", len(todo), "clip") if len(todo) else ()
-            for rows, ids in label(clips, codebook.centroids):
+            for rows, ids in label(clips, codebook.centroids, run.mesh):
                 progress.add([todo.clip_ids[row] for row in rows], ids)
         clip_ids = train.clip_ids + valid.clip_ids
         ids = progress.merge(clip_ids)
@@ -92,6 +92,17 @@ def open_targets(run: Run, number: int) -> TargetStore:
     return store
 
 
+def fit_rows(train: ClipTable, share: float, max_frames: int) -> np.ndarray:
+    """The rows of the clips that a codebook is fitted on: `share` of them, fewer if they have more than `max_frames`.
+
+    Drawn by clip id: the order of the corpus does not matter, and a larger share holds the clips of a smaller one.
+    """
+    order = np.argsort([unit_hash("codebook", clip_id) for clip_id in train.clip_ids], kind="stable")
+    order = order[: max(1, round(share * len(train)))]
+    fitting = np.cumsum(train.lengths[order]) <= max_frames
+    return np.sort(order[: max(1, int(fitting.sum()))])
+
+
 def known_units(table: ClipTable) -> np.ndarray:
     """The true units of all frames of a table in order, int32 [N], -1 where unknown; empty if no clip has any."""
     units = []
@@ -118,27 +129,32 @@ def _round_of(field: str) -> int:
 def _codebook(run: Run, number: int, folder: Path, train: ClipTable, features) -> tuple[Codebook, dict[str, int]]:
     """Fits the codebook, or takes the one that an interrupted run had fitted."""
     targets = run.config.rounds[number - 1].targets
-    # The clips with the smallest hashes: the sample does not depend on the order of the corpus.
-    hashes = np.array([unit_hash("codebook", clip_id) for clip_id in train.clip_ids])
-    sample = train.select(np.sort(np.argsort(hashes)[: max(1, round(targets.fit_share * len(train)))]))
+    rows = fit_rows(train, targets.fit_share, targets.fit_max_frames)
+    wanted, sample = max(1, round(targets.fit_share * len(train))), train.select(rows)
+    size = {"clips": len(sample), "frames": int(sample.lengths.sum())}
     saved = folder / "codebook.npz"
     if saved.exists():
         with np.load(saved, allow_pickle=False) as arrays:
             codebook = Codebook(arrays["centroids_KD"], float(arrays["inertia"]))
-            return codebook, {"clips": int(arrays["clips"]), "frames": int(arrays["frames"])}
-    frames, count = [], 0
-    for _, features_TD in track(features(sample), f"round {number}: features to cluster", len(sample), "clip"):
-        frames.append(features_TD)
-        count += len(features_TD)
-        if count >= targets.fit_max_frames:
-            break
-    frames_ND = np.concatenate(frames)[: targets.fit_max_frames]
+            return codebook, size
+    if len(sample) < wanted:
+        log(
+            f"round {number}: fitting on {len(sample)} clips, not the {wanted} of targets.fit_share="
+            f"{targets.fit_share}: more would pass targets.fit_max_frames={targets.fit_max_frames}"
+        )
+    starts = np.cumsum(sample.lengths) - sample.lengths
+    frames_ND = None
+    for row, features_TD in track(features(sample), f"round {number}: features to cluster", len(sample), "clip"):
+        if frames_ND is None:
+            frames_ND = np.empty((size["frames"], features_TD.shape[1]), np.float32)
+        frames_ND[starts[row] : starts[row] + sample.lengths[row]] = features_TD
     log(f"round {number}: fitting {targets.num_clusters} clusters on {frames_ND.shape[0]} x {frames_ND.shape[1]}")
-    key = stream_key(jax.random.key(run.config.seed), number, "codebook")
-    codebook = fit(frames_ND, targets.num_clusters, key=key, passes=targets.fit_passes, restarts=targets.fit_restarts)
-    size = {"clips": len(frames), "frames": len(frames_ND)}
+    codebook = fit(
+        frames_ND, targets.num_clusters, key=stream_key(jax.random.key(run.config.seed), number, "codebook"),
+        passes=targets.fit_passes, restarts=targets.fit_restarts, mesh=run.mesh,
+    )  # fmt: skip
     draft = folder / "codebook.unfinished.npz"
-    np.savez(draft, centroids_KD=codebook.centroids, inertia=codebook.inertia, **size)
+    np.savez(draft, centroids_KD=codebook.centroids, inertia=codebook.inertia)
     draft.replace(saved)
     return codebook, size
 

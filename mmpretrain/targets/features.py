@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from mmpretrain.data.audio import mfcc39_at_25hz
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.records import Batch
 from mmpretrain.targets.kmeans import assign
 
-LABEL_FRAMES = 16_384  # frames labelled at once, so that one shape is compiled
+LABEL_FRAMES = 16_384  # at most so many frames are labelled at once (or one longer clip)
 
 
 def mfcc_features(table: ClipTable) -> Iterator[tuple[int, np.ndarray]]:
@@ -37,23 +38,24 @@ def hidden_features(
 
 
 def label(
-    features: Iterable[tuple[int, np.ndarray]], centroids_KD: np.ndarray
+    features: Iterable[tuple[int, np.ndarray]], centroids_KD: np.ndarray, mesh: Mesh | None = None
 ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
-    """Groups of clips, as their rows and the int32 [T] cluster ids of each."""
+    """Groups of clips, as their rows and the int32 [T] cluster ids of each. mesh None: the first device.
+
+    Holds the features of one group at a time. Raises ValueError for features that are not finite.
+    """
     rows, group, size = [], [], 0
     for row, features_TD in features:
+        if rows and size + len(features_TD) > LABEL_FRAMES:
+            yield rows, _label_group(group, centroids_KD, mesh)
+            rows, group, size = [], [], 0
         rows.append(row)
         group.append(features_TD)
         size += len(features_TD)
-        if size >= LABEL_FRAMES:
-            yield rows, _label_group(group, centroids_KD)
-            rows, group, size = [], [], 0
     if rows:
-        yield rows, _label_group(group, centroids_KD)
+        yield rows, _label_group(group, centroids_KD, mesh)
 
 
-def _label_group(group: list[np.ndarray], centroids_KD: np.ndarray) -> list[np.ndarray]:
-    frames_ND = np.concatenate(group)
-    padded = -(-len(frames_ND) // LABEL_FRAMES) * LABEL_FRAMES
-    ids_N = np.asarray(assign(np.pad(frames_ND, ((0, padded - len(frames_ND)), (0, 0))), centroids_KD))
-    return np.split(ids_N[: len(frames_ND)], np.cumsum([len(clip) for clip in group])[:-1])
+def _label_group(group: list[np.ndarray], centroids_KD: np.ndarray, mesh: Mesh | None) -> list[np.ndarray]:
+    ids_N = assign(np.concatenate(group), centroids_KD, mesh=mesh)
+    return np.split(ids_N, np.cumsum([len(clip) for clip in group])[:-1])

@@ -1,6 +1,8 @@
-"""k-means on device: k-means++ and full Lloyd passes in blocks of frames, and the assignment that labels a corpus.
+"""k-means of frames in host memory, streamed block by block over the mesh: fitting a codebook, and labelling with it.
 
-Pure functions of arrays. Dims: N frames, B frames of one block, K clusters, D features.
+Frames live over the mesh axes of `batch`, clusters over those of `clusters` (parallel/mesh.py). Distances are float32
+matmuls at JAX's precision "highest", on every device. Dims: N frames, K clusters, D features; a block is [T, S, B, D]:
+T tiles, one after the other, of S parts, one for each place of the batch axes, of B frames.
 """
 
 from __future__ import annotations
@@ -8,13 +10,24 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 
-BLOCK_FRAMES = 4096  # rows of the largest [B, K] table of distances that exists at a time
-STOP_GAIN = 1e-4  # a pass that lowers the inertia by less than this share of it is the last
+from mmpretrain.config import ParallelConfig
+from mmpretrain.parallel.mesh import batch_multiple, make_mesh, spec_of
+from mmpretrain.targets.kmeans_init import initial_centroids
+
+TILE_FRAMES = 1024  # B: a table of distances is [B, K] on each device, small enough for a CPU's cache
+TILES = 32  # T: frames go to the devices TILES x TILE_FRAMES at a time
+START_FRAMES = 32_768  # the first batch: where the restarts compete, ...
+START_FRAMES_PER_CLUSTER = 64  # ... or this many a cluster, if that is more
+BATCH_GROWTH = 4  # each batch of frames has this many times as many as the one before
+BATCH_STOP_GAIN = 1e-2  # a pass over a batch that lowers the inertia by less than this share is the last,
+STOP_GAIN = 1e-4  # and so is one over all frames by less than this
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,143 +39,225 @@ class Codebook:
 
 
 def fit(
-    frames_ND: jax.Array,
+    frames_ND: np.ndarray,
     num_clusters: int,
     *,
     key: jax.Array,
     passes: int,
     restarts: int,
-    init_frames: int = 32_768,
+    mesh: Mesh | None = None,
+    on_pass: Callable[[int, float], None] = lambda num_frames, inertia: None,
 ) -> Codebook:
-    """The best of `restarts` runs of k-means over frames of any floating dtype; the same key gives the same codebook.
+    """k-means of frames of any floating dtype, in memory or memory-mapped; mesh None: the first device.
 
-    Each run starts from greedy k-means++ on `init_frames` random frames (at least ten a cluster) and makes at most
+    Mini-batch first: the best of `restarts` starts on a small random batch goes on to batches that hold the ones before
+    and grow (nested mini-batch k-means, Newling and Fleuret 2016), as long as they stay on the devices. Then at most
     `passes` Lloyd passes over all frames, fewer when the inertia stops falling. A cluster that loses all its frames
-    moves to a frame that is far from every centroid. Raises ValueError for fewer frames than clusters and for frames
+    moves to a frame that is far from every centroid. `on_pass` hears the frames and the inertia of every pass.
+
+    The same key on the same mesh gives the same codebook, on another mesh one that differs by rounding. Under several
+    processes all of them call, with the same frames. Raises ValueError for fewer frames than clusters and for frames
     that are not finite.
     """
+    frames_ND = np.asarray(frames_ND)
     num_frames = len(frames_ND)
     if num_frames < num_clusters:
         raise ValueError(
             f"targets.num_clusters={num_clusters} is more than the {num_frames} frames to fit on; "
             "lower it, or raise targets.fit_share or targets.fit_max_frames"
         )
-    frames_ND = jnp.asarray(frames_ND)
-    init_frames = min(num_frames, max(init_frames, 10 * num_clusters))
+    mesh = mesh or _one_device()
+    order_key, key = jax.random.split(key)
+    order_N = np.asarray(jax.random.permutation(order_key, num_frames))
+    sizes = _batch_sizes(frames_ND, num_clusters, _resident_bytes(mesh))
+    batch = _Blocks(frames_ND[np.sort(order_N[: sizes[0]])], mesh)
     best = None
     for restart_key in jax.random.split(key, restarts):
-        sample_key, seed_key = jax.random.split(restart_key)
-        rows = jax.random.choice(sample_key, num_frames, (init_frames,), replace=False)
-        centroids_KD = plus_plus(frames_ND[rows], num_clusters, seed_key)
-        centroids_KD, inertia = lloyd(frames_ND, centroids_KD, passes=passes)
-        if not np.isfinite(inertia):
-            raise ValueError("the features to cluster are not finite; look at the encoder they come from")
-        if best is None or inertia < best.inertia:
-            best = Codebook(np.asarray(centroids_KD), float(inertia))
-    return best
+        start_KD = np.asarray(initial_centroids(batch.frames_ND, num_clusters, restart_key))
+        codebook = _lloyd(batch, start_KD, passes, BATCH_STOP_GAIN, on_pass)
+        if best is None or codebook.inertia < best.inertia:
+            best = codebook
+    for size in sizes[1:]:
+        batch = _Blocks(frames_ND[np.sort(order_N[:size])], mesh)
+        best = _lloyd(batch, best.centroids, passes, BATCH_STOP_GAIN, on_pass)
+    return _lloyd(_Blocks(frames_ND, mesh), best.centroids, passes, STOP_GAIN, on_pass)
 
 
-@jax.jit
-def assign(frames_ND: jax.Array, centroids_KD: jax.Array) -> jax.Array:
-    """int32 [N]: the nearest centroid of each frame, the lowest index among equals."""
-
-    def label(i, ids_N):
-        start, _, block_BD = _block(frames_ND, i)
-        return jax.lax.dynamic_update_slice(ids_N, _nearest(block_BD, centroids_KD)[0], (start,))
-
-    return jax.lax.fori_loop(0, _num_blocks(len(frames_ND)), label, jnp.zeros(len(frames_ND), jnp.int32))
+def lloyd(frames_ND: np.ndarray, centroids_KD: np.ndarray, *, passes: int, mesh: Mesh | None = None) -> Codebook:
+    """At most `passes` full passes from these centroids, fewer when the inertia stops falling."""
+    blocks = _Blocks(np.asarray(frames_ND), mesh or _one_device())
+    return _lloyd(blocks, centroids_KD, passes, STOP_GAIN, lambda num_frames, inertia: None)
 
 
-@functools.partial(jax.jit, static_argnames="num_clusters")
-def plus_plus(frames_ND: jax.Array, num_clusters: int, key: jax.Array) -> jax.Array:
-    """Greedy k-means++: float32 [K, D], each centroid the best of a few frames drawn by squared distance."""
-    x_ND = frames_ND.astype(jnp.float32)
-    x_ND, mean_D = x_ND - x_ND.mean(0), x_ND.mean(0)
-    norm_N = jnp.square(x_ND).sum(1)
-    num_candidates = 2 + int(math.log(num_clusters))
+def assign(frames_ND: np.ndarray, centroids_KD: np.ndarray, *, mesh: Mesh | None = None) -> np.ndarray:
+    """int32 [N]: the nearest centroid of each frame, the lowest index among equals.
 
-    def distances(c_CD):
-        d_CN = norm_N + jnp.square(c_CD).sum(1)[:, None] - 2 * jnp.dot(c_CD, x_ND.T, precision="highest")
-        return jnp.maximum(d_CN, 0)
-
-    def add(nearest_N, key):
-        # Inverse of the cumulative distribution; where all frames are centroids already, any frame will do.
-        total_N = jnp.cumsum(nearest_N)
-        drawn_C = jax.random.uniform(key, (num_candidates,)) * total_N[-1]
-        rows_C = jnp.minimum(jnp.searchsorted(total_N, drawn_C, side="right"), len(x_ND) - 1)
-        after_CN = jnp.minimum(nearest_N, distances(x_ND[rows_C]))
-        best = jnp.argmin(after_CN.sum(1))
-        return after_CN[best], x_ND[rows_C[best]]
-
-    first_key, key = jax.random.split(key)
-    first_D = x_ND[jax.random.randint(first_key, (), 0, len(x_ND))]
-    _, rest_KD = jax.lax.scan(add, distances(first_D[None])[0], jax.random.split(key, num_clusters - 1))
-    return jnp.concatenate([first_D[None], rest_KD]) + mean_D
+    Raises ValueError for frames that are not finite.
+    """
+    blocks = _Blocks(np.asarray(frames_ND), mesh or _one_device())
+    labelled, newest = [], None
+    for block, _ in blocks:
+        # As in _one_pass: the next block is sent while the devices work on this one.
+        newest, before = _label(block, centroids_KD, mesh=blocks.mesh), newest
+        labelled += [] if before is None else [np.asarray(before).reshape(-1)]
+    labelled += [] if newest is None else [np.asarray(newest).reshape(-1)]
+    ids_N = np.concatenate([np.zeros(0, np.int32), *labelled])[: len(frames_ND)]
+    if (ids_N == len(centroids_KD)).any():
+        raise ValueError(NOT_FINITE)
+    return ids_N
 
 
-@functools.partial(jax.jit, static_argnames="passes")
-def lloyd(frames_ND: jax.Array, centroids_KD: jax.Array, *, passes: int) -> tuple[jax.Array, jax.Array]:
-    """At most `passes` full passes. Returns centroids [K, D] and their inertia (mean squared distance)."""
-
-    def unfinished(state):
-        i, _, inertia, previous = state
-        return (i < passes) & (previous - inertia > STOP_GAIN * inertia)
-
-    def one_pass(state):
-        i, centroids_KD, inertia, _ = state
-        new_KD, new_inertia = lloyd_pass(frames_ND, centroids_KD)
-        return i + 1, new_KD, new_inertia, inertia
-
-    start = (0, centroids_KD, jnp.float32(jnp.finfo(jnp.float32).max), jnp.float32(jnp.inf))
-    _, centroids_KD, _, _ = jax.lax.while_loop(unfinished, one_pass, start)
-    return centroids_KD, lloyd_pass(frames_ND, centroids_KD)[1]
+NOT_FINITE = "the features to cluster are not finite; look at the encoder they come from"
 
 
-@jax.jit
-def lloyd_pass(frames_ND: jax.Array, centroids_KD: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """One pass: the centroids [K, D] after it, and the inertia of those before it."""
-    num_frames, num_clusters = len(frames_ND), len(centroids_KD)
+class _Blocks:
+    """Frames as equal blocks on the mesh, the last filled up with zeros; few enough, they are placed there once."""
 
-    def accumulate(i, state):
-        sums_KD, counts_K, distance_N = state
-        start, new_B, block_BD = _block(frames_ND, i)
-        ids_B, distance_B = _nearest(block_BD, centroids_KD)
-        # A matmul with one-hot rows, not a scatter: its order of summation is fixed on every device.
-        member_BK = (ids_B[:, None] == jnp.arange(num_clusters)) * new_B[:, None].astype(jnp.float32)
-        sums_KD += jnp.dot(member_BK.T, block_BD, precision="highest")
-        counts_K += member_BK.sum(0)
-        return sums_KD, counts_K, jax.lax.dynamic_update_slice(distance_N, distance_B, (start,))
+    def __init__(self, frames_ND: np.ndarray, mesh: Mesh):
+        self.frames_ND, self.mesh = frames_ND, mesh
+        parts = batch_multiple(mesh)
+        per_part = max(1, -(-len(frames_ND) // parts))
+        # Small samples take powers of two, so that few shapes are compiled.
+        tile = min(TILE_FRAMES, 1 << (per_part - 1).bit_length())
+        tiles = min(TILES, 1 << (-(-per_part // tile) - 1).bit_length())
+        self.shape = (tiles, parts, tile, frames_ND.shape[1])
+        self.block_frames = tiles * parts * tile
+        self.sharding = NamedSharding(mesh, spec_of((None, "batch", None, None), self.shape, mesh))
+        self._placed = list(self._place()) if frames_ND.nbytes <= _resident_bytes(mesh) else None
 
-    zeros = jnp.zeros_like(centroids_KD), jnp.zeros(num_clusters), jnp.zeros(num_frames)
-    sums_KD, counts_K, distance_N = jax.lax.fori_loop(0, _num_blocks(num_frames), accumulate, zeros)
-    means_KD = sums_KD / jnp.maximum(counts_K, 1)[:, None]
-    empty_K = counts_K == 0
+    def __iter__(self) -> Iterator[tuple[jax.Array, int]]:
+        """(block, number of its frames that are no filling)"""
+        return iter(self._placed) if self._placed is not None else self._place()
 
-    def reseed(means_KD):
-        far_K = jax.lax.top_k(distance_N, num_clusters)[1]
-        rank_K = jnp.cumsum(empty_K) - 1  # the j-th empty cluster takes the j-th farthest frame
-        return jnp.where(empty_K[:, None], frames_ND[far_K[rank_K]].astype(jnp.float32), means_KD)
-
-    return jax.lax.cond(empty_K.any(), reseed, lambda means_KD: means_KD, means_KD), distance_N.mean()
-
-
-def _num_blocks(num_frames: int) -> int:
-    return -(-num_frames // BLOCK_FRAMES)
-
-
-def _block(frames_ND: jax.Array, i: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Block i as (first row, bool [B], float32 [B, D]); the last one reaches back, False on rows already seen."""
-    size = min(BLOCK_FRAMES, len(frames_ND))
-    start = jnp.minimum(i * BLOCK_FRAMES, len(frames_ND) - size)
-    block_BD = jax.lax.dynamic_slice_in_dim(frames_ND, start, size).astype(jnp.float32)
-    return start, start + jnp.arange(size) >= i * BLOCK_FRAMES, block_BD
+    def _place(self) -> Iterator[tuple[jax.Array, int]]:
+        for start in range(0, len(self.frames_ND), self.block_frames):
+            rows = self.frames_ND[start : start + self.block_frames]
+            filled = rows
+            if len(rows) < self.block_frames:
+                filled = np.zeros((self.block_frames, rows.shape[1]), rows.dtype)
+                filled[: len(rows)] = rows
+            # Each process reads the rows of its own devices only.
+            block = jax.make_array_from_callback(self.shape, self.sharding, filled.reshape(self.shape).__getitem__)
+            yield block, len(rows)
 
 
-def _nearest(x_BD: jax.Array, centroids_KD: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Ids int32 [B] of the nearest centroids and the squared distances [B] to them."""
-    # |x|^2 - 2xc + |c|^2 loses its digits to a large common offset: take it off first.
+def _lloyd(blocks: _Blocks, centroids_KD: np.ndarray, passes: int, stop_gain: float, on_pass) -> Codebook:
+    previous = math.inf
+    for number in range(passes + 1):
+        means_KD, counts_K, inertia, distance_N = _one_pass(blocks, centroids_KD)
+        if not math.isfinite(inertia):
+            raise ValueError(NOT_FINITE)
+        on_pass(len(blocks.frames_ND), inertia)
+        settled = previous - inertia <= stop_gain * inertia and counts_K.all()
+        if settled or number == passes:
+            return Codebook(centroids_KD, inertia)
+        centroids_KD, previous = means_KD, inertia
+        if not counts_K.all():
+            centroids_KD[counts_K == 0] = blocks.frames_ND[_farthest(distance_N, int((counts_K == 0).sum()))]
+
+
+def _one_pass(blocks: _Blocks, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, list[jax.Array]]:
+    """One pass: the means [K, D] and counts [K] of the clusters, the inertia of the centroids, distances by block."""
+    num_clusters, dim = centroids_KD.shape
+    state = _zeros(num_clusters, dim, mesh=blocks.mesh)
+    distances = []
+    for block, num_real in blocks:
+        before, (state, distance_B) = state, _accumulate(state, block, num_real, centroids_KD, mesh=blocks.mesh)
+        distances.append(distance_B)
+        # While the devices work on this block the next is read and sent; no more than that, so that memory is bounded.
+        jax.block_until_ready(before)
+    means_KD, counts_K, total = _totals(state, centroids_KD, mesh=blocks.mesh)
+    return np.array(means_KD), np.asarray(counts_K), float(total) / len(blocks.frames_ND), distances
+
+
+def _farthest(distances: list[jax.Array], count: int) -> np.ndarray:
+    distance_N = np.concatenate([np.asarray(block).reshape(-1) for block in distances])
+    return np.argsort(-distance_N, kind="stable")[:count]
+
+
+@functools.partial(jax.jit, static_argnames=("num_clusters", "dim", "mesh"))
+def _zeros(num_clusters: int, dim: int, *, mesh: Mesh) -> tuple[jax.Array, jax.Array, jax.Array]:
+    parts = batch_multiple(mesh)
+    sums_SKD = _constrain(jnp.zeros((parts, num_clusters, dim)), ("batch", "clusters", None), mesh)
+    counts_SK = _constrain(jnp.zeros((parts, num_clusters), jnp.int32), ("batch", "clusters"), mesh)
+    return sums_SKD, counts_SK, _constrain(jnp.zeros(parts), ("batch",), mesh)
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def _accumulate(state, block_TSBD, num_real, centroids_KD, *, mesh: Mesh):
+    """Adds a block to the sums of each part; nothing but the minima of the distances crosses devices."""
+    tiles, parts, tile, _ = block_TSBD.shape
     offset_D = centroids_KD.mean(0)
-    x_BD, c_KD = x_BD - offset_D, centroids_KD - offset_D
-    score_BK = jnp.square(c_KD).sum(1) - 2 * jnp.dot(x_BD, c_KD.T, precision="highest")
-    ids_B = jnp.argmin(score_BK, axis=1).astype(jnp.int32)
-    return ids_B, jnp.maximum(score_BK.min(1) + jnp.square(x_BD).sum(1), 0)
+    real_TSB = (jnp.arange(tiles * parts * tile) < num_real).reshape(tiles, parts, tile)
+
+    def add(state, x):
+        sums_SKD, counts_SK, inertia_S = state
+        x_SBD, real_SB = x
+        x_SBD = x_SBD.astype(jnp.float32) - offset_D
+        ids_SB, distance_SB = _nearest(x_SBD, centroids_KD - offset_D, mesh)
+        member_SBK = (ids_SB[..., None] == jnp.arange(len(centroids_KD))) & real_SB[..., None]
+        member_SBK = _constrain(member_SBK, ("batch", None, "clusters"), mesh)
+        # A matmul with one-hot rows, not a scatter: its order of summation is fixed on every device.
+        new_SKD = jnp.einsum("sbk,sbd->skd", member_SBK.astype(jnp.float32), x_SBD, precision="highest")
+        distance_SB = jnp.where(real_SB, distance_SB, 0)
+        state = sums_SKD + new_SKD, counts_SK + member_SBK.sum(1, dtype=jnp.int32), inertia_S + distance_SB.sum(1)
+        return state, distance_SB
+
+    state, distance_TSB = jax.lax.scan(add, state, (block_TSBD, real_TSB))
+    return state, _constrain(distance_TSB, (None, None, None), mesh)
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def _totals(state, centroids_KD, *, mesh: Mesh):
+    sums_SKD, counts_SK, inertia_S = state
+    counts_K = counts_SK.sum(0)
+    means_KD = sums_SKD.sum(0) / jnp.maximum(counts_K, 1)[:, None] + centroids_KD.mean(0)
+    whole = functools.partial(_constrain, mesh=mesh)
+    return whole(means_KD, (None, None)), whole(counts_K, (None,)), whole(inertia_S.sum(), ())
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def _label(block_TSBD, centroids_KD, *, mesh: Mesh):
+    offset_D = centroids_KD.mean(0)
+    ids_TSB = jax.lax.map(
+        lambda x_SBD: _nearest(x_SBD.astype(jnp.float32) - offset_D, centroids_KD - offset_D, mesh)[0], block_TSBD
+    )
+    return _constrain(ids_TSB, (None, None, None), mesh)
+
+
+def _nearest(x_SBD: jax.Array, centroids_KD: jax.Array, mesh: Mesh) -> tuple[jax.Array, jax.Array]:
+    """Ids int32 [S, B] of the nearest centroids (K where a frame is not finite) and the squared distances [S, B].
+
+    |x|^2 - 2xc + |c|^2 loses its digits to a large common offset: the caller takes it off both.
+    """
+    num_clusters = len(centroids_KD)
+    c_KD = _constrain(centroids_KD, ("clusters", None), mesh)
+    score_SBK = jnp.square(c_KD).sum(1) - 2 * jnp.einsum("sbd,kd->sbk", x_SBD, c_KD, precision="highest")
+    score_SBK = _constrain(score_SBK, ("batch", None, "clusters"), mesh)
+    least_SB = score_SBK.min(-1)
+    # Two plain minima: on a CPU twice as fast as argmin, and over a mesh they need no gathering.
+    ids_SB = jnp.where(score_SBK == least_SB[..., None], jnp.arange(num_clusters), num_clusters).min(-1)
+    return ids_SB.astype(jnp.int32), jnp.maximum(least_SB + jnp.square(x_SBD).sum(-1), 0)
+
+
+def _constrain(x: jax.Array, axes: tuple[str | None, ...], mesh: Mesh) -> jax.Array:
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec_of(axes, x.shape, mesh)))
+
+
+def _batch_sizes(frames_ND: np.ndarray, num_clusters: int, resident_bytes: int) -> list[int]:
+    """Frames of each batch before all of them: the first whatever it takes, then those that stay on the devices."""
+    num_frames = len(frames_ND)
+    sizes = [min(num_frames, max(START_FRAMES, START_FRAMES_PER_CLUSTER * num_clusters))]
+    while (size := BATCH_GROWTH * sizes[-1]) < num_frames and size * frames_ND[0].nbytes <= resident_bytes:
+        sizes.append(size)
+    return sizes
+
+
+def _resident_bytes(mesh: Mesh) -> int:
+    """What may stay on the devices between passes: a quarter of their memory, or 1 GiB each if they do not say."""
+    stats = mesh.devices.flat[0].memory_stats() or {}
+    return batch_multiple(mesh) * (stats.get("bytes_limit", 4 << 30) // 4)
+
+
+def _one_device() -> Mesh:
+    return make_mesh(ParallelConfig(), jax.local_devices()[:1])

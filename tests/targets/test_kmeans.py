@@ -1,11 +1,13 @@
 """k-means against a slow writing of it, on planted clusters, and its promises: determinism, no lost clusters."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmpretrain.targets import kmeans
+from mmpretrain.targets import kmeans, kmeans_init
 
 
 def blobs(num_clusters: int, per_cluster: int, dim: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -21,11 +23,10 @@ def slow_distances(frames: np.ndarray, centroids: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """Blocks of 64 frames, so that few frames already fill several and a part of one."""
-    jax.clear_caches()
-    monkeypatch.setattr(kmeans, "BLOCK_FRAMES", 64)
-    yield
-    jax.clear_caches()
+    """Blocks of 4 x 16 frames, so that few frames already fill several and a part of one."""
+    monkeypatch.setattr(kmeans, "TILE_FRAMES", 16)
+    monkeypatch.setattr(kmeans, "TILES", 4)
+    monkeypatch.setattr(kmeans, "START_FRAMES", 50)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -35,7 +36,7 @@ def test_assignment_is_the_nearest_centroid(num_frames):
     frames = (rng.standard_normal((num_frames, 5)) + 1000).astype(np.float32)  # an offset costs no digits
     centroids = (rng.standard_normal((7, 5)) + 1000).astype(np.float32)
     ids_N = kmeans.assign(frames, centroids)
-    assert ids_N.dtype == jnp.int32
+    assert ids_N.dtype == np.int32
     np.testing.assert_array_equal(ids_N, slow_distances(frames, centroids).argmin(1))
 
 
@@ -48,25 +49,29 @@ def test_ties_go_to_the_lowest_index():
 def test_a_pass_moves_centroids_to_the_means_of_their_frames():
     rng = np.random.default_rng(2)
     frames, centroids = rng.standard_normal((157, 3)).astype(np.float32), rng.standard_normal((5, 3)).astype(np.float32)
-    new, inertia = kmeans.lloyd_pass(frames, centroids)
     distances = slow_distances(frames, centroids)
-    np.testing.assert_allclose(inertia, distances.min(1).mean(), rtol=1e-5)
+    before = kmeans.lloyd(frames, centroids, passes=0)
+    np.testing.assert_array_equal(before.centroids, centroids)
+    np.testing.assert_allclose(before.inertia, distances.min(1).mean(), rtol=1e-5)
+    after = kmeans.lloyd(frames, centroids, passes=1)
     for k in range(5):
-        np.testing.assert_allclose(new[k], frames[distances.argmin(1) == k].mean(0), rtol=1e-4, atol=1e-5)
+        mean = frames[distances.argmin(1) == k].mean(0)
+        np.testing.assert_allclose(after.centroids[k], mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(after.inertia, slow_distances(frames, after.centroids).min(1).mean(), rtol=1e-5)
 
 
 def test_empty_clusters_move_to_the_farthest_frames():
     frames = np.array([[0.0], [0.2], [9.0], [-7.0], [0.4]], np.float32)
     centroids = np.array([[0.0], [100.0], [200.0]], np.float32)
-    new, _ = kmeans.lloyd_pass(frames, centroids)
-    np.testing.assert_allclose(new[:, 0], [frames.mean(), 9, -7], rtol=1e-5)
+    after = kmeans.lloyd(frames, centroids, passes=1)
+    np.testing.assert_allclose(after.centroids[:, 0], [frames.mean(), 9, -7], rtol=1e-5)
 
 
 def test_every_cluster_lives_after_starting_from_one_place():
     frames, _ = blobs(6, 20, 2)
     start = np.tile(frames.mean(0), (6, 1)) + np.array([0, 1000, 2000, 3000, 4000, 5000], np.float32)[:, None]
-    centroids, _ = kmeans.lloyd(frames, start, passes=20)
-    assert len(np.unique(kmeans.assign(frames, centroids))) == 6
+    after = kmeans.lloyd(frames, start, passes=20)
+    assert len(np.unique(kmeans.assign(frames, after.centroids))) == 6
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -115,8 +120,74 @@ def test_inertia_matches_that_of_scikit_learn():
     assert codebook.inertia <= 1.005 * slow_distances(frames, sk.cluster_centers_).min(1).mean()
 
 
+@pytest.mark.usefixtures("small_blocks")
+def test_frames_from_a_file_stream_in_blocks_and_give_the_same_codebook(tmp_path, monkeypatch):
+    frames = np.random.default_rng(5).standard_normal((900, 6)).astype(np.float32)
+    np.save(tmp_path / "frames.npy", frames)
+    mapped = np.load(tmp_path / "frames.npy", mmap_mode="r")
+    heard = []
+    fit = functools.partial(kmeans.fit, num_clusters=7, key=jax.random.key(1), passes=20, restarts=2)
+    resident = fit(frames, on_pass=lambda num_frames, _: heard.append(num_frames))
+    assert list(dict.fromkeys(heard)) == [448, 900]  # 64 a cluster, then all
+    # Nothing may stay on the device: every pass reads the file again.
+    monkeypatch.setattr(kmeans, "_resident_bytes", lambda mesh: 0)
+    assert kmeans._Blocks(mapped, kmeans._one_device())._placed is None
+    streamed = fit(mapped)
+    np.testing.assert_array_equal(streamed.centroids, resident.centroids)
+    np.testing.assert_array_equal(kmeans.assign(mapped, streamed.centroids), kmeans.assign(frames, resident.centroids))
+
+
+def test_batches_grow_while_they_stay_on_the_devices():
+    frames = np.zeros((1_000_000, 1), np.float32)
+    assert kmeans._batch_sizes(frames, 10, 1 << 40) == [32_768, 131_072, 524_288]
+    assert kmeans._batch_sizes(frames, 10, 4 * 200_000) == [32_768, 131_072]
+    assert kmeans._batch_sizes(frames, 2000, 0) == [128_000]
+    assert kmeans._batch_sizes(frames[:100], 10, 1 << 40) == [100]
+
+
+@pytest.mark.parametrize("start", ["plus_plus", "parallel"])
+def test_both_starts_find_far_clusters_whatever_their_size(start):
+    frames, ids = blobs(12, 4, 2)
+    frames = np.concatenate([frames, frames[:1] + np.zeros((3000, 1), np.float32)])  # one cluster has nearly all
+    for seed in range(3):
+        key = jax.random.key(seed)
+        if start == "parallel":
+            found = kmeans_init.parallel(jnp.asarray(frames), 12, key)
+        else:
+            found = kmeans_init.plus_plus(jnp.asarray(frames), jnp.ones(len(frames)), 12, key)
+        assert (
+            len(set(kmeans.assign(np.asarray(found), np.stack([frames[:48][ids == k].mean(0) for k in range(12)]))))
+            == 12
+        )
+
+
+def test_k_means_parallel_starts_as_low_as_k_means_plus_plus():
+    rng = np.random.default_rng(6)
+    centres = rng.standard_normal((80, 10))
+    frames = (centres[rng.integers(0, 80, 4000)] + 0.3 * rng.standard_normal((4000, 10))).astype(np.float32)
+
+    def start_inertia(find):
+        found = [np.asarray(find(jax.random.key(seed))) for seed in range(3)]
+        return np.mean([kmeans.lloyd(frames, start, passes=0).inertia for start in found])
+
+    plus_plus = start_inertia(lambda key: kmeans_init.plus_plus(frames, jnp.ones(4000), 40, key))
+    parallel = start_inertia(lambda key: kmeans_init.parallel(frames, 40, key))
+    drawn = start_inertia(lambda key: jax.random.choice(key, frames, (40,), replace=False))
+    assert parallel < 1.05 * plus_plus < 0.95 * drawn
+
+
+def test_weights_count_as_many_frames():
+    frames = np.array([[0.0], [1.0], [50.0]], np.float32)
+    weights = jnp.array([1.0, 1.0, 0.0])
+    for seed in range(5):
+        found = kmeans_init.plus_plus(frames, weights, 2, jax.random.key(seed))
+        assert sorted(np.asarray(found)[:, 0].round(3)) == [0, 1]  # what weighs nothing is never drawn
+
+
 def test_refusals():
     with pytest.raises(ValueError, match=r"num_clusters=5 is more than the 4 frames.*fit_share"):
         kmeans.fit(np.zeros((4, 2), np.float32), 5, key=jax.random.key(0), passes=1, restarts=1)
+    with pytest.raises(ValueError, match="not finite"):
+        kmeans.assign(np.array([[0.0], [np.nan]], np.float32), np.zeros((2, 1), np.float32))
     with pytest.raises(ValueError, match="not finite"):
         kmeans.fit(np.full((9, 2), np.nan, np.float32), 3, key=jax.random.key(0), passes=1, restarts=1)
