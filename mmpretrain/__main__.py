@@ -1,4 +1,4 @@
-"""The command: `mmpretrain STAGE --config=FILE --config.a.b=value`."""
+"""The command: `mmpretrain STAGE --config=FILE --config.a.b=value`, and a few that take files instead of a recipe."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 STAGES = {
     "run": "everything below, in order; finished stages are passed over",
@@ -16,6 +17,14 @@ STAGES = {
     "evaluate": "tests the fine-tuned classifiers, beside a plain baseline",
     "export": "the last round's encoder as a folder, loaded back and compared",
     "report": "summary.json and report.html of what is there so far",
+    "import-avhubert": "the encoder of an AV-HuBERT checkpoint as such a folder (FILE.pt --output=DIR, no recipe)",
+}
+
+# The stages that take an option, besides --config, which all but import-avhubert take.
+OPTIONS = {
+    "round": ("targets", "pretrain"),
+    "format": ("export",),
+    "output": ("export", "import-avhubert"),
 }
 
 USAGE = """mmpretrain STAGE --config=FILE [--round=N] [--config.FIELD=VALUE ...]
@@ -30,6 +39,13 @@ examples:
   mmpretrain run --config=configs/demo.py
   mmpretrain refine --config=configs/pretrain/small_real.py --config.workdir=runs/mine --config.seed=7
   mmpretrain pretrain --round=2 --config=configs/demo.py --config.rounds[1].num_steps=500
+  mmpretrain import-avhubert base_vox_iter5.pt --output=encoders/base_vox
+  mmpretrain finetune --config=configs/demo.py --config.finetune.encoder=encoders/base_vox
+  mmpretrain export --config=configs/demo.py --format=avhubert                # writes export/avhubert.pt too
+  mmpretrain export encoders/base_vox --format=avhubert --output=again.pt     # of any exported encoder
+
+import-avhubert runs nothing that is in the file, and needs neither PyTorch nor fairseq. Public checkpoints have
+licences of their own, which you must accept to use them.
 
 Any field of the recipe can be set as --config.FIELD=VALUE; `mmpretrain/config.py` lists them with their meaning.
 Prepare clips first: `python -m data_prep --help`.
@@ -40,14 +56,13 @@ def main(argv: list[str] | None = None) -> None:
     """Runs one stage. Exits with 2 for what a user can mend, 1 for a loss that is no number, 130 when interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] == "help" or {"-h", "--help"} & set(argv):
-        print(USAGE.format(stages="\n".join(f"  {name:10}{what}" for name, what in STAGES.items())), end="")
+        print(USAGE.format(stages="\n".join(f"  {name:17}{what}" for name, what in STAGES.items())), end="")
         sys.exit(0 if argv else 2)
     stage, *arguments = argv
     try:
         if stage not in STAGES:
             raise ValueError(f"unknown stage {stage!r}; stages are {', '.join(STAGES)}")
-        config, number = _parse(arguments)
-        _run(stage, config, number)
+        _run(stage, _parse(arguments))
     except KeyboardInterrupt:
         print("mmpretrain: interrupted; the same command continues", file=sys.stderr)
         sys.exit(130)
@@ -56,8 +71,8 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1 if isinstance(error, FloatingPointError) else 2)
 
 
-def _parse(arguments: list[str]):
-    """The recipe with its overrides, and --round. Raises ValueError for anything that is not right."""
+def _parse(arguments: list[str]) -> SimpleNamespace:
+    """The recipe with its overrides, the options, and `paths`, the rest. Raises ValueError for what is not right."""
     from absl import flags
     from ml_collections import config_flags
 
@@ -66,18 +81,19 @@ def _parse(arguments: list[str]):
         if not Path(path.split(":")[0]).is_file():
             raise FileNotFoundError(f"--config={path}: there is no such file; recipes are under configs/")
     values = flags.FlagValues()
+    values.set_gnu_getopt()  # options may follow a path
     argv = ["mmpretrain", *arguments]
     holder = config_flags.DEFINE_config_file("config", None, "the recipe", flag_values=values, sys_argv=argv)
-    round_ = flags.DEFINE_integer("round", None, "for targets and pretrain", lower_bound=1, flag_values=values)
+    options = {
+        "round": flags.DEFINE_integer("round", None, "the round, from 1", lower_bound=1, flag_values=values),
+        "format": flags.DEFINE_enum("format", None, ["folder", "avhubert"], "of the export", flag_values=values),
+        "output": flags.DEFINE_string("output", None, "file or folder to write", flag_values=values),
+    }
     try:
-        rest = values(argv)[1:]
+        paths = values(argv)[1:]
     except (flags.Error, LookupError, AttributeError, TypeError, ImportError, SyntaxError, OSError) as error:
         raise ValueError(f"{_explain(error)} (in: {' '.join(arguments)})") from error
-    if rest:
-        raise ValueError(f"unexpected argument {rest[0]!r}; overrides look like --config.seed=7")
-    if holder.value is None:
-        raise ValueError("no recipe; give one with --config=FILE, e.g. --config=configs/demo.py")
-    return holder.value, round_.value
+    return SimpleNamespace(config=holder.value, paths=paths, **{name: flag.value for name, flag in options.items()})
 
 
 def _explain(error: Exception) -> str:
@@ -91,18 +107,46 @@ def _explain(error: Exception) -> str:
     return f"{error}; the fields and their types are in mmpretrain/config.py"
 
 
-def _run(stage: str, config, number: int | None) -> None:
+def _run(stage: str, given: SimpleNamespace) -> None:
+    for option, takers in OPTIONS.items():
+        if (value := getattr(given, option)) is not None and stage not in takers:
+            raise ValueError(f"--{option}={value} is for {' and '.join(takers)}, not for {stage}")
+    if stage == "import-avhubert" or (stage == "export" and given.paths):
+        _convert(stage, given)
+        return
+    if given.paths:
+        raise ValueError(f"unexpected argument {given.paths[0]!r}; overrides look like --config.seed=7")
+    if given.config is None:
+        raise ValueError("no recipe; give one with --config=FILE, e.g. --config=configs/demo.py")
+    if given.output is not None:
+        raise ValueError(f"--output={given.output}: with a recipe, everything is written under --config.workdir")
+    rounds = len(given.config.rounds)
+    if stage in OPTIONS["round"] and (given.round is None or given.round > rounds):
+        raise ValueError(f"--round={given.round}; {stage} needs --round=1 to --round={rounds}")
+
+    from mmpretrain.stages import convert
     from mmpretrain.stages import run as stages
     from mmpretrain.stages.context import Run
 
-    if stage in ("targets", "pretrain"):
-        if number is None or number > len(config.rounds):
-            raise ValueError(f"--round={number}; {stage} needs --round=1 to --round={len(config.rounds)}")
-    elif number is not None:
-        raise ValueError(f"--round={number} is for targets and pretrain, not for {stage}")
-    run = Run(config)
+    run = Run(given.config)
     run.announce()
-    stages.run_stages(stage, run, number)
+    stages.run_stages(stage, run, given.round)
+    if given.format == "avhubert":
+        convert.export_avhubert(run.workdir / "export" / "encoder", run.workdir / "export" / "avhubert.pt")
+
+
+def _convert(stage: str, given: SimpleNamespace) -> None:
+    """The commands that take a file or folder instead of a recipe."""
+    importing = stage == "import-avhubert"
+    usage = "import-avhubert FILE.pt --output=DIR" if importing else "export DIR --format=avhubert --output=FILE.pt"
+    whole = len(given.paths) == 1 and given.output and (importing or given.format == "avhubert")
+    if not whole or given.config is not None:
+        raise ValueError(f"the command is `mmpretrain {usage}`, without a recipe")
+
+    from mmpretrain.stages import convert
+
+    source, target = Path(given.paths[0]), Path(given.output)
+    (convert.import_avhubert if importing else convert.export_avhubert)(source, target)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from mmpretrain.config import AUDIO_DIM
+from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.models.heads import MaskedClusterModel
 from mmpretrain.models.resnet import STEM_FRAMES
 
@@ -34,35 +35,42 @@ class Tensor(NamedTuple):
     axes: tuple[int, ...] | None = None  # of the reference, in our order, where not AXES
 
 
-def load_state_dict(model: MaskedClusterModel, tensors: Mapping[str, np.ndarray]) -> None:
+class EncoderOnly(nnx.Module):
+    """An encoder in the place of a pretraining model: the functions below then leave the head out."""
+
+    def __init__(self, encoder: AVEncoder):
+        self.encoder = encoder
+
+
+def load_state_dict(model: MaskedClusterModel | EncoderOnly, tensors: Mapping[str, np.ndarray]) -> None:
     """Puts a reference state dict (name -> array, PyTorch layouts) into `model`, as float32.
 
-    Raises ValueError naming the first tensor that is missing, of another shape than the model calls for, or left over;
+    An array may be anything with a shape that `np.asarray` takes; none is read before all names and shapes are found
+    to be right. Raises ValueError naming the first tensor that is missing, of another shape than the model calls for, or left over;
     the model is then as it was.
     """
-    places = _weights(model)
-    values = {path: np.zeros(place.shape, np.float32) for path, place in places.items()}
     wanted = list(_tensors(model))
     for tensor in wanted:
         if tensor.name not in tensors:
             raise ValueError(f"the state dict lacks {tensor.name!r}, which this model configuration calls for")
-        array = np.asarray(tensors[tensor.name])
-        if array.shape != tensor.shape:
-            raise ValueError(
-                f"{tensor.name!r} has shape {array.shape}; this model configuration calls for {tensor.shape}"
-            )
-        part = values[tensor.path][tensor.part]
-        part[...] = array.transpose(_axes(tensor)).reshape(part.shape)
+        shape = tensors[tensor.name].shape
+        if shape != tensor.shape:
+            raise ValueError(f"{tensor.name!r} has shape {shape}; this model configuration calls for {tensor.shape}")
     known = {tensor.name for tensor in wanted}
     for name in tensors:
         if name not in known and not name.endswith(UNUSED):
             raise ValueError(f"the state dict has {name!r}, which this model configuration has no place for")
+    places = _weights(model)
+    values = {path: np.zeros(place.shape, np.float32) for path, place in places.items()}
+    for tensor in wanted:
+        part = values[tensor.path][tensor.part]
+        part[...] = np.asarray(tensors[tensor.name]).transpose(_axes(tensor)).reshape(part.shape)
     for path, place in places.items():
         old = place.get_value()
         place.set_value(jax.device_put(values[path].astype(old.dtype), old.sharding))
 
 
-def to_state_dict(model: MaskedClusterModel) -> dict[str, np.ndarray]:
+def to_state_dict(model: MaskedClusterModel | EncoderOnly) -> dict[str, np.ndarray]:
     """The inverse of `load_state_dict`: name -> float32 array in PyTorch layouts, without `num_batches_tracked`."""
     values = {path: np.asarray(place.get_value(), np.float32) for path, place in _weights(model).items()}
     arrays = {}
@@ -73,7 +81,7 @@ def to_state_dict(model: MaskedClusterModel) -> dict[str, np.ndarray]:
     return arrays
 
 
-def state_dict_shapes(model: MaskedClusterModel) -> dict[str, tuple[int, ...]]:
+def state_dict_shapes(model: MaskedClusterModel | EncoderOnly) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every tensor that `load_state_dict` asks for. `model` may be abstract (`nnx.eval_shape`)."""
     return {tensor.name: tensor.shape for tensor in _tensors(model)}
 
@@ -86,12 +94,14 @@ def _axes(tensor: Tensor) -> tuple[int, ...]:
     return tensor.axes or AXES[len(tensor.shape)]
 
 
-def _tensors(model: MaskedClusterModel) -> Iterator[Tensor]:
+def _tensors(model: MaskedClusterModel | EncoderOnly) -> Iterator[Tensor]:
     config, D = model.encoder.config, model.encoder.config.width
     fused = D * len(config.modalities) if config.fusion == "concat" else D
-    num_clusters, P = model.head.embeddings.shape
-    yield Tensor("mask_emb", model.mask_embedding.shape, "mask_embedding")
-    yield Tensor("label_embs_concat", (num_clusters, P), "head.embeddings", axes=(0, 1))
+    if not isinstance(model, EncoderOnly):
+        num_clusters, P = model.head.embeddings.shape
+        yield Tensor("mask_emb", model.mask_embedding.shape, "mask_embedding")
+        yield Tensor("label_embs_concat", (num_clusters, P), "head.embeddings", axes=(0, 1))
+        yield from _linear("final_proj", (P, D), "head.proj")
     if "audio" in config.modalities:
         yield from _linear("feature_extractor_audio.proj", (D, AUDIO_DIM), "encoder.audio_proj")
     if "video" in config.modalities:
@@ -107,7 +117,6 @@ def _tensors(model: MaskedClusterModel) -> Iterator[Tensor]:
     for n in range(config.num_layers):
         yield from _layer(n, D, config.mlp_dim)
     yield from _norm("encoder.layer_norm", D, "encoder.transformer.norm")
-    yield from _linear("final_proj", (P, D), "head.proj")
 
 
 def _layer(n: int, D: int, mlp_dim: int) -> Iterator[Tensor]:

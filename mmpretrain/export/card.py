@@ -8,7 +8,7 @@ from mmpretrain.config import ModelConfig
 
 _CARD = """# Audio-visual encoder ({modalities})
 
-Pretrained with mmpretrain by masked cluster prediction: {width} wide, {num_layers} layers, {num_heads} heads,
+{origin} by masked cluster prediction: {width} wide, {num_layers} layers, {num_heads} heads,
 {frames} frames a second.
 
 ```python
@@ -24,9 +24,13 @@ Input: {inputs}
 |---|---|
 {rows}
 
-Weights are in `model.safetensors`, the architecture in `config.json`. They inherit the terms of the clips that they
-were trained on.
+Weights are in `model.safetensors`, the architecture in `config.json`. {terms}
 """
+
+_TERMS_OF_CLIPS = "They inherit the terms of the clips that they\nwere trained on."
+_TERMS_OF_CHECKPOINT = (
+    "The licence of the checkpoint that they\nwere read from goes with them; so do the terms of its clips."
+)
 
 
 def model_card(config: ModelConfig, lineage: dict[str, Any]) -> str:
@@ -35,8 +39,11 @@ def model_card(config: ModelConfig, lineage: dict[str, Any]) -> str:
         "audio": "audio int16 [N], mono, 16 kHz",
         "video": f"video uint8 [T, S, S], grey {config.inputs.view} crops, 25 fps, S >= {config.inputs.image_size}",
     }
+    imported = "checkpoint" in lineage
     arguments = {"audio": "audio=samples", "video": "video=crops"}
     return _CARD.format(
+        origin="Imported from an AV-HuBERT checkpoint, pretrained" if imported else "Pretrained with mmpretrain",
+        terms=_TERMS_OF_CHECKPOINT if imported else _TERMS_OF_CLIPS,
         modalities=" and ".join(config.modalities),
         width=config.width, num_layers=config.num_layers, num_heads=config.num_heads, frames=25,
         arguments=", ".join(arguments[modality] for modality in config.modalities),

@@ -1,5 +1,7 @@
 """Encoders as folders that outlive the code that trained them: `config.json`, `model.safetensors`, `README.md`.
 
+Beside them may lie what the encoder does not need but a pretraining checkpoint of the reference holds (`HEAD_FILE`).
+
 encoder = mmpretrain.load_encoder("runs/demo/export")
 features = encoder.features(audio=samples, video=crops)      # [T, D], 25 a second
 """
@@ -7,6 +9,7 @@ features = encoder.features(audio=samples, video=crops)      # [T, D], 25 a seco
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from mmpretrain.config import AUDIO_DIM, ModelConfig, as_dict, model_from_dict
 from mmpretrain.data.audio import audio_features
@@ -25,16 +30,24 @@ from mmpretrain.models.encoder import AVEncoder
 
 FORMAT = "mmpretrain-encoder-1"
 CONFIG_FILE = "config.json"
+HEAD_FILE = "pretraining_head.safetensors"
 FRAME_MULTIPLE = 100  # clips are padded to a multiple of this many frames, so that few shapes are compiled
 
 
-def save_encoder(path: str | Path, encoder: AVEncoder, *, lineage: dict[str, Any]) -> None:
-    """Writes the folder, whole or not at all. lineage: how the encoder came about, for its card and for people."""
+def save_encoder(
+    path: str | Path, encoder: AVEncoder, *, lineage: dict[str, Any], head: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Writes the folder, whole or not at all. lineage: how the encoder came about, for its card and for people.
+
+    head: the tensors of pretraining that are not the encoder's, under the reference's names (`export.avhubert`).
+    """
     with WholeFolder(path) as draft:
         config = {"format": FORMAT, "model": as_dict(encoder.config), "lineage": lineage}
         config |= {"frame_rate_hz": FRAME_RATE_HZ, "sample_rate_hz": SAMPLE_RATE_HZ}
         (draft / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n")
         save_weights(draft, encoder)
+        if head:
+            save_file(dict(head), draft / HEAD_FILE)
         (draft / "README.md").write_text(model_card(encoder.config, lineage))
 
 
@@ -52,6 +65,15 @@ def read_config(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
     if config.get("format") != FORMAT:
         raise ValueError(f"{file}: format={config.get('format')!r}, but this version reads {FORMAT!r}")
     return model_from_dict(config["model"]), config["lineage"]
+
+
+def load_head(path: str | Path) -> dict[str, np.ndarray]:
+    """The `head` that the folder was saved with; empty if without one."""
+    file = Path(path) / HEAD_FILE
+    try:
+        return load_file(file) if file.exists() else {}
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged ({error}); export it again") from error
 
 
 def load_encoder(path: str | Path) -> Encoder:

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from mmpretrain.checkpoint import Checkpointer
+from mmpretrain.export.avhubert_checkpoint import pretraining_head
 from mmpretrain.export.encoder import load_encoder, read_config, save_encoder
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.mesh import shard_batch
@@ -36,8 +37,9 @@ def export(run: Run) -> dict[str, Any]:
         checkpoints = Checkpointer(run.workdir / pretrain_name(number) / "checkpoints", keep=1_000)
         state, _ = checkpoints.restore(trainer.init(run.config.seed))
         checkpoints.close()
-        encoder = trainer.model(state).encoder
-        save_encoder(folder / "encoder", encoder, lineage=lineage)
+        model = trainer.model(state)
+        encoder = model.encoder
+        save_encoder(folder / "encoder", encoder, lineage=lineage, head=pretraining_head(model))
         error = _largest_difference(run, encoder, folder / "encoder")
         log(f"export: {folder / 'encoder'}; largest difference after loading it back: {error:.2g}")
         return {"max_error": error, "path": str(folder / "encoder")}
