@@ -46,8 +46,8 @@ def load_state_dict(model: MaskedClusterModel | EncoderOnly, tensors: Mapping[st
     """Puts a reference state dict (name -> array, PyTorch layouts) into `model`, as float32.
 
     An array may be anything with a shape that `np.asarray` takes; none is read before all names and shapes are found
-    to be right. Raises ValueError naming the first tensor that is missing, of another shape than the model calls for, or left over;
-    the model is then as it was.
+    to be right. Raises ValueError naming the first tensor that is missing, of another shape than the model calls for,
+    or left over; the model is then as it was.
     """
     wanted = list(_tensors(model))
     for tensor in wanted:

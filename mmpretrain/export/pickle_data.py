@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import pickletools
 import struct
+import warnings
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -43,8 +44,10 @@ def read_pickle(stream: BinaryIO, persistent: Callable[[Any], Any] | None = None
     """
     machine = _Machine(persistent or (lambda pid: Placeholder("persistent id", (pid,))))
     try:
-        for opcode, arg, _ in pickletools.genops(stream):
-            machine.execute(opcode.name, arg)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd escapes in the texts of a damaged file
+            for opcode, arg, _ in pickletools.genops(stream):
+                machine.execute(opcode.name, arg)
         return machine.stack.pop()
     except BROKEN as error:
         raise ValueError(f"its pickle is damaged or cut off ({error or type(error).__name__})") from error

@@ -143,7 +143,7 @@ def _open_zip(file: BinaryIO) -> TorchFile:
 def _zip(act: Callable[[], Any]) -> Any:
     try:
         return act()
-    except (zipfile.BadZipFile, RuntimeError, EOFError, struct.error, ValueError) as error:
+    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, struct.error, ValueError) as error:
         raise ValueError(f"it is damaged or cut off ({error})") from error
 
 
