@@ -1,6 +1,7 @@
 """Files as `torch.save` writes them in both layouts, with objects of foreign classes in them, made without PyTorch."""
 
 import contextlib
+import enum
 import io
 import pickle
 import struct
@@ -79,9 +80,30 @@ class ListConfig(list):
     """As an omegaconf container: a class with elements and a state of its own."""
 
 
+class DictConfig:
+    """As an omegaconf container that was pickled whole: what it holds is wrapped, entry by entry."""
+
+    def __init__(self, content: dict):
+        self._metadata, self._parent = AnyNode("metadata"), None
+        wrapped = {
+            key: DictConfig(value) if isinstance(value, dict) else AnyNode(value) for key, value in content.items()
+        }
+        self._content = wrapped
+
+
+class AnyNode:
+    def __init__(self, value):
+        self._val = value
+
+
+class ChoiceEnum(enum.Enum):
+    CONCAT = "concat"
+
+
 FOREIGN = {
     "fairseq": {}, "fairseq.data": {}, "fairseq.data.dictionary": {"Dictionary": Dictionary},
-    "omegaconf": {"ListConfig": ListConfig},
+    "fairseq.dataclass": {"ChoiceEnum": ChoiceEnum},
+    "omegaconf": {"ListConfig": ListConfig, "DictConfig": DictConfig, "AnyNode": AnyNode},
 }  # fmt: skip
 
 
