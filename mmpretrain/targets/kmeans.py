@@ -28,6 +28,7 @@ START_FRAMES_PER_CLUSTER = 64  # ... or this many a cluster, if that is more
 BATCH_GROWTH = 4  # each batch of frames has this many times as many as the one before
 BATCH_STOP_GAIN = 1e-2  # a pass over a batch that lowers the inertia by less than this share is the last,
 STOP_GAIN = 1e-4  # and so is one over all frames by less than this
+RESIDENT_BYTES = 1 << 30  # of frames may stay between passes on a device that does not tell its memory (a CPU)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,9 +255,9 @@ def _batch_sizes(frames_ND: np.ndarray, num_clusters: int, resident_bytes: int) 
 
 
 def _resident_bytes(mesh: Mesh) -> int:
-    """What may stay on the devices between passes: a quarter of their memory, or 1 GiB each if they do not say."""
-    stats = mesh.devices.flat[0].memory_stats() or {}
-    return batch_multiple(mesh) * (stats.get("bytes_limit", 4 << 30) // 4)
+    """What may stay on the devices between passes: a quarter of their memory, or `RESIDENT_BYTES` each."""
+    stats = mesh.local_devices[0].memory_stats() or {}
+    return batch_multiple(mesh) * (stats["bytes_limit"] // 4 if "bytes_limit" in stats else RESIDENT_BYTES)
 
 
 def _one_device() -> Mesh:
