@@ -14,7 +14,7 @@ from mmpretrain.config import fingerprint
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.streams import unit_hash
 from mmpretrain.export.encoder import load_encoder, read_config
-from mmpretrain.observe.progress import log, track
+from mmpretrain.observe.progress import Progress, log, track
 from mmpretrain.parallel.mesh import shard_batch
 from mmpretrain.parallel.streams import stream_key
 from mmpretrain.stages.context import Run
@@ -149,10 +149,12 @@ def _codebook(run: Run, number: int, folder: Path, train: ClipTable, features) -
             frames_ND = np.empty((size["frames"], features_TD.shape[1]), np.float32)
         frames_ND[starts[row] : starts[row] + sample.lengths[row]] = features_TD
     log(f"round {number}: fitting {targets.num_clusters} clusters on {frames_ND.shape[0]} x {frames_ND.shape[1]}")
-    codebook = fit(
-        frames_ND, targets.num_clusters, key=stream_key(jax.random.key(run.config.seed), number, "codebook"),
-        passes=targets.fit_passes, restarts=targets.fit_restarts, mesh=run.mesh,
-    )  # fmt: skip
+    with Progress(f"round {number}: fitting", unit="pass") as progress:
+        codebook = fit(
+            frames_ND, targets.num_clusters, key=stream_key(jax.random.key(run.config.seed), number, "codebook"),
+            passes=targets.fit_passes, restarts=targets.fit_restarts, mesh=run.mesh,
+            on_pass=lambda num_frames, inertia: progress.update(frames=num_frames, inertia=inertia),
+        )  # fmt: skip
     draft = folder / "codebook.unfinished.npz"
     np.savez(draft, centroids_KD=codebook.centroids, inertia=codebook.inertia)
     draft.replace(saved)
