@@ -333,3 +333,19 @@ def test_full_listings_of_public_checkpoints_go_through(tmp_path, name):
     for key, array in arrays.items():
         assert again[key].dtype == (np.int64 if array.dtype == np.int64 else np.float32)
         np.testing.assert_array_equal(again[key], array, key)
+
+
+def test_a_run_is_exported_beside_its_folder(command, tmp_path, monkeypatch):
+    recipe = "from tests.tiny import tiny_run\n\ndef get_config():\n    return tiny_run(workdir='run')\n"
+    (tmp_path / "recipe.py").write_text(recipe)
+    monkeypatch.setattr("mmpretrain.stages.run.run_stages", lambda *args: None)  # the folder is there already
+    config = tiny_model("audio", "video")
+    encoder = nnx.merge(*initial(lambda rngs: AVEncoder(config, rngs=rngs)))
+    shapes = {"mask_emb": (104,), "label_embs_concat": (9, 8), "final_proj.weight": (8, 16), "final_proj.bias": (8,)}
+    head = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    save_encoder(tmp_path / "run" / "export" / "encoder", encoder, lineage={"fingerprint": "0" * 16}, head=head)
+    assert command("export", "--config=recipe.py", "--format=avhubert")[0] == 0
+    written = read(tmp_path / "run" / "export" / "avhubert.pt")
+    assert set(head) < set(written)
+    code, err = command("export", "--config=recipe.py", "--format=avhubert", "--output=elsewhere.pt")
+    assert (code, "written under --config.workdir" in err) == (2, True)
