@@ -20,7 +20,8 @@ fi
 num_processes=$1
 shift
 # The GPUs that the user allows, else all of this machine's.
-IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES-$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | paste -sd,)}"
+all_gpus=$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | paste -sd,)
+IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES-$all_gpus}"
 if ((${#gpus[@]} > 0 && num_processes > ${#gpus[@]})); then
   echo "launch/local.sh: $num_processes processes cannot share ${#gpus[@]} GPUs (one process can hold several);" \
     "to run on the CPU set CUDA_VISIBLE_DEVICES= and JAX_PLATFORMS=cpu" >&2

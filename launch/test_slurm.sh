@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# launch/slurm.sbatch on a real Slurm: this machine as two nodes, a tiny run on both, preempted twice and resumed exactly.
+# launch/slurm.sbatch on a real Slurm: this machine as two nodes, a tiny run on both, preempted twice, resumed exactly.
 #
 # Installs Debian's slurm-wlm if it may (root) and none is there; where there can be no Slurm, says why and passes.
 # Everything else is in a temporary folder: daemons on loopback as this user, no munge, a node's GPU by name only.
@@ -21,13 +21,20 @@ fi
 
 work=$(mktemp -d)
 export SLURM_CONF=$work/slurm.conf JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR=$PWD/.jax_cache
-daemons=()
+daemons=() jobs=()
 finish() {
   local code=$?
   trap - EXIT
-  scancel --user="$(id -un)" 2>/dev/null && sleep 1
+  set +e
+  scancel --signal=KILL --full "${jobs[@]}" 2>/dev/null
+  scancel "${jobs[@]}" 2>/dev/null
+  for _ in {1..10}; do
+    [[ -z $(squeue --noheader 2>/dev/null) ]] && break
+    sleep 1
+  done
   kill "${daemons[@]}" 2>/dev/null
-  wait
+  sleep 1
+  kill -KILL "${daemons[@]}" 2>/dev/null
   ((code == 0)) || tail -n 40 "$work"/*.log
   rm -rf "$work"
   exit "$code"
@@ -87,21 +94,22 @@ for _ in {1..30}; do
 done
 [[ $idle == 2 ]] || { sinfo --list-reasons; echo "test_slurm: the two nodes did not come up"; exit 1; }
 
-# --- a run left alone, and one that is preempted twice -----------------------------------------------------------------
+# --- a run left alone, and one that is preempted twice ---------------------------------------------------------------
 
 python -m data_prep synthetic --output "$work/data" --clips 24 --mouth-size 36 --face-size 40 >/dev/null
 
-submit() { # submit FOLDER STAGE [...]: the job's number
-  sbatch --parsable --nodes=2 --cpus-per-task=1 --mem-per-cpu=1G --time=10 --output="$work/job-%j.log" \
-    launch/slurm.sbatch "${@:2}" --config=configs/demo.py --config.workdir="$work/$1" \
-    --config.data.corpora[0].path="$work/data" --config.data.batch_multiple=2 --config.data.num_workers=0 \
-    --config.model.width=32 --config.model.num_layers=2 --config.model.mlp_dim=64 --config.model.inputs.image_size=16 \
-    --config.rounds[0].targets.num_clusters=12 --config.rounds[0].num_steps=60 \
-    --config.checkpoint.every_steps=10 --config.log_every=2 --config.valid_every=20
+patience_sec=300
+
+submit() { # submit FOLDER STAGE: the job's number is then in $job
+  job=$(sbatch --parsable --nodes=2 --cpus-per-task=1 --mem-per-cpu=1G --time=10 --output="$work/job-%j.log" \
+    launch/slurm.sbatch "${@:2}" --round=1 --config=tests/multiprocess/sound.py --config.workdir="$work/$1" \
+    --config.data.corpora[0].path="$work/data" --config.data.num_workers=0 --config.rounds[0].num_steps=400 \
+    --config.checkpoint.every_steps=20 --config.log_every=2 --config.valid_every=100)
+  jobs+=("$job")
 }
 state() { scontrol --oneliner show job "$1" | sed 's/.*JobState=\([A-Z_]*\).*/\1/'; }
 until_state() { # until_state JOB STATE: waits for it
-  for _ in {1..120}; do
+  for ((tries = 0; tries < patience_sec; tries++)); do
     now=$(state "$1")
     case $now in
       "$2") return ;;
@@ -113,28 +121,31 @@ until_state() { # until_state JOB STATE: waits for it
   exit 1
 }
 until_step() { # until_step FOLDER STEP: waits until the run has logged that step
-  for _ in {1..120}; do
-    python - "$work/$1" "$2" <<'END' && return
-import sys
-from mmpretrain.observe.metrics import read_metrics
-steps = [record["step"] for record in read_metrics(sys.argv[1] + "/metrics.jsonl") if record["stage"] == "round1/pretrain"]
-sys.exit(max(steps, default=0) < int(sys.argv[2]))
-END
-    sleep 0.5
+  for ((tries = 0; tries < 5 * patience_sec; tries++)); do
+    step=$(sed -n 's|^{"stage": "round1/pretrain", "step": \([0-9]*\),.*|\1|p' "$work/$1/metrics.jsonl" 2>/dev/null | tail -n 1) ||
+      step=0
+    ((${step:-0} >= $2)) && return
+    sleep 0.2
   done
   echo "test_slurm: $1 did not reach step $2"
   exit 1
 }
 
-job=$(submit straight targets --round=1) && until_state "$job" COMPLETED
+submit straight targets
+until_state "$job" COMPLETED
 cp -r "$work/straight" "$work/preempted"
 
-job=$(submit straight pretrain --round=1) && until_state "$job" COMPLETED
-job=$(submit preempted pretrain --round=1)
-until_step preempted 10 && scancel --signal=USR1 "$job" # what the cluster sends before the time limit
-until_state "$job" PENDING && until_state "$job" RUNNING
-until_step preempted 30 && scontrol requeue "$job" # what an administrator does: SIGTERM, and SIGKILL after a while
-until_state "$job" PENDING && until_state "$job" COMPLETED
+submit straight pretrain
+until_state "$job" COMPLETED
+
+submit preempted pretrain
+until_step preempted 40
+scancel --signal=USR1 "$job" # what Slurm sends two minutes before the time limit
+until_state "$job" PENDING
+until_step preempted 200
+scontrol requeue "$job" # SIGTERM, and SIGKILL after KillWait
+until_state "$job" PENDING
+until_state "$job" COMPLETED
 
 python - "$work" <<'END'
 import json, pathlib, sys

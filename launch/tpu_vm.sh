@@ -4,8 +4,8 @@
 #   launch/tpu_vm.sh NAME ZONE refine --config=configs/pretrain/avhubert_base_lrs3.py --config.workdir=gs://...
 #
 # Needs gcloud, and the checkout with its environment at ~/mmpretrain on every worker (see docs/launch.md). Ctrl-C and
-# SIGTERM make every process save and leave with 75. If they leave so by themselves (maintenance), the run is continued
-# once the TPU is ready again; if the TPU is gone (a spot TPU is deleted), this exits with 75. Other codes are passed on.
+# SIGTERM make every process save and leave with 75. If they leave so by themselves (maintenance), the run goes on once
+# the TPU is ready again; if the TPU is gone (a spot TPU is deleted), this exits with 75. Other codes are passed on.
 set -uo pipefail
 
 checkout=${MMPRETRAIN_TPU_CHECKOUT:-mmpretrain} # on the workers, from the home folder
@@ -25,7 +25,8 @@ on_all_workers() {
 # What a worker runs. Its own number and everyone's addresses (ID:ID:ADDRESS,...) are what its metadata server says.
 start="
 set -e
-metadata() { curl -fsS -H 'Metadata-Flavor: Google' http://metadata.google.internal/computeMetadata/v1/instance/attributes/\$1; }
+attributes=http://metadata.google.internal/computeMetadata/v1/instance/attributes
+metadata() { curl -fsS -H 'Metadata-Flavor: Google' \$attributes/\$1; }
 IFS=, read -ra workers <<< \"\$(metadata worker-network-endpoints)\"
 export MMPRETRAIN_COORDINATOR=\${workers[0]##*:}:8476 MMPRETRAIN_NUM_PROCESSES=\${#workers[@]}
 export MMPRETRAIN_PROCESS_ID=\$(metadata agent-worker-number)
