@@ -17,12 +17,14 @@ STAGES = {
     "evaluate": "tests the fine-tuned classifiers, beside a plain baseline",
     "export": "the last round's encoder as a folder, loaded back and compared",
     "report": "summary.json and report.html of what is there so far",
+    "plan": "what the last round needs of the chips of --topology=CHIP:SHAPE, and how long; runs nothing",
     "import-avhubert": "the encoder of an AV-HuBERT checkpoint as such a folder (FILE.pt --output=DIR, no recipe)",
 }
 
 # The stages that take an option, besides --config, which all but import-avhubert take.
 OPTIONS = {
     "round": ("targets", "pretrain"),
+    "topology": ("plan",),
     "format": ("export",),
     "output": ("export", "import-avhubert"),
 }
@@ -39,6 +41,7 @@ examples:
   mmpretrain run --config=configs/demo.py
   mmpretrain refine --config=configs/pretrain/small_real.py --config.workdir=runs/mine --config.seed=7
   mmpretrain pretrain --round=2 --config=configs/demo.py --config.rounds[1].num_steps=500
+  mmpretrain plan --topology=v5e:16x16 --config=configs/pretrain/avhubert_base_lrs3.py   # no TPU needed
   mmpretrain import-avhubert base_vox_iter5.pt --output=encoders/base_vox
   mmpretrain finetune --config=configs/demo.py --config.finetune.encoder=encoders/base_vox
   mmpretrain export --config=configs/demo.py --format=avhubert                # writes export/avhubert.pt too
@@ -86,6 +89,7 @@ def _parse(arguments: list[str]) -> SimpleNamespace:
     holder = config_flags.DEFINE_config_file("config", None, "the recipe", flag_values=values, sys_argv=argv)
     options = {
         "round": flags.DEFINE_integer("round", None, "the round, from 1", lower_bound=1, flag_values=values),
+        "topology": flags.DEFINE_string("topology", None, "e.g. v5e:16x16 or h100:8", flag_values=values),
         "format": flags.DEFINE_enum("format", None, ["folder", "avhubert"], "of the export", flag_values=values),
         "output": flags.DEFINE_string("output", None, "file or folder to write", flag_values=values),
     }
@@ -123,6 +127,12 @@ def _run(stage: str, given: SimpleNamespace) -> None:
     rounds = len(given.config.rounds)
     if stage in OPTIONS["round"] and (given.round is None or given.round > rounds):
         raise ValueError(f"--round={given.round}; {stage} needs --round=1 to --round={rounds}")
+
+    if stage == "plan":
+        from mmpretrain.stages.plan import plan
+
+        print(plan(given.config, given.topology))
+        return
 
     from mmpretrain.stages import convert
     from mmpretrain.stages import run as stages

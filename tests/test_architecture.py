@@ -24,6 +24,7 @@ ARROWS = {
     "mmpretrain.observe": ("mmpretrain.config", "mmpretrain.data.records"),
     "mmpretrain.parallel": ("mmpretrain.config", "mmpretrain.data.records"),
     "mmpretrain.checkpoint": ("mmpretrain.config",),
+    "mmpretrain.plan": ("mmpretrain.config",),
     "mmpretrain.export": ("mmpretrain.config", "mmpretrain.data", "mmpretrain.models"),
     "mmpretrain.train": (
         *MATHEMATICS, "mmpretrain.models", "mmpretrain.objectives",
@@ -43,6 +44,7 @@ PICKLE = ("pickle", "dill", "cloudpickle", "joblib", "torch", "tensorflow")
 BANS = {
     "mmpretrain.config": (*JAX, *FILES_AND_PROCESSES, "numpy"),
     "mmpretrain.data": JAX,
+    "mmpretrain.plan": (*JAX, *FILES_AND_PROCESSES),
     "mmpretrain.models": (*FILES_AND_PROCESSES, "jax.sharding"),
     "mmpretrain.objectives": (*FILES_AND_PROCESSES, "jax.sharding"),
     "configs": (*JAX, *FILES_AND_PROCESSES, "numpy"),

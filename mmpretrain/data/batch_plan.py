@@ -59,12 +59,7 @@ class BatchPlan:
         left_over = 0
         longest = max(self._groups)
         for num_frames in sorted(self._groups):
-            size = _batch_size(num_frames, batch_frames, multiple)
-            if not size:
-                raise ValueError(
-                    f"data.batch_frames={batch_frames} does not hold {multiple} clips (the devices of the run) of "
-                    f"{num_frames} frames; raise it to {multiple * num_frames} or shorten data.bucket_frames"
-                )
+            size = batch_size(num_frames, batch_frames=batch_frames, multiple=multiple)
             available = left_over + sum(count for _, count in self._groups[num_frames])
             num_batches = -(-available // size) if num_frames == longest else available // size
             left_over = available - num_batches * size
@@ -172,6 +167,17 @@ def _buckets(lengths_N: np.ndarray, bucket_frames: Sequence[int]) -> np.ndarray:
 
 def _batch_size(num_frames: int, batch_frames: int, multiple: int) -> int:
     return batch_frames // (num_frames * multiple) * multiple
+
+
+def batch_size(num_frames: int, *, batch_frames: int, multiple: int) -> int:
+    """The clips of a training batch of `num_frames`. Raises ValueError if `batch_frames` cannot hold `multiple`."""
+    size = _batch_size(num_frames, batch_frames, multiple)
+    if not size:
+        raise ValueError(
+            f"data.batch_frames={batch_frames} does not hold {multiple} clips (the devices of the run) of "
+            f"{num_frames} frames; raise it to {multiple * num_frames} or shorten data.bucket_frames"
+        )
+    return size
 
 
 def _groups(lengths_N, weights_N, bucket_frames) -> dict[int, list[tuple[np.ndarray, int]]]:

@@ -108,11 +108,12 @@ def render_summary(summary: Mapping[str, Any]) -> str:
         ("Ours, pretrained, fold by fold", fold_table(summary)),
     ):
         if table[1] and not (table[0][0] == "fold" and len(table[1]) == 1):
-            blocks.append(f"{title}\n{_text(table)}")
+            blocks.append(f"{title}\n{text_table(table)}")
     times = summary.get("wall_time_sec") or {}
     if times:
         rows = [[stage, duration(seconds)] for stage, seconds in times.items()]
-        blocks.append("Wall time\n" + _text((["stage", "time"], [*rows, ["total", duration(sum(times.values()))]])))
+        rows.append(["total", duration(sum(times.values()))])
+        blocks.append("Wall time\n" + text_table((["stage", "time"], rows)))
     if summary.get("export_max_error") is not None:
         blocks.append(f"Export: largest difference after loading it back {summary['export_max_error']:.2g}")
     return "\n\n".join(blocks)
@@ -122,7 +123,8 @@ def _scores(result: Mapping[str, Any]) -> list[str]:
     return [percent(result.get(metric)) for metric in ("ua", "wa", "wf1", "macro_f1")]
 
 
-def _text(table: Table) -> str:
+def text_table(table: Table) -> str:
+    """Aligned columns for a terminal: the first to the left, the others to the right."""
     columns, rows = table
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,14 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class Run:
-    """A checked recipe, ready to run on the devices of this process."""
+    """A checked recipe, ready to run on `devices` (default: all that there are)."""
 
-    def __init__(self, config: RunConfig):
+    def __init__(self, config: RunConfig, devices: Sequence[jax.Device] | None = None):
         config.check()
         self.config = config
         self.workdir = Path(config.workdir)
         _cache_compilations()
-        self.mesh: Mesh = make_mesh(config.parallel)
+        self.mesh: Mesh = make_mesh(config.parallel, devices)
         parts, multiple = batch_multiple(self.mesh), config.data.batch_multiple
         if multiple % parts:
             raise ValueError(

@@ -1,0 +1,76 @@
+"""The peaks of the accelerators that a run can be planned for, with their sources, and the names of topologies."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """Published peaks of one chip. A domain is what is joined by the fast links (a TPU slice, a node of GPUs).
+
+    flops_per_sec: dense, by the dtype of activations. link_bytes_per_sec: what a chip sends over the fast links, all
+    together and one way; network_bytes_per_sec: its share of what leaves the domain, one way. dims: of its topologies.
+    """
+
+    name: str
+    kind: str  # JAX's platform: "tpu" or "gpu"
+    flops_per_sec: dict[str, float]
+    hbm_bytes: float
+    hbm_bytes_per_sec: float
+    link_bytes_per_sec: float
+    network_bytes_per_sec: float
+    domain_chips: int
+    dims: int
+    source: str
+
+
+# JAX's default precision multiplies float32 as bfloat16 on a TPU and as TF32 on a GPU. TPU network figures are those of
+# a host (2 x 100 Gbit/s for 8 chips of v5e) or the same order where the source has none.
+_TPU_DOCS = "docs.cloud.google.com/tpu/docs"
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        Chip("v5e", "tpu", {"bfloat16": 197e12, "float32": 197e12}, 16e9, 819e9, 200e9, 3.1e9, 256, 2,
+             f"{_TPU_DOCS}/v5e: ICI 400 GB/s both ways together; 6.4 Tbit/s leave a pod of 256"),
+        Chip("v5p", "tpu", {"bfloat16": 459e12, "float32": 459e12}, 95e9, 2765e9, 600e9, 6.2e9, 6144, 3,
+             f"{_TPU_DOCS}/v5p: ICI 4800 Gbit/s; network assumed 200 Gbit/s for a host of 4 chips"),
+        Chip("v6e", "tpu", {"bfloat16": 918e12, "float32": 918e12}, 32e9, 1638e9, 400e9, 12.5e9, 256, 2,
+             f"{_TPU_DOCS}/v6e: ICI 800 GB/s both ways together; network assumed 800 Gbit/s for a host of 8 chips"),
+        Chip("h100", "gpu", {"bfloat16": 989e12, "float32": 494e12}, 80e9, 3350e9, 450e9, 50e9, 8, 1,
+             "NVIDIA H100 SXM data sheet: NVLink 900 GB/s both ways together; DGX H100: one 400 Gbit/s port a GPU"),
+        Chip("h200", "gpu", {"bfloat16": 989e12, "float32": 494e12}, 141e9, 4800e9, 450e9, 50e9, 8, 1,
+             "NVIDIA H200 SXM data sheet; NVLink and network as H100"),
+    )
+}  # fmt: skip
+
+EXAMPLES = ("v5e:2x2", "v5e:16x16", "v5p:2x2x1", "v5p:4x4x4", "v6e:16x16", "h100:8", "h200:16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """Chips in a grid: `v5e:16x16` is 256 of them."""
+
+    chip: Chip
+    shape: tuple[int, ...]
+
+    @property
+    def num_chips(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def name(self) -> str:
+        return f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
+
+
+def parse_topology(name: str) -> Topology:
+    """Reads CHIP:SHAPE. Raises ValueError saying which chips and shapes there are."""
+    chip_name, _, shape = name.partition(":")
+    chip, sizes = CHIPS.get(chip_name), shape.split("x")
+    if chip is None or len(sizes) != chip.dims or not all(size.isdecimal() and int(size) for size in sizes):
+        raise ValueError(
+            f"--topology={name} is not known; it is CHIP:SHAPE with a chip of {', '.join(CHIPS)}, "
+            f"e.g. {', '.join(EXAMPLES)}"
+        )
+    return Topology(chip, tuple(map(int, sizes)))

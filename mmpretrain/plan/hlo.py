@@ -1,0 +1,245 @@
+"""Reads a compiled program, as XLA's text: its collectives by mesh axis, and the bytes that go through memory.
+
+All figures are of one device and one run of the program; what stands in a loop counts as often as the loop turns.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+
+_ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\](\{[^}]*\})?")
+_NOTHING_MOVES = {
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all",
+    "partition-id", "optimization-barrier", "custom-call",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One kind of exchange over groups of `group_size` devices that differ in their place on `axes` of the mesh.
+
+    payload_bytes: of the whole array: what an all-gather leaves, or the others take, on one device.
+    """
+
+    kind: str
+    axes: tuple[str, ...]
+    group_size: int
+    payload_bytes: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    name: str
+    type: str
+    opcode: str
+    rest: str  # operands and attributes
+    is_root: bool
+
+
+class Program:
+    """The computations of a program, and how often each is run."""
+
+    def __init__(self, text: str):
+        self.computations, self._entry = _computations(text)
+        self.runs: dict[str, float] = collections.defaultdict(float)
+        self.fused: set[str] = set()
+        self._count(self._entry, 1.0, fused=False)
+
+    def collectives(self, mesh_shape: Mapping[str, int]) -> list[Collective]:
+        """All exchanges between devices, each as often as it is made. mesh_shape: sizes of the axes, in order."""
+        found: dict[tuple, float] = collections.defaultdict(float)
+        for name, instructions in self.computations.items():
+            if not self.runs[name] or not _starts_collectives(name, instructions, name in self.fused):
+                continue
+            for instruction in instructions:
+                kind = instruction.opcode.removesuffix("-start")
+                if kind not in KINDS:
+                    continue
+                groups = _groups(instruction.rest)
+                axes, size = _axes(groups, mesh_shape)
+                if size == 1:
+                    continue
+                payload = _payload(instruction, size)
+                if name.startswith("all-reduce-scatter"):  # how a TPU's fusion is called that keeps a part of the sum
+                    kind = "reduce-scatter"
+                found[kind, axes, size] += self.runs[name] * payload
+        return [Collective(*key, payload) for key, payload in sorted(found.items())]
+
+    def traffic_bytes(self) -> float:
+        """Bytes through the device's main memory if every array outside fusions is written once and read once.
+
+        An update in place counts as the part that is new; arrays that stay on the chip count as nothing.
+        """
+        total = 0.0
+        for name, instructions in self.computations.items():
+            if name in self.fused or not self.runs[name]:
+                continue
+            for instruction in instructions:
+                opcode = instruction.opcode
+                if name == self._entry and opcode == "parameter":
+                    total += _bytes(instruction.type)  # read
+                elif opcode not in _NOTHING_MOVES and not opcode.endswith("-start"):
+                    total += 2 * self.runs[name] * self._written(instruction, instructions)
+        return total
+
+    def _written(self, instruction: Instruction, among: list[Instruction]) -> float:
+        """Bytes of the instruction's result that are new, in main memory."""
+        if instruction.opcode == "dynamic-update-slice":
+            return self._updated(instruction, among) if not _on_chip(instruction.type) else 0.0
+        if instruction.opcode != "fusion":
+            return _bytes(instruction.type, main_memory=True)
+        inner = self.computations[_called(instruction.rest, "calls")[0]]
+        root = next(i for i in inner if i.is_root)
+        results = (
+            [i for name in _operands(root.rest) for i in inner if i.name == name] if root.opcode == "tuple" else [root]
+        )
+        places = [match.group(0) for match in _ARRAY.finditer(instruction.type)]
+        total = 0.0
+        for result, place in zip(results, places, strict=False):
+            while result.opcode == "bitcast":
+                result = next(i for i in inner if i.name == _operands(result.rest)[0])
+            if _on_chip(place):
+                continue
+            total += self._updated(result, inner) if result.opcode == "dynamic-update-slice" else _bytes(place)
+        return total
+
+    def _updated(self, update: Instruction, among: list[Instruction]) -> float:
+        part = _operands(update.rest)[1]
+        return next(_bytes(i.type) for i in among if i.name == part)
+
+    def _count(self, name: str, times: float, *, fused: bool) -> None:
+        self.runs[name] += times
+        if fused:
+            self.fused.add(name)
+        for instruction in self.computations[name]:
+            if instruction.opcode == "while":
+                (body,), (condition,) = _called(instruction.rest, "body"), _called(instruction.rest, "condition")
+                self._count(body, times * self._trips(instruction, condition), fused=fused)
+            elif instruction.opcode == "fusion":
+                self._count(_called(instruction.rest, "calls")[0], times, fused=True)
+            elif instruction.opcode in ("call", "conditional", "async-start"):
+                for called in _called(instruction.rest, "to_apply|calls|branch_computations|called_computations"):
+                    self._count(called, times, fused=fused)
+
+    def _trips(self, loop: Instruction, condition: str) -> int:
+        """How often a loop turns: what XLA says, else the bound in its condition. JAX's loops count from 0 by 1."""
+        if known := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.rest):
+            return int(known[1])
+        bounds = {int(n) for n in self._integer_constants(condition)}
+        return max(bounds, default=1)
+
+    def _integer_constants(self, name: str) -> Iterator[str]:
+        for instruction in self.computations[name]:
+            if instruction.opcode == "constant" and re.match(r"[su]\d+\[\]", instruction.type):
+                yield instruction.rest.split(")")[0]
+            elif instruction.opcode == "fusion":
+                yield from self._integer_constants(_called(instruction.rest, "calls")[0])
+
+
+def _computations(text: str) -> tuple[dict[str, list[Instruction]], str]:
+    computations: dict[str, list[Instruction]] = {}
+    entry = current = ""
+    for line in text.splitlines():
+        if heading := re.match(r"(ENTRY )?%?([^\s(]+) \(.*\{$", line):
+            current = heading[2]
+            computations[current] = []
+            entry = current if heading[1] else entry
+        elif match := re.match(r"\s+(ROOT )?%?([^\s=]+) = (.*)", line):
+            type_, rest = _split_type(match[3])
+            opcode, _, rest = rest.partition("(")
+            computations[current].append(Instruction(match[2], type_, opcode, rest, bool(match[1])))
+    return computations, entry
+
+
+def _split_type(text: str) -> tuple[str, str]:
+    """The type before an opcode: up to a space that is in no bracket."""
+    depth = 0
+    for i, letter in enumerate(text):
+        depth += (letter in "({[") - (letter in ")}]")
+        if letter == " " and depth == 0:
+            return text[:i], text[i + 1 :]
+    return text, ""
+
+
+def _operands(rest: str) -> list[str]:
+    depth, end = 1, 0
+    while depth:
+        depth += (rest[end] == "(") - (rest[end] == ")")
+        end += 1
+    return re.findall(r"%([^\s,()]+)", rest[: end - 1])
+
+
+def _called(rest: str, attribute: str) -> list[str]:
+    found = re.findall(rf"\b(?:{attribute})=(\{{[^}}]*\}}|%?[^\s,]+)", rest)
+    return [name.strip().lstrip("%") for names in found for name in names.strip("{}").split(",")]
+
+
+def _on_chip(type_: str) -> bool:
+    return bool(re.search(r"S\([1-9]\d*\)", type_))
+
+
+def _bytes(type_: str, *, main_memory: bool = False) -> float:
+    """Of all arrays in a type; main_memory: of those alone that do not stay on the chip."""
+    total = 0.0
+    for match in _ARRAY.finditer(type_):
+        name, bits, dims, layout = match.groups()
+        if main_memory and layout and _on_chip(layout):
+            continue
+        total += (1 if name == "pred" else int(bits) / 8) * math.prod(int(d) for d in dims.split(",") if d)
+    return total
+
+
+def _starts_collectives(name: str, instructions: list[Instruction], fused: bool) -> bool:
+    """A TPU's program repeats a collective in the fusions that go on beside it: it counts where it starts."""
+    if not fused or name.startswith("all-reduce-scatter"):
+        return True
+    return any(i.opcode == "custom-call" and '"AsyncCollectiveStart"' in i.rest for i in instructions)
+
+
+def _payload(instruction: Instruction, group_size: int) -> float:
+    kind = instruction.opcode
+    arrays = [_bytes(match.group(0)) for match in _ARRAY.finditer(instruction.type)]
+    if kind in ("all-gather-start", "collective-permute-start"):  # (inputs, outputs, ...): half of the arrays, or one
+        arrays = arrays[len(arrays) // 2 :] if kind == "all-gather-start" else arrays[1:2]
+    return sum(arrays) * (group_size if kind == "reduce-scatter" else 1)
+
+
+def _groups(rest: str) -> list[list[int]]:
+    """The devices that exchange, by their position in the mesh."""
+    if pairs := re.search(r"source_target_pairs=\{(\{[\d,{}]*\})\}", rest):
+        return [[int(n) for n in pair.split(",")] for pair in re.findall(r"\{([\d,]+)\}", pairs[1])]
+    if listed := re.search(r"replica_groups=\{(\{[\d,{}]*\})\}", rest):
+        return [[int(n) for n in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", listed[1])]
+    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((\S+)\))? \{([^:}]*)\}", rest):
+        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
+        devices = _iota(mesh[2]) if mesh[2] else np.arange(math.prod(sizes.values()))
+        named = [list(sizes).index(name) for name in re.findall(r"'(\w+)'", mesh[3])]
+        last = range(-len(named), 0)
+        groups = np.moveaxis(devices.reshape(list(sizes.values())), named, last)
+        return groups.reshape(-1, math.prod(list(sizes.values())[i] for i in named)).tolist()
+    if iota := re.search(r"replica_groups=\[([\d,]+)\]<=(\[\S+)", rest):
+        return _iota(iota[2]).reshape([int(n) for n in iota[1].split(",")]).tolist()
+    raise NotImplementedError(f"groups of a collective in a form that is not known: {rest[-300:]}")
+
+
+def _iota(text: str) -> np.ndarray:
+    """`[4,2]T(1,0)`: the numbers from 0 on in that shape, with its dims in that order."""
+    dims, order = re.match(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text).groups()
+    dims = [int(n) for n in dims.split(",")]
+    devices = np.arange(math.prod(dims)).reshape(dims)
+    return devices.transpose([int(n) for n in order.split(",")]) if order else devices
+
+
+def _axes(groups: list[list[int]], mesh_shape: Mapping[str, int]) -> tuple[tuple[str, ...], int]:
+    """The mesh axes along which the devices of a group differ, and the size of the groups."""
+    places = np.stack([np.stack(np.unravel_index(group, tuple(mesh_shape.values()))) for group in groups])
+    differ = (places != places[:, :, :1]).any((0, 2))
+    return tuple(axis for axis, differs in zip(mesh_shape, differ, strict=True) if differs), len(groups[0])
