@@ -220,10 +220,10 @@ class Plan:
         time = self._seconds(work)
         peak = work.num_chips * self.chip.flops_per_sec[self.config.model.dtype]
         rows = [
-            ["compute", _si(work.flops, "FLOP"), f"{time.compute:.4f} s"],
-            ["memory", _si(work.memory_bytes), f"{time.memory:.4f} s"],
-            ["exchange", _si(sum(map(cost.sent_bytes, work.collectives))), f"{time.exchange:.4f} s"],
-            ["step", f"{math.prod(self.shape) / time.total:,.0f} frames/s", f"{time.total:.4f} s"],
+            ["compute", _si(work.flops, "FLOP"), _ms(time.compute)],
+            ["memory", _si(work.memory_bytes), _ms(time.memory)],
+            ["exchange", _si(sum(map(cost.sent_bytes, work.collectives))), _ms(time.exchange)],
+            ["step", f"{math.prod(self.shape) / time.total:,.0f} frames/s", _ms(time.total)],
             ["MFU", "", percent(flops.mfu(sum(self.parts.values()), time.total, peak))],
         ]
         return "Predicted step\n" + text_table((["of a chip", "work", "time"], rows))
@@ -240,7 +240,7 @@ class Plan:
             for possible, keep_global_batch in ((fits, False), (divides, True)):
                 if possible:
                     time = self._seconds(cost.scaled(work, num_chips, keep_global_batch=keep_global_batch))
-                    row += [f"{time.total:.4f} s", percent(time.efficiency)]
+                    row += [_ms(time.total), percent(time.efficiency)]
                 else:
                     row += ["-", "-"]
             rows.append(row)
@@ -300,6 +300,10 @@ def _step_flops(config: RunConfig, round_: RoundConfig, shape: tuple[int, int]) 
 def _bytes_per_chip(tree: Any, mesh: jax.sharding.Mesh) -> int:
     pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(shardings(tree, mesh)), strict=True)
     return sum(math.prod(place.shard_shape(x.shape)) * x.dtype.itemsize for x, place in pairs)
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:,.2f} ms"
 
 
 def _si(value: float, unit: str = "B") -> str:
