@@ -35,7 +35,7 @@ finish() {
   kill "${daemons[@]}" 2>/dev/null
   sleep 1
   kill -KILL "${daemons[@]}" 2>/dev/null
-  ((code == 0)) || tail -n 40 "$work"/*.log
+  ((code == 0)) || tail -n 20 "$work"/*.log
   rm -rf "$work"
   exit "$code"
 }
@@ -98,13 +98,13 @@ done
 
 python -m data_prep synthetic --output "$work/data" --clips 24 --mouth-size 36 --face-size 40 >/dev/null
 
-patience_sec=300
+patience_sec=${MMPRETRAIN_PATIENCE_SEC:-300} # for each state or step that is waited for
 
 submit() { # submit FOLDER STAGE: the job's number is then in $job
   job=$(sbatch --parsable --nodes=2 --cpus-per-task=1 --mem-per-cpu=1G --time=10 --output="$work/job-%j.log" \
     launch/slurm.sbatch "${@:2}" --round=1 --config=tests/multiprocess/sound.py --config.workdir="$work/$1" \
-    --config.data.corpora[0].path="$work/data" --config.data.num_workers=0 --config.rounds[0].num_steps=400 \
-    --config.checkpoint.every_steps=20 --config.log_every=2 --config.valid_every=100)
+    --config.data.corpora[0].path="$work/data" --config.data.num_workers=0 --config.rounds[0].num_steps=160 \
+    --config.checkpoint.every_steps=20 --config.log_every=2 --config.valid_every=80)
   jobs+=("$job")
 }
 state() { scontrol --oneliner show job "$1" | sed 's/.*JobState=\([A-Z_]*\).*/\1/'; }
@@ -142,7 +142,7 @@ submit preempted pretrain
 until_step preempted 40
 scancel --signal=USR1 "$job" # what Slurm sends two minutes before the time limit
 until_state "$job" PENDING
-until_step preempted 200
+until_step preempted 80
 scontrol requeue "$job" # SIGTERM, and SIGKILL after KillWait
 until_state "$job" PENDING
 until_state "$job" COMPLETED
