@@ -76,7 +76,10 @@ class ModelConfig:
     fusion: str = "concat"  # or "add"
     pos_conv_kernel: int = 128
     pos_conv_groups: int = 16
-    proj_dim: int = 256  # of the cosine prediction head
+    norm: str = "pre"  # where a layer normalises: "pre", its branches' inputs; "post", its sums (deep ones train worse)
+    proj_dim: int = 256  # of the prediction head
+    similarity: str = "cosine"  # of a projected frame and a cluster's embedding; or "dot", which lets logits grow
+    tied_projection: bool = False  # several label sets share one projection instead of having one each
     temperature: float = 0.1
     dropout: float = 0.1
     attention_dropout: float = 0.1
@@ -102,6 +105,15 @@ class MaskingConfig:
     audio_span_frames: int = 10
     video_prob: float = 0.3
     video_span_frames: int = 5
+    video_source: str = (
+        "same_clip"  # of the pictures put over masked ones; or "other_clip" of the batch, at equal times
+    )
+    equal_counts: bool = (
+        False  # unmask random frames of each clip until all of a batch have as few masked: spans get holes
+    )
+    zero_lone_clip: bool = (
+        False  # input masking of a batch with one clip: 0 instead of the mask vector and other pictures
+    )
 
 
 @dataclasses.dataclass
@@ -135,13 +147,19 @@ class OptimizerConfig:
 class RoundConfig:
     """One refinement round: make targets, then pretrain from random weights on them."""
 
-    targets: TargetsConfig = dataclasses.field(default_factory=TargetsConfig)
+    targets: tuple[TargetsConfig, ...] = dataclasses.field(default_factory=lambda: (TargetsConfig(),))  # one a codebook
     encoder: str = "previous_round"  # whose layers "hidden" targets are of; or the path of an exported encoder
+    label_rate_hz: int = 25  # of the targets; 100: clusters of all MFCC rows, of which a frame takes its first
+    dead_classes: int = 0  # classes before the clusters that are never a target (a reference checkpoint has 4)
     masking: MaskingConfig = dataclasses.field(default_factory=MaskingConfig)
-    modality_dropout: float = 0.0  # probability, per clip, that one modality is dropped
+    modality_dropout: float = 0.0  # probability that one modality is dropped
+    modality_dropout_unit: str = "clip"  # what is drawn for: each clip, or all of a "batch" at once
     audio_dropout: float = 0.5  # given that one is dropped, that it is the audio
     unmasked_weight: float = 0.0  # of the loss on unmasked frames
     feature_penalty: float = 10.0  # times the mean square of the fused features
+    count_padding: bool = (
+        False  # batch statistics and penalty count padding and unused pictures: they depend on the batch
+    )
     num_steps: int = 400_000
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
 
@@ -280,14 +298,14 @@ def encoder_size(name: str, **changes: Any) -> ModelConfig:
     return ModelConfig(**fields | changes)
 
 
-def mfcc(num_clusters: int = 100, **changes: Any) -> TargetsConfig:
-    """Clusters of MFCC-39: the targets of a first round."""
-    return TargetsConfig(features="mfcc", num_clusters=num_clusters, **changes)
+def mfcc(num_clusters: int = 100, **changes: Any) -> tuple[TargetsConfig, ...]:
+    """One codebook of MFCC-39: the targets of a first round. Several at once are a sum: mfcc(100) + mfcc(500)."""
+    return (TargetsConfig(features="mfcc", num_clusters=num_clusters, **changes),)
 
 
-def hidden(layer: int, num_clusters: int, **changes: Any) -> TargetsConfig:
-    """Clusters of the previous round's stream after `layer` (counted from 1)."""
-    return TargetsConfig(features="hidden", layer=layer, num_clusters=num_clusters, **changes)
+def hidden(layer: int, num_clusters: int, **changes: Any) -> tuple[TargetsConfig, ...]:
+    """One codebook of the previous round's stream after `layer` (counted from 1)."""
+    return (TargetsConfig(features="hidden", layer=layer, num_clusters=num_clusters, **changes),)
 
 
 def flatten(tree: Any, prefix: str) -> dict[str, Any]:
@@ -323,6 +341,8 @@ def _check_model(model: ModelConfig) -> None:
     fits = len(set(model.modalities)) == len(model.modalities) > 0 and set(model.modalities) <= set(known)
     _check(fits, "model.modalities", model.modalities, 'audio, video or both, e.g. ("audio",)')
     _check_choice("model.fusion", model.fusion, ("concat", "add"))
+    _check_choice("model.norm", model.norm, ("pre", "post"))
+    _check_choice("model.similarity", model.similarity, ("cosine", "dot"))
     _check_choice("model.dtype", model.dtype, ("float32", "bfloat16"))
     _check_choice("model.remat", model.remat, ("none", "layers", "dots"))
     _check_choice("model.inputs.view", model.inputs.view, ("mouth", "face"))
@@ -352,22 +372,29 @@ def _check_data(data: DataConfig) -> None:
 
 
 def _check_round(round_: RoundConfig, name: str, *, first: bool, model: ModelConfig) -> None:
-    targets, masking = round_.targets, round_.masking
-    _check_choice(f"{name}.targets.features", targets.features, ("mfcc", "hidden"))
-    if targets.features == "mfcc":
-        _check(round_.encoder == "previous_round", f"{name}.encoder", round_.encoder,
-               f"previous_round with {name}.targets.features='mfcc'")  # fmt: skip
-    elif round_.encoder == "previous_round":
-        _check(not first, f"{name}.targets.features", "hidden",
-               f"mfcc: the first round has no encoder to take a layer from; or name one in {name}.encoder")  # fmt: skip
-        wanted = f"a layer from 1 to model.num_layers={model.num_layers}"
-        _check(1 <= targets.layer <= model.num_layers, f"{name}.targets.layer", targets.layer, wanted)
-    _check(targets.num_clusters >= 2, f"{name}.targets.num_clusters", targets.num_clusters, "at least 2")
-    _check(0 < targets.fit_share <= 1, f"{name}.targets.fit_share", targets.fit_share, "above 0 and at most 1")
-    _check_positive(f"{name}.targets.fit_restarts", targets.fit_restarts)
-    _check_positive(f"{name}.targets.fit_passes", targets.fit_passes)
+    masking = round_.masking
+    _check(len(round_.targets) > 0, f"{name}.targets", round_.targets, "at least one codebook, e.g. mfcc(100)")
+    hidden_given = any(targets.features == "hidden" for targets in round_.targets)
+    _check(hidden_given or round_.encoder == "previous_round", f"{name}.encoder", round_.encoder,
+           f"previous_round where no {name}.targets are of a hidden layer")  # fmt: skip
+    for i, targets in enumerate(round_.targets):
+        _check_targets(targets, f"{name}.targets[{i}]")
+        if targets.features == "hidden" and round_.encoder == "previous_round":
+            wanted = f"mfcc: the first round has no encoder to take a layer from; or name one in {name}.encoder"
+            _check(not first, f"{name}.targets[{i}].features", "hidden", wanted)
+            wanted = f"a layer from 1 to model.num_layers={model.num_layers}"
+            _check(1 <= targets.layer <= model.num_layers, f"{name}.targets[{i}].layer", targets.layer, wanted)
+    _check(round_.label_rate_hz in (25, 100), f"{name}.label_rate_hz", round_.label_rate_hz, "25 or 100")
+    _check(round_.label_rate_hz == 25 or not hidden_given,
+           f"{name}.label_rate_hz", round_.label_rate_hz, "25 where targets are of a hidden layer")  # fmt: skip
+    _check(round_.dead_classes >= 0, f"{name}.dead_classes", round_.dead_classes, "0 or more")
     _check_choice(f"{name}.masking.kind", masking.kind, ("feature", "input"))
     _check_masking(masking, f"{name}.masking")
+    inputs_only = dict(video_source="same_clip", zero_lone_clip=False)
+    for field, off in inputs_only.items() if masking.kind == "feature" else ():
+        value = getattr(masking, field)
+        _check(value == off, f"{name}.masking.{field}", value, f"{off!r} with {name}.masking.kind='feature'")
+    _check_choice(f"{name}.modality_dropout_unit", round_.modality_dropout_unit, ("clip", "batch"))
     _check_share(f"{name}.modality_dropout", round_.modality_dropout)
     _check_share(f"{name}.audio_dropout", round_.audio_dropout)
     _check(round_.modality_dropout == 0 or len(model.modalities) == 2, f"{name}.modality_dropout",
@@ -375,7 +402,16 @@ def _check_round(round_: RoundConfig, name: str, *, first: bool, model: ModelCon
     _check_optimizer(round_.optimizer, f"{name}.optimizer", round_.num_steps)
 
 
+def _check_targets(targets: TargetsConfig, name: str) -> None:
+    _check_choice(f"{name}.features", targets.features, ("mfcc", "hidden"))
+    _check(targets.num_clusters >= 2, f"{name}.num_clusters", targets.num_clusters, "at least 2")
+    _check(0 < targets.fit_share <= 1, f"{name}.fit_share", targets.fit_share, "above 0 and at most 1")
+    _check_positive(f"{name}.fit_restarts", targets.fit_restarts)
+    _check_positive(f"{name}.fit_passes", targets.fit_passes)
+
+
 def _check_masking(masking: MaskingConfig, name: str) -> None:
+    _check_choice(f"{name}.video_source", masking.video_source, ("same_clip", "other_clip"))
     for share in ("prob", "audio_prob", "video_prob"):
         _check_share(f"{name}.{share}", getattr(masking, share))
     for span in ("span_frames", "audio_span_frames", "video_span_frames"):
@@ -393,6 +429,9 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
     if finetune.masking is not None:
         _check_choice("finetune.masking.kind", finetune.masking.kind, ("input",))
         _check_masking(finetune.masking, "finetune.masking")
+        for field, off in dict(video_source="same_clip", equal_counts=False, zero_lone_clip=False).items():
+            value = getattr(finetune.masking, field)
+            _check(value == off, f"finetune.masking.{field}", value, f"{off!r}: it is of pretraining alone")
     _check(0 <= finetune.freq_warp < 0.5, "finetune.freq_warp", finetune.freq_warp, "from 0 to below 0.5")
     _check_optimizer(finetune.optimizer, "finetune.optimizer", finetune.num_steps)
 

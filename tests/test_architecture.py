@@ -15,6 +15,7 @@ OURS = ("mmpretrain", "data_prep", "configs")
 MATHEMATICS = ("mmpretrain.config", "mmpretrain.data.records")
 ARROWS = {
     "mmpretrain.config": (),
+    "mmpretrain.quirks": ("mmpretrain.config",),
     "mmpretrain.data.records": (),
     "mmpretrain.models": MATHEMATICS,
     "mmpretrain.objectives": (*MATHEMATICS, "mmpretrain.models"),
@@ -33,7 +34,7 @@ ARROWS = {
     "mmpretrain.stages": ("mmpretrain",),
     "mmpretrain.__main__": ("mmpretrain.config", "mmpretrain.stages"),
     "mmpretrain": ("mmpretrain.export",),
-    "configs": ("mmpretrain.config",),
+    "configs": ("mmpretrain.config", "mmpretrain.quirks"),
     "data_prep": ("mmpretrain.data.records",),
 }  # fmt: skip
 
@@ -43,6 +44,7 @@ JAX = ("jax", "jaxlib", "flax", "optax", "orbax")
 PICKLE = ("pickle", "dill", "cloudpickle", "joblib", "torch", "tensorflow")
 BANS = {
     "mmpretrain.config": (*JAX, *FILES_AND_PROCESSES, "numpy"),
+    "mmpretrain.quirks": (*JAX, *FILES_AND_PROCESSES, "numpy"),
     "mmpretrain.data": JAX,
     "mmpretrain.plan": (*JAX, *FILES_AND_PROCESSES),
     "mmpretrain.models": (*FILES_AND_PROCESSES, "jax.sharding"),

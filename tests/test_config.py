@@ -17,9 +17,11 @@ from mmpretrain.config import (
     encoder_size,
     fingerprint,
     hidden,
+    mfcc,
     model_from_dict,
     recipe_of,
 )
+from mmpretrain.quirks import reference_quirks
 from tests.tiny import tiny_model, tiny_run
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +33,7 @@ RECIPES = sorted(
 
 
 def set_field(config: RunConfig, field: str, value) -> None:
-    """Like `--config.FIELD=VALUE`: "rounds[0].targets.layer"."""
+    """Like `--config.FIELD=VALUE`: "rounds[0].targets[0].layer"."""
     *parents, name = field.replace("[", ".").replace("]", "").split(".")
     for part in parents:
         config = config[int(part)] if part.isdigit() else getattr(config, part)
@@ -45,6 +47,8 @@ REFUSALS = [
     ("model.modalities", ("audio", "audio"), "audio, video or both"),
     ("model.modalities", ("sound",), "audio, video or both"),
     ("model.fusion", "sum", "one of concat, add"),
+    ("model.norm", "both", "one of pre, post"),
+    ("model.similarity", "l2", "one of cosine, dot"),
     ("model.dtype", "float16", "one of float32, bfloat16"),
     ("model.remat", "all", "one of none, layers, dots"),
     ("model.inputs.view", "eyes", "one of mouth, face"),
@@ -68,15 +72,23 @@ REFUSALS = [
     ("data.batch_multiple", 0, "at least 1"),
     ("data.batch_frames", 19, "at least the longest of data.bucket_frames=(20,)"),
     ("data.num_workers", -1, "0 (no threads) or more"),
-    ("rounds[0].targets.features", "wav2vec", "one of mfcc, hidden"),
-    ("rounds[0].targets", hidden(layer=1, num_clusters=5), "mfcc: the first round has no encoder"),
-    ("rounds[0].encoder", "runs/x/encoder", "previous_round with rounds[0].targets.features='mfcc'"),
-    ("rounds[1].targets.layer", 3, "a layer from 1 to model.num_layers=2"),
-    ("rounds[1].targets.layer", 0, "a layer from 1 to model.num_layers=2"),
-    ("rounds[0].targets.num_clusters", 1, "at least 2"),
-    ("rounds[0].targets.fit_share", 0, "above 0 and at most 1"),
-    ("rounds[0].targets.fit_restarts", 0, "above 0"),
-    ("rounds[0].targets.fit_passes", 0, "above 0"),
+    ("rounds[0].targets[0].features", "wav2vec", "one of mfcc, hidden"),
+    ("rounds[0].targets[0].features", "hidden", "mfcc: the first round has no encoder"),
+    ("rounds[0].encoder", "runs/x/encoder", "previous_round where no rounds[0].targets are of a hidden layer"),
+    ("rounds[1].targets[0].layer", 3, "a layer from 1 to model.num_layers=2"),
+    ("rounds[1].targets[0].layer", 0, "a layer from 1 to model.num_layers=2"),
+    ("rounds[0].targets[0].num_clusters", 1, "at least 2"),
+    ("rounds[0].targets", (), "at least one codebook"),
+    ("rounds[0].label_rate_hz", 50, "25 or 100"),
+    ("rounds[1].label_rate_hz", 100, "25 where targets are of a hidden layer"),
+    ("rounds[0].dead_classes", -4, "0 or more"),
+    ("rounds[0].modality_dropout_unit", "epoch", "one of clip, batch"),
+    ("rounds[0].masking.video_source", "noise", "one of same_clip, other_clip"),
+    ("rounds[0].masking.video_source", "other_clip", "'same_clip' with rounds[0].masking.kind='feature'"),
+    ("rounds[0].masking.zero_lone_clip", True, "False with rounds[0].masking.kind='feature'"),
+    ("rounds[0].targets[0].fit_share", 0, "above 0 and at most 1"),
+    ("rounds[0].targets[0].fit_restarts", 0, "above 0"),
+    ("rounds[0].targets[0].fit_passes", 0, "above 0"),
     ("rounds[0].masking.kind", "both", "one of feature, input"),
     ("rounds[0].masking.prob", 1.2, "between 0 and 1"),
     ("rounds[0].masking.audio_prob", 1.2, "between 0 and 1"),
@@ -119,6 +131,15 @@ def test_refusal_names_field_value_and_remedy(field, value, wanted):
     assert "\n" not in message
     if not dataclasses.is_dataclass(value):
         assert f"={value!r}; it must be " in message
+
+
+def test_augmentation_by_masks_has_none_of_the_options_of_pretraining():
+    config = tiny_run()
+    config.finetune.masking = MaskingConfig(kind="input", equal_counts=True)
+    with pytest.raises(
+        ValueError, match=r"finetune\.masking\.equal_counts=True; it must be False: it is of pretraining"
+    ):
+        config.check()
 
 
 def test_an_empty_workdir_is_refused():
@@ -219,6 +240,33 @@ def test_a_recipe_that_another_derives_from_stays_as_it_was():
     assert as_dict(base.get_config()) == before != as_dict(derived)
 
 
+@pytest.mark.parametrize("unpublished", [False, True])
+def test_reference_quirks_pass_the_checks_and_no_recipe_has_any(unpublished):
+    for recipe in RECIPES:
+        plain = importlib.import_module(recipe).get_config()
+        quirky = reference_quirks(plain, unpublished=unpublished)
+        quirky.check()
+        tree, before = (recipe_of(config, *EVERY_PART) for config in (quirky, plain))
+        model = {"norm", "similarity", "temperature", "tied_projection"} if unpublished else set()
+        rounds = {"label_rate_hz", "dead_classes", "equal_counts", "zero_lone_clip", "modality_dropout_unit"}
+        changed = {name.split(".")[-1] for name in tree if tree[name] != before[name]}
+        assert model <= changed <= model | rounds | {"count_padding"}
+        assert {name.split(".")[0] for name in tree if tree[name] != before[name]} <= {
+            "model", *(f"rounds[{i}]" for i in range(len(plain.rounds)))
+        }  # fmt: skip
+
+
+def test_several_codebooks_are_a_sum():
+    targets = mfcc(10) + mfcc(20) + hidden(layer=1, num_clusters=30)
+    assert [(t.features, t.num_clusters) for t in targets] == [("mfcc", 10), ("mfcc", 20), ("hidden", 30)]
+    config = tiny_run()
+    config.rounds[1].targets = targets
+    config.check()
+    config.rounds[1].targets[2].layer = 9
+    with pytest.raises(ValueError, match=r"rounds\[1\]\.targets\[2\]\.layer=9"):
+        config.check()
+
+
 EVERY_PART = [field.name for field in dataclasses.fields(RunConfig)]
 
 
@@ -251,7 +299,7 @@ def test_fingerprint_leaves_out_what_may_change_between_restarts(field, value):
         ("data.corpora[0].weight", 2.0),
         ("model.width", 32),
         ("model.inputs.pixel_mean", 0.5),
-        ("rounds[1].targets.layer", 1),
+        ("rounds[1].targets[0].layer", 1),
         ("rounds[0].optimizer.b2", 0.9),
         ("finetune.label_smoothing", 0.1),
     ],
@@ -264,7 +312,7 @@ def test_fingerprint_changes_with_what_decides_the_result(field, value):
 
 def test_recipe_is_flat_and_holds_only_the_named_parts():
     flat = recipe_of(tiny_run(), "rounds")
-    assert flat["rounds[1].targets.features"] == "hidden"
+    assert flat["rounds[1].targets[0].features"] == "hidden"
     assert {name.split("[")[0].split(".")[0] for name in flat} == {"seed", "rounds"}
     assert not any(isinstance(value, dict) for value in flat.values())
 

@@ -70,7 +70,7 @@ def random_batch(
         valid_BT=valid_BT,
         has_audio_B=np.full(B, audio),
         has_video_B=np.full(B, video),
-        targets_BT=np.where(valid_BT, random.integers(0, NUM_CLUSTERS, (B, T)), -1).astype(np.int32),
+        targets_BTS=np.where(valid_BT, random.integers(0, NUM_CLUSTERS, (B, T)), -1).astype(np.int32)[..., None],
         label_B=random.integers(0, num_classes, B).astype(np.int32),
         clip_B=np.arange(B, dtype=np.int32),
     )
@@ -106,7 +106,7 @@ def rows(batch: Batch, where) -> Batch:
 
 def padded(batch: Batch, num_frames: int) -> Batch:
     """The same clips with `num_frames` more of padding, filled with ones (targets: -1)."""
-    filler = {"valid_BT": False, "targets_BT": -1}
+    filler = {"valid_BT": False, "targets_BTS": -1}
 
     def extend(name, x):
         if x is None or not name.split("_")[-1].startswith("BT"):

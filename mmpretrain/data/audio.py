@@ -117,15 +117,15 @@ def mfcc39(audio_N: np.ndarray) -> np.ndarray:
     return np.concatenate([cepstra, deltas, _deltas(deltas)], axis=1).astype(np.float32)
 
 
-def mfcc39_at_25hz(audio_N: np.ndarray, num_frames: int) -> np.ndarray:
-    """Every fourth row of `mfcc39`: float32 [num_frames, 39]. Where the sound ends early, its last row is repeated.
+def mfcc39_of_frames(audio_N: np.ndarray, num_frames: int, rows_per_frame: int = 1) -> np.ndarray:
+    """Every fourth row of `mfcc39` (or all four of a frame): float32 [num_frames * rows_per_frame, 39].
 
-    Raises ValueError where there is no sound at all.
+    Where the sound ends early, its last row is repeated. Raises ValueError where there is no sound at all.
     """
     if not len(audio_N):
         raise ValueError("a clip without sound has no MFCC; leave it out, or use targets.features='hidden'")
-    rows = mfcc39(np.pad(audio_N, (0, max(0, WINDOW - len(audio_N)))))[::STACK]
-    return rows[np.minimum(np.arange(num_frames), len(rows) - 1)]
+    rows = mfcc39(np.pad(audio_N, (0, max(0, WINDOW - len(audio_N)))))[:: STACK // rows_per_frame]
+    return rows[np.minimum(np.arange(num_frames * rows_per_frame), len(rows) - 1)]
 
 
 def mix_noise(clean_N: np.ndarray, noise_N: np.ndarray, snr_db: float) -> np.ndarray:

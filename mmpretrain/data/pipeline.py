@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -25,10 +25,10 @@ from mmpretrain.data.video import centre_offset, crop_and_flip, random_offset
 
 
 class Targets(Protocol):
-    """Cluster ids of clips, such as a target store."""
+    """Cluster ids of clips under one codebook, such as a target store."""
 
     def clip(self, clip_id: str) -> np.ndarray:
-        """int32, one per frame."""
+        """int32, `labels_per_frame` per frame."""
 
 
 def make_batch(
@@ -39,7 +39,8 @@ def make_batch(
     data: DataConfig,
     train: bool,
     seed: int,
-    targets: Targets | None = None,
+    targets: Sequence[Targets] = (),
+    labels_per_frame: int = 1,
     labels: np.ndarray | None = None,
     freq_mask: int = 0,
     freq_warp: float = 0.0,
@@ -49,7 +50,7 @@ def make_batch(
     In training (`train`) each clip has its own random stretch of time (where it is longer than the batch), place and
     mirroring of the picture, noise, hidden band of up to `freq_mask` filterbank channels, and stretch of frequencies by
     1 - `freq_warp` to 1 + `freq_warp`; otherwise the start, the centre and none of these. Sound, picture and targets
-    begin at the same frame. labels: int32 [N] over the table.
+    begin at the same frame. targets: of each codebook. labels: int32 [N] over the table.
     Raises ValueError naming the clip if it cannot be read or its targets have another length.
     """
     if train and data.noise.prob > 0:
@@ -61,7 +62,7 @@ def make_batch(
         valid_BT=np.zeros((num_clips, num_frames), bool),
         has_audio_B=np.zeros(num_clips, bool),
         has_video_B=np.zeros(num_clips, bool),
-        targets_BT=np.full((num_clips, num_frames), -1, np.int32),
+        targets_BTS=np.full((num_clips, num_frames * labels_per_frame, max(len(targets), 1)), -1, np.int32),
         label_B=np.full(num_clips, -1, np.int32),
         clip_B=planned.clips.astype(np.int32),
     )
@@ -88,9 +89,10 @@ def make_batch(
             if train:
                 offset_yx, flip = _draw_picture(video_THW, size, data, stream("picture"))
             batch.video_BTHW[b, :length] = crop_and_flip(video_THW, size, offset_yx, flip)
-        if targets is not None:
-            ids_T = _clip_targets(targets, clip)[start : start + length]
-            batch.targets_BT[b, : len(ids_T)] = ids_T
+        for s, store in enumerate(targets):
+            ids_T = _clip_targets(store, clip, labels_per_frame)
+            ids_T = ids_T[start * labels_per_frame : (start + length) * labels_per_frame]
+            batch.targets_BTS[b, : len(ids_T), s] = ids_T
         if labels is not None:
             batch.label_B[b] = labels[row]
     return batch
@@ -144,11 +146,12 @@ def _draw_band(widest: int, rng: np.random.Generator) -> tuple[int, int]:
     return int(rng.integers(0, NUM_BANDS - width, endpoint=True)), width
 
 
-def _clip_targets(targets: Targets, clip: Clip) -> np.ndarray:
+def _clip_targets(targets: Targets, clip: Clip, per_frame: int) -> np.ndarray:
     ids_T = targets.clip(clip.clip_id)
     # The first round's MFCC may end a frame before the picture or after it.
-    if abs(len(ids_T) - clip.num_frames) > 1:
+    if abs(len(ids_T) - clip.num_frames * per_frame) > per_frame:
         raise ValueError(
-            f"clip {clip.clip_id!r} has {clip.num_frames} frames, but its targets {len(ids_T)}; make the targets again"
+            f"clip {clip.clip_id!r} has {clip.num_frames} frames, but its targets {len(ids_T)}"
+            f"{f' of {per_frame} a frame' if per_frame > 1 else ''}; make the targets again"
         )
     return ids_T

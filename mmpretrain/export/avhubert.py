@@ -1,7 +1,8 @@
 """The one place that knows the reference's tensor names and PyTorch layouts (spec, section 16).
 
-Both directions are pure: no file is read or written here. The clusters of a model that takes a reference's weights
-include the four special symbols, which the reference keeps as extra classes. Dims: D width, P projection.
+Both directions are pure: no file is read or written here. The classes of a model that takes a reference's weights
+include the four special symbols, which the reference keeps as extra classes of every label set. Several label sets lie
+one after the other in `final_proj` and `label_embs_concat`, as in ours. Dims: D width, P projection.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def _tensors(model: MaskedClusterModel | EncoderOnly) -> Iterator[Tensor]:
         num_clusters, P = model.head.embeddings.shape
         yield Tensor("mask_emb", model.mask_embedding.shape, "mask_embedding")
         yield Tensor("label_embs_concat", (num_clusters, P), "head.embeddings", axes=(0, 1))
-        yield from _linear("final_proj", (P, D), "head.proj")
+        yield from _linear("final_proj", (model.head.proj.out_features, D), "head.proj")
     if "audio" in config.modalities:
         yield from _linear("feature_extractor_audio.proj", (D, AUDIO_DIM), "encoder.audio_proj")
     if "video" in config.modalities:

@@ -36,11 +36,16 @@ MODEL_OPTIONS = {
     "attention_dropout": "attention_dropout", "activation_dropout": "activation_dropout",
     "input_dropout": "dropout_input", "layerdrop": "encoder_layerdrop", "feature_grad_scale": "feature_grad_mult",
 }  # fmt: skip
+# Our field, the reference's option, and its value for each of ours.
+WORDED_OPTIONS = {
+    "norm": ("layer_norm_first", {"pre": True, "post": False}),
+    "similarity": ("sim_type", {"cosine": "cosine", "dot": "dot"}),
+    "tied_projection": ("untie_final_proj", {False: True, True: False}),
+}
 INPUT_OPTIONS = {"image_size": "image_crop_size", "pixel_mean": "image_mean", "pixel_std": "image_std"}
 # What the encoder has no choice of, and its name of what the reference calls so.
 FIXED_MODEL_OPTIONS = {
     "audio_feat_dim": AUDIO_DIM, "resnet_relu_type": "prelu", "sub_encoder_layers": 0, "activation_fn": "gelu",
-    "layer_norm_first": True,
 }  # fmt: skip
 FIXED_INPUT_OPTIONS = {"normalize": True}
 # The tensor and its dim that a size can be read off.
@@ -106,6 +111,7 @@ def export_checkpoint(folder: str | Path, file: str | Path) -> list[str]:
     batch_norms = [name.removesuffix(".running_var") for name in arrays if name.endswith(".running_var")]
     arrays |= {name + UNUSED: np.zeros((), np.int64) for name in batch_norms} | head
     model = {theirs: getattr(config, field) for field, theirs in MODEL_OPTIONS.items()}
+    model |= {theirs: values[getattr(config, field)] for field, (theirs, values) in WORDED_OPTIONS.items()}
     task = {theirs: getattr(config.inputs, field) for field, theirs in INPUT_OPTIONS.items()}
     content = {
         "args": None,
@@ -165,6 +171,12 @@ def _config(settings: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) ->
             raise ValueError(f"{SIZES[field][0]!r} has shape {tensors[SIZES[field][0]].shape}, but {theirs}={value}")
         if value is not None:
             fields[field] = value
+    for field, (theirs, values) in WORDED_OPTIONS.items():
+        given = settings.get(theirs, values[getattr(ModelConfig, field)])
+        ours = [word for word, value in values.items() if value == given]
+        if not ours:
+            raise ValueError(f"{theirs}={given!r}; encoders here have {' or '.join(map(repr, values.values()))}")
+        fields[field] = ours[0]
     for option, value in (FIXED_MODEL_OPTIONS | FIXED_INPUT_OPTIONS).items():
         if settings.get(option, value) != value:
             raise ValueError(f"{option}={settings[option]!r}; encoders here have {option}={value!r}")

@@ -136,7 +136,7 @@ class Encoder:
         none = np.full((1, padded), -1, np.int32)
         return Batch(
             audio_BTF, video_BTHW, np.arange(padded)[None] < num_frames, np.array([audio is not None]),
-            np.array([video is not None]), none, none[:, 0], none[:, 0],
+            np.array([video is not None]), none[..., None], none[:, 0], none[:, 0],
         )  # fmt: skip
 
     @cached_property

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -12,22 +15,41 @@ from mmpretrain.models.layers import dropout, linear
 
 
 class ClusterHead(nnx.Module):
-    """Cosine similarity of a projected frame to each cluster's embedding, over a temperature (spec, section 7.6)."""
+    """Similarity of a projected frame to each class's embedding, over a temperature (spec, section 7.6).
 
-    def __init__(self, config: ModelConfig, num_clusters: int, *, rngs: nnx.Rngs):
+    num_classes: one number a codebook. Each has its own part of the projection, unless it is tied, and of the
+    embeddings, which are one matrix.
+    """
+
+    def __init__(self, config: ModelConfig, num_classes: Sequence[int], *, rngs: nnx.Rngs):
         P = config.proj_dim
-        self.proj = linear(config.width, P, ("embed", None), dtype=config.dtype, rngs=rngs)
-        self.embeddings = nnx.Param(jax.random.uniform(rngs.params(), (num_clusters, P)), axes=("clusters", None))
+        self.num_classes = tuple(num_classes)
+        projections = 1 if config.tied_projection else len(self.num_classes)
+        self.proj = linear(config.width, projections * P, ("embed", None), dtype=config.dtype, rngs=rngs)
+        embeddings = jax.random.uniform(rngs.params(), (sum(self.num_classes), P))
+        self.embeddings = nnx.Param(embeddings, axes=("clusters", None))
+        self.similarity = {"cosine": cosine, "dot": dot}[config.similarity]
         self.temperature = config.temperature
 
-    def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        """Logits [B, T, K] in float32."""
-        p = self.proj(x_BTD).astype(jnp.float32)
-        e = self.embeddings[...]
-        # <p, e> / max(|p| |e|, 1e-6): normalising the embeddings first keeps it one matmul.
-        e_norm = jnp.maximum(jnp.linalg.norm(e, axis=-1, keepdims=True), 1e-12)
-        similarity = p @ (e / e_norm).T / jnp.maximum(jnp.linalg.norm(p, axis=-1, keepdims=True), 1e-6)
-        return similarity / self.temperature
+    def __call__(self, x_BTD: jax.Array) -> tuple[jax.Array, ...]:
+        """Logits [B, T, K] in float32, of each codebook."""
+        x = self.proj(x_BTD).astype(jnp.float32)
+        P, sets = self.embeddings.shape[1], len(self.num_classes)
+        projected = jnp.split(x, x.shape[-1] // P, axis=-1) if x.shape[-1] > P else [x] * sets
+        embeddings = jnp.split(self.embeddings[...], list(itertools.accumulate(self.num_classes))[:-1])
+        pairs = zip(projected, embeddings, strict=True)
+        return tuple(self.similarity(p, e) / self.temperature for p, e in pairs)
+
+
+def cosine(p_BTP: jax.Array, e_KP: jax.Array) -> jax.Array:
+    """<p, e> / max(|p| |e|, 1e-6) [B, T, K]; normalising the embeddings first keeps it one matmul."""
+    e_norm = jnp.maximum(jnp.linalg.norm(e_KP, axis=-1, keepdims=True), 1e-12)
+    return p_BTP @ (e_KP / e_norm).T / jnp.maximum(jnp.linalg.norm(p_BTP, axis=-1, keepdims=True), 1e-6)
+
+
+def dot(p_BTP: jax.Array, e_KP: jax.Array) -> jax.Array:
+    """<p, e> [B, T, K]."""
+    return p_BTP @ e_KP.T
 
 
 class MaskedClusterModel(nnx.Module):
@@ -36,9 +58,9 @@ class MaskedClusterModel(nnx.Module):
     The vector has the width of what is masked: an audio row (kind "input") or a fused frame (kind "feature").
     """
 
-    def __init__(self, config: ModelConfig, num_clusters: int, masking_kind: str, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, num_classes: Sequence[int], masking_kind: str, *, rngs: nnx.Rngs):
         self.encoder = AVEncoder(config, rngs=rngs)
-        self.head = ClusterHead(config, num_clusters, rngs=rngs)
+        self.head = ClusterHead(config, num_classes, rngs=rngs)
         dim = AUDIO_DIM if masking_kind == "input" else config.width
         self.mask_embedding = nnx.Param(jax.random.uniform(rngs.params(), (dim,)), axes=(None,))
 

@@ -1,4 +1,4 @@
-"""The context network: convolutional relative position and a pre-norm transformer (spec, section 7.5).
+"""The context network: convolutional relative position and a transformer (spec, section 7.5).
 
 The layers' parameters are stacked on a leading dim and scanned, so compile time does not grow with depth.
 Dims: B clips, T frames, D width, H heads, K = D/H, L layers.
@@ -84,7 +84,7 @@ class Attention(nnx.Module):
 
 
 class TransformerLayer(nnx.Module):
-    """x += Drop(Attention(LN(x))); x += Drop(W2 Drop(GELU(W1 LN(x))))."""
+    """Attention, then an MLP; each is a branch of the stream: x + Branch(LN(x)), or LN(x + Branch(x)) post-norm."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         def mlp(d_in, d_out, axes):
@@ -96,17 +96,28 @@ class TransformerLayer(nnx.Module):
         self.mlp_in = mlp(config.width, config.mlp_dim, ("embed", "mlp"))
         self.mlp_out = mlp(config.mlp_dim, config.width, ("mlp", "embed"))
         self.dropout, self.activation_dropout = config.dropout, config.activation_dropout
+        self.pre_norm = config.norm == "pre"
 
     def __call__(self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
-        attended = self.attention(self.attention_norm(x_BTD), valid_BT, fold(key, 0))
-        x_BTD = x_BTD + dropout(attended, self.dropout, fold(key, 1))
-        hidden = jax.nn.gelu(self.mlp_in(self.mlp_norm(x_BTD)), approximate=False)
+        if self.pre_norm:
+            x_BTD = x_BTD + self._attend(self.attention_norm(x_BTD), valid_BT, key)
+            return x_BTD + self._transform(self.mlp_norm(x_BTD), key)
+        x_BTD = self.attention_norm(x_BTD + self._attend(x_BTD, valid_BT, key))
+        return self.mlp_norm(x_BTD + self._transform(x_BTD, key))
+
+    def _attend(self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
+        """Drop(Attention(x))."""
+        return dropout(self.attention(x_BTD, valid_BT, fold(key, 0)), self.dropout, fold(key, 1))
+
+    def _transform(self, x_BTD: jax.Array, key: jax.Array | None) -> jax.Array:
+        """Drop(W2 Drop(GELU(W1 x)))."""
+        hidden = jax.nn.gelu(self.mlp_in(x_BTD), approximate=False)
         y = self.mlp_out(dropout(hidden, self.activation_dropout, fold(key, 2)))
-        return x_BTD + dropout(y, self.dropout, fold(key, 3))
+        return dropout(y, self.dropout, fold(key, 3))
 
 
 class Transformer(nnx.Module):
-    """Position, L layers, final norm."""
+    """Position, L layers, and one norm: the last of all, or, post-norm, before the layers."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         @nnx.split_rngs(splits=config.num_layers)
@@ -117,13 +128,13 @@ class Transformer(nnx.Module):
         self.position = PositionalConv(config.width, config.pos_conv_kernel, config.pos_conv_groups, rngs=rngs)
         self.layers = stack(rngs)
         self.norm = LayerNorm(config.width, rngs=rngs)
-        self.num_layers = config.num_layers
+        self.num_layers, self.pre_norm = config.num_layers, config.norm == "pre"
         self.dropout, self.layerdrop, self.remat = config.dropout, config.layerdrop, config.remat
 
     def __call__(
         self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None, *, layer: int | None = None
     ) -> jax.Array:
-        """Runs all layers and the final norm, or stops after `layer` (counted from 1) without the norm.
+        """Runs all layers and the final norm (if pre-norm), or stops after `layer` (counted from 1) without the norm.
 
         key: for dropout and layerdrop; None in evaluation. Returns [B, T, D].
         """
@@ -136,7 +147,8 @@ class Transformer(nnx.Module):
 
     def _scan(self, x_BTD, valid_BT, key, *, layer, collect):
         x_BTD = jnp.where(valid_BT[..., None], x_BTD, 0)
-        x_BTD = dropout(x_BTD + self.position(x_BTD), self.dropout, fold(key, 0))
+        x_BTD = x_BTD + self.position(x_BTD)
+        x_BTD = dropout(x_BTD if self.pre_norm else self.norm(x_BTD), self.dropout, fold(key, 0))
         graphdef, params = nnx.split(self.layers)
         depth = self.num_layers if layer is None else layer
         params = jax.tree.map(lambda p: p[:depth], params)
@@ -154,4 +166,4 @@ class Transformer(nnx.Module):
             run_layer = jax.checkpoint(run_layer, policy=REMAT_POLICIES[self.remat])
         first = x_BTD
         x_BTD, rest = jax.lax.scan(run_layer, x_BTD, (params, jnp.arange(depth)))
-        return self.norm(x_BTD) if layer is None else x_BTD, (first, rest)
+        return self.norm(x_BTD) if layer is None and self.pre_norm else x_BTD, (first, rest)

@@ -7,21 +7,22 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from mmpretrain.config import ModelConfig, RoundConfig
-from mmpretrain.data.records import Batch
+from mmpretrain.data.records import FRAME_RATE_HZ, Batch
 from mmpretrain.models.encoder import normalize_pixels
 from mmpretrain.models.heads import MaskedClusterModel
 from mmpretrain.objectives.base import Sums
-from mmpretrain.objectives.masking import modality_use, same_clip_sources, span_mask
+from mmpretrain.objectives.masking import modality_use, other_clips, same_clip_sources, span_mask
 
 
 class Masks(NamedTuple):
     """One step's random choices. Under feature masking `audio` and `video` are the same mask and `source` is unused.
 
-    audio_BT, video_BT: bool. source_BT: int32, the frame whose picture stands at each position.
-    use_audio_B, use_video_B: bool, after modality dropout.
+    audio_BT, video_BT: bool. source_BT: int32, the frame whose picture stands at each position; source_clip_BT: int32,
+    the row of the batch that it is of (None: its own). use_audio_B, use_video_B: bool, after modality dropout.
     """
 
     audio_BT: jax.Array
@@ -29,6 +30,21 @@ class Masks(NamedTuple):
     source_BT: jax.Array
     use_audio_B: jax.Array
     use_video_B: jax.Array
+    source_clip_BT: jax.Array | None = None
+
+
+class Prediction(NamedTuple):
+    """What the network says of the T frames that have labels, and what it should say of them.
+
+    logits: float32 [B, T, K] of each of S codebooks. fused_BTC: the fused streams before their norm. classes_BTS:
+    int32, -1 where there is no target. masked_BT, valid_BT: bool.
+    """
+
+    logits: tuple[jax.Array, ...]
+    fused_BTC: jax.Array
+    classes_BTS: jax.Array
+    masked_BT: jax.Array
+    valid_BT: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,70 +55,123 @@ class MaskedPrediction:
     round: RoundConfig
 
     def make_model(self, rngs: nnx.Rngs) -> MaskedClusterModel:
-        return MaskedClusterModel(self.model, self.round.targets.num_clusters, self.round.masking.kind, rngs=rngs)
+        num_classes = [targets.num_clusters + self.round.dead_classes for targets in self.round.targets]
+        return MaskedClusterModel(self.model, num_classes, self.round.masking.kind, rngs=rngs)
 
     def draw(self, key: jax.Array, batch: Batch) -> Masks:
-        masking = self.round.masking
+        masking, valid = self.round.masking, batch.valid_BT
         audio_key, video_key, source_key, use_key = jax.random.split(key, 4)
         use_audio, use_video = modality_use(
             use_key, batch.has_audio_B, batch.has_video_B,
             prob=self.round.modality_dropout, audio_prob=self.round.audio_dropout,
+            whole_batch=self.round.modality_dropout_unit == "batch",
         )  # fmt: skip
+
+        def spans(key, prob, span_frames):
+            return span_mask(key, valid, prob=prob, span_frames=span_frames, equal_counts=masking.equal_counts)
+
+        frames = jnp.broadcast_to(jnp.arange(valid.shape[1]), valid.shape)
         if masking.kind == "feature":
-            mask = span_mask(audio_key, batch.valid_BT, prob=masking.prob, span_frames=masking.span_frames)
-            frames = jnp.broadcast_to(jnp.arange(mask.shape[1]), mask.shape)
+            mask = spans(audio_key, masking.prob, masking.span_frames)
             return Masks(mask, mask, frames, use_audio, use_video)
-        audio = span_mask(audio_key, batch.valid_BT, prob=masking.audio_prob, span_frames=masking.audio_span_frames)
-        video = span_mask(video_key, batch.valid_BT, prob=masking.video_prob, span_frames=masking.video_span_frames)
+        audio = spans(audio_key, masking.audio_prob, masking.audio_span_frames)
+        video = spans(video_key, masking.video_prob, masking.video_span_frames)
         # A modality that the model or the clip does not have hides nothing, so it must not ask for a prediction either.
         audio &= (batch.has_audio_B & ("audio" in self.model.modalities))[:, None]
         video &= (batch.has_video_B & ("video" in self.model.modalities))[:, None]
-        return Masks(audio, video, same_clip_sources(source_key, video, batch.valid_BT), use_audio, use_video)
+        if masking.video_source == "same_clip":
+            return Masks(audio, video, same_clip_sources(source_key, video, valid), use_audio, use_video)
+        clips = jnp.where(video, other_clips(source_key, valid)[:, None], jnp.arange(len(valid))[:, None])
+        return Masks(audio, video, frames, use_audio, use_video, clips)
+
+    def predict(
+        self, model: MaskedClusterModel, batch: Batch, draws: Masks, dropout_key: jax.Array | None
+    ) -> Prediction:
+        """Hides what `draws` says, runs the network, and lays its frames beside their labels (spec, section 7.7).
+
+        Where the labels end before the clips do, whole batches are cut: frames behind the front-ends, that is.
+        """
+        valid, mask = batch.valid_BT, draws.audio_BT | draws.video_BT
+        if self.round.masking.kind == "input":
+            audio, pixels = self._hide_inputs(model, batch, draws)
+        else:
+            audio, pixels = batch.audio_BTF, normalize_pixels(batch.video_BTHW, valid, self.model)
+        x, fused = model.encoder.embed(
+            audio, pixels, valid, draws.use_audio_B, draws.use_video_B, dropout_key, train=dropout_key is not None,
+            counted_BT=jnp.ones_like(valid) if self.round.count_padding else None,
+        )  # fmt: skip
+        per_frame = self.round.label_rate_hz / FRAME_RATE_HZ
+        num_frames = min(valid.shape[1], int(batch.targets_BTS.shape[1] / per_frame))
+        targets = batch.targets_BTS[:, (np.arange(num_frames) * per_frame).astype(int)]
+        x, fused, mask, valid = (a[:, :num_frames] for a in (x, fused, mask, valid))
+        if self.round.masking.kind == "feature":
+            x = jnp.where(mask[..., None], model.mask_embedding[...].astype(x.dtype), x)
+        logits = model.head(model.encoder.contextualize(x, valid, dropout_key))
+        classes = jnp.where(targets >= 0, targets + self.round.dead_classes, -1)
+        return Prediction(logits, fused, classes, mask, valid)
+
+    def _hide_inputs(
+        self, model: MaskedClusterModel, batch: Batch, draws: Masks
+    ) -> tuple[jax.Array | None, jax.Array | None]:
+        """Sound with the mask vector, and normalised pictures with other pictures, in the masked places."""
+        audio, video, seen = batch.audio_BTF, batch.video_BTHW, batch.valid_BT
+        vector = model.mask_embedding[...]
+        if video is not None and draws.source_clip_BT is None:
+            video = jnp.take_along_axis(video, draws.source_BT[..., None, None], axis=1)
+            seen = seen & jnp.take_along_axis(seen, draws.source_BT, axis=1)
+        elif video is not None:
+            video = video[draws.source_clip_BT, draws.source_BT]
+            seen = seen & seen[draws.source_clip_BT, draws.source_BT]
+        if self.round.masking.zero_lone_clip:
+            alone = batch.valid_BT.any(1).sum() == 1
+            vector = jnp.where(alone, 0, vector)
+            seen = seen & ~(alone & draws.video_BT)
+        if audio is not None:
+            audio = jnp.where(draws.audio_BT[..., None], vector, audio)
+        return audio, normalize_pixels(video, seen, self.model)
 
     def __call__(self, model: MaskedClusterModel, batch: Batch, draws: Masks, dropout_key: jax.Array | None) -> Sums:
-        audio, video = batch.audio_BTF, batch.video_BTHW
-        embedding = model.mask_embedding[...]
-        hides_inputs = self.round.masking.kind == "input"
-        if hides_inputs and audio is not None:
-            audio = jnp.where(draws.audio_BT[..., None], embedding, audio)
-        if hides_inputs and video is not None:
-            video = jnp.take_along_axis(video, draws.source_BT[..., None, None], axis=1)
-        pixels = normalize_pixels(video, batch.valid_BT, self.model)
-        x, fused = model.encoder.embed(
-            audio, pixels, batch.valid_BT, draws.use_audio_B, draws.use_video_B, dropout_key,
-            train=dropout_key is not None,
-        )  # fmt: skip
-        if not hides_inputs:
-            x = jnp.where(draws.audio_BT[..., None], embedding.astype(x.dtype), x)
-        x = model.encoder.contextualize(x, batch.valid_BT, dropout_key)
-        logits = model.head(x)
+        return self.score(self.predict(model, batch, draws, dropout_key))
 
-        has_target = batch.valid_BT & (batch.targets_BT >= 0)
-        mask = draws.audio_BT | draws.video_BT
+    def score(self, prediction: Prediction) -> Sums:
+        """The loss and its parts. With several codebooks, `NAME` is over all of them and `NAME_1` is of the first."""
+        logits, fused, classes, mask, valid = prediction
+        has_target = valid & (classes >= 0).all(-1)
         masked, unmasked = mask & has_target, ~mask & has_target
-        loss_BT, correct_BT = cross_entropy(logits, batch.targets_BT)
 
         def total(x_BT, where_BT):
             return jnp.where(where_BT, x_BT, 0).sum(dtype=jnp.float32)
 
         masked_count, unmasked_count = total(1, masked), total(1, unmasked)
+        per_codebook = []
+        for i, logits_BTK in enumerate(logits):
+            loss_BT, correct_BT = cross_entropy(logits_BTK, classes[..., i])
+            per_codebook.append(
+                {
+                    "masked_loss": (total(loss_BT, masked), masked_count),
+                    "unmasked_loss": (total(loss_BT, unmasked), unmasked_count),
+                    "masked_accuracy": (total(correct_BT, masked), masked_count),
+                    "unmasked_accuracy": (total(correct_BT, unmasked), unmasked_count),
+                }
+            )
+        means = {name: tuple(map(sum, zip(*(m[name] for m in per_codebook), strict=True))) for name in per_codebook[0]}
+        each = {f"{name}_{i}": pair for i, m in enumerate(per_codebook, start=1) for name, pair in m.items()}
+
+        # Frames count once, however many codebooks there are.
         weight = masked_count + (unmasked_count if self.round.unmasked_weight > 0 else 0)
-        cluster_loss = total(loss_BT, masked) + self.round.unmasked_weight * total(loss_BT, unmasked)
-        # Mean square of the fused features over real frames (the reference counts padding as well).
-        frames = jnp.maximum(batch.valid_BT.sum(dtype=jnp.float32), 1.0)
-        squares = jnp.square(fused.astype(jnp.float32)).mean(-1)
-        penalty = total(squares, batch.valid_BT) / frames
+        cluster_loss = means["masked_loss"][0] + self.round.unmasked_weight * means["unmasked_loss"][0]
+        # Mean square of the fused features.
+        counted = jnp.ones_like(valid) if self.round.count_padding else valid
+        frames = jnp.maximum(counted.sum(dtype=jnp.float32), 1.0)
+        penalty = total(jnp.square(fused.astype(jnp.float32)).mean(-1), counted) / frames
         return Sums(
             loss=cluster_loss + self.round.feature_penalty * penalty * weight,
             weight=weight,
-            metrics={
-                "masked_loss": (total(loss_BT, masked), masked_count),
-                "masked_accuracy": (total(correct_BT, masked), masked_count),
-                "unmasked_accuracy": (total(correct_BT, unmasked), unmasked_count),
+            metrics=means | (each if len(logits) > 1 else {}) | {
                 "masked_share": (masked_count, masked_count + unmasked_count),
                 "feature_penalty": (penalty * frames, frames),
             },
-        )
+        )  # fmt: skip
 
 
 def cross_entropy(logits_BTK: jax.Array, targets_BT: jax.Array) -> tuple[jax.Array, jax.Array]:

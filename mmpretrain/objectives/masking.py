@@ -12,12 +12,15 @@ import jax.numpy as jnp
 MIN_SPANS = 2
 
 
-def span_mask(key: jax.Array, valid_BT: jax.Array, *, prob: float, span_frames: int) -> jax.Array:
+def span_mask(
+    key: jax.Array, valid_BT: jax.Array, *, prob: float, span_frames: int, equal_counts: bool = False
+) -> jax.Array:
     """Marks spans so that about `prob` of each clip's real frames would be masked if no two spans overlapped.
 
     A clip of z frames gets max(2, floor(prob z / span + u)) spans, u uniform, at distinct starts from 0 .. z - span, so
     every real frame can be masked (the reference leaves out the last start). A clip shorter than a span uses shorter
-    spans. Every clip with at least one real frame gets a masked one; none reaches into padding.
+    spans. Every clip with at least one real frame gets a masked one; none reaches into padding. equal_counts: of each
+    clip, only as many frames stay masked, drawn one by one, as the clip with the fewest has (the reference).
     Returns bool [B, T], True where masked.
     """
     B, T = valid_BT.shape
@@ -33,7 +36,14 @@ def span_mask(key: jax.Array, valid_BT: jax.Array, *, prob: float, span_frames: 
     starts = is_start & (rank < jnp.maximum(wanted, MIN_SPANS)[:, None])
     # A frame is covered when a start lies among the last `span` frames up to it.
     last_start = jax.lax.cummax(jnp.where(starts, time, -T - span_frames), axis=1)
-    return (time - last_start < span_B[:, None]) & valid_BT
+    mask = (time - last_start < span_B[:, None]) & valid_BT
+    return _equalise(jax.random.fold_in(key, 2), mask, size_B > 0) if equal_counts else mask
+
+
+def _equalise(key: jax.Array, mask_BT: jax.Array, real_B: jax.Array) -> jax.Array:
+    fewest = jnp.where(real_B, mask_BT.sum(1), mask_BT.shape[1]).min()
+    score = jnp.where(mask_BT, jax.random.uniform(key, mask_BT.shape), jnp.inf)
+    return mask_BT & (jnp.argsort(jnp.argsort(score, axis=1), axis=1) < fewest)
 
 
 def runs(mask_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -65,16 +75,36 @@ def same_clip_sources(key: jax.Array, mask_BT: jax.Array, valid_BT: jax.Array) -
     return jnp.where(mask_BT, source, time)
 
 
+def other_clips(key: jax.Array, valid_BT: jax.Array) -> jax.Array:
+    """For each clip, the clip a random number of places further on among the real ones: int32 [B].
+
+    Its pictures take the places of hidden ones, frame for frame, where sources are not of the same clip.
+    """
+    real_B = valid_BT.any(1)
+    count = real_B.sum()
+    order = jnp.argsort(~real_B, stable=True)  # real clips first
+    shift = jax.random.randint(key, (), 1, jnp.maximum(count, 2))
+    position = jnp.cumsum(real_B) - 1
+    return jnp.where(real_B, order[(position + shift) % jnp.maximum(count, 1)], jnp.arange(len(real_B)))
+
+
 def modality_use(
-    key: jax.Array, has_audio_B: jax.Array, has_video_B: jax.Array, *, prob: float, audio_prob: float
+    key: jax.Array,
+    has_audio_B: jax.Array,
+    has_video_B: jax.Array,
+    *,
+    prob: float,
+    audio_prob: float,
+    whole_batch: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """Drops, per clip and with probability `prob`, one of its modalities: the audio with `audio_prob`, else the video.
 
-    A clip that has only one modality keeps it. (The reference draws once for the whole batch.) Returns use_audio_B and
-    use_video_B, bool.
+    A clip that has only one modality keeps it. whole_batch: one draw for all clips (the reference). Returns use_audio_B
+    and use_video_B, bool.
     """
     drop_key, which_key = jax.random.split(key)
     both = has_audio_B & has_video_B
-    drop = both & (jax.random.uniform(drop_key, both.shape) < prob)
-    audio = jax.random.uniform(which_key, both.shape) < audio_prob
+    draws = (1,) if whole_batch else both.shape
+    drop = both & (jax.random.uniform(drop_key, draws) < prob)
+    audio = jax.random.uniform(which_key, draws) < audio_prob
     return has_audio_B & ~(drop & audio), has_video_B & ~(drop & ~audio)

@@ -35,8 +35,12 @@ def round_table(summary: Mapping[str, Any]) -> Table:
     def number(value: float | None, digits: int, unit: str = "") -> str:
         return NOTHING if value is None else f"{value:.{digits}f}{unit}"
 
-    rows = []
+    entries = []
     for position, entry in enumerate(summary.get("rounds") or (), start=1):
+        several = enumerate(entry.get("codebooks") or (), start=1)
+        entries += [(f"{position}, codebook {i}", entry | codebook) for i, codebook in several] or [(position, entry)]
+    rows = []
+    for position, entry in entries:
         used, clusters = entry.get("clusters_used"), entry.get("num_clusters")
         rows.append(
             [

@@ -59,7 +59,7 @@ class Run:
     def clips_of_round(self, number: int) -> tuple[ClipTable, ClipTable]:
         """As `clips`, without those that round `number` cannot have targets for: MFCC needs sound."""
         train, valid = self.clips
-        if self.config.rounds[number - 1].targets.features == "mfcc":
+        if any(targets.features == "mfcc" for targets in self.config.rounds[number - 1].targets):
             silent = int((~train.has_audio).sum())
             if silent:
                 log(f"round {number}: {silent} of {len(train)} training clips have no sound, hence no MFCC targets")

@@ -20,7 +20,7 @@ import numpy as np
 
 from mmpretrain.config import AUDIO_DIM, RoundConfig, RunConfig
 from mmpretrain.data.batch_plan import batch_size
-from mmpretrain.data.records import Batch
+from mmpretrain.data.records import FRAME_RATE_HZ, Batch
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.summary import duration, percent, text_table
 from mmpretrain.parallel.mesh import batch_multiple, shardings
@@ -145,14 +145,14 @@ class Plan:
     def _abstract_batch(self) -> Batch:
         """A batch's shapes and dtypes."""
         (B, T), model, array = self.shape, self.config.model, jax.ShapeDtypeStruct
-        S = model.inputs.image_size
+        S, round_ = model.inputs.image_size, self.config.rounds[-1]
         return Batch(
             audio_BTF=array((B, T, AUDIO_DIM), np.float32) if "audio" in model.modalities else None,
             video_BTHW=array((B, T, S, S), np.uint8) if "video" in model.modalities else None,
             valid_BT=array((B, T), bool),
             has_audio_B=array((B,), bool),
             has_video_B=array((B,), bool),
-            targets_BT=array((B, T), np.int32),
+            targets_BTS=array((B, T * round_.label_rate_hz // FRAME_RATE_HZ, len(round_.targets)), np.int32),
             label_B=array((B,), np.int32),
             clip_B=array((B,), np.int32),
         )
@@ -293,7 +293,7 @@ def _devices(topology: Topology) -> tuple[Sequence[jax.Device], str]:
 
 
 def _step_flops(config: RunConfig, round_: RoundConfig, shape: tuple[int, int]) -> dict[str, float]:
-    clusters = [round_.targets.num_clusters]
+    clusters = [targets.num_clusters + round_.dead_classes for targets in round_.targets]
     return flops.step_flops(config.model, num_clips=shape[0], num_frames=shape[1], num_clusters=clusters)
 
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from mmpretrain.config import fingerprint
+from mmpretrain.data.records import FRAME_RATE_HZ
 from mmpretrain.export.encoder import save_encoder
 from mmpretrain.objectives.masked_prediction import MaskedPrediction
 from mmpretrain.observe.progress import log
@@ -33,15 +34,15 @@ def pretrain(run: Run, number: int) -> dict[str, Any]:
     recipe = run.recipe("model", "data") | rounds | {"clips": train.fingerprint + valid.fingerprint}
 
     def work(folder: Path) -> dict[str, Any]:
-        store = open_targets(run, number)
+        targets = {"targets": open_targets(run, number), "labels_per_frame": round_.label_rate_hz // FRAME_RATE_HZ}
         trainer = round_trainer(run, number)
         plan, batches = run.training_batches(
-            train, config.model, round_.num_steps, batch_frames=config.data.batch_frames, targets=store
+            train, config.model, round_.num_steps, batch_frames=config.data.batch_frames, **targets
         )
         log(f"round {number}: {plan.summary()}")
 
         def evaluate(state: TrainState) -> dict[str, float]:
-            clips = run.evaluation_batches(valid, config.model, batch_frames=config.data.batch_frames, targets=store)
+            clips = run.evaluation_batches(valid, config.model, batch_frames=config.data.batch_frames, **targets)
             return validate(trainer, state, clips)
 
         loop = Loop(
@@ -53,7 +54,7 @@ def pretrain(run: Run, number: int) -> dict[str, Any]:
         state = loop.run()
         lineage = {
             "fingerprint": fingerprint(recipe), "round": number, "steps": round_.num_steps,
-            "targets": f"{round_.targets.num_clusters} clusters of {_features(round_.targets)}",
+            "targets": " and ".join(f"{t.num_clusters} clusters of {_features(t)}" for t in round_.targets),
             "clips": len(train), "hours": round(int(train.lengths.sum()) / 25 / 3600, 3),
             "corpora": ", ".join(Path(corpus.path).name for corpus in config.data.corpora),
         }  # fmt: skip

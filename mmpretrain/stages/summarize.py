@@ -53,12 +53,15 @@ def _summary(run: Run) -> dict[str, Any]:
         if targets is None or trained is None:
             break
         times |= {targets_name(number): targets["wall_time_sec"], pretrain_name(number): trained["wall_time_sec"]}
-        quality = targets["quality"]
-        rounds.append(
-            {name: trained.get(name) for name in ("masked_accuracy", "unmasked_accuracy", "loss")}
-            | {name: quality.get(name) for name in ("pnmi", "purity", "mean_run_frames")}
-            | {name: targets[name] for name in ("clusters_used", "num_clusters", "entropy_bits")}
-        )
+        codebooks = [
+            {name: codebook["quality"].get(name) for name in ("pnmi", "purity", "mean_run_frames")}
+            | {name: codebook[name] for name in ("clusters_used", "num_clusters", "entropy_bits")}
+            | {name: trained.get(f"{name}_{i}") for name in ("masked_accuracy", "unmasked_accuracy")}
+            for i, codebook in enumerate(targets["codebooks"], start=1)
+        ]
+        # The figures of a round are its first codebook's; the accuracies and the loss are of all.
+        whole = {name: trained.get(name) for name in ("masked_accuracy", "unmasked_accuracy", "loss")}
+        rounds.append(codebooks[0] | whole | ({"codebooks": codebooks} if len(codebooks) > 1 else {}))
     summary = {"name": run.workdir.name, "seed": config.seed, "rounds": rounds}
     if config.finetune is not None and (result := _finished(run, EVALUATION)) is not None:
         for variant in (PRETRAINED, SCRATCH):
@@ -91,14 +94,15 @@ def _emotion(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _clusters(run: Run) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
-    """Frames per cluster, and per unit and cluster where units are known, of every round that has targets."""
+    """Frames per cluster, and per unit and cluster where units are known, of the first codebook of every round."""
     counts, tables = [], []
     for number in range(1, len(run.config.rounds) + 1):
         if _finished(run, targets_name(number)) is None:
             break
-        store = open_targets(run, number)
+        store = open_targets(run, number)[0]
         counts.append(np.array(store.lineage["counts"]))
-        units_N = np.concatenate([known_units(table) for table in run.clips_of_round(number) if len(table)])
+        per_frame = store.lineage["frame_rate_hz"] // records.FRAME_RATE_HZ
+        units_N = np.concatenate([known_units(table, per_frame) for table in run.clips_of_round(number) if len(table)])
         if len(units_N) != len(store.ids):
             tables.append(None)
             continue

@@ -1,4 +1,4 @@
-"""Stage `targets`: fit a codebook on a share of the training clips, then label every clip with it."""
+"""Stage `targets`: fit each codebook of a round on a share of the training clips, then label every clip with it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from flax import nnx
 
 from mmpretrain.config import fingerprint
 from mmpretrain.data.clips import ClipTable
+from mmpretrain.data.records import FRAME_RATE_HZ
 from mmpretrain.data.streams import unit_hash
 from mmpretrain.export.encoder import load_encoder, read_config
 from mmpretrain.observe.progress import Progress, log, track
@@ -42,54 +43,80 @@ def source_encoder(run: Run, number: int) -> Path:
 
 
 def make_targets(run: Run, number: int) -> dict[str, Any]:
-    """Makes the target store of round `number` (from 1). Returns its quality."""
-    targets = run.config.rounds[number - 1].targets
+    """Makes the target stores of round `number` (from 1), one a codebook. Returns their quality."""
+    round_ = run.config.rounds[number - 1]
     train, valid = run.clips_of_round(number)
     recipe = run.recipe("model", "data") | _round_recipe(run, number) | {"clips": train.fingerprint + valid.fingerprint}
 
-    def features(table: ClipTable) -> Iterator[tuple[int, np.ndarray]]:
-        if targets.features == "mfcc":
-            return mfcc_features(table)
-        return _hidden(run, table, number)
-
     def work(folder: Path) -> dict[str, Any]:
-        if (folder / STORE).exists():  # stopped between the store and the result
-            return _result(open_store(folder / STORE))
-        codebook, sample = _codebook(run, number, folder, train, features)
-        progress = LabelProgress(folder / "labelling", fingerprint(recipe))
-        for table in (train, valid):
-            todo = table.select(np.array([clip_id not in progress.ids for clip_id in table.clip_ids], bool))
-            clips = track(features(todo), f"round {number}: labelling", len(todo), "clip") if len(todo) else ()
-            for rows, ids in label(clips, codebook.centroids, run.mesh):
-                progress.add([todo.clip_ids[row] for row in rows], ids)
-        clip_ids = train.clip_ids + valid.clip_ids
-        ids = progress.merge(clip_ids)
-        store = write_store(
-            folder / STORE, clip_ids=clip_ids, ids_per_clip=ids, codebook=codebook,
-            lineage_fields={
-                "features": targets.features, "layer": targets.layer,
-                "source": _encoder_fingerprint(run, number), "corpus_fingerprint": train.fingerprint,
-                "fit_splits": ["train"], "fit_clips": sample["clips"], "fit_frames": sample["frames"],
-                "quality": _quality(ids, (train, valid), targets.num_clusters),
-            },
-        )  # fmt: skip
-        progress.remove()
-        return _result(store)
+        stores = [
+            _make_store(run, number, index, folder / codebook_name(index), train, valid, fingerprint(recipe))
+            for index in range(len(round_.targets))
+        ]
+        return {"codebooks": [_result(store) for store in stores]}
 
     return run.stage(targets_name(number), recipe, work)
 
 
-def open_targets(run: Run, number: int) -> TargetStore:
-    """The store of round `number`, checked against the recipe and the clips."""
-    train, valid = run.clips_of_round(number)
-    store = open_store(
-        run.workdir / targets_name(number) / STORE,
-        expect_num_clusters=run.config.rounds[number - 1].targets.num_clusters,
-        expect_fingerprint=train.fingerprint,
-    )
+def codebook_name(index: int) -> str:
+    """The folder of a round's codebook, counted from 0 here and from 1 there."""
+    return f"codebook{index + 1}"
+
+
+def _make_store(
+    run: Run, number: int, index: int, folder: Path, train: ClipTable, valid: ClipTable, recipe_hash: str
+) -> TargetStore:
+    """Makes the store of one codebook of round `number`, or takes up where an interrupted run had stopped."""
+    round_ = run.config.rounds[number - 1]
+    targets, rows_per_frame = round_.targets[index], round_.label_rate_hz // FRAME_RATE_HZ
+
+    def features(table: ClipTable) -> Iterator[tuple[int, np.ndarray]]:
+        if targets.features == "mfcc":
+            return mfcc_features(table, rows_per_frame)
+        return _hidden(run, table, number, index)
+
+    if (folder / STORE).exists():
+        return open_store(folder / STORE, expect_frame_rate_hz=round_.label_rate_hz)
+    title = f"round {number}" + (f", codebook {index + 1}" if len(round_.targets) > 1 else "")
+    codebook, sample = _codebook(run, number, index, folder, train, features, title)
+    progress = LabelProgress(folder / "labelling", recipe_hash)
     for table in (train, valid):
-        store.check_lengths(table.clip_ids, table.lengths)
+        todo = table.select(np.array([clip_id not in progress.ids for clip_id in table.clip_ids], bool))
+        clips = track(features(todo), f"{title}: labelling", len(todo), "clip") if len(todo) else ()
+        for rows, ids in label(clips, codebook.centroids, run.mesh):
+            progress.add([todo.clip_ids[row] for row in rows], ids)
+    clip_ids = train.clip_ids + valid.clip_ids
+    ids = progress.merge(clip_ids)
+    store = write_store(
+        folder / STORE, clip_ids=clip_ids, ids_per_clip=ids, codebook=codebook, frame_rate_hz=round_.label_rate_hz,
+        lineage_fields={
+            "features": targets.features, "layer": targets.layer,
+            "source": "" if targets.features == "mfcc" else _encoder_fingerprint(run, number),
+            "corpus_fingerprint": train.fingerprint,
+            "fit_splits": ["train"], "fit_clips": sample["clips"], "fit_frames": sample["frames"],
+            "quality": _quality(ids, (train, valid), targets.num_clusters, rows_per_frame),
+        },
+    )  # fmt: skip
+    progress.remove()
     return store
+
+
+def open_targets(run: Run, number: int) -> tuple[TargetStore, ...]:
+    """The stores of round `number`, one a codebook, checked against the recipe and the clips."""
+    round_, (train, valid) = run.config.rounds[number - 1], run.clips_of_round(number)
+    stores = tuple(
+        open_store(
+            run.workdir / targets_name(number) / codebook_name(index) / STORE,
+            expect_num_clusters=targets.num_clusters,
+            expect_fingerprint=train.fingerprint,
+            expect_frame_rate_hz=round_.label_rate_hz,
+        )
+        for index, targets in enumerate(round_.targets)
+    )
+    for store in stores:
+        for table in (train, valid):
+            store.check_lengths(table.clip_ids, table.lengths)
+    return stores
 
 
 def fit_rows(train: ClipTable, share: float, max_frames: int) -> np.ndarray:
@@ -103,20 +130,24 @@ def fit_rows(train: ClipTable, share: float, max_frames: int) -> np.ndarray:
     return np.sort(order[: max(1, int(fitting.sum()))])
 
 
-def known_units(table: ClipTable) -> np.ndarray:
-    """The true units of all frames of a table in order, int32 [N], -1 where unknown; empty if no clip has any."""
+def known_units(table: ClipTable, per_frame: int = 1) -> np.ndarray:
+    """The true units of all frames of a table in order, int32 [N], -1 where unknown; empty if no clip has any.
+
+    per_frame: how often each is repeated, for labels at a higher rate.
+    """
     units = []
     for row in range(len(table)):
         clip = table.load(row)
         units.append(clip.units if len(clip.units) else np.full(clip.num_frames, -1, np.int32))
     flat = np.concatenate(units) if units else np.zeros(0, np.int32)
-    return flat if (flat >= 0).any() else np.zeros(0, np.int32)
+    return np.repeat(flat, per_frame) if (flat >= 0).any() else np.zeros(0, np.int32)
 
 
 def _round_recipe(run: Run, number: int) -> dict[str, Any]:
     """The fields of the rounds up to this one's targets, on which its targets depend."""
     before = {k: v for k, v in run.recipe("rounds").items() if _round_of(k) < number}
-    own = {k: v for k, v in run.recipe("rounds").items() if k.startswith(f"rounds[{number - 1}].targets.")}
+    prefixes = tuple(f"rounds[{number - 1}].{field}" for field in ("targets[", "label_rate_hz"))
+    own = {k: v for k, v in run.recipe("rounds").items() if k.startswith(prefixes)}
     if run.config.rounds[number - 1].encoder != "previous_round":
         own[f"rounds[{number - 1}].encoder"] = _encoder_fingerprint(run, number)
     return before | own
@@ -126,12 +157,16 @@ def _round_of(field: str) -> int:
     return int(field.removeprefix("rounds[").split("]")[0]) + 1 if field.startswith("rounds[") else 0
 
 
-def _codebook(run: Run, number: int, folder: Path, train: ClipTable, features) -> tuple[Codebook, dict[str, int]]:
+def _codebook(
+    run: Run, number: int, index: int, folder: Path, train: ClipTable, features, title: str
+) -> tuple[Codebook, dict[str, int]]:
     """Fits the codebook, or takes the one that an interrupted run had fitted."""
-    targets = run.config.rounds[number - 1].targets
-    rows = fit_rows(train, targets.fit_share, targets.fit_max_frames)
+    round_ = run.config.rounds[number - 1]
+    targets, rows_per_frame = round_.targets[index], round_.label_rate_hz // FRAME_RATE_HZ
+    rows = fit_rows(train, targets.fit_share, targets.fit_max_frames // rows_per_frame)
     wanted, sample = max(1, round(targets.fit_share * len(train))), train.select(rows)
-    size = {"clips": len(sample), "frames": int(sample.lengths.sum())}
+    lengths = sample.lengths * rows_per_frame
+    size = {"clips": len(sample), "frames": int(lengths.sum())}
     saved = folder / "codebook.npz"
     if saved.exists():
         with np.load(saved, allow_pickle=False) as arrays:
@@ -139,36 +174,38 @@ def _codebook(run: Run, number: int, folder: Path, train: ClipTable, features) -
             return codebook, size
     if len(sample) < wanted:
         log(
-            f"round {number}: fitting on {len(sample)} clips, not the {wanted} of targets.fit_share="
+            f"{title}: fitting on {len(sample)} clips, not the {wanted} of targets.fit_share="
             f"{targets.fit_share}: more would pass targets.fit_max_frames={targets.fit_max_frames}"
         )
-    starts = np.cumsum(sample.lengths) - sample.lengths
+    starts = np.cumsum(lengths) - lengths
     frames_ND = None
-    for row, features_TD in track(features(sample), f"round {number}: features to cluster", len(sample), "clip"):
+    for row, features_TD in track(features(sample), f"{title}: features to cluster", len(sample), "clip"):
         if frames_ND is None:
             frames_ND = np.empty((size["frames"], features_TD.shape[1]), np.float32)
-        frames_ND[starts[row] : starts[row] + sample.lengths[row]] = features_TD
-    log(f"round {number}: fitting {targets.num_clusters} clusters on {frames_ND.shape[0]} x {frames_ND.shape[1]}")
-    with Progress(f"round {number}: fitting", unit="pass") as progress:
+        frames_ND[starts[row] : starts[row] + lengths[row]] = features_TD
+    log(f"{title}: fitting {targets.num_clusters} clusters on {frames_ND.shape[0]} x {frames_ND.shape[1]}")
+    with Progress(f"{title}: fitting", unit="pass") as progress:
         codebook = fit(
-            frames_ND, targets.num_clusters, key=stream_key(jax.random.key(run.config.seed), number, "codebook"),
+            frames_ND, targets.num_clusters,
+            key=stream_key(jax.random.key(run.config.seed + index), number, "codebook"),
             passes=targets.fit_passes, restarts=targets.fit_restarts, mesh=run.mesh,
             on_pass=lambda num_frames, inertia: progress.update(frames=num_frames, inertia=inertia),
         )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
     draft = folder / "codebook.unfinished.npz"
     np.savez(draft, centroids_KD=codebook.centroids, inertia=codebook.inertia)
     draft.replace(saved)
     return codebook, size
 
 
-def _hidden(run: Run, table: ClipTable, number: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The layer that round `number` clusters, of the encoder that the round before left."""
+def _hidden(run: Run, table: ClipTable, number: int, index: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The layer that a codebook of round `number` is of."""
     encoder = load_encoder(source_encoder(run, number))
-    layer = run.config.rounds[number - 1].targets.layer
+    layer = run.config.rounds[number - 1].targets[index].layer
     if not 1 <= layer <= encoder.config.num_layers:
         raise ValueError(
-            f"rounds[{number - 1}].targets.layer={layer}; it must be 1 to {encoder.config.num_layers}, the layers of "
-            f"{source_encoder(run, number)}"
+            f"rounds[{number - 1}].targets[{index}].layer={layer}; it must be 1 to {encoder.config.num_layers}, the "
+            f"layers of {source_encoder(run, number)}"
         )
     graphdef, state = nnx.split(encoder.module)
     forward = jax.jit(lambda state, batch: nnx.merge(graphdef, state, copy=True)(batch, layer=layer))
@@ -177,13 +214,13 @@ def _hidden(run: Run, table: ClipTable, number: int) -> Iterator[tuple[int, np.n
 
 
 def _encoder_fingerprint(run: Run, number: int) -> str:
-    if run.config.rounds[number - 1].targets.features == "mfcc":
-        return ""
     return read_config(source_encoder(run, number))[1]["fingerprint"]
 
 
-def _quality(ids: list[np.ndarray], tables: tuple[ClipTable, ...], num_clusters: int) -> dict[str, float]:
-    units_N = np.concatenate([known_units(table) for table in tables if len(table)])
+def _quality(
+    ids: list[np.ndarray], tables: tuple[ClipTable, ...], num_clusters: int, per_frame: int
+) -> dict[str, float]:
+    units_N = np.concatenate([known_units(table, per_frame) for table in tables if len(table)])
     clusters_N = np.concatenate(ids)
     offsets = np.concatenate([[0], np.cumsum([len(clip) for clip in ids])])
     known = units_N if len(units_N) == len(clusters_N) else None

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mmpretrain.data.audio import mfcc39_at_25hz
+from mmpretrain.data.audio import mfcc39_of_frames
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.records import Batch
 from mmpretrain.targets.kmeans import assign
@@ -19,11 +19,11 @@ from mmpretrain.targets.kmeans import assign
 LABEL_FRAMES = 16_384  # at most so many frames are labelled at once (or one longer clip)
 
 
-def mfcc_features(table: ClipTable) -> Iterator[tuple[int, np.ndarray]]:
-    """(row, float32 [T, 39]) of each clip."""
+def mfcc_features(table: ClipTable, rows_per_frame: int = 1) -> Iterator[tuple[int, np.ndarray]]:
+    """(row, float32 [T * rows_per_frame, 39]) of each clip."""
     for row in range(len(table)):
         clip = table.load(row)
-        yield row, mfcc39_at_25hz(clip.audio, clip.num_frames)
+        yield row, mfcc39_of_frames(clip.audio, clip.num_frames, rows_per_frame)
 
 
 def hidden_features(

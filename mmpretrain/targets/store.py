@@ -55,10 +55,11 @@ class TargetStore:
 
     def check_lengths(self, clip_ids: Iterable[str], lengths: Iterable[int]) -> None:
         """Raises ValueError naming the first clip that is missing or more than one frame longer or shorter here."""
+        per_frame = self.lineage["frame_rate_hz"] // FRAME_RATE_HZ
         for clip_id, length in zip(clip_ids, lengths, strict=True):
             row = self._row(clip_id)
             stored = int(self.offsets[row + 1] - self.offsets[row])
-            if abs(stored - length) > 1:
+            if abs(stored - length * per_frame) > per_frame:
                 raise ValueError(
                     f"{self.path}: clip {clip_id!r} has {stored} targets but {length} frames; {_make_again(self.path)}"
                 )

@@ -143,15 +143,15 @@ def test_mfcc_at_25hz_has_a_row_for_every_frame(num_frames):
     wave = speech(640 * num_frames)
     rows = audio.mfcc39(wave)
     assert len(rows) == 4 * num_frames - 2
-    np.testing.assert_array_equal(audio.mfcc39_at_25hz(wave, num_frames), rows[::4])
+    np.testing.assert_array_equal(audio.mfcc39_of_frames(wave, num_frames), rows[::4])
 
 
 def test_mfcc_at_25hz_repeats_its_last_row_where_the_sound_ends_early():
-    rows = audio.mfcc39_at_25hz(speech(1280), 5)
+    rows = audio.mfcc39_of_frames(speech(1280), 5)
     np.testing.assert_array_equal(rows[2:], np.repeat(rows[1:2], 3, axis=0))
-    assert audio.mfcc39_at_25hz(speech(100), 2).shape == (2, 39)
+    assert audio.mfcc39_of_frames(speech(100), 2).shape == (2, 39)
     with pytest.raises(ValueError, match="without sound"):
-        audio.mfcc39_at_25hz(np.zeros(0, np.int16), 2)
+        audio.mfcc39_of_frames(np.zeros(0, np.int16), 2)
 
 
 @given(st.floats(-10, 20), st.integers(1, 2500), st.integers(0, 9))

@@ -54,7 +54,7 @@ def test_evaluation_batch_is_the_padded_clips(table):
     plan = planned(table, ["c0", SOUND_ONLY, SILENT, ""], 20)
     labels = np.arange(len(table), dtype=np.int32) + 100
     batch = make_batch(
-        plan, table, model=MODEL, data=DATA, train=False, seed=0, targets=FrameTargets(table), labels=labels
+        plan, table, model=MODEL, data=DATA, train=False, seed=0, targets=[FrameTargets(table)], labels=labels
     )
     assert batch.audio_BTF.shape == (4, 20, 104)
     assert batch.video_BTHW.shape == (4, 20, SIZE - 2, SIZE - 2)
@@ -69,7 +69,7 @@ def test_evaluation_batch_is_the_padded_clips(table):
     assert np.array_equal(batch.audio_BTF[0, :10], audio_features(clip.audio, 10, "frame"))
     assert np.array_equal(batch.video_BTHW[0, :10], clip.mouth[:, 1:-1, 1:-1])
     times = np.where(batch.valid_BT, np.arange(20), -1)
-    assert np.array_equal(batch.targets_BT, times)
+    assert np.array_equal(batch.targets_BTS[..., 0], times)
     assert not batch.audio_BTF[~batch.valid_BT].any()
     assert not batch.video_BTHW[~batch.valid_BT].any()
     assert not batch.audio_BTF[2].any()
@@ -80,20 +80,20 @@ def test_sound_picture_and_targets_are_cropped_alike(table):
     starts = set()
     for epoch in range(12):
         plan = planned(table, [LONG, "c28", "c27"], 16, epoch)
-        batch = make_batch(plan, table, model=MODEL, data=DATA, train=True, seed=0, targets=FrameTargets(table))
+        batch = make_batch(plan, table, model=MODEL, data=DATA, train=True, seed=0, targets=[FrameTargets(table)])
         assert batch.valid_BT.all()
         for b, row in enumerate(plan.clips):
-            clip, start = table.load(row), batch.targets_BT[b, 0]
+            clip, start = table.load(row), batch.targets_BTS[..., 0][b, 0]
             assert 0 <= start <= clip.num_frames - 16
             times = np.arange(start, start + 16)
-            assert np.array_equal(batch.targets_BT[b], times)
+            assert np.array_equal(batch.targets_BTS[..., 0][b], times)
             assert np.array_equal(batch.video_BTHW[b, :, 0, 0], times)
             expected = audio_features(clip.audio[640 * start : 640 * (start + 16)], 16, "frame")
             assert np.array_equal(batch.audio_BTF[b], expected)
             starts.add(start)
     assert len(starts) > 10
-    batch = make_batch(plan, table, model=MODEL, data=DATA, train=False, seed=0, targets=FrameTargets(table))
-    assert np.array_equal(batch.targets_BT, np.tile(np.arange(16), (3, 1)))
+    batch = make_batch(plan, table, model=MODEL, data=DATA, train=False, seed=0, targets=[FrameTargets(table)])
+    assert np.array_equal(batch.targets_BTS[..., 0], np.tile(np.arange(16), (3, 1)))
 
 
 def test_what_is_drawn_for_a_clip_does_not_depend_on_its_company(table):
@@ -136,7 +136,7 @@ def test_model_gets_its_modalities_and_its_view(table):
     assert face.audio_BTF is None
     assert np.array_equal(face.video_BTHW[0], table.load(plan.clips[0]).face)
     assert face.has_audio_B.all()
-    assert (face.targets_BT == -1).all()
+    assert (face.targets_BTS[..., 0] == -1).all()
     assert (face.label_B == -1).all()
 
 
@@ -158,10 +158,10 @@ def test_targets_may_be_a_frame_off(table, extra):
         data=DATA,
         train=False,
         seed=0,
-        targets=FrameTargets(table, extra),
+        targets=[FrameTargets(table, extra)],
     )
     length = 10 + min(extra, 0)
-    assert batch.targets_BT[0].tolist() == [*range(length), *[-1] * (12 - length)]
+    assert batch.targets_BTS[..., 0][0].tolist() == [*range(length), *[-1] * (12 - length)]
 
 
 def test_targets_of_another_length_are_refused(table):
@@ -173,7 +173,7 @@ def test_targets_of_another_length_are_refused(table):
             data=DATA,
             train=False,
             seed=0,
-            targets=FrameTargets(table, 2),
+            targets=[FrameTargets(table, 2)],
         )
 
 

@@ -72,7 +72,7 @@ def test_running_again_changes_nothing(workdir, corpus, capsys):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("--config.rounds[0].targets.num_clusters=13", ("num_clusters", "12", "13", "workdir")),
+        ("--config.rounds[0].targets[0].num_clusters=13", ("num_clusters", "12", "13", "workdir")),
         ("--config.seed=7", ("seed", "1337", "7")),
         ("--config.finetune.protocol=ravdess-6x4", ("finetune.protocol", "official", "ravdess-6x4")),
     ],

@@ -15,9 +15,9 @@ def get_config() -> RunConfig:
     for round_ in config.rounds:
         round_.num_steps = 12
         round_.optimizer.warmup_steps = 2
-        round_.targets.num_clusters = 12
-        round_.targets.fit_passes = 5
-        round_.targets.fit_restarts = 1
+        round_.targets[0].num_clusters = 12
+        round_.targets[0].fit_passes = 5
+        round_.targets[0].fit_restarts = 1
     config.finetune.num_steps = 12
     config.finetune.eval_every = 4
     config.finetune.batch_frames = 320

@@ -1,5 +1,7 @@
 """Reference state dicts in and out of our modules: nothing lost, and every mismatch named."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from flax import nnx
@@ -15,7 +17,7 @@ SMALL = ModelConfig(
 
 
 def make_model() -> MaskedClusterModel:
-    return MaskedClusterModel(SMALL, 7, "input", rngs=nnx.Rngs(0))
+    return MaskedClusterModel(SMALL, [7], "input", rngs=nnx.Rngs(0))
 
 
 @pytest.fixture
@@ -45,6 +47,23 @@ def test_layouts_are_those_of_pytorch(tensors):
     qkv = model.encoder.transformer.layers.attention.qkv
     ours = np.einsum("btd,dphk->btphk", x, qkv.kernel[1]) + qkv.bias[1]
     np.testing.assert_allclose(ours[:, :, 1].reshape(1, 1, 12), key, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("tied", "norm"), [(False, "post"), (True, "pre")])
+def test_several_label_sets_lie_one_after_the_other(tied, norm):
+    config = dataclasses.replace(SMALL, tied_projection=tied, norm=norm)
+    model = MaskedClusterModel(config, [7, 3], "feature", rngs=nnx.Rngs(0))
+    tensors = to_state_dict(model)
+    assert tensors["label_embs_concat"].shape == (10, 5)
+    assert tensors["final_proj.weight"].shape == (5 if tied else 10, 12)
+    x = np.random.default_rng(1).standard_normal((1, 2, 12)).astype(np.float32)
+    projected = x @ tensors["final_proj.weight"].T + tensors["final_proj.bias"]
+    p, e = projected[..., :5] if tied else projected[..., 5:], tensors["label_embs_concat"][7:]
+    norms = np.linalg.norm(p, axis=-1)[..., None] * np.linalg.norm(e, axis=-1)
+    np.testing.assert_allclose(model.head(x)[1], p @ e.T / norms / SMALL.temperature, rtol=1e-4, atol=1e-4)
+    other = MaskedClusterModel(config, [7, 3], "feature", rngs=nnx.Rngs(1))
+    load_state_dict(other, tensors)
+    np.testing.assert_array_equal(other.head(x)[0], model.head(x)[0])
 
 
 @pytest.mark.parametrize(

@@ -29,14 +29,16 @@ FINE_TUNED = "encoder.w2v_model."
 CONFIG = ModelConfig(
     width=12, num_layers=3, num_heads=2, mlp_dim=20, resnet_width=2, pos_conv_kernel=8, pos_conv_groups=4, proj_dim=5,
     temperature=0.2, dropout=0.3, attention_dropout=0.15, activation_dropout=0.05, input_dropout=0.25, layerdrop=0.07,
-    feature_grad_scale=0.5, inputs=InputConfig(view="face", image_size=80, pixel_mean=0.5, pixel_std=0.25),
+    feature_grad_scale=0.5, norm="post", similarity="dot", tied_projection=True,
+    inputs=InputConfig(view="face", image_size=80, pixel_mean=0.5, pixel_std=0.25),
 )  # fmt: skip
 NETWORK = {
     "_name": "av_hubert", "encoder_embed_dim": 12, "encoder_layers": 3, "encoder_attention_heads": 2,
     "encoder_ffn_embed_dim": 20, "conv_pos": 8, "conv_pos_groups": 4, "final_dim": 5, "modality_fuse": "concat",
     "logit_temp": 0.2, "dropout": 0.3, "attention_dropout": 0.15, "activation_dropout": 0.05, "dropout_input": 0.25,
-    "encoder_layerdrop": 0.07, "feature_grad_mult": 0.5, "layer_norm_first": True, "audio_feat_dim": 104,
+    "encoder_layerdrop": 0.07, "feature_grad_mult": 0.5, "layer_norm_first": False, "audio_feat_dim": 104,
     "resnet_relu_type": "prelu", "sub_encoder_layers": 0, "activation_fn": "gelu", "label_rate": 25,
+    "sim_type": "dot", "untie_final_proj": False,
 }  # fmt: skip
 INPUTS = {
     "_name": "av_hubert_pretraining", "normalize": True, "image_crop_size": 80, "image_mean": 0.5, "image_std": 0.25,
@@ -218,6 +220,7 @@ def test_a_bad_tensor_is_named_in_one_line(command, fault, tuned):
         ({"network": {"encoder_attention_heads": 5}}, "encoder_attention_heads=5 does not divide the width 12"),
         ({"network": {"sub_encoder_layers": 2}}, "sub_encoder_layers=2; encoders here have sub_encoder_layers=0"),
         ({"network": {"activation_fn": "relu"}}, "activation_fn='relu'"),
+        ({"network": {"sim_type": "l2"}}, "sim_type='l2'; encoders here have 'cosine' or 'dot'"),
         ({"inputs": {"normalize": False}}, "normalize=False"),
         ({"content": {"model": {}}}, "no `model` with tensors"),
         ({"content": {"model": None}}, "no `model` with tensors"),
@@ -281,10 +284,12 @@ def batch_of(arrays: dict[str, np.ndarray]) -> Batch:
     valid_BT = ~arrays["in/padding_mask"]
     everywhere_B, none_B = np.ones(len(valid_BT), bool), np.full(len(valid_BT), -1, np.int32)
     audio = arrays["in/audio"].astype(np.float32)
-    return Batch(audio, arrays["in/video_u8"], valid_BT, everywhere_B, everywhere_B, none_B[:, None], none_B, none_B)
+    return Batch(
+        audio, arrays["in/video_u8"], valid_BT, everywhere_B, everywhere_B, none_B[:, None, None], none_B, none_B
+    )
 
 
-@pytest.mark.parametrize("name", file_names("pretrain_preln_*.npz", "seq2seq.npz"))
+@pytest.mark.parametrize("name", file_names("pretrain_*.npz", "seq2seq.npz"))
 def test_an_imported_encoder_computes_what_the_reference_does(tmp_path, name):
     arrays, meta = load_arrays(name)
     weights = {key.removeprefix("sd/"): array for key, array in arrays.items() if key.startswith("sd/")}

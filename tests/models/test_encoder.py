@@ -46,7 +46,7 @@ def test_padding_and_neighbours_change_no_feature(modalities):
         cut = alone._replace(
             **{
                 name: getattr(alone, name)[:, :length]
-                for name in ("audio_BTF", "video_BTHW", "valid_BT", "targets_BT")
+                for name in ("audio_BTF", "video_BTHW", "valid_BT", "targets_BTS")
                 if getattr(alone, name) is not None
             }
         )

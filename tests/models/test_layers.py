@@ -130,16 +130,16 @@ def test_layer_norm_keeps_the_dtype_and_computes_in_float32():
 
 def test_cluster_head_is_the_cosine_over_the_temperature():
     config = tiny_model(temperature=0.07)
-    head = ClusterHead(config, 5, rngs=nnx.Rngs(0))
+    head = ClusterHead(config, [5], rngs=nnx.Rngs(0))
     x = random.normal(size=(2, 3, config.width)).astype(np.float32)
     p = x @ np.asarray(head.proj.kernel[...]) + np.asarray(head.proj.bias[...])
     e = np.asarray(head.embeddings[...])
     assert (e >= 0).all()
     assert (e < 1).all()
     cosine = np.einsum("BTP,KP->BTK", p, e) / np.linalg.norm(p, axis=-1)[..., None] / np.linalg.norm(e, axis=-1)
-    np.testing.assert_allclose(head(x), cosine / 0.07, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(head(x)[0], cosine / 0.07, rtol=1e-4, atol=1e-5)
     head.proj.kernel[...], head.proj.bias[...] = jnp.zeros_like(head.proj.kernel), jnp.zeros_like(head.proj.bias)
-    assert (np.asarray(head(x)) == 0).all()  # a frame without direction is like no cluster, and is no NaN
+    assert (np.asarray(head(x)[0]) == 0).all()  # a frame without direction is like no cluster, and is no NaN
 
 
 def test_dropout_keeps_the_mean_and_is_off_without_a_key():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmpretrain.config import MaskingConfig
+from mmpretrain.config import MaskingConfig, mfcc
 from mmpretrain.objectives.masked_prediction import MaskedPrediction, Masks
 from mmpretrain.objectives.masking import same_clip_sources
 from tests.tiny import initial, padded, random_batch, rows, tiny_model, tiny_round
@@ -25,17 +25,15 @@ def make_objective(model=BOTH, kind="input", **changes) -> MaskedPrediction:
 
 
 class Evaluation:
-    """`objective` with random weights: its sums and logits [B, T, K], compiled once a batch shape."""
+    """`objective` with random weights: its sums and the first codebook's logits [B, T, K], compiled a batch shape."""
 
     def __init__(self, objective: MaskedPrediction):
         graphdef, self.params, stats = initial(objective.make_model)
 
         @jax.jit
         def run(params, batch, draws):
-            model, seen = nnx.merge(graphdef, params, stats), []
-            head = model.head
-            model.head = nnx.data(lambda x: seen.append(head(x)) or seen[0])
-            return objective(model, batch, draws, None), seen[0]
+            model = nnx.merge(graphdef, params, stats)
+            return objective(model, batch, draws, None), objective.predict(model, batch, draws, None).logits[0]
 
         self._run = run
 
@@ -115,9 +113,9 @@ def test_feature_masking_hides_the_fused_frame():
 @pytest.mark.parametrize("unmasked_weight", [0.0, 0.5])
 def test_sums_equal_a_slow_writing(unmasked_weight):
     batch = random_batch(LENGTHS, model=tiny_model("audio"))
-    targets_BT = batch.targets_BT.copy()
+    targets_BT = batch.targets_BTS[..., 0].copy()
     targets_BT[0, 4] = targets_BT[1, 0] = -1  # one masked, one unmasked frame without a target
-    batch = batch._replace(targets_BT=targets_BT)
+    batch = batch._replace(targets_BTS=targets_BT[..., None])
     draws = one_run_masks(batch, audio=(3, 11))
     draws = draws._replace(video_BT=draws.audio_BT)
     sums, logits_BTK = evaluation_of_sound("feature", unmasked_weight=unmasked_weight)(batch, draws)
@@ -176,7 +174,7 @@ def test_a_row_that_only_fills_the_batch_counts_for_nothing(batch):
     run, draws = evaluation(), one_run_masks(batch)
     filler = batch._replace(
         valid_BT=batch.valid_BT & [[True], [False]],
-        targets_BT=np.where([[True], [False]], batch.targets_BT, -1),
+        targets_BTS=np.where([[[True]], [[False]]], batch.targets_BTS, -1),
         has_audio_B=np.array([True, False]), has_video_B=np.array([True, False]),
     )  # fmt: skip
     draws = draws._replace(use_audio_B=filler.has_audio_B, use_video_B=filler.has_video_B)
@@ -243,3 +241,85 @@ def test_gradient_of_a_batch_with_every_kind_of_clip_is_finite():
     grads = jax.tree.leaves(gradient(params))
     assert all(jnp.isfinite(g).all() for g in grads)
     assert sum(bool(jnp.any(g != 0)) for g in grads) == len(grads)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_several_codebooks_each_have_their_own_head_and_their_losses_add_up(tied):
+    model = tiny_model("audio", tied_projection=tied)
+    objective = make_objective(model, "feature", targets=mfcc(5) + mfcc(7), dead_classes=2, unmasked_weight=0.5)
+    batch = random_batch(LENGTHS, model=model)
+    second = np.where(batch.valid_BT, np.random.default_rng(3).integers(0, 5, batch.valid_BT.shape), -1)
+    batch = batch._replace(targets_BTS=np.stack([second, batch.targets_BTS[..., 0]], -1).astype(np.int32))
+    draws = one_run_masks(batch)._replace(video_BT=one_run_masks(batch).audio_BT)
+    graphdef, params, stats = initial(objective.make_model)
+    network = nnx.merge(graphdef, params, stats)
+    assert network.head.proj.kernel.shape == (model.width, model.proj_dim * (1 if tied else 2))
+    sums, prediction = objective(network, batch, draws, None), objective.predict(network, batch, draws, None)
+    assert [logits.shape[-1] for logits in prediction.logits] == [5 + 2, 7 + 2]
+    assert not np.allclose(prediction.logits[0], prediction.logits[1][..., :7])
+
+    expected, count = 0.0, (draws.audio_BT & batch.valid_BT).sum()
+    for s, logits in enumerate(prediction.logits):
+        log_probs = np.asarray(jax.nn.log_softmax(logits))
+        nll = -np.take_along_axis(log_probs, np.maximum(batch.targets_BTS[..., s, None] + 2, 0), -1)[..., 0]
+        masked, unmasked = (nll[where & batch.valid_BT].sum() for where in (draws.audio_BT, ~draws.audio_BT))
+        expected += masked + 0.5 * unmasked
+        np.testing.assert_allclose(sums.metrics[f"masked_loss_{s + 1}"], (masked, count), rtol=1e-5)
+    np.testing.assert_allclose(sums.loss, expected, rtol=1e-5)
+    assert sums.weight == batch.valid_BT.sum(), "a frame counts once, whatever the number of codebooks"
+    assert sums.metrics["masked_accuracy"][1] == 2 * count
+
+
+def test_a_frame_takes_the_first_of_its_labels_and_frames_without_are_cut():
+    model = tiny_model("audio")
+    objective = make_objective(model, "feature", label_rate_hz=100)
+    batch = random_batch(LENGTHS, model=model)
+    labels = np.arange(2 * 46).reshape(2, 46, 1) % 7  # 46 = 4 * 12 - 2: the last frame has half of its labels
+    graphdef, params, stats = initial(objective.make_model)
+    network, draws = nnx.merge(graphdef, params, stats), one_run_masks(batch)
+    prediction = objective.predict(network, batch._replace(targets_BTS=labels), draws, None)
+    np.testing.assert_array_equal(prediction.classes_BTS, labels[:, ::4][:, :11])
+    assert prediction.logits[0].shape[1] == prediction.fused_BTC.shape[1] == prediction.masked_BT.shape[1] == 11
+
+
+def test_a_lone_clip_reads_zeros_where_it_is_masked_if_so_asked(batch):
+    lone = rows(batch, [0])
+    draws = rows(one_run_masks(batch), [0])
+    plain = evaluation()
+    quirky = Evaluation(make_objective(masking=MaskingConfig(kind="input", zero_lone_clip=True)))
+    assert not np.allclose(quirky(lone, draws)[1], plain(lone, draws)[1], atol=1e-3)
+    np.testing.assert_array_equal(quirky(batch, one_run_masks(batch))[1], plain(batch, one_run_masks(batch))[1])
+    vector = quirky.params["mask_embedding"]
+    before = vector[...]
+    try:
+        vector[...] = before + 1.0
+        moved = quirky(lone, draws)[1]
+    finally:
+        vector[...] = before
+    np.testing.assert_array_equal(moved, quirky(lone, draws)[1])
+
+
+def test_pictures_of_another_clip_stand_in_place_of_hidden_ones(batch):
+    objective = make_objective(masking=MaskingConfig(kind="input", video_source="other_clip"))
+    draws = objective.draw(jax.random.key(0), batch)
+    video = np.asarray(draws.video_BT)
+    np.testing.assert_array_equal(draws.source_clip_BT, np.where(video, [[1], [0]], [[0], [1]]))
+    run = evaluation()
+    where = video & batch.valid_BT & batch.valid_BT[::-1]
+    draws = draws._replace(video_BT=where, source_clip_BT=np.where(where, [[1], [0]], [[0], [1]]))
+    swapped = np.where(where[..., None, None], batch.video_BTHW[::-1], batch.video_BTHW)
+    own = draws._replace(source_clip_BT=None)
+    np.testing.assert_array_equal(run(batch, draws)[1], run(batch._replace(video_BTHW=swapped), own)[1])
+
+
+def test_padding_counts_in_the_penalty_if_so_asked(batch):
+    draws = one_run_masks(batch)
+    more = padded(batch, 6)
+    more_draws = draws._replace(
+        **{name: np.pad(getattr(draws, name), ((0, 0), (0, 6))) for name in ("audio_BT", "video_BT", "source_BT")}
+    )
+    run = evaluation(count_padding=True, feature_penalty=1.0)
+    short, long = (
+        np.divide(*run(*args)[0].metrics["feature_penalty"]) for args in ((batch, draws), (more, more_draws))
+    )
+    assert abs(short - long) > 1e-3

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpretrain.objectives.masking import modality_use, runs, same_clip_sources, span_mask
+from mmpretrain.objectives.masking import modality_use, other_clips, runs, same_clip_sources, span_mask
 
 MAX_FRAMES = 40  # one padded length, so that each function compiles once
 CLIPS = 4
@@ -150,3 +150,31 @@ def test_modality_dropout_at_its_ends(prob, audio_prob, audio, video):
     audio_B, video_B = modality_use(jax.random.key(0), both, both, prob=prob, audio_prob=audio_prob)
     assert (np.asarray(audio_B) == audio).all()
     assert (np.asarray(video_B) == video).all()
+
+
+def test_equal_counts_unmasks_frames_until_all_clips_have_as_many_masked():
+    valid_BT = valid_of([40, 12, 0, 25])
+    for key in jax.random.split(jax.random.key(0), 20):
+        plain = np.asarray(span_mask(key, valid_BT, prob=0.8, span_frames=5))
+        equal = np.asarray(span_mask(key, valid_BT, prob=0.8, span_frames=5, equal_counts=True))
+        assert not (equal & ~plain).any()
+        fewest = plain.sum(1)[[0, 1, 3]].min()
+        assert equal.sum(1).tolist() == [fewest, fewest, 0, fewest], "a row that only fills the batch does not count"
+
+
+def test_another_clip_is_a_real_one_and_never_the_clip_itself():
+    valid_BT = valid_of([5, 0, 9, 3])
+    seen = {tuple(np.asarray(other_clips(key, valid_BT)).tolist()) for key in jax.random.split(jax.random.key(0), 30)}
+    assert seen == {(2, 1, 3, 0), (3, 1, 0, 2)}  # one shift for all: by one or two among clips 0, 2 and 3
+
+
+def test_modality_dropout_of_a_whole_batch_is_one_draw():
+    both, draws = np.ones(6, bool), []
+    for key in jax.random.split(jax.random.key(0), 200):
+        use = modality_use(key, both, both, prob=0.5, audio_prob=0.3, whole_batch=True)
+        audio, video = (np.unique(u) for u in use)
+        assert len(audio) == len(video) == 1
+        draws.append((bool(audio[0]), bool(video[0])))
+    assert (False, False) not in draws
+    shares = [draws.count(pair) / len(draws) for pair in ((False, True), (True, False), (True, True))]
+    np.testing.assert_allclose(shares, [0.15, 0.35, 0.5], atol=0.1)

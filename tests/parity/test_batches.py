@@ -128,7 +128,7 @@ def our_batch(monkeypatch, case: dict, stored: dict) -> Batch:
     monkeypatch.setattr(pipeline, "clip_generator", generator_beginning_at(starts))
     return pipeline.make_batch(
         PlannedBatch(0, 0, size, np.arange(len(starts))), StoredClips(case), model=model_of(stored), seed=0,
-        data=DataConfig(random_crop=False, flip=False), train=case["random_crop"], targets=StoredLabels(case),
+        data=DataConfig(random_crop=False, flip=False), train=case["random_crop"], targets=[StoredLabels(case)],
     )  # fmt: skip
 
 
@@ -166,8 +166,8 @@ def test_our_batches_are_collated_by_that_rule(monkeypatch):
         reach = min(valid.shape[1], stored["target"].shape[1] // step)
         target = stored["target"][:, : reach * step : step]
         expected = np.where((target != PAD) & valid[:, :reach], target, -1)
-        check_error("our batches, labels", np.sum(batch.targets_BT[:, :reach] != expected), 0)
-        assert (batch.targets_BT[~batch.valid_BT] == -1).all()
+        check_error("our batches, labels", np.sum(batch.targets_BTS[..., 0][:, :reach] != expected), 0)
+        assert (batch.targets_BTS[..., 0][~batch.valid_BT] == -1).all()
 
 
 def test_collation_of_texts():

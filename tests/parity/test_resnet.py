@@ -21,7 +21,7 @@ def load_frontend() -> tuple[resnet.VideoFrontend, ModelConfig]:
     tensors, _ = load_arrays("resnet_weights.npz")
     channels = len(tensors[PREFIX + "frontend3D.2.weight"])
     config = encoder_size("tiny", resnet_width=channels, num_layers=1)
-    model = MaskedClusterModel(config, 2, "input", rngs=nnx.Rngs(0))
+    model = MaskedClusterModel(config, [2], "input", rngs=nnx.Rngs(0))
     rest = {name: np.zeros(shape) for name, shape in state_dict_shapes(model).items() if not name.startswith(PREFIX)}
     load_state_dict(model, rest | tensors)
     return model.encoder.video, config
@@ -46,8 +46,7 @@ def recorded(monkeypatch):
 
 def test_every_stage(recorded):
     arrays, meta = load_arrays("resnet_stages.npz")
-    if meta["relu"] != "prelu":
-        pytest.skip(f"relu={meta['relu']!r}: ours has PReLU only")
+    assert meta["relu"] == "prelu", f"relu={meta['relu']!r}: our front-end has PReLU only"
     frontend, config = load_frontend()
     for size, case in groups(arrays, "s").items():
         for calls in recorded.values():

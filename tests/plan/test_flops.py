@@ -17,7 +17,7 @@ from tests.tiny import QUIET, random_batch, tiny_round
 def xla_flops(model, batch, *, num_clusters: int) -> float:
     """Of the step before it is compiled. XLA counts the body of a loop once, so the model has one layer."""
     round_ = tiny_round()
-    round_.targets.num_clusters = num_clusters
+    round_.targets[0].num_clusters = num_clusters
     mesh = make_mesh(ParallelConfig(), jax.devices()[:1])
     trainer = make_trainer(MaskedPrediction(model, round_), make_optimizer(round_.optimizer, 100), mesh)
     return trainer.step.lower(jax.eval_shape(trainer.init, 0), batch).cost_analysis()["flops"]

@@ -28,7 +28,7 @@ MESHES = {"one": (1, 1, 1), "data": (8, 1, 1), "mixed": (2, 2, 2), "fsdp": (1, 8
 def main(output: str) -> None:
     model = tiny_model("audio", "video", num_layers=1, resnet_width=4, dropout=0.1)
     round_ = tiny_round(masking=MaskingConfig("input"), modality_dropout=0.5)
-    round_.targets.num_clusters = 8
+    round_.targets[0].num_clusters = 8
     # A large epsilon makes Adam linear in the gradient: its usual step has the size of the rate however small the
     # gradient is, rounding noise included.
     tx = make_optimizer(OptimizerConfig(peak_lr=1.0, eps=1.0, warmup_steps=0), 100)

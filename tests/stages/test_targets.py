@@ -33,7 +33,7 @@ def config(tmp_path):
 
 def test_targets_of_a_named_encoder(config, tmp_path):
     make_targets(Run(config), 1)
-    store = open_targets(Run(config), 1)
+    (store,) = open_targets(Run(config), 1)
     assert store.lineage["source"] == "of another run"
     assert store.lineage["layer"] == 3
     (tmp_path / "encoder").rename(tmp_path / "moved")
@@ -47,7 +47,7 @@ def test_targets_of_a_named_encoder(config, tmp_path):
 
 def test_what_is_wrong_with_a_named_encoder_is_said(config, tmp_path):
     config.rounds[0].targets = hidden(layer=4, num_clusters=4)
-    with pytest.raises(ValueError, match=r"rounds\[0\]\.targets\S*\.layer=4; it must be 1 to 3"):
+    with pytest.raises(ValueError, match=r"rounds\[0\]\.targets\[0\]\.layer=4; it must be 1 to 3"):
         make_targets(Run(config), 1)
     config.rounds[0].encoder = str(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="nowhere is no exported encoder"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmpretrain.config import CorpusConfig, DataConfig, mfcc
-from mmpretrain.data.audio import mfcc39_at_25hz
+from mmpretrain.data.audio import mfcc39_of_frames
 from mmpretrain.data.clips import open_clips
 from mmpretrain.stages import targets
 from mmpretrain.stages.context import Run
@@ -36,7 +36,7 @@ def run_of(corpus, workdir, **fit) -> Run:
 
 
 def features_of(table):
-    return {clip.clip_id: mfcc39_at_25hz(clip.audio, clip.num_frames) for clip in map(table.load, range(len(table)))}
+    return {clip.clip_id: mfcc39_of_frames(clip.audio, clip.num_frames) for clip in map(table.load, range(len(table)))}
 
 
 def test_fitted_on_a_share_of_the_training_clips_and_labels_all_with_one_codebook(corpus, tmp_path, monkeypatch):
@@ -50,7 +50,7 @@ def test_fitted_on_a_share_of_the_training_clips_and_labels_all_with_one_codeboo
     run = run_of(corpus, tmp_path, fit_share=0.25)
     train, valid = run.clips
     targets.make_targets(run, 1)
-    store = targets.open_targets(run, 1)
+    (store,) = targets.open_targets(run, 1)
 
     of_train = features_of(train)
     chosen = [train.clip_ids[row] for row in targets.fit_rows(train, 0.25, 10**9)]

@@ -135,7 +135,7 @@ def test_a_batch_without_targets_moves_nothing_by_its_loss():
     batch = random_batch((12, 9), model=SOUND)
     trainer = pretraining()
     state = trainer.init(0)
-    _, metrics = trainer.step(state, shard_batch(batch._replace(targets_BT=np.full((2, 12), -1, np.int32)), mesh()))
+    _, metrics = trainer.step(state, shard_batch(batch._replace(targets_BTS=np.full((2, 12, 1), -1, np.int32)), mesh()))
     assert metrics["loss"] == metrics["grad_norm"] == 0
 
 
