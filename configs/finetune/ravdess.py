@@ -57,16 +57,16 @@ def get_config() -> RunConfig:
             classes=("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"),
             protocol="ravdess-6x4",
             folds=(1, 2),
-            num_steps=800,
+            num_steps=2_400,
             batch_frames=2_000,
-            eval_every=50,
+            eval_every=100,
             masking=MaskingConfig(kind="input", audio_prob=0.2, audio_span_frames=5),
             freq_mask=4,
             freq_warp=0.1,
             dropout=0.1,
             label_smoothing=0.1,
             optimizer=OptimizerConfig(
-                schedule="tri_stage", peak_lr=2e-3, warmup_steps=100, eps=1e-8, weight_decay=0.05, clip_norm=1.0
+                schedule="tri_stage", peak_lr=2e-3, warmup_steps=200, eps=1e-8, weight_decay=0.05, clip_norm=1.0
             ),
         ),
         checkpoint=CheckpointConfig(every_steps=100),

@@ -1,7 +1,7 @@
 """A small encoder of whole faces on a few hundred real clips: two rounds, then emotion, on two CPU cores.
 
 python -m data_prep folder --source VIDEOS --manifest VIDEOS/manifest.csv --output prepared/small_real \
-    --mouth-size 40 --face-size 48
+    --mouth-size 48 --face-size 56
 mmpretrain run --config=configs/pretrain/small_real.py
 
 For a quick look at a folder of one's own; not for a result.
