@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+
+from mmpretrain.parallel import processes, stopping
 
 STAGES = {
     "run": "everything below, in order; finished stages are passed over",
@@ -50,28 +53,58 @@ examples:
 import-avhubert runs nothing that is in the file, and needs neither PyTorch nor fairseq. Public checkpoints have
 licences of their own, which you must accept to use them.
 
+A run of several processes is the same command in each, with --coordinator=HOST:PORT --num_processes=N --process_id=I
+(HOST:PORT is process 0's) or with these in MMPRETRAIN_COORDINATOR, MMPRETRAIN_NUM_PROCESSES, MMPRETRAIN_PROCESS_ID;
+under srun or mpirun they are found out. SIGTERM and SIGUSR1 make a run save and leave with exit code 75: give the same
+command again. Other codes: 2 a mistake in the command or its files, 3 a loss that is no number, 130 Ctrl-C.
+
 Any field of the recipe can be set as --config.FIELD=VALUE; `mmpretrain/config.py` lists them with their meaning.
 Prepare clips first: `python -m data_prep --help`.
 """
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs one stage. Exits with 2 for what a user can mend, 1 for a loss that is no number, 130 when interrupted."""
+    """Runs one stage.
+
+    Exits with 2 for what a user can mend, 3 for a loss that is no number, 75 when stopped by SIGTERM or SIGUSR1 and
+    saved, 130 when interrupted.
+    """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] == "help" or {"-h", "--help"} & set(argv):
         print(USAGE.format(stages="\n".join(f"  {name:17}{what}" for name, what in STAGES.items())), end="")
         sys.exit(0 if argv else 2)
     stage, *arguments = argv
     try:
-        if stage not in STAGES:
-            raise ValueError(f"unknown stage {stage!r}; stages are {', '.join(STAGES)}")
-        _run(stage, _parse(arguments))
-    except KeyboardInterrupt:
-        print("mmpretrain: interrupted; the same command continues", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"mmpretrain {stage}: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1 if isinstance(error, FloatingPointError) else 2)
+        with stopping.listening():
+            if stage not in STAGES:
+                raise ValueError(f"unknown stage {stage!r}; stages are {', '.join(STAGES)}")
+            given = _parse(arguments)
+            place = processes.find_place(given.coordinator, given.num_processes, given.process_id, os.environ)
+            if given.config is not None:
+                given.config.check()
+                processes.initialize(place, lost_after_sec=given.config.parallel.lost_after_sec)
+            with processes.together(_end):
+                _run(stage, given)
+    except (Exception, KeyboardInterrupt) as error:
+        code, line = _end(error)
+        if code == processes.BUG_CODE:
+            raise
+        print(f"mmpretrain {stage}: {line}", file=sys.stderr)
+        sys.exit(code)
+
+
+def _end(error: BaseException) -> tuple[int, str]:
+    """The exit code of what ended a run, and a line about it."""
+    match error:
+        case KeyboardInterrupt():
+            return 130, "interrupted; the same command continues"
+        case stopping.Stopped():
+            return processes.STOPPED_CODE, "stopped and saved; the same command continues"
+        case FloatingPointError():
+            return 3, " ".join(str(error).split())
+        case ValueError() | OSError():
+            return 2, " ".join(str(error).split())
+    return processes.BUG_CODE, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _parse(arguments: list[str]) -> SimpleNamespace:
@@ -92,6 +125,10 @@ def _parse(arguments: list[str]) -> SimpleNamespace:
         "topology": flags.DEFINE_string("topology", None, "e.g. v5e:16x16 or h100:8", flag_values=values),
         "format": flags.DEFINE_enum("format", None, ["folder", "avhubert"], "of the export", flag_values=values),
         "output": flags.DEFINE_string("output", None, "file or folder to write", flag_values=values),
+        "accept_changes": flags.DEFINE_bool("accept_changes", False, "of the recipe, in a run", flag_values=values),
+        "coordinator": flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0", flag_values=values),
+        "num_processes": flags.DEFINE_integer("num_processes", None, "of the run", flag_values=values),
+        "process_id": flags.DEFINE_integer("process_id", None, "of this process", flag_values=values),
     }
     try:
         paths = values(argv)[1:]
@@ -138,7 +175,7 @@ def _run(stage: str, given: SimpleNamespace) -> None:
     from mmpretrain.stages import run as stages
     from mmpretrain.stages.context import Run
 
-    run = Run(given.config)
+    run = Run(given.config, accept_changes=given.accept_changes)
     run.announce()
     stages.run_stages(stage, run, given.round)
     if given.format == "avhubert":

@@ -32,7 +32,7 @@ ARROWS = {
         "mmpretrain.parallel", "mmpretrain.checkpoint", "mmpretrain.observe",
     ),
     "mmpretrain.stages": ("mmpretrain",),
-    "mmpretrain.__main__": ("mmpretrain.config", "mmpretrain.stages"),
+    "mmpretrain.__main__": ("mmpretrain.config", "mmpretrain.parallel", "mmpretrain.stages"),
     "mmpretrain": ("mmpretrain.export",),
     "configs": ("mmpretrain.config", "mmpretrain.quirks"),
     "data_prep": ("mmpretrain.data.records",),

@@ -24,6 +24,10 @@ class PlannedBatch:
     num_frames: int
     clips: np.ndarray
 
+    def take(self, rows: np.ndarray) -> PlannedBatch:
+        """Some rows of it, such as those that one process makes."""
+        return dataclasses.replace(self, clips=self.clips[rows])
+
 
 class BatchPlan:
     """Training batches: an endless sequence, `plan[step]`, in epochs of `num_batches_per_epoch`.
@@ -143,20 +147,6 @@ class EvaluationPlan:
     def summary(self) -> str:
         """One line for the log."""
         return _summary(self)
-
-
-def process_share(planned: PlannedBatch, process_index: int, process_count: int) -> PlannedBatch:
-    """The rows that one process loads: a block, so that the blocks of all processes in order are the global batch.
-
-    Raises ValueError if the batch does not divide over the processes.
-    """
-    size, rest = divmod(len(planned.clips), process_count)
-    if rest:
-        raise ValueError(
-            f"a batch of {len(planned.clips)} clips does not divide over {process_count} processes; plan batches with "
-            f"`multiple` a multiple of {process_count}"
-        )
-    return dataclasses.replace(planned, clips=planned.clips[process_index * size : (process_index + 1) * size])
 
 
 def _buckets(lengths_N: np.ndarray, bucket_frames: Sequence[int]) -> np.ndarray:

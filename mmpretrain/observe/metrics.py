@@ -24,6 +24,7 @@ class MetricWriter:
     def __init__(self, path: str | Path, stage: str):
         self._path, self._stage = Path(path), stage
         self._active = is_main_process()
+        self.num_records = 0  # of this stage so far
         if self._active:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if self._path.exists() and not self._path.read_bytes().endswith(b"\n"):
@@ -31,6 +32,7 @@ class MetricWriter:
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """metrics: numbers (also 0-d arrays) by name. What is not finite is written as null: JSON has no NaN."""
+        self.num_records += 1
         if not self._active:
             return
         record = {"stage": self._stage, "step": int(step)} | {name: _number(value) for name, value in metrics.items()}
@@ -39,11 +41,15 @@ class MetricWriter:
             file.flush()
             os.fsync(file.fileno())
 
-    def resume(self, first_step: int) -> None:
-        """Removes this stage's records from `first_step` on, which the stage is about to write again."""
+    def resume(self, num_records: int) -> None:
+        """Keeps this stage's first records only, as many as there were when what it continues from was saved."""
+        self.num_records = num_records
         if self._active and self._path.exists():
-            records = read_metrics(self._path)
-            kept = [record for record in records if record["stage"] != self._stage or record["step"] < first_step]
+            records, kept, own = read_metrics(self._path), [], 0
+            for record in records:
+                own += record["stage"] == self._stage
+                if record["stage"] != self._stage or own <= num_records:
+                    kept.append(record)
             if len(kept) < len(records):
                 _replace(self._path, kept)
 

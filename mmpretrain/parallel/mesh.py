@@ -84,7 +84,49 @@ def batch_multiple(mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in RULES["batch"])
 
 
+def local_mesh(mesh: Mesh) -> Mesh:
+    """The same axes over this process's devices alone, for what one process does by itself."""
+    if jax.process_count() == 1:
+        return mesh
+    return make_mesh(ParallelConfig(), jax.local_devices())
+
+
+def process_rows(mesh: Mesh, num_clips: int) -> np.ndarray:
+    """int [n]: the rows of a global batch that this process makes, those which its devices hold."""
+    places = batch_sharding(mesh).addressable_devices_indices_map((num_clips,)).values()
+    return np.unique(np.concatenate([np.arange(num_clips)[index] for index in places]))
+
+
 def shard_batch(batch, mesh: Mesh):
-    """This process's part of a batch (NumPy, leading dim clips) as global arrays over the mesh."""
+    """This process's rows of a batch (NumPy, leading dim clips, as `process_rows`) as global arrays over the mesh."""
     sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+    parts = batch_multiple(mesh)
+    own_parts = len(process_rows(mesh, parts))
+
+    def place(local: np.ndarray) -> jax.Array:
+        num_clips = len(local) * parts // own_parts
+        position = {row: i for i, row in enumerate(process_rows(mesh, num_clips).tolist())}
+
+        def piece(index: tuple[slice, ...]) -> np.ndarray:
+            start, stop, _ = index[0].indices(num_clips)
+            return local[position[start] : position[start] + stop - start]
+
+        return jax.make_array_from_callback((num_clips, *local.shape[1:]), sharding, piece)
+
+    return jax.tree.map(lambda x: place(np.asarray(x)), batch)
+
+
+def own_rows(array: jax.Array) -> np.ndarray:
+    """The inverse of `shard_batch` for one array: the rows that this process's devices hold."""
+    pieces = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(pieces[start]) for start in sorted(pieces)])
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole on every device, so that every process can read it."""
+    return NamedSharding(mesh, P())
+
+
+def whole(tree, mesh: Mesh):
+    """A pytree of global arrays with every array whole on every device. All processes take part."""
+    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)

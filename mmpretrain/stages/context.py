@@ -13,13 +13,15 @@ import jax
 from jax.sharding import Mesh
 
 from mmpretrain.config import ModelConfig, RunConfig, as_dict, recipe_of
-from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch, process_share
+from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
 from mmpretrain.data.clips import ClipTable, training_and_validation
 from mmpretrain.data.pipeline import iterate, make_batch
 from mmpretrain.data.records import Batch
 from mmpretrain.observe.metrics import MetricWriter
 from mmpretrain.observe.progress import log
-from mmpretrain.parallel.mesh import batch_multiple, make_mesh
+from mmpretrain.parallel.mesh import batch_multiple, make_mesh, process_rows
+from mmpretrain.parallel.processes import on_main
+from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.stages.stage import run_stage, write_json
 
 METRICS_FILE = "metrics.jsonl"
@@ -28,9 +30,11 @@ METRICS_FILE = "metrics.jsonl"
 class Run:
     """A checked recipe, ready to run on `devices` (default: all that there are)."""
 
-    def __init__(self, config: RunConfig, devices: Sequence[jax.Device] | None = None):
+    def __init__(
+        self, config: RunConfig, devices: Sequence[jax.Device] | None = None, *, accept_changes: bool = False
+    ):
         config.check()
-        self.config = config
+        self.config, self.accept_changes = config, accept_changes
         self.workdir = Path(config.workdir)
         _cache_compilations()
         self.mesh: Mesh = make_mesh(config.parallel, devices)
@@ -47,7 +51,7 @@ class Run:
         shape = ", ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
         log(f"devices: {len(devices)} x {devices[0].device_kind} in {jax.process_count()} process(es); mesh: {shape}")
         log(f"writing to {self.workdir}")
-        write_json(self.workdir / "config.json", as_dict(self.config))
+        on_main(lambda: write_json(self.workdir / "config.json", as_dict(self.config)))
 
     @functools.cached_property
     def clips(self) -> tuple[ClipTable, ClipTable]:
@@ -71,7 +75,7 @@ class Run:
         return recipe_of(self.config, *parts) | more
 
     def stage(self, name: str, recipe: dict[str, Any], work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-        return run_stage(self.workdir, name, recipe, work)
+        return run_stage(self.workdir, name, recipe, work, accept_changes=self.accept_changes)
 
     def writer(self, stage: str) -> MetricWriter:
         return MetricWriter(self.workdir / METRICS_FILE, stage)
@@ -87,7 +91,7 @@ class Run:
         )  # fmt: skip
 
         def load(planned: PlannedBatch) -> Batch:
-            share = process_share(planned, jax.process_index(), jax.process_count())
+            share = planned.take(process_rows(self.mesh, len(planned.clips)))
             return make_batch(share, table, model=model, data=data, train=True, seed=self.config.seed, **inputs)
 
         def batches(first_step: int) -> Iterator[Batch]:
@@ -99,18 +103,23 @@ class Run:
     def evaluation_batches(
         self, table: ClipTable, model: ModelConfig, *, batch_frames: int, **inputs: Any
     ) -> Iterator[Batch]:
-        """Every clip of `table` once, whole and unchanged; this process's share of each batch."""
+        """Every clip of `table` once, whole and unchanged; this process's share of each batch.
+
+        Raises Stopped between two batches if the run was asked to stop.
+        """
         data = self.config.data
         plan = EvaluationPlan(
             table.lengths, batch_frames=batch_frames, bucket_frames=data.bucket_frames, multiple=data.batch_multiple
         )
 
         def load(planned: PlannedBatch) -> Batch:
-            share = process_share(planned, jax.process_index(), jax.process_count())
+            share = planned.take(process_rows(self.mesh, len(planned.clips)))
             return make_batch(share, table, model=model, data=data, train=False, seed=self.config.seed, **inputs)
 
         steps = iterate(plan, load, first_step=0, num_steps=len(plan), num_workers=data.num_workers)
-        return (batch for _, batch in steps)
+        for _, batch in steps:
+            check_stop()
+            yield batch
 
 
 def _cache_compilations() -> None:

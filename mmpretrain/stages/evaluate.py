@@ -17,6 +17,7 @@ from mmpretrain.evaluation.metrics import ClassificationResult, classification_m
 from mmpretrain.evaluation.protocols import summarize_folds
 from mmpretrain.export.weights import load_weights
 from mmpretrain.observe.progress import log, track
+from mmpretrain.parallel.processes import on_main
 from mmpretrain.stages.context import Run
 from mmpretrain.stages.finetune import PRETRAINED, SCRATCH, Task, fold_name, predictor
 
@@ -29,7 +30,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     recipe = {f"{variant}/{k}": v for variant in task.variants for k, v in task.recipe(variant).items()}
 
     def work(folder: Path) -> dict[str, Any]:
-        baseline = _baseline(task)
+        baseline = on_main(lambda: _summary(_baseline(task)))
         variants = {}
         for variant in task.variants:
             variants[variant] = [_test_fold(run, task, variant, fold, folder) for fold in task.folds]
@@ -39,7 +40,7 @@ def evaluate(run: Run) -> dict[str, Any]:
             "classes": list(task.config.classes), "modalities": list(run.config.model.modalities),
             "chance_ua": pooled(ours).chance_ua, "majority_wa": pooled(ours).majority_wa,
             "folds": [{"fold": fold, **result.as_dict()} for fold, result in zip(task.folds, ours, strict=True)],
-            "baseline": _summary(baseline),
+            "baseline": baseline,
             **{variant: _summary(results) for variant, results in variants.items()},
         }  # fmt: skip
 
@@ -48,7 +49,7 @@ def evaluate(run: Run) -> dict[str, Any]:
 
 def _test_fold(run: Run, task: Task, variant: str, number: int, folder: Path) -> ClassificationResult:
     classifier = run.workdir / fold_name(variant, number) / "classifier"
-    if not classifier.exists():
+    if not on_main(classifier.exists):
         raise FileNotFoundError(f"{classifier} does not exist: run `mmpretrain finetune` with this recipe first")
     trainer = task.trainer(variant)
     state = trainer.init(run.config.seed)
@@ -58,7 +59,7 @@ def _test_fold(run: Run, task: Task, variant: str, number: int, folder: Path) ->
     rows = task.fold(number).test
     logits = predictor(trainer)(state, task.evaluation_batches(rows, variant), len(rows))
     predicted = logits.argmax(-1)
-    _write_predictions(folder / f"{variant}-fold{number}.csv", task, rows, logits)
+    on_main(lambda: _write_predictions(folder / f"{variant}-fold{number}.csv", task, rows, logits))
     result = classification_metrics(task.labels[rows], predicted, task.config.classes)
     log(f"{variant}, fold {number}: UA {100 * result.ua:.1f}, WA {100 * result.wa:.1f} on {len(rows)} test clips")
     return result

@@ -10,10 +10,12 @@ import numpy as np
 from flax import nnx
 
 from mmpretrain.checkpoint import Checkpointer
+from mmpretrain.data.records import Batch
 from mmpretrain.export.avhubert_checkpoint import pretraining_head
 from mmpretrain.export.encoder import load_encoder, read_config, save_encoder
 from mmpretrain.observe.progress import log
-from mmpretrain.parallel.mesh import shard_batch
+from mmpretrain.parallel.mesh import replicated, shard_batch, whole
+from mmpretrain.parallel.processes import on_main
 from mmpretrain.stages.context import Run
 from mmpretrain.stages.pretrain import pretrain_name, round_trainer
 from mmpretrain.stages.stage import read_result
@@ -37,9 +39,9 @@ def export(run: Run) -> dict[str, Any]:
         checkpoints = Checkpointer(run.workdir / pretrain_name(number) / "checkpoints", keep=1_000)
         state, _ = checkpoints.restore(trainer.init(run.config.seed))
         checkpoints.close()
-        model = trainer.model(state)
-        encoder = model.encoder
-        save_encoder(folder / "encoder", encoder, lineage=lineage, head=pretraining_head(model))
+        model = trainer.model(whole(state, run.mesh))
+        encoder, head = model.encoder, pretraining_head(model)
+        on_main(lambda: save_encoder(folder / "encoder", encoder, lineage=lineage, head=head))
         error = _largest_difference(run, encoder, folder / "encoder")
         log(f"export: {folder / 'encoder'}; largest difference after loading it back: {error:.2g}")
         return {"max_error": error, "path": str(folder / "encoder")}
@@ -52,11 +54,15 @@ def _largest_difference(run: Run, encoder: nnx.Module, path: Path) -> float:
     loaded = load_encoder(path)
     table = run.clips[0].select(np.arange(min(CLIPS_TO_COMPARE, len(run.clips[0]))))
     graphdef, state = nnx.split(encoder)
-    forward = jax.jit(lambda state, batch: nnx.merge(graphdef, state, copy=True)(batch))
+
+    def forward(state: nnx.State, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+        return nnx.merge(graphdef, state, copy=True)(batch), batch.clip_B, batch.valid_BT
+
+    forward = jax.jit(forward, out_shardings=replicated(run.mesh))
     worst, config = 0.0, run.config
     for batch in run.evaluation_batches(table, config.model, batch_frames=config.data.batch_frames):
-        features_BTD = np.asarray(forward(state, shard_batch(batch, run.mesh)))
-        for row, valid_T, ours_TD in zip(batch.clip_B, batch.valid_BT, features_BTD, strict=True):
+        features_BTD, clip_B, valid_BT = jax.device_get(forward(state, shard_batch(batch, run.mesh)))
+        for row, valid_T, ours_TD in zip(clip_B, valid_BT, features_BTD, strict=True):
             if row < 0:
                 continue
             clip = table.load(row)

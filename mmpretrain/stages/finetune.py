@@ -21,7 +21,8 @@ from mmpretrain.export.encoder import load_encoder, read_config
 from mmpretrain.export.weights import WEIGHTS, WholeFolder, save_weights
 from mmpretrain.objectives.classification import Classification
 from mmpretrain.observe.progress import log
-from mmpretrain.parallel.mesh import shard_batch
+from mmpretrain.parallel.mesh import replicated, shard_batch, whole
+from mmpretrain.parallel.processes import on_main
 from mmpretrain.stages.context import Run
 from mmpretrain.stages.targets import encoder_path
 from mmpretrain.train.loop import Loop
@@ -138,8 +139,8 @@ def _train_fold(run: Run, task: Task, variant: str, number: int) -> dict[str, An
             else (lambda state: state),
         )  # fmt: skip
         state = loop.run()
-        with WholeFolder(folder / "classifier") as draft:
-            save_weights(draft, trainer.model(state))
+        model = trainer.model(whole(state, run.mesh))
+        on_main(lambda: _save_classifier(folder / "classifier", model))
         return {"step": int(state.step)} | evaluate(state)
 
     return run.stage(name, task.recipe(variant), work)
@@ -148,15 +149,18 @@ def _train_fold(run: Run, task: Task, variant: str, number: int) -> dict[str, An
 def predictor(trainer: Trainer):
     """A function (state, batches, num_clips) -> logits float32 [num_clips, C]."""
     graphdef, objective = trainer.graphdef, trainer.objective
-    forward = jax.jit(
-        lambda state, batch: objective.logits(nnx.merge(graphdef, state.params, state.stats, copy=True), batch)
-    )
+
+    def forward(state: TrainState, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        model = nnx.merge(graphdef, state.params, state.stats, copy=True)
+        return objective.logits(model, batch), batch.clip_B
+
+    forward = jax.jit(forward, out_shardings=replicated(trainer.mesh))
 
     def predict(state: TrainState, batches: Iterator[Batch], num_clips: int) -> np.ndarray:
         logits = np.zeros((num_clips, len(objective.finetune.classes)), np.float32)
         for batch in batches:
-            rows = batch.clip_B >= 0
-            logits[batch.clip_B[rows]] = np.asarray(forward(state, shard_batch(batch, trainer.mesh)))[rows]
+            logits_BC, clip_B = jax.device_get(forward(state, shard_batch(batch, trainer.mesh)))
+            logits[clip_B[clip_B >= 0]] = logits_BC[clip_B >= 0]
         return logits
 
     return predict
@@ -167,9 +171,15 @@ def put_encoder(state: TrainState, trainer: Trainer, path: Path) -> TrainState:
     model = trainer.model(state)
     source = nnx.state(load_encoder(path).module, WEIGHTS)
     target = nnx.state(model.encoder, WEIGHTS)
-    nnx.update(model.encoder, jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), source, target))
+    placed = jax.tree.map(lambda new, old: jax.device_put(np.asarray(new), old.sharding), source, target)
+    nnx.update(model.encoder, placed)
     params, stats = nnx.state(model, nnx.Param), nnx.state(model, nnx.BatchStat)
     return dataclasses.replace(state, params=params, stats=stats)
+
+
+def _save_classifier(path: Path, model: nnx.Module) -> None:
+    with WholeFolder(path) as draft:
+        save_weights(draft, model)
 
 
 def _mean_nll(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -14,7 +14,8 @@ from mmpretrain.data.records import FRAME_RATE_HZ
 from mmpretrain.export.encoder import save_encoder
 from mmpretrain.objectives.masked_prediction import MaskedPrediction
 from mmpretrain.observe.progress import log
-from mmpretrain.parallel.mesh import shard_batch
+from mmpretrain.parallel.mesh import shard_batch, whole
+from mmpretrain.parallel.processes import on_main
 from mmpretrain.stages.context import Run
 from mmpretrain.stages.targets import encoder_path, open_targets
 from mmpretrain.train.loop import Loop
@@ -58,7 +59,8 @@ def pretrain(run: Run, number: int) -> dict[str, Any]:
             "clips": len(train), "hours": round(int(train.lengths.sum()) / 25 / 3600, 3),
             "corpora": ", ".join(Path(corpus.path).name for corpus in config.data.corpora),
         }  # fmt: skip
-        save_encoder(encoder_path(run, number), trainer.model(state).encoder, lineage=lineage)
+        encoder = trainer.model(whole(state, run.mesh)).encoder
+        on_main(lambda: save_encoder(encoder_path(run, number), encoder, lineage=lineage))
         return {name.removeprefix("valid/"): value for name, value in evaluate(state).items()}
 
     return run.stage(pretrain_name(number), recipe, work)

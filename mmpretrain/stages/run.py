@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mmpretrain.parallel.processes import on_main
 from mmpretrain.stages.context import Run
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.export import export
@@ -21,7 +22,7 @@ def run_stages(command: str, run: Run, number: int | None) -> None:
                 evaluate(run)
             if run.config.rounds:
                 export(run)
-            report(run)
+            on_main(lambda: report(run))
         case "refine":
             refine(run)
         case "targets":
@@ -35,7 +36,7 @@ def run_stages(command: str, run: Run, number: int | None) -> None:
         case "export":
             export(run)
         case "report":
-            report(run)
+            on_main(lambda: report(run))
 
 
 def refine(run: Run) -> None:

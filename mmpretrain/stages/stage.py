@@ -10,39 +10,51 @@ from pathlib import Path
 from typing import Any
 
 from mmpretrain.config import fingerprint
-from mmpretrain.observe.progress import log
+from mmpretrain.observe.progress import is_main_process, log
 from mmpretrain.observe.summary import duration
+from mmpretrain.parallel.processes import on_main
+from mmpretrain.parallel.stopping import check_stop
 
 RESULT_FILE = "result.json"
 RECIPE_FILE = "recipe.json"
 ELAPSED_FILE = "elapsed_sec.json"
+CHANGES_FILE = "changes.json"
 
 
 def run_stage(
-    workdir: Path, name: str, recipe: Mapping[str, Any], work: Callable[[Path], dict[str, Any]]
+    workdir: Path,
+    name: str,
+    recipe: Mapping[str, Any],
+    work: Callable[[Path], dict[str, Any]],
+    *,
+    accept_changes: bool = False,
 ) -> dict[str, Any]:
     """Returns the result of stage `name`: what an earlier run left, or else what `work(folder)` returns now.
 
+    All processes of the run come here; process 0 reads and writes the stage's files, `work` is done by all.
+
     recipe: all that decides the result, flat. The result gets `wall_time_sec`, summed over interrupted attempts (the
-    time of one that was killed outright is lost). Raises ValueError if the folder was made with another recipe.
+    time of one that was killed outright is lost). Raises ValueError if the folder was made with another recipe, unless
+    `accept_changes`: then it goes on with this one, and `changes.json` says from now on what changed (a stage that is
+    done stays as it is).
     """
     folder = workdir / name
-    _check_recipe(folder, name, recipe)
-    if (folder / RESULT_FILE).exists():
+    check_stop()
+    if on_main(lambda: _is_done(folder, recipe, accept_changes)):
         log(f"{name}: done already")
-        return read_result(workdir, name)
-    write_json(folder / RECIPE_FILE, dict(recipe))
-    earlier = json.loads((folder / ELAPSED_FILE).read_text()) if (folder / ELAPSED_FILE).exists() else 0.0
+        return on_main(lambda: read_result(workdir, name))
+    earlier = on_main(lambda: _begin(folder, recipe))
     log(f"{name}: {'taken up again' if earlier else 'started'} in {folder}")
     start = time.monotonic()
     try:
         result = work(folder)
     finally:
         elapsed = earlier + time.monotonic() - start
-        write_json(folder / ELAPSED_FILE, elapsed)
-    write_json(folder / RESULT_FILE, result | {"wall_time_sec": round(elapsed, 1)})
+        if is_main_process():
+            write_json(folder / ELAPSED_FILE, elapsed)
+    on_main(lambda: write_json(folder / RESULT_FILE, result | {"wall_time_sec": round(elapsed, 1)}))
     log(f"{name}: finished in {duration(elapsed)}")
-    return read_result(workdir, name)
+    return on_main(lambda: read_result(workdir, name))
 
 
 def read_result(workdir: Path, name: str) -> dict[str, Any]:
@@ -61,7 +73,18 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(draft, path)
 
 
-def _check_recipe(folder: Path, name: str, recipe: Mapping[str, Any]) -> None:
+def _is_done(folder: Path, recipe: Mapping[str, Any], accept_changes: bool) -> bool:
+    _check_recipe(folder, recipe, accept_changes)
+    return (folder / RESULT_FILE).exists()
+
+
+def _begin(folder: Path, recipe: Mapping[str, Any]) -> float:
+    """The seconds spent on the stage before."""
+    write_json(folder / RECIPE_FILE, dict(recipe))
+    return json.loads((folder / ELAPSED_FILE).read_text()) if (folder / ELAPSED_FILE).exists() else 0.0
+
+
+def _check_recipe(folder: Path, recipe: Mapping[str, Any], accept_changes: bool) -> None:
     if not (folder / RECIPE_FILE).exists():
         return
     made_with = json.loads((folder / RECIPE_FILE).read_text())
@@ -70,7 +93,14 @@ def _check_recipe(folder: Path, name: str, recipe: Mapping[str, Any]) -> None:
     missing = object()
     changed = [key for key in {**made_with, **recipe} if made_with.get(key, missing) != recipe.get(key, missing)]
     shown = ", ".join(f"{key} was {made_with.get(key)!r} and is {recipe.get(key)!r}" for key in changed[:4])
-    raise ValueError(
-        f"{folder} was made with another recipe ({shown}{', ...' if len(changed) > 4 else ''}); go back to it, "
-        f"give another --config.workdir, or remove {folder}"
-    )
+    shown += ", ..." if len(changed) > 4 else ""
+    if not accept_changes:
+        raise ValueError(
+            f"{folder} was made with another recipe ({shown}); go back to it, give another --config.workdir, remove "
+            f"{folder}, or go on with the new one from here: --accept_changes"
+        )
+    log(f"{folder}: accepted that {shown}")
+    changes = json.loads((folder / CHANGES_FILE).read_text()) if (folder / CHANGES_FILE).exists() else []
+    changes.append({key: [made_with.get(key), recipe.get(key)] for key in changed})
+    write_json(folder / CHANGES_FILE, changes)
+    write_json(folder / RECIPE_FILE, dict(recipe))

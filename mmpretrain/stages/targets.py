@@ -12,11 +12,13 @@ from flax import nnx
 
 from mmpretrain.config import fingerprint
 from mmpretrain.data.clips import ClipTable
-from mmpretrain.data.records import FRAME_RATE_HZ
+from mmpretrain.data.records import FRAME_RATE_HZ, Batch
 from mmpretrain.data.streams import unit_hash
 from mmpretrain.export.encoder import load_encoder, read_config
-from mmpretrain.observe.progress import Progress, log, track
-from mmpretrain.parallel.mesh import shard_batch
+from mmpretrain.observe.progress import Progress, is_main_process, log, track
+from mmpretrain.parallel.mesh import batch_sharding, local_mesh, own_rows, replicated, shard_batch
+from mmpretrain.parallel.processes import barrier, on_main
+from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.parallel.streams import stream_key
 from mmpretrain.stages.context import Run
 from mmpretrain.targets.features import hidden_features, label, mfcc_features
@@ -25,6 +27,7 @@ from mmpretrain.targets.quality import cluster_quality
 from mmpretrain.targets.store import LabelProgress, TargetStore, open_store, write_store
 
 STORE = "store"
+CLIPS_BETWEEN_STOPS = 64
 
 
 def targets_name(number: int) -> str:
@@ -70,35 +73,43 @@ def _make_store(
     round_ = run.config.rounds[number - 1]
     targets, rows_per_frame = round_.targets[index], round_.label_rate_hz // FRAME_RATE_HZ
 
-    def features(table: ClipTable) -> Iterator[tuple[int, np.ndarray]]:
+    def features(table: ClipTable, *, everywhere: bool) -> Iterator[tuple[int, np.ndarray]]:
         if targets.features == "mfcc":
-            return mfcc_features(table, rows_per_frame)
-        return _hidden(run, table, number, index)
+            return _mfcc(table, rows_per_frame, everywhere)
+        return _hidden(run, table, number, index, everywhere)
 
-    if (folder / STORE).exists():
+    if on_main((folder / STORE).exists):
         return open_store(folder / STORE, expect_frame_rate_hz=round_.label_rate_hz)
     title = f"round {number}" + (f", codebook {index + 1}" if len(round_.targets) > 1 else "")
     codebook, sample = _codebook(run, number, index, folder, train, features, title)
-    progress = LabelProgress(folder / "labelling", recipe_hash)
+    progress = LabelProgress(folder / "labelling", recipe_hash, writer=jax.process_index())
+    barrier()  # all have read what is labelled before one labels more
     for table in (train, valid):
         todo = table.select(np.array([clip_id not in progress.ids for clip_id in table.clip_ids], bool))
-        clips = track(features(todo), f"{title}: labelling", len(todo), "clip") if len(todo) else ()
-        for rows, ids in label(clips, codebook.centroids, run.mesh):
+        own = features(todo, everywhere=False) if len(todo) else ()
+        clips = track(own, f"{title}: labelling", len(todo) // jax.process_count(), "clip")
+        for rows, ids in label(clips, codebook.centroids, local_mesh(run.mesh)):
             progress.add([todo.clip_ids[row] for row in rows], ids)
-    clip_ids = train.clip_ids + valid.clip_ids
-    ids = progress.merge(clip_ids)
-    store = write_store(
-        folder / STORE, clip_ids=clip_ids, ids_per_clip=ids, codebook=codebook, frame_rate_hz=round_.label_rate_hz,
-        lineage_fields={
-            "features": targets.features, "layer": targets.layer,
-            "source": "" if targets.features == "mfcc" else _encoder_fingerprint(run, number),
-            "corpus_fingerprint": train.fingerprint,
-            "fit_splits": ["train"], "fit_clips": sample["clips"], "fit_frames": sample["frames"],
-            "quality": _quality(ids, (train, valid), targets.num_clusters, rows_per_frame),
-        },
-    )  # fmt: skip
-    progress.remove()
-    return store
+    barrier()
+
+    def write() -> None:
+        progress = LabelProgress(folder / "labelling", recipe_hash)
+        clip_ids = train.clip_ids + valid.clip_ids
+        ids = progress.merge(clip_ids)
+        write_store(
+            folder / STORE, clip_ids=clip_ids, ids_per_clip=ids, codebook=codebook, frame_rate_hz=round_.label_rate_hz,
+            lineage_fields={
+                "features": targets.features, "layer": targets.layer,
+                "source": "" if targets.features == "mfcc" else _encoder_fingerprint(run, number),
+                "corpus_fingerprint": train.fingerprint,
+                "fit_splits": ["train"], "fit_clips": sample["clips"], "fit_frames": sample["frames"],
+                "quality": _quality(ids, (train, valid), targets.num_clusters, rows_per_frame),
+            },
+        )  # fmt: skip
+        progress.remove()
+
+    on_main(write)
+    return open_store(folder / STORE, expect_frame_rate_hz=round_.label_rate_hz)
 
 
 def open_targets(run: Run, number: int) -> tuple[TargetStore, ...]:
@@ -168,10 +179,8 @@ def _codebook(
     lengths = sample.lengths * rows_per_frame
     size = {"clips": len(sample), "frames": int(lengths.sum())}
     saved = folder / "codebook.npz"
-    if saved.exists():
-        with np.load(saved, allow_pickle=False) as arrays:
-            codebook = Codebook(arrays["centroids_KD"], float(arrays["inertia"]))
-            return codebook, size
+    if on_main(saved.exists):
+        return _load_codebook(saved), size
     if len(sample) < wanted:
         log(
             f"{title}: fitting on {len(sample)} clips, not the {wanted} of targets.fit_share="
@@ -179,27 +188,52 @@ def _codebook(
         )
     starts = np.cumsum(lengths) - lengths
     frames_ND = None
-    for row, features_TD in track(features(sample), f"{title}: features to cluster", len(sample), "clip"):
+    clips = features(sample, everywhere=True)
+    for row, features_TD in track(clips, f"{title}: features to cluster", len(sample), "clip"):
         if frames_ND is None:
             frames_ND = np.empty((size["frames"], features_TD.shape[1]), np.float32)
         frames_ND[starts[row] : starts[row] + lengths[row]] = features_TD
-    log(f"{title}: fitting {targets.num_clusters} clusters on {frames_ND.shape[0]} x {frames_ND.shape[1]}")
-    with Progress(f"{title}: fitting", unit="pass") as progress:
-        codebook = fit(
-            frames_ND, targets.num_clusters,
-            key=stream_key(jax.random.key(run.config.seed + index), number, "codebook"),
-            passes=targets.fit_passes, restarts=targets.fit_restarts, mesh=run.mesh,
-            on_pass=lambda num_frames, inertia: progress.update(frames=num_frames, inertia=inertia),
-        )  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / "codebook.unfinished.npz"
-    np.savez(draft, centroids_KD=codebook.centroids, inertia=codebook.inertia)
-    draft.replace(saved)
-    return codebook, size
+
+    def fit_and_save() -> None:
+        log(f"{title}: fitting {targets.num_clusters} clusters on {frames_ND.shape[0]} x {frames_ND.shape[1]}")
+        with Progress(f"{title}: fitting", unit="pass") as progress:
+            codebook = fit(
+                frames_ND, targets.num_clusters,
+                key=stream_key(jax.random.key(run.config.seed + index), number, "codebook"),
+                passes=targets.fit_passes, restarts=targets.fit_restarts, mesh=local_mesh(run.mesh),
+                on_pass=lambda num_frames, inertia: progress.update(frames=num_frames, inertia=inertia),
+            )  # fmt: skip
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / "codebook.unfinished.npz"
+        np.savez(draft, centroids_KD=codebook.centroids, inertia=codebook.inertia)
+        draft.replace(saved)
+
+    on_main(fit_and_save)  # on the devices of process 0
+    return _load_codebook(saved), size
 
 
-def _hidden(run: Run, table: ClipTable, number: int, index: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The layer that a codebook of round `number` is of."""
+def _load_codebook(saved: Path) -> Codebook:
+    with np.load(saved, allow_pickle=False) as arrays:
+        return Codebook(arrays["centroids_KD"], float(arrays["inertia"]))
+
+
+def _mfcc(table: ClipTable, rows_per_frame: int, everywhere: bool) -> Iterator[tuple[int, np.ndarray]]:
+    """MFCC of the clips, each made by one process. With `everywhere` process 0 makes all; it alone fits on them."""
+    index, count = (jax.process_index(), jax.process_count()) if not everywhere else (0, 1)
+    for start in range(0, len(table), CLIPS_BETWEEN_STOPS):
+        check_stop()
+        rows = np.arange(start, min(start + CLIPS_BETWEEN_STOPS, len(table)))[index::count]
+        if not everywhere or is_main_process():
+            yield from mfcc_features(table, rows, rows_per_frame)
+
+
+def _hidden(
+    run: Run, table: ClipTable, number: int, index: int, everywhere: bool
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The layer that a codebook of round `number` is of.
+
+    Each process has the clips that its devices hold, or with `everywhere` all of them.
+    """
     encoder = load_encoder(source_encoder(run, number))
     layer = run.config.rounds[number - 1].targets[index].layer
     if not 1 <= layer <= encoder.config.num_layers:
@@ -208,9 +242,14 @@ def _hidden(run: Run, table: ClipTable, number: int, index: int) -> Iterator[tup
             f"layers of {source_encoder(run, number)}"
         )
     graphdef, state = nnx.split(encoder.module)
-    forward = jax.jit(lambda state, batch: nnx.merge(graphdef, state, copy=True)(batch, layer=layer))
-    batches = run.evaluation_batches(table, encoder.config, batch_frames=run.config.data.batch_frames)
-    return hidden_features(batches, lambda batch: forward(state, shard_batch(batch, run.mesh)))
+    state = jax.device_put(jax.tree.map(np.asarray, state), replicated(run.mesh))
+
+    def forward(state: nnx.State, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+        return nnx.merge(graphdef, state, copy=True)(batch, layer=layer), batch.clip_B, batch.valid_BT
+
+    forward = jax.jit(forward, out_shardings=replicated(run.mesh) if everywhere else batch_sharding(run.mesh))
+    for batch in run.evaluation_batches(table, encoder.config, batch_frames=run.config.data.batch_frames):
+        yield from hidden_features(*map(own_rows, forward(state, shard_batch(batch, run.mesh))))
 
 
 def _encoder_fingerprint(run: Run, number: int) -> str:

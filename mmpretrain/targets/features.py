@@ -5,36 +5,34 @@ Dims: T frames of one clip, D features, B clips.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from mmpretrain.data.audio import mfcc39_of_frames
 from mmpretrain.data.clips import ClipTable
-from mmpretrain.data.records import Batch
 from mmpretrain.targets.kmeans import assign
 
 LABEL_FRAMES = 16_384  # at most so many frames are labelled at once (or one longer clip)
 
 
-def mfcc_features(table: ClipTable, rows_per_frame: int = 1) -> Iterator[tuple[int, np.ndarray]]:
-    """(row, float32 [T * rows_per_frame, 39]) of each clip."""
-    for row in range(len(table)):
+def mfcc_features(
+    table: ClipTable, rows: Iterable[int], rows_per_frame: int = 1
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(row, float32 [T * rows_per_frame, 39]) of some clips."""
+    for row in rows:
         clip = table.load(row)
-        yield row, mfcc39_of_frames(clip.audio, clip.num_frames, rows_per_frame)
+        yield int(row), mfcc39_of_frames(clip.audio, clip.num_frames, rows_per_frame)
 
 
 def hidden_features(
-    batches: Iterable[Batch], forward: Callable[[Batch], jax.Array]
+    features_BTD: np.ndarray, clip_B: np.ndarray, valid_BT: np.ndarray
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(row, float32 [T, D]) of each clip, from whole clips in batches and a function to [B, T, D]."""
-    for batch in batches:
-        features_BTD = np.asarray(forward(batch), np.float32)
-        for row, valid_T, features_TD in zip(batch.clip_B, batch.valid_BT, features_BTD, strict=True):
-            if row >= 0:
-                yield int(row), features_TD[valid_T]
+    """(row, float32 [T, D]) of each clip of a batch of whole clips."""
+    for row, valid_T, features_TD in zip(clip_B, valid_BT, features_BTD, strict=True):
+        if row >= 0:
+            yield int(row), np.asarray(features_TD, np.float32)[valid_T]
 
 
 def label(

@@ -192,9 +192,11 @@ class LabelProgress:
     """What has been labelled so far, kept in `folder` so that labelling continues where it was stopped.
 
     `fingerprint` names all that the ids depend on (codebook, encoder, corpus): progress under another is not seen.
+    Several processes may write, each with its own number as `writer`.
     """
 
-    def __init__(self, folder: str | Path, fingerprint: str):
+    def __init__(self, folder: str | Path, fingerprint: str, *, writer: int = 0):
+        self._writer = writer
         self.folder = Path(folder) / fingerprint
         self.folder.mkdir(parents=True, exist_ok=True)
         self.ids = dict(self._read())
@@ -204,7 +206,8 @@ class LabelProgress:
         new = {clip_id: np.asarray(ids, np.int32) for clip_id, ids in zip(clip_ids, ids_per_clip, strict=True)}
         lengths = np.array([len(ids) for ids in new.values()], np.int64)
         flat = np.concatenate([np.zeros(0, np.int32), *new.values()])
-        part = self.folder / f"part-{len(self._parts()):05d}.npz"
+        number = len(list(self.folder.glob(f"part-{self._writer}-*.npz")))
+        part = self.folder / f"part-{self._writer}-{number:05d}.npz"
         unfinished = part.with_suffix(".unfinished")
         with open(unfinished, "wb") as file:
             np.savez(file, clip_ids=np.array(list(new), np.str_), lengths=lengths, ids=flat)

@@ -15,8 +15,9 @@ from mmpretrain.config import CheckpointConfig
 from mmpretrain.data.records import Batch
 from mmpretrain.observe.clock import StepClock
 from mmpretrain.observe.metrics import MetricWriter
-from mmpretrain.observe.progress import Progress
+from mmpretrain.observe.progress import Progress, log
 from mmpretrain.parallel.mesh import shard_batch
+from mmpretrain.parallel.stopping import Stopped, check_stop
 from mmpretrain.train.step import Trainer, TrainState
 
 TRAIN_PREFIX = "train/"
@@ -50,30 +51,49 @@ class Loop:
         """Trains from this folder's latest checkpoint, or from the start, to `num_steps`.
 
         Returns the last state, or the best one where `select_by` is set. Everything but timings is the same however
-        often the run was interrupted.
+        often the run was interrupted. Raises Stopped, after saving, if it was asked to stop.
         """
         saved = Checkpointer(self.folder / "checkpoints", keep=self.checkpoint.keep)
         best = Checkpointer(self.folder / "best", keep=1)
-        state, best_value = self.trainer.init(self.seed), -float("inf")
+        state, best_value, evaluated, num_records = self.trainer.init(self.seed), -float("inf"), True, 0
         if saved.latest() is None:
             state = self.initialize(state)
         else:
             state, extra = saved.restore(state)
-            best_value = extra["best_value"]
+            best_value, evaluated, num_records = extra["best_value"], extra["evaluated"], extra["num_records"]
         first_step = int(state.step)
         # What was logged after the checkpoint is about to happen again.
-        self.writer.resume(first_step + 1)
+        self.writer.resume(num_records)
 
+        def evaluate(step: int) -> None:
+            nonlocal best_value
+            values = self.evaluate(state)
+            self.writer.write(step, values)
+            if self.select_by and values[self.select_by] > best_value:
+                best_value = values[self.select_by]
+                best.save(step, state, {"step": step, **values})
+
+        def save(step: int) -> None:
+            best.wait()  # a checkpoint must not know of a best that is not there
+            extra = {"best_value": best_value, "evaluated": evaluated, "num_records": self.writer.num_records}
+            saved.save(step, state, extra)
+
+        if not evaluated:  # it was stopped before the evaluation that was due, or in it
+            evaluate(first_step)
+            evaluated = True
         clock = StepClock()
         batches = self.batches(first_step)
         with Progress(self.title, self.num_steps, "step", initial=first_step) as progress:
             for step in range(first_step + 1, self.num_steps + 1):
+                last = step == self.num_steps
                 with clock.waiting():
                     batch = next(batches)
-                state, metrics = self.trainer.step(state, shard_batch(batch, self.trainer.mesh))
-                clock.tick(int(batch.valid_BT.sum()), len(batch.clip_B))
+                placed = shard_batch(batch, self.trainer.mesh)
+                state, metrics = self.trainer.step(state, placed)
+                num_clips = len(placed.clip_B)  # of all processes, of whose frames this one's are a sample
+                clock.tick(int(batch.valid_BT.sum()) * num_clips // len(batch.clip_B), num_clips)
                 shown = {}
-                if step % self.log_every == 0 or step == self.num_steps:
+                if step % self.log_every == 0 or last:
                     metrics = {TRAIN_PREFIX + name: float(value) for name, value in jax.device_get(metrics).items()}
                     metrics["train/learning_rate"] = float(self.learning_rate(step - 1))
                     if not np.isfinite(metrics["train/loss"]):
@@ -85,16 +105,20 @@ class Loop:
                     shown = {name: metrics["train/" + name] for name in ("loss", "masked_accuracy", "accuracy")
                              if "train/" + name in metrics}  # fmt: skip
                 with clock.paused():
-                    # Evaluate before saving: the best value is part of the checkpoint.
-                    if step % self.eval_every == 0 or step == self.num_steps:
-                        values = self.evaluate(state)
-                        self.writer.write(step, values)
-                        if self.select_by and values[self.select_by] > best_value:
-                            best_value = values[self.select_by]
-                            best.save(step, state, {"step": step, **values})
-                    if step % self.checkpoint.every_steps == 0 or step == self.num_steps:
-                        best.wait()  # a checkpoint must not know of a best that is not there
-                        saved.save(step, state, {"best_value": best_value})
+                    evaluated = not (step % self.eval_every == 0 or last)
+                    try:
+                        check_stop()
+                        # Evaluate before saving: the best value is part of the checkpoint.
+                        if not evaluated:
+                            evaluate(step)
+                            evaluated = True
+                    except Stopped:
+                        save(step)
+                        saved.wait()
+                        log(f"{self.title}: asked to stop; saved step {step} of {self.num_steps}")
+                        raise
+                    if step % self.checkpoint.every_steps == 0 or last:
+                        save(step)
                 progress.update(1, **shown)
         saved.wait()
         if self.select_by:

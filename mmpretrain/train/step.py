@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from mmpretrain.data.records import Batch
 from mmpretrain.objectives.base import Objective, Sums
-from mmpretrain.parallel.mesh import batch_sharding, shardings
+from mmpretrain.parallel.mesh import batch_sharding, replicated, shardings
 from mmpretrain.parallel.streams import stream_key
 
 
@@ -81,11 +81,11 @@ def make_trainer(objective: Objective, tx: optax.GradientTransformation, mesh: M
     def evaluate(state: TrainState, batch: Batch) -> Sums:
         return run(state, state.params, batch, train=False)[0]
 
-    placed = shardings(jax.eval_shape(make, 0), mesh)
+    placed, clips, everywhere = shardings(jax.eval_shape(make, 0), mesh), batch_sharding(mesh), replicated(mesh)
     return Trainer(
         graphdef, objective, mesh, jax.jit(make, out_shardings=placed),
-        jax.jit(step, donate_argnums=0, in_shardings=(placed, batch_sharding(mesh)), out_shardings=(placed, None)),
-        jax.jit(evaluate, in_shardings=(placed, batch_sharding(mesh))),
+        jax.jit(step, donate_argnums=0, in_shardings=(placed, clips), out_shardings=(placed, everywhere)),
+        jax.jit(evaluate, in_shardings=(placed, clips), out_shardings=everywhere),
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, process_share
+from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan
 
 BUCKETS = (100, 200, 300)
 
@@ -102,21 +102,6 @@ def test_weights_set_how_often_clips_appear():
 def test_weight_zero_leaves_clips_out():
     plan = make_plan(np.full(20, 80), batch_frames=500, multiple=1, weights=np.repeat([0.0, 1.0], 10))
     assert {clip for step in range(4) for clip in plan[step].clips.tolist()} == set(range(10, 20))
-
-
-@pytest.mark.parametrize("count", [1, 2, 4])
-def test_process_shares_make_up_the_global_batch(count):
-    plan = make_plan(np.arange(20, 300), batch_frames=2000, multiple=4)
-    for step in range(10):
-        shares = [process_share(plan[step], index, count) for index in range(count)]
-        assert np.array_equal(np.concatenate([share.clips for share in shares]), plan[step].clips)
-        assert {(share.step, share.epoch, share.num_frames) for share in shares} == {listed(plan[step])[:3]}
-
-
-def test_process_share_refuses_an_uneven_batch():
-    plan = make_plan(np.full(30, 80), batch_frames=1000, multiple=2)
-    with pytest.raises(ValueError, match="10 clips does not divide over 4 processes"):
-        process_share(plan[0], 0, 4)
 
 
 def test_batch_too_small_for_a_bucket_is_refused():

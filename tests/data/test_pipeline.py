@@ -9,7 +9,7 @@ import pytest
 
 from mmpretrain.config import CorpusConfig, DataConfig, InputConfig, ModelConfig, NoiseConfig
 from mmpretrain.data.audio import audio_features
-from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch, process_share
+from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
 from mmpretrain.data.clips import open_clips
 from mmpretrain.data.pipeline import iterate, make_batch
 from tests.corpus_fixture import make_clip, write_corpus
@@ -226,7 +226,7 @@ def test_iteration_equals_direct_computation(table, plan, num_workers):
 
 def test_shares_of_two_processes_make_the_global_batch(table, plan):
     load = partial(make_batch, table=table, model=MODEL, data=DATA, train=True, seed=5)
-    shares = [load(process_share(plan[3], index, 2)) for index in range(2)]
+    shares = [load(plan[3].take(rows)) for rows in np.split(np.arange(len(plan[3].clips)), 2)]
     assert same([np.concatenate(arrays) for arrays in zip(*shares, strict=True)], load(plan[3]))
 
 

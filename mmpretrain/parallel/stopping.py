@@ -1,0 +1,79 @@
+"""Stopping on demand: SIGTERM and SIGUSR1 (Slurm's warning) ask a run to save and leave; all processes do so together.
+
+The signal may reach one process only. At the end of every step, and of every batch of an evaluation, the processes tell
+each other whether they were asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import signal
+from collections.abc import Iterator
+
+# JAX is imported where it is used: a signal may come while it is being imported.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+_asked = False
+_answer = None  # of the last `check_stop`: whether any process had been asked by then
+
+
+class Stopped(Exception):  # noqa: N818
+    """The run was asked to stop. What is worth keeping has been saved when this arrives in `main`."""
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Inside, the signals set a mark instead of ending the process."""
+    global _asked, _answer
+    before = {one: signal.signal(one, _mark) for one in SIGNALS}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+        _asked, _answer = False, None
+
+
+def check_stop() -> None:
+    """Raises Stopped in all processes if one was asked to stop. All must come here equally often.
+
+    With several processes what one was asked counts from the next call on, so that no call waits for the device.
+    """
+    import jax
+
+    global _answer
+    if jax.process_count() == 1:
+        stop = _asked
+    else:
+        stop = _answer is not None and bool(_answer)
+        _answer = _any(_asked)
+    if stop:
+        raise Stopped
+
+
+def _mark(number, frame) -> None:
+    global _asked
+    _asked = True
+
+
+def _any(mine: bool):
+    """Starts to find out whether any process says True."""
+    import jax
+    import numpy as np
+
+    reduce, sharding = _reduction()
+    flags = np.full(jax.device_count(), mine)
+    return reduce(jax.make_array_from_callback(flags.shape, sharding, lambda index: flags[index]))
+
+
+@functools.cache
+def _reduction():
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from jax.sharding import Mesh, NamedSharding
+    from jax.sharding import PartitionSpec as P
+
+    mesh = Mesh(np.array(jax.devices()), ("all",))
+    return jax.jit(jnp.any, out_shardings=NamedSharding(mesh, P())), NamedSharding(mesh, P("all"))
