@@ -24,7 +24,7 @@ ARROWS = {
     "mmpretrain.evaluation": ("mmpretrain.config", "mmpretrain.data"),
     "mmpretrain.observe": ("mmpretrain.config", "mmpretrain.data.records"),
     "mmpretrain.parallel": ("mmpretrain.config", "mmpretrain.data.records"),
-    "mmpretrain.checkpoint": ("mmpretrain.config",),
+    "mmpretrain.checkpoint": ("mmpretrain.config", "mmpretrain.observe", "mmpretrain.parallel"),
     "mmpretrain.plan": ("mmpretrain.config",),
     "mmpretrain.export": ("mmpretrain.config", "mmpretrain.data", "mmpretrain.models"),
     "mmpretrain.train": (

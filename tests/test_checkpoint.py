@@ -1,5 +1,6 @@
 """Checkpoints: what is saved is what was, while training goes on; only whole ones are found."""
 
+import resource
 import shutil
 
 import jax
@@ -100,6 +101,78 @@ def test_an_unfinished_checkpoint_is_never_found(checkpoints, tmp_path):
     again.save(20, state_of(2), {})
     again.wait()
     assert_equal(checkpoints().restore(state_of(0))[0], state_of(2))
+
+
+DAMAGE = {
+    "an array's file is missing": ("state/d/*", None),
+    "an array's file is cut in half": ("state/d/*", 0.5),
+    "the index is empty": ("state/manifest.ocdbt", 0.0),
+    "the list of arrays is cut in half": ("state/_METADATA", 0.5),
+    "the extra is missing": ("extra/metadata", None),
+}
+
+
+# TensorStore finishes the reads of the other arrays after Orbax has given up on them.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(checkpoints, tmp_path, capsys, damage):
+    saved = checkpoints(keep=3)
+    for step in (10, 20):
+        saved.save(step, state_of(step), {"step": step})
+    saved.wait()
+    pattern, share = DAMAGE[damage]
+    files = list((tmp_path / "checkpoints" / "20").glob(pattern))
+    assert files
+    for file in files:
+        content = file.read_bytes()
+        file.unlink()
+        if share is not None:
+            file.write_bytes(content[: int(share * len(content))])
+    again = checkpoints(keep=3)
+    restored, extra = again.restore(state_of(0))
+    assert_equal(restored, state_of(10))
+    assert extra == {"step": 10}
+    said = capsys.readouterr().err
+    assert "20 is damaged" in said
+    assert "going on from step 10" in said
+    assert again.latest() == 10
+    again.save(20, state_of(3), {"step": 20})
+    again.wait()
+    assert_equal(checkpoints(keep=3).restore(state_of(0))[0], state_of(3))
+
+
+def test_only_damaged_checkpoints_are_an_error_and_stay(checkpoints, tmp_path):
+    saved = checkpoints()
+    saved.save(10, state_of(1), {})
+    saved.wait()
+    (tmp_path / "checkpoints" / "10" / "extra" / "metadata").unlink()
+    with pytest.raises(ValueError, match=r"none of the checkpoints \[10\] can be read; .* remove the folder to start"):
+        checkpoints().restore(state_of(0))
+    assert (tmp_path / "checkpoints" / "10").is_dir()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"file/checkpoints cannot be written .* make room or give rights"):
+        Checkpointer(tmp_path / "file" / "checkpoints", keep=1)
+
+
+def test_a_full_disk_is_said_and_the_checkpoint_before_stays(checkpoints, tmp_path):
+    saved = checkpoints()
+    saved.save(10, state_of(1), {})
+    saved.wait()
+    large = state_of(2) | {"large": jax.random.normal(jax.random.key(0), (512, 1024))}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # a write beyond fails, as on a full disk
+    try:
+        with pytest.raises(OSError, match=r"checkpoints cannot be written .* make room or give rights"):
+            saved.save(20, large, {})
+            saved.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    again = checkpoints()
+    assert again.latest() == 10
+    assert_equal(again.restore(state_of(0))[0], state_of(1))
 
 
 def test_nothing_saved_is_nothing_latest_and_a_new_folder_is_made(checkpoints, tmp_path):

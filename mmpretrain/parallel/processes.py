@@ -146,6 +146,18 @@ def on_main(work: Callable[[], Value]) -> Value:
     return json.loads(_client().blocking_key_value_get(key, FOREVER_MS))
 
 
+def gather(value: Value) -> list[Value]:
+    """The values of all processes, as JSON carries them, in the order of the processes."""
+    import jax
+
+    if jax.process_count() == 1:
+        return [value]
+    folder = f"mmpretrain/gathered/{next(_gathered)}"
+    _client().key_value_set(f"{folder}/{jax.process_index():06d}", json.dumps(value))
+    barrier()
+    return [json.loads(text) for _, text in sorted(_client().key_value_dir_get(f"{folder}/"))]
+
+
 def barrier() -> None:
     """Waits until all processes are here, on the host alone: no device takes part."""
     import jax
@@ -155,7 +167,7 @@ def barrier() -> None:
 
 
 _watch: _Watch | None = None
-_values, _barriers = itertools.count(), itertools.count()
+_values, _gathered, _barriers = itertools.count(), itertools.count(), itertools.count()
 
 
 def _client():
