@@ -56,7 +56,8 @@ licences of their own, which you must accept to use them.
 A run of several processes is the same command in each, with --coordinator=HOST:PORT --num_processes=N --process_id=I
 (HOST:PORT is process 0's) or with these in MMPRETRAIN_COORDINATOR, MMPRETRAIN_NUM_PROCESSES, MMPRETRAIN_PROCESS_ID;
 under srun or mpirun they are found out. SIGTERM and SIGUSR1 make a run save and leave with exit code 75: give the same
-command again. Other codes: 2 a mistake in the command or its files, 3 a loss that is no number, 130 Ctrl-C.
+command again. Other codes: 2 a mistake in the command or its files, 3 a loss that is no number, 130 Ctrl-C. A run goes
+on with another recipe only where it computes the same, or with --accept_changes.
 
 Any field of the recipe can be set as --config.FIELD=VALUE; `mmpretrain/config.py` lists them with their meaning.
 Prepare clips first: `python -m data_prep --help`.

@@ -165,8 +165,8 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_stays(checkpoints, tmp_pa
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # a write beyond fails, as on a full disk
     try:
+        saved.save(20, large, {})
         with pytest.raises(OSError, match=r"checkpoints cannot be written .* make room or give rights"):
-            saved.save(20, large, {})
             saved.wait()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -32,12 +32,9 @@ class Processes:
             }  # fmt: skip
             settings = {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
             with open(file, "w") as output:
-                self.started.append(
-                    subprocess.Popen(
-                        command, cwd=CHECKOUT, stdout=output, stderr=subprocess.STDOUT,
-                        env=os.environ | place | settings,
-                    )  # fmt: skip
-                )
+                env = os.environ | place | settings
+                process = subprocess.Popen(command, cwd=CHECKOUT, stdout=output, stderr=subprocess.STDOUT, env=env)
+            self.started.append(process)
 
     def __enter__(self):
         return self

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from mmpretrain.targets.store import open_store
-from tests.end_to_end.conftest import corpus, results  # noqa: F401: a fixture
+from tests.end_to_end.conftest import results
 from tests.multiprocess.running import Processes
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def single(corpus, tmp_path_factory):  # noqa: F811
+def single(corpus, tmp_path_factory):
     """Folder of a run of one process: single(devices)."""
     done = {}
 
@@ -50,7 +50,7 @@ def assert_same_run(folder, expected) -> None:
     assert summary["export_max_error"] < 1e-4
 
 
-def test_two_processes_stopped_and_killed_equal_one(corpus, single, tmp_path):  # noqa: F811
+def test_two_processes_stopped_and_killed_equal_one(corpus, single, tmp_path):
     folder = tmp_path / "two"
 
     def start() -> Processes:
@@ -73,7 +73,7 @@ def test_two_processes_stopped_and_killed_equal_one(corpus, single, tmp_path):  
     assert_same_run(folder, single(2))
 
 
-def test_a_lost_process_ends_the_others_and_is_named(corpus, tmp_path):  # noqa: F811
+def test_a_lost_process_ends_the_others_and_is_named(corpus, tmp_path):
     folder = tmp_path / "lost"
     with Processes(2, 1, corpus, folder) as run:
         run.wait_for(folder / "round1" / "pretrain" / "recipe.json")
@@ -84,7 +84,7 @@ def test_a_lost_process_ends_the_others_and_is_named(corpus, tmp_path):  # noqa:
         assert "process 1 of 2 is lost: not heard of for 8 s" in run.output(0).splitlines()[-1]
 
 
-def test_a_lost_process_0_ends_the_others(corpus, tmp_path):  # noqa: F811
+def test_a_lost_process_0_ends_the_others(corpus, tmp_path):
     folder = tmp_path / "lost"
     with Processes(2, 1, corpus, folder) as run:
         run.wait_for(folder / "round1" / "pretrain" / "recipe.json")
@@ -95,7 +95,7 @@ def test_a_lost_process_0_ends_the_others(corpus, tmp_path):  # noqa: F811
         assert "process 0 of 2 is lost" in run.output(1) or "leader" in run.output(1)
 
 
-def test_an_error_of_one_process_ends_all_with_its_message(corpus, tmp_path):  # noqa: F811
+def test_an_error_of_one_process_ends_all_with_its_message(corpus, tmp_path):
     folder = tmp_path / "error"
     with Processes(2, 1, corpus, folder, "--config.data.batch_multiple=1") as run:
         assert run.wait() == [2, 2]
@@ -104,7 +104,7 @@ def test_an_error_of_one_process_ends_all_with_its_message(corpus, tmp_path):  #
             assert "Traceback" not in run.output(index)
 
 
-def test_four_processes_equal_one(corpus, single, tmp_path):  # noqa: F811
+def test_four_processes_equal_one(corpus, single, tmp_path):
     with Processes(4, 1, corpus, tmp_path / "four") as run:
         assert run.wait() == [0] * 4, run.output(0)
     assert_same_run(tmp_path / "four", single(4))
