@@ -199,6 +199,7 @@ class ParallelConfig:
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+    slices: int = 1  # the data axis spans so many TPU slices, or GPU nodes, joined by a slower network
     lost_after_sec: int = 60  # a process that gives no sign for so long is lost, and the run ends
 
 
@@ -240,6 +241,7 @@ class RunConfig:
         sizes = [self.parallel.data, self.parallel.fsdp, self.parallel.tensor]
         if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
             raise ValueError(f"parallel={sizes}: sizes are positive, and at most one is -1 (all that is left)")
+        _check(self.parallel.slices >= 1, "parallel.slices", self.parallel.slices, "at least 1")
         _check(self.parallel.lost_after_sec >= 5, "parallel.lost_after_sec", self.parallel.lost_after_sec, "at least 5")
         for field in ("log_every", "valid_every"):
             _check(getattr(self, field) > 0, field, getattr(self, field), "a positive number of steps")

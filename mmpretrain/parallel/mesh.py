@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from flax import nnx
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -42,6 +43,23 @@ def make_mesh(config: ParallelConfig, devices: Sequence[jax.Device] | None = Non
             f"this run; set one of parallel.data, parallel.fsdp, parallel.tensor to -1"
         )
     auto = (jax.sharding.AxisType.Auto,) * len(MESH_AXES)
+    if config.slices > 1:
+        if sizes[0] % config.slices:
+            raise ValueError(
+                f"parallel.slices={config.slices} does not divide parallel.data={sizes[0]}, which is to span them; "
+                f"set parallel.slices to the number of TPU slices or nodes of this run"
+            )
+        # Neighbours on the data axis are in one slice as long as that goes: only the sum of gradients leaves it.
+        inner, outer = (sizes[0] // config.slices, *sizes[1:]), (config.slices, 1, 1)
+        by_process = getattr(devices[0], "slice_index", None) is None
+        try:
+            grid = mesh_utils.create_hybrid_device_mesh(inner, outer, devices, process_is_granule=by_process)
+        except (ValueError, AssertionError) as error:
+            unit = "processes" if by_process else "slices"
+            raise ValueError(
+                f"parallel.slices={config.slices} is not the number of {unit} of this run: {error}"
+            ) from error
+        return Mesh(grid, MESH_AXES, axis_types=auto)
     return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=auto, devices=devices)
 
 

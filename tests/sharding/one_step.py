@@ -22,7 +22,7 @@ from mmpretrain.train.optimizer import make_optimizer  # noqa: E402
 from mmpretrain.train.step import make_trainer  # noqa: E402
 from tests.tiny import random_batch, tiny_model, tiny_round  # noqa: E402
 
-MESHES = {"one": (1, 1, 1), "data": (8, 1, 1), "mixed": (2, 2, 2), "fsdp": (1, 8, 1)}
+MESHES = {"one": (1, 1, 1), "data": (8, 1, 1), "mixed": (2, 2, 2), "wide": (1, 4, 2), "fsdp": (1, 8, 1)}
 
 
 def main(output: str) -> None:

@@ -33,7 +33,7 @@ def outcome(tmp_path_factory):
     return by_mesh, json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("mesh", ["data", "mixed", "fsdp"])
+@pytest.mark.parametrize("mesh", ["data", "mixed", "wide", "fsdp"])
 def test_one_step_is_the_same_on_every_mesh(outcome, mesh):
     arrays, _ = outcome
     assert arrays[mesh].keys() == arrays["one"].keys()
@@ -70,7 +70,7 @@ def test_parameters_are_cut_over_the_mesh(outcome):
 
 def test_the_optimizer_lives_where_the_parameters_do(outcome):
     _, report = outcome
-    assert all(report[mesh + " moments"] for mesh in ("one", "data", "mixed", "fsdp"))
+    assert all(report[mesh + " moments"] for mesh in ("one", "data", "mixed", "wide", "fsdp"))
 
 
 def test_an_axis_is_used_once_and_only_where_it_divides():
@@ -90,6 +90,26 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused():
         make_mesh(ParallelConfig(-1, 3, 1), devices)
     with pytest.raises(ValueError, match=r"set one of parallel\.data, parallel\.fsdp, parallel\.tensor to -1"):
         make_mesh(ParallelConfig(2, 1, 1), devices)
+
+
+class Chip:
+    """A device of slice `slice_index`, as far as laying out a mesh asks."""
+
+    platform, device_kind = "gpu", "a GPU"
+
+    def __init__(self, number: int, slice_index: int):
+        self.id, self.slice_index, self.process_index = number, slice_index, slice_index
+
+
+def test_the_data_axis_spans_the_slices_and_the_others_stay_within_one():
+    chips = [Chip(number, slice_index=number // 4) for number in range(8)]
+    mesh = make_mesh(ParallelConfig(4, 2, 1, slices=2), chips)
+    slices = np.vectorize(lambda chip: chip.slice_index)(mesh.devices)[..., 0]
+    assert slices.tolist() == [[0, 0], [0, 0], [1, 1], [1, 1]]
+    with pytest.raises(ValueError, match=r"parallel\.slices=2 does not divide parallel\.data=1"):
+        make_mesh(ParallelConfig(1, 8, 1, slices=2), chips)
+    with pytest.raises(ValueError, match=r"parallel\.slices=4 is not the number of slices of this run"):
+        make_mesh(ParallelConfig(8, 1, 1, slices=4), chips)
 
 
 def test_a_batch_keeps_its_numbers_and_what_is_none():
