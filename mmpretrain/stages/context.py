@@ -30,9 +30,7 @@ METRICS_FILE = "metrics.jsonl"
 class Run:
     """A checked recipe, ready to run on `devices` (default: all that there are)."""
 
-    def __init__(
-        self, config: RunConfig, devices: Sequence[jax.Device] | None = None, *, accept_changes: bool = False
-    ):
+    def __init__(self, config: RunConfig, devices: Sequence[jax.Device] | None = None, *, accept_changes: bool = False):
         config.check()
         self.config, self.accept_changes = config, accept_changes
         self.workdir = Path(config.workdir)

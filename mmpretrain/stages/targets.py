@@ -227,9 +227,7 @@ def _mfcc(table: ClipTable, rows_per_frame: int, everywhere: bool) -> Iterator[t
             yield from mfcc_features(table, rows, rows_per_frame)
 
 
-def _hidden(
-    run: Run, table: ClipTable, number: int, index: int, everywhere: bool
-) -> Iterator[tuple[int, np.ndarray]]:
+def _hidden(run: Run, table: ClipTable, number: int, index: int, everywhere: bool) -> Iterator[tuple[int, np.ndarray]]:
     """The layer that a codebook of round `number` is of.
 
     Each process has the clips that its devices hold, or with `everywhere` all of them.

@@ -17,9 +17,7 @@ from mmpretrain.targets.kmeans import assign
 LABEL_FRAMES = 16_384  # at most so many frames are labelled at once (or one longer clip)
 
 
-def mfcc_features(
-    table: ClipTable, rows: Iterable[int], rows_per_frame: int = 1
-) -> Iterator[tuple[int, np.ndarray]]:
+def mfcc_features(table: ClipTable, rows: Iterable[int], rows_per_frame: int = 1) -> Iterator[tuple[int, np.ndarray]]:
     """(row, float32 [T * rows_per_frame, 39]) of some clips."""
     for row in rows:
         clip = table.load(row)

@@ -32,7 +32,9 @@ def single(corpus, tmp_path_factory):
 def assert_same_run(folder, expected) -> None:
     """The same clips and targets, and losses that differ by float32 rounding of sums over devices."""
     for number in (1, 2):
-        ours, theirs = (open_store(run / f"round{number}" / "targets" / "store") for run in (folder, expected))
+        ours, theirs = (
+            open_store(run / f"round{number}" / "targets" / "codebook1" / "store") for run in (folder, expected)
+        )
         assert ours.clip_ids == theirs.clip_ids
         assert (ours.ids == theirs.ids).mean() > (0.999 if number == 1 else 0.95)
     (summary, records), (expected_summary, expected_records) = results(folder), results(expected)
@@ -59,7 +61,7 @@ def test_two_processes_stopped_and_killed_equal_one(corpus, single, tmp_path):
     # The signal reaches one process only, in training, in labelling and in the evaluation of the classifiers.
     for stage, one, number in (
         ("round1/pretrain/checkpoints", 1, signal.SIGTERM),
-        ("round2/targets/codebook.npz", 0, signal.SIGUSR1),
+        ("round2/targets/codebook1/codebook.npz", 0, signal.SIGUSR1),
         ("evaluation/recipe.json", 1, signal.SIGTERM),
     ):
         with start() as run:
