@@ -10,7 +10,7 @@ from mmpretrain.targets.store import open_store
 from tests.end_to_end.conftest import results
 from tests.multiprocess.running import Processes
 
-pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
+pytestmark = [pytest.mark.multiprocess, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
