@@ -7,7 +7,7 @@ DEMO := runs/demo
 .PHONY: demo test test-slow lint clean
 
 demo: .venv/installed
-	$(BIN)/python -m data_prep synthetic --output $(DEMO)/data --clips 360 --mouth-size 36 --face-size 40
+	$(BIN)/python -m data_prep synthetic --output $(DEMO)/data --clips 600 --mouth-size 36 --face-size 40
 	$(BIN)/mmpretrain run --config=configs/demo.py --config.workdir=$(DEMO)
 
 test: .venv/installed
