@@ -92,8 +92,9 @@ def initialize(place: Place | None, *, lost_after_sec: int) -> None:
 
     # JAX's own would take SIGTERM, which `stopping.py` handles, and knows of no other signal.
     jax.config.update("jax_enable_preemption_service", False)
-    # JAX's heartbeats only stand by: when they miss a process they end this one without saying much.
-    settings = {"initialization_timeout": JOIN_SEC, "heartbeat_timeout_seconds": 2 * lost_after_sec}
+    # JAX's heartbeats only stand by: when they miss a process they end this one without saying much. They have been
+    # seen to do so after little more than half of their time.
+    settings = {"initialization_timeout": JOIN_SEC, "heartbeat_timeout_seconds": 4 * lost_after_sec + 30}
     if place.coordinator != AUTO:
         settings |= {
             "coordinator_address": place.coordinator, "num_processes": place.num_processes,
