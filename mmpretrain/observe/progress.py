@@ -77,7 +77,8 @@ class Progress:
         rate = (self._done - self._initial) / max(self._last_line_sec - self._start_sec, 1e-9)
         of_total = "" if self._total is None else f"/{self._total}"
         figures = f", {self._figures()}" if self._shown else ""
-        log(f"{self._title}: {self._done}{of_total} {self._unit}s, {rate:.3g} {self._unit}s/s{figures}")
+        units = self._unit + ("es" if self._unit.endswith("s") else "s")
+        log(f"{self._title}: {self._done}{of_total} {units}, {rate:.3g} {units}/s{figures}")
 
 
 def track(items: Iterable[Item], title: str, total: int | None = None, unit: str = "item") -> Iterator[Item]:

@@ -43,8 +43,8 @@ def run_stage(
     if on_main(lambda: _is_done(folder, recipe, accept_changes)):
         log(f"{name}: done already")
         return on_main(lambda: read_result(workdir, name))
-    earlier = on_main(lambda: _begin(folder, recipe))
-    log(f"{name}: {'taken up again' if earlier else 'started'} in {folder}")
+    again, earlier = on_main(lambda: _begin(folder, recipe))
+    log(f"{name}: {'taken up again' if again else 'started'} in {folder}")
     start = time.monotonic()
     try:
         result = work(folder)
@@ -78,10 +78,11 @@ def _is_done(folder: Path, recipe: Mapping[str, Any], accept_changes: bool) -> b
     return (folder / RESULT_FILE).exists()
 
 
-def _begin(folder: Path, recipe: Mapping[str, Any]) -> float:
-    """The seconds spent on the stage before."""
+def _begin(folder: Path, recipe: Mapping[str, Any]) -> tuple[bool, float]:
+    """Whether the stage was begun before, and the seconds spent on it then."""
+    again = (folder / RECIPE_FILE).exists()
     write_json(folder / RECIPE_FILE, dict(recipe))
-    return json.loads((folder / ELAPSED_FILE).read_text()) if (folder / ELAPSED_FILE).exists() else 0.0
+    return again, json.loads((folder / ELAPSED_FILE).read_text()) if (folder / ELAPSED_FILE).exists() else 0.0
 
 
 def _check_recipe(folder: Path, recipe: Mapping[str, Any], accept_changes: bool) -> None:

@@ -87,7 +87,7 @@ def _make_store(
     for table in (train, valid):
         todo = table.select(np.array([clip_id not in progress.ids for clip_id in table.clip_ids], bool))
         own = features(todo, everywhere=False) if len(todo) else ()
-        clips = track(own, f"{title}: labelling", len(todo) // jax.process_count(), "clip")
+        clips = track(own, f"{title}: labelling", -(-len(todo) // jax.process_count()), "clip")
         for rows, ids in label(clips, codebook.centroids, local_mesh(run.mesh)):
             progress.add([todo.clip_ids[row] for row in rows], ids)
     barrier()
