@@ -15,6 +15,7 @@ STAGES = {
     "run": "everything below, in order; finished stages are passed over",
     "refine": "all rounds: targets, pretrain, targets, pretrain, ...",
     "targets": "the targets of one round (--round=N)",
+    "targets inspect": "whether a store of targets is any good (STORE, no recipe)",
     "pretrain": "the pretraining of one round (--round=N)",
     "finetune": "emotion classifiers on the folds of the recipe's protocol",
     "evaluate": "tests the fine-tuned classifiers, beside a plain baseline",
@@ -24,12 +25,14 @@ STAGES = {
     "import-avhubert": "the encoder of an AV-HuBERT checkpoint as such a folder (FILE.pt --output=DIR, no recipe)",
 }
 
-# The stages that take an option, besides --config, which all but import-avhubert take.
+# The stages that take an option, besides --config, which all but import-avhubert and inspect take.
 OPTIONS = {
     "round": ("targets", "pretrain"),
     "topology": ("plan",),
     "format": ("export",),
-    "output": ("export", "import-avhubert"),
+    "output": ("export", "import-avhubert", "targets inspect"),
+    "corpus": ("targets inspect",),
+    "alignments": ("targets inspect",),
 }
 
 USAGE = """mmpretrain STAGE --config=FILE [--round=N] [--config.FIELD=VALUE ...]
@@ -43,6 +46,7 @@ stages:
 examples:
   mmpretrain run --config=configs/demo.py
   mmpretrain refine --config=configs/pretrain/small_real.py --config.workdir=runs/mine --config.seed=7
+  mmpretrain targets inspect runs/mine/round2/targets/codebook1/store --output=quality --alignments=words.csv
   mmpretrain pretrain --round=2 --config=configs/demo.py --config.rounds[1].num_steps=500
   mmpretrain plan --topology=v5e:16x16 --config=configs/pretrain/avhubert_base_lrs3.py   # no TPU needed
   mmpretrain import-avhubert base_vox_iter5.pt --output=encoders/base_vox
@@ -74,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     if not argv or argv[0] == "help" or {"-h", "--help"} & set(argv):
         print(USAGE.format(stages="\n".join(f"  {name:17}{what}" for name, what in STAGES.items())), end="")
         sys.exit(0 if argv else 2)
-    stage, *arguments = argv
+    stage, *arguments = ["targets inspect", *argv[2:]] if argv[:2] == ["targets", "inspect"] else argv
     try:
         with stopping.listening():
             if stage not in STAGES:
@@ -130,6 +134,8 @@ def _parse(arguments: list[str]) -> SimpleNamespace:
         "coordinator": flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0", flag_values=values),
         "num_processes": flags.DEFINE_integer("num_processes", None, "of the run", flag_values=values),
         "process_id": flags.DEFINE_integer("process_id", None, "of this process", flag_values=values),
+        "corpus": flags.DEFINE_multi_string("corpus", None, "a prepared corpus", flag_values=values),
+        "alignments": flags.DEFINE_string("alignments", None, "CSV of words and times", flag_values=values),
     }
     try:
         paths = values(argv)[1:]
@@ -155,6 +161,9 @@ def _run(stage: str, given: SimpleNamespace) -> None:
             raise ValueError(f"--{option}={value} is for {' and '.join(takers)}, not for {stage}")
     if stage == "import-avhubert" or (stage == "export" and given.paths):
         _convert(stage, given)
+        return
+    if stage == "targets inspect":
+        _inspect(given)
         return
     if given.paths:
         raise ValueError(f"unexpected argument {given.paths[0]!r}; overrides look like --config.seed=7")
@@ -195,6 +204,19 @@ def _convert(stage: str, given: SimpleNamespace) -> None:
 
     source, target = Path(given.paths[0]), Path(given.output)
     (convert.import_avhubert if importing else convert.export_avhubert)(source, target)
+
+
+def _inspect(given: SimpleNamespace) -> None:
+    if len(given.paths) != 1 or given.config is not None:
+        raise ValueError(
+            "the command is `mmpretrain targets inspect STORE [--output=DIR] [--corpus=DIR] [--alignments=FILE.csv]`, "
+            "without a recipe"
+        )
+
+    from mmpretrain.stages.inspect import inspect_targets
+
+    alignments, output = (None if path is None else Path(path) for path in (given.alignments, given.output))
+    inspect_targets(Path(given.paths[0]), given.corpus or (), alignments, output)
 
 
 if __name__ == "__main__":

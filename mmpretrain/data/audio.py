@@ -19,6 +19,7 @@ STACK = 4  # 10 ms frames in a frame of 40 ms
 NUM_BANDS = 26
 
 NUM_CEPSTRA = 13
+MFCC_DIM = 3 * NUM_CEPSTRA  # with deltas and second deltas
 MFCC_BANDS = 23
 MFCC_LOW_HZ, MFCC_HIGH_HZ = 20.0, 8000.0
 
@@ -106,7 +107,7 @@ def mfcc39(audio_N: np.ndarray) -> np.ndarray:
     """
     _check_audio("audio", audio_N)
     if len(audio_N) < WINDOW:
-        return np.zeros((0, 3 * NUM_CEPSTRA), np.float32)
+        return np.zeros((0, MFCC_DIM), np.float32)
     frames = _frames(audio_N / 32768.0)
     frames = frames - frames.mean(axis=1, keepdims=True)
     previous = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)

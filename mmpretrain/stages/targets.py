@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from mmpretrain.config import fingerprint
+from mmpretrain.data.audio import MFCC_DIM
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.records import FRAME_RATE_HZ, Batch
 from mmpretrain.data.streams import unit_hash
@@ -24,7 +25,7 @@ from mmpretrain.stages.context import Run
 from mmpretrain.targets.features import hidden_features, label, mfcc_features
 from mmpretrain.targets.kmeans import Codebook, fit
 from mmpretrain.targets.quality import cluster_quality
-from mmpretrain.targets.store import LabelProgress, TargetStore, open_store, write_store
+from mmpretrain.targets.store import LabelProgress, TargetStore, codebook_hash, open_store, write_store
 
 STORE = "store"
 CLIPS_BETWEEN_STOPS = 64
@@ -82,7 +83,8 @@ def _make_store(
         return open_store(folder / STORE, expect_frame_rate_hz=round_.label_rate_hz)
     title = f"round {number}" + (f", codebook {index + 1}" if len(round_.targets) > 1 else "")
     codebook, sample = _codebook(run, number, index, folder, train, features, title)
-    progress = LabelProgress(folder / "labelling", recipe_hash, writer=jax.process_index())
+    made_by = f"{recipe_hash}-{codebook_hash(codebook.centroids)}"
+    progress = LabelProgress(folder / "labelling", made_by, writer=jax.process_index())
     barrier()  # all have read what is labelled before one labels more
     for table in (train, valid):
         todo = table.select(np.array([clip_id not in progress.ids for clip_id in table.clip_ids], bool))
@@ -93,7 +95,7 @@ def _make_store(
     barrier()
 
     def write() -> None:
-        progress = LabelProgress(folder / "labelling", recipe_hash)
+        progress = LabelProgress(folder / "labelling", made_by)
         clip_ids = train.clip_ids + valid.clip_ids
         ids = progress.merge(clip_ids)
         write_store(
@@ -119,6 +121,7 @@ def open_targets(run: Run, number: int) -> tuple[TargetStore, ...]:
         open_store(
             run.workdir / targets_name(number) / codebook_name(index) / STORE,
             expect_num_clusters=targets.num_clusters,
+            expect_feature_dim=_feature_dim(run, number, targets.features),
             expect_fingerprint=train.fingerprint,
             expect_frame_rate_hz=round_.label_rate_hz,
         )
@@ -248,6 +251,13 @@ def _hidden(run: Run, table: ClipTable, number: int, index: int, everywhere: boo
     forward = jax.jit(forward, out_shardings=replicated(run.mesh) if everywhere else batch_sharding(run.mesh))
     for batch in run.evaluation_batches(table, encoder.config, batch_frames=run.config.data.batch_frames):
         yield from hidden_features(*map(own_rows, forward(state, shard_batch(batch, run.mesh))))
+
+
+def _feature_dim(run: Run, number: int, features: str) -> int:
+    if features == "mfcc":
+        return MFCC_DIM
+    given = run.config.rounds[number - 1].encoder
+    return run.config.model.width if given == "previous_round" else read_config(Path(given))[0].width
 
 
 def _encoder_fingerprint(run: Run, number: int) -> str:

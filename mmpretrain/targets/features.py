@@ -38,7 +38,8 @@ def label(
 ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
     """Groups of clips, as their rows and the int32 [T] cluster ids of each. mesh None: the first device.
 
-    Holds the features of one group at a time. Raises ValueError for features that are not finite.
+    Holds the features of one group at a time. Raises ValueError for features that are not finite or that have other
+    dims than the codebook.
     """
     rows, group, size = [], [], 0
     for row, features_TD in features:
@@ -53,5 +54,11 @@ def label(
 
 
 def _label_group(group: list[np.ndarray], centroids_KD: np.ndarray, mesh: Mesh | None) -> list[np.ndarray]:
-    ids_N = assign(np.concatenate(group), centroids_KD, mesh=mesh)
+    frames_ND = np.concatenate(group)
+    if frames_ND.shape[1] != centroids_KD.shape[1]:
+        raise ValueError(
+            f"the codebook has {centroids_KD.shape[1]} dims but the features have {frames_ND.shape[1]}: it was fitted "
+            f"on others; remove the codebook.npz of these targets to fit it again"
+        )
+    ids_N = assign(frames_ND, centroids_KD, mesh=mesh)
     return np.split(ids_N, np.cumsum([len(clip) for clip in group])[:-1])

@@ -31,35 +31,56 @@ def cluster_quality(
     if clusters_N.min() < 0 or clusters_N.max() >= num_clusters:
         raise ValueError(f"cluster ids {clusters_N.min()}..{clusters_N.max()} are not all in 0..{num_clusters - 1}")
     counts_K = np.bincount(clusters_N, minlength=num_clusters)
-    entropy = _entropy_bits(counts_K)
-    starts = np.ones(len(clusters_N), bool)
-    starts[1:] = clusters_N[1:] != clusters_N[:-1]
-    if offsets is not None:
-        first = np.asarray(offsets)[:-1]
-        starts[first[first < len(starts)]] = True
+    entropy = entropy_bits(counts_K)
     quality = {
         "num_clusters": float(num_clusters),
         "clusters_used": float((counts_K > 0).sum()),
         "entropy_bits": entropy,
         "perplexity": float(2**entropy),
-        "mean_run_frames": float(len(clusters_N) / starts.sum()),
+        "mean_run_frames": float(run_lengths(clusters_N, offsets)[1].mean()),
     }
     if units_N is None or not (np.asarray(units_N) >= 0).any():
         return quality
-    units_N = np.asarray(units_N)
-    known_N = units_N >= 0
-    kinds, units_N = np.unique(units_N[known_N], return_inverse=True)
-    joint_UK = np.zeros((len(kinds), num_clusters), np.int64)
-    np.add.at(joint_UK, (units_N, clusters_N[known_N]), 1)
-    unit_entropy = _entropy_bits(joint_UK.sum(1))
-    mutual = unit_entropy + _entropy_bits(joint_UK.sum(0)) - _entropy_bits(joint_UK)
+    joint_UK = joint_counts(clusters_N, units_N, num_clusters)
     return quality | {
         "purity": float(joint_UK.max(0).sum() / joint_UK.sum()),
         "cluster_purity": float(joint_UK.max(1).sum() / joint_UK.sum()),
-        "pnmi": max(0.0, mutual / unit_entropy) if unit_entropy > 0 else 0.0,
+        "pnmi": shared_information(joint_UK),
     }
 
 
-def _entropy_bits(counts: np.ndarray) -> float:
+def run_lengths(clusters_N: np.ndarray, offsets: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The cluster of each run of equal ids within a clip, and how many frames it has: [R] and int64 [R]."""
+    starts = np.ones(len(clusters_N), bool)
+    starts[1:] = clusters_N[1:] != clusters_N[:-1]
+    if offsets is not None:
+        first = np.asarray(offsets)[:-1]
+        starts[first[first < len(starts)]] = True
+    first = np.flatnonzero(starts)
+    return clusters_N[first], np.diff(first, append=len(clusters_N))
+
+
+def joint_counts(clusters_N: np.ndarray, units_N: np.ndarray, num_clusters: int) -> np.ndarray:
+    """int64 [U, K]: how many frames are of each unit and cluster. Units are 0..U-1; negative ones are not counted."""
+    clusters_N, units_N = np.asarray(clusters_N, np.int64), np.asarray(units_N, np.int64)
+    known_N, num_units = units_N >= 0, int(units_N.max(initial=-1)) + 1
+    cells_N = units_N[known_N] * num_clusters + clusters_N[known_N]
+    return np.bincount(cells_N, minlength=num_units * num_clusters).reshape(num_units, num_clusters)
+
+
+def shared_information(joint_UK: np.ndarray) -> float:
+    """Mutual information of unit and cluster as a share of the entropy of the units; 0 where there is one unit only.
+
+    With phones as units this is the PNMI of HuBERT (Hsu et al. 2021, section IV.G). With the speaker of the clip as
+    unit it is how much of knowing who speaks is known from the cluster of one frame.
+    """
+    unit_entropy = entropy_bits(joint_UK.sum(1))
+    if unit_entropy == 0:
+        return 0.0
+    return max(0.0, (unit_entropy + entropy_bits(joint_UK.sum(0)) - entropy_bits(joint_UK)) / unit_entropy)
+
+
+def entropy_bits(counts: np.ndarray) -> float:
+    """Of counts of any shape, at least one of which is not 0."""
     share = counts[counts > 0] / counts.sum()
     return float(-(share * np.log2(share)).sum()) + 0.0  # no negative zero

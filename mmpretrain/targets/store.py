@@ -130,8 +130,9 @@ def open_store(
     path: str | Path,
     *,
     expect_num_clusters: int | None = None,
+    expect_feature_dim: int | None = None,
     expect_fingerprint: str | None = None,
-    expect_frame_rate_hz: int = FRAME_RATE_HZ,
+    expect_frame_rate_hz: int | None = FRAME_RATE_HZ,
 ) -> TargetStore:
     """Opens a store that is whole and is what the run expects (None: whatever it is).
 
@@ -169,7 +170,17 @@ def open_store(
     if expect_fingerprint is not None:
         remedy = f"point data.corpora at the corpus that was labelled, or {_make_again(path)}"
         agree("corpus_fingerprint", lineage["corpus_fingerprint"], expect_fingerprint, remedy)
-    agree("frame_rate_hz", lineage["frame_rate_hz"], expect_frame_rate_hz)
+    if expect_feature_dim is not None:
+        remedy = f"it is of other features than the recipe's: set targets.features and layer so, or {_make_again(path)}"
+        agree("feature_dim of the codebook", lineage["feature_dim"], expect_feature_dim, remedy)
+    if expect_frame_rate_hz is not None:
+        remedy = f"set label_rate_hz={lineage['frame_rate_hz']} in the round, or {_make_again(path)}"
+        agree("frame_rate_hz", lineage["frame_rate_hz"], expect_frame_rate_hz, remedy)
+    if lineage["frame_rate_hz"] < FRAME_RATE_HZ or lineage["frame_rate_hz"] % FRAME_RATE_HZ:
+        raise ValueError(
+            f"{path}: frame_rate_hz is {lineage['frame_rate_hz']}, no multiple of the clips' {FRAME_RATE_HZ}; "
+            f"{_make_again(path)}"
+        )
     if not centroids_KD.size:
         raise ValueError(f"{path}: codebook.npy is empty, shape {list(centroids_KD.shape)}; {_make_again(path)}")
     agree("shape of codebook.npy", centroids_KD.shape, (lineage["num_clusters"], lineage["feature_dim"]))
@@ -191,13 +202,20 @@ def open_store(
 class LabelProgress:
     """What has been labelled so far, kept in `folder` so that labelling continues where it was stopped.
 
-    `fingerprint` names all that the ids depend on (codebook, encoder, corpus): progress under another is not seen.
-    Several processes may write, each with its own number as `writer`.
+    `fingerprint` names all that the ids depend on (codebook, encoder, corpus). Raises ValueError where there is
+    progress under another one: training and validation must not be labelled by different codebooks. Several processes
+    may write, each with its own number as `writer`.
     """
 
     def __init__(self, folder: str | Path, fingerprint: str, *, writer: int = 0):
         self._writer = writer
         self.folder = Path(folder) / fingerprint
+        others = {part.parent.name for part in Path(folder).glob("*/part-*.npz")} - {fingerprint}
+        if others:
+            raise ValueError(
+                f"{folder} has clips that were labelled by another codebook or recipe ({min(others)}, not "
+                f"{fingerprint}); remove {folder} to label all clips, training and validation, by this one"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         self.ids = dict(self._read())
 

@@ -1,6 +1,7 @@
 """Which clips a codebook is fitted on, and that it labels training and validation alike: stage `targets` itself."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -83,3 +84,32 @@ def test_a_sample_cut_short_is_said(corpus, tmp_path, capsys):
     targets.make_targets(run_of(corpus, tmp_path, fit_share=0.5, fit_max_frames=60), 1)
     message = "not the 16 of targets.fit_share=0.5: more would pass targets.fit_max_frames=60"
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("dim", "message"),
+    [
+        (39, r"labelled by another codebook or recipe \(.*; remove .*labelling to label all clips"),
+        (12, r"the codebook has 12 dims but the features have 39: .*remove the codebook.npz of these targets"),
+    ],
+)
+def test_a_codebook_that_was_changed_halfway_does_not_go_on(corpus, tmp_path, monkeypatch, dim, message):
+    run, label = run_of(corpus, tmp_path), targets.label
+    folder = tmp_path / "round1" / "targets" / "codebook1"
+
+    def stop_at_validation(clips, *args):
+        if (folder / "labelling").exists() and any(folder.glob("labelling/*/part-*")):
+            raise KeyboardInterrupt
+        return label(clips, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(targets, "label", stop_at_validation)
+        with pytest.raises(KeyboardInterrupt):
+            targets.make_targets(run, 1)
+    assert any(folder.glob("labelling/*/part-*")), "the training clips were labelled"
+    np.savez(folder / "codebook.npz", centroids_KD=np.eye(4, dim, dtype=np.float32), inertia=1.0)
+    if dim != 39:
+        shutil.rmtree(folder / "labelling")
+    with pytest.raises(ValueError, match=message):
+        targets.make_targets(run_of(corpus, tmp_path), 1)
+    assert not (folder / "store").exists()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmpretrain.targets.quality import cluster_quality
+from mmpretrain.targets.quality import cluster_quality, joint_counts, run_lengths, shared_information
 
 
 def test_a_table_worked_out_by_hand():
@@ -33,6 +33,8 @@ def test_purity_of_clusters_and_of_units_are_different_things():
 
 def test_runs_end_with_the_clip():
     clusters_N = np.array([2, 2, 2, 2, 0, 0])
+    cluster_R, frames_R = run_lengths(clusters_N, np.array([0, 1, 1, 6]))
+    assert (cluster_R.tolist(), frames_R.tolist()) == ([2, 2, 0], [1, 3, 2])
     assert cluster_quality(clusters_N, None, 3)["mean_run_frames"] == 3
     assert cluster_quality(clusters_N, None, 3, np.array([0, 2, 6, 6]))["mean_run_frames"] == 2
 
@@ -46,6 +48,15 @@ def test_without_known_units_there_is_no_purity():
 def test_frames_of_unknown_unit_count_for_usage_only():
     quality = cluster_quality(np.array([0, 1, 1, 0]), np.array([3, 4, 4, -1]), 2)
     assert (quality["pnmi"], quality["purity"], quality["entropy_bits"]) == (pytest.approx(1), 1, 1)
+
+
+def test_shared_information_of_tables_worked_out_by_hand():
+    joint_UK = joint_counts(np.array([2, 2, 0, 1]), np.array([0, 0, 2, -1]), 3)
+    assert joint_UK.tolist() == [[0, 0, 2], [0, 0, 0], [1, 0, 0]]
+    assert shared_information(joint_UK) == pytest.approx(1)
+    assert shared_information(np.array([[3, 6], [2, 4]])) == pytest.approx(0)  # independent
+    # Four speakers; the cluster says which pair: one of two bits.
+    assert shared_information(np.array([[5, 0], [5, 0], [0, 5], [0, 5]])) == pytest.approx(0.5)
 
 
 def test_one_unit_says_nothing_about_the_clusters():

@@ -104,8 +104,9 @@ def test_a_whole_store_is_not_overwritten(tmp_path):
     ("expected", "message"),
     [
         ({"expect_num_clusters": 6}, r"num_clusters is 5 but 6 was expected; set targets.num_clusters=5, or remove"),
+        ({"expect_feature_dim": 39}, r"feature_dim of the codebook is 3 but 39 was expected; .*set targets.features"),
         ({"expect_fingerprint": "dead"}, r"corpus_fingerprint is 'feedbeef' but 'dead' was expected; .*data.corpora"),
-        ({"expect_frame_rate_hz": 50}, r"frame_rate_hz is 25 but 50 was expected; remove .* make the targets again"),
+        ({"expect_frame_rate_hz": 50}, r"frame_rate_hz is 25 but 50 was expected; set label_rate_hz=25 in the round"),
     ],
 )
 def test_a_store_that_is_not_the_run_s_does_not_open(tmp_path, expected, message):
@@ -192,12 +193,20 @@ def test_labelling_goes_on_where_it_stopped(tmp_path):
         again.merge(["e"])
 
 
-def test_progress_under_another_codebook_is_not_seen(tmp_path):
+def test_validation_is_not_labelled_by_another_codebook_than_training(tmp_path):
     LabelProgress(tmp_path / "work", "f1").add(["a"], [np.array([1])])
-    other = LabelProgress(tmp_path / "work", "f2")
-    assert other.ids == {}
-    other.remove()
-    assert not (tmp_path / "work").exists()
+    with pytest.raises(ValueError, match=r"another codebook or recipe \(f1, not f2\); remove .* to label all clips"):
+        LabelProgress(tmp_path / "work", "f2")
+    LabelProgress(tmp_path / "work", "f1").remove()
+    assert LabelProgress(tmp_path / "work", "f2").ids == {}
+
+
+def test_a_rate_that_no_frame_divides_into_does_not_open(tmp_path):
+    write(tmp_path / "t", frame_rate_hz=100)
+    assert open_store(tmp_path / "t", expect_frame_rate_hz=None).lineage["frame_rate_hz"] == 100
+    change_lineage(tmp_path / "t", frame_rate_hz=30)
+    with pytest.raises(ValueError, match=r"frame_rate_hz is 30, no multiple of the clips' 25; remove .*again"):
+        open_store(tmp_path / "t", expect_frame_rate_hz=None)
 
 
 def test_codebook_hash_sees_values_and_shape():
