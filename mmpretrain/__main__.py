@@ -10,10 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from mmpretrain.parallel import processes, stopping
+from mmpretrain.stages.collapse import Collapsed
 
 STAGES = {
     "run": "everything below, in order; finished stages are passed over",
-    "refine": "all rounds: targets, pretrain, targets, pretrain, ...",
+    "refine": "all rounds, or --rounds=2-3: targets, pretrain, targets, pretrain, ...",
     "targets": "the targets of one round (--round=N)",
     "targets inspect": "whether a store of targets is any good (STORE, no recipe)",
     "pretrain": "the pretraining of one round (--round=N)",
@@ -28,6 +29,7 @@ STAGES = {
 # The stages that take an option, besides --config, which all but import-avhubert and inspect take.
 OPTIONS = {
     "round": ("targets", "pretrain"),
+    "rounds": ("refine",),
     "topology": ("plan",),
     "format": ("export",),
     "output": ("export", "import-avhubert", "targets inspect"),
@@ -46,6 +48,7 @@ stages:
 examples:
   mmpretrain run --config=configs/demo.py
   mmpretrain refine --config=configs/pretrain/small_real.py --config.workdir=runs/mine --config.seed=7
+  mmpretrain refine --rounds=2 --config=configs/demo.py '--config.rounds[1].encoder=encoders/base_vox'
   mmpretrain targets inspect runs/mine/round2/targets/codebook1/store --output=quality --alignments=words.csv
   mmpretrain pretrain --round=2 --config=configs/demo.py --config.rounds[1].num_steps=500
   mmpretrain plan --topology=v5e:16x16 --config=configs/pretrain/avhubert_base_lrs3.py   # no TPU needed
@@ -57,11 +60,14 @@ examples:
 import-avhubert runs nothing that is in the file, and needs neither PyTorch nor fairseq. Public checkpoints have
 licences of their own, which you must accept to use them.
 
+refine shows a table of its stages and, after each round, its health. It needs no earlier round where the first that it
+walks takes its targets from MFCC or, as in the third example, from a named encoder: any exported one.
+
 A run of several processes is the same command in each, with --coordinator=HOST:PORT --num_processes=N --process_id=I
 (HOST:PORT is process 0's) or with these in MMPRETRAIN_COORDINATOR, MMPRETRAIN_NUM_PROCESSES, MMPRETRAIN_PROCESS_ID;
 under srun or mpirun they are found out. SIGTERM and SIGUSR1 make a run save and leave with exit code 75: give the same
-command again. Other codes: 2 a mistake in the command or its files, 3 a loss that is no number, 130 Ctrl-C. A run goes
-on with another recipe only where it computes the same, or with --accept_changes.
+command again. Other codes: 2 a mistake in the command or its files, 3 a loss that is no number, 4 a collapsed round,
+130 Ctrl-C. A run goes on with another recipe only where it computes the same, or with --accept_changes.
 
 Any field of the recipe can be set as --config.FIELD=VALUE; `mmpretrain/config.py` lists them with their meaning.
 Prepare clips first: `python -m data_prep --help`.
@@ -71,8 +77,8 @@ Prepare clips first: `python -m data_prep --help`.
 def main(argv: list[str] | None = None) -> None:
     """Runs one stage.
 
-    Exits with 2 for what a user can mend, 3 for a loss that is no number, 75 when stopped by SIGTERM or SIGUSR1 and
-    saved, 130 when interrupted.
+    Exits with 2 for what a user can mend, 3 for a loss that is no number, 4 for a collapsed round, 75 when stopped
+    by SIGTERM or SIGUSR1 and saved, 130 when interrupted.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] == "help" or {"-h", "--help"} & set(argv):
@@ -107,6 +113,8 @@ def _end(error: BaseException) -> tuple[int, str]:
             return processes.STOPPED_CODE, "stopped and saved; the same command continues"
         case FloatingPointError():
             return 3, " ".join(str(error).split())
+        case Collapsed():
+            return 4, " ".join(str(error).split())
         case ValueError() | OSError():
             return 2, " ".join(str(error).split())
     return processes.BUG_CODE, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
@@ -127,6 +135,7 @@ def _parse(arguments: list[str]) -> SimpleNamespace:
     holder = config_flags.DEFINE_config_file("config", None, "the recipe", flag_values=values, sys_argv=argv)
     options = {
         "round": flags.DEFINE_integer("round", None, "the round, from 1", lower_bound=1, flag_values=values),
+        "rounds": flags.DEFINE_string("rounds", None, "those to walk, e.g. 2 or 2-3", flag_values=values),
         "topology": flags.DEFINE_string("topology", None, "e.g. v5e:16x16 or h100:8", flag_values=values),
         "format": flags.DEFINE_enum("format", None, ["folder", "avhubert"], "of the export", flag_values=values),
         "output": flags.DEFINE_string("output", None, "file or folder to write", flag_values=values),
@@ -175,6 +184,8 @@ def _run(stage: str, given: SimpleNamespace) -> None:
     if stage in OPTIONS["round"] and (given.round is None or given.round > rounds):
         raise ValueError(f"--round={given.round}; {stage} needs --round=1 to --round={rounds}")
 
+    walked = None if given.rounds is None else _rounds(given.rounds, rounds)
+
     if stage == "plan":
         from mmpretrain.stages.plan import plan
 
@@ -187,9 +198,18 @@ def _run(stage: str, given: SimpleNamespace) -> None:
 
     run = Run(given.config, accept_changes=given.accept_changes)
     run.announce()
-    stages.run_stages(stage, run, given.round)
+    stages.run_stages(stage, run, given.round, walked)
     if given.format == "avhubert":
         convert.export_avhubert(run.workdir / "export" / "encoder", run.workdir / "export" / "avhubert.pt")
+
+
+def _rounds(text: str, count: int) -> range:
+    """The rounds that "2" or "2-3" stands for, of `count`."""
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= first <= last <= count:
+        raise ValueError(f"--rounds={text}: a round or the first and last of some, of 1 to {count}, e.g. --rounds=2-3")
+    return range(first, last + 1)
 
 
 def _convert(stage: str, given: SimpleNamespace) -> None:

@@ -57,9 +57,7 @@ class InputConfig:
     image_size: int = 88  # side of the (cropped) picture in pixels
     pixel_mean: float = 0.421
     pixel_std: float = 0.165
-    audio_normalization: str = (
-        "frame"  # "frame": each row over its 104 values (the reference); "level": see data/audio.py
-    )
+    audio_normalization: str = "frame"  # each row over its 104 values (the reference); or "level": see data/audio.py
 
 
 @dataclasses.dataclass
@@ -105,15 +103,9 @@ class MaskingConfig:
     audio_span_frames: int = 10
     video_prob: float = 0.3
     video_span_frames: int = 5
-    video_source: str = (
-        "same_clip"  # of the pictures put over masked ones; or "other_clip" of the batch, at equal times
-    )
-    equal_counts: bool = (
-        False  # unmask random frames of each clip until all of a batch have as few masked: spans get holes
-    )
-    zero_lone_clip: bool = (
-        False  # input masking of a batch with one clip: 0 instead of the mask vector and other pictures
-    )
+    video_source: str = "same_clip"  # of pictures put over masked ones; or "other_clip" of the batch, at equal times
+    equal_counts: bool = False  # unmask random frames until all clips of a batch have as few masked: spans get holes
+    zero_lone_clip: bool = False  # input masking of a batch with one clip: 0, not the mask vector or other pictures
 
 
 @dataclasses.dataclass
@@ -145,10 +137,11 @@ class OptimizerConfig:
 
 @dataclasses.dataclass
 class RoundConfig:
-    """One refinement round: make targets, then pretrain from random weights on them."""
+    """One refinement round: make targets, then pretrain on them."""
 
     targets: tuple[TargetsConfig, ...] = dataclasses.field(default_factory=lambda: (TargetsConfig(),))  # one a codebook
     encoder: str = "previous_round"  # whose layers "hidden" targets are of; or the path of an exported encoder
+    init: str = "random"  # the weights that training starts from; or "previous_round": those of its encoder
     label_rate_hz: int = 25  # of the targets; 100: clusters of all MFCC rows, of which a frame takes its first
     dead_classes: int = 0  # classes before the clusters that are never a target (a reference checkpoint has 4)
     masking: MaskingConfig = dataclasses.field(default_factory=MaskingConfig)
@@ -157,9 +150,7 @@ class RoundConfig:
     audio_dropout: float = 0.5  # given that one is dropped, that it is the audio
     unmasked_weight: float = 0.0  # of the loss on unmasked frames
     feature_penalty: float = 10.0  # times the mean square of the fused features
-    count_padding: bool = (
-        False  # batch statistics and penalty count padding and unused pictures: they depend on the batch
-    )
+    count_padding: bool = False  # batch statistics and penalty count padding and unused pictures too
     num_steps: int = 400_000
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
 
@@ -210,6 +201,14 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass
+class HealthConfig:
+    """When a round counts as collapsed: the walk then stops with advice rather than train on."""
+
+    min_clusters_used: float = 0.25  # share of each codebook's clusters that have a frame; 0: never stop for this
+    min_accuracy_gain: float = 0.01  # of masked accuracy over always answering the commonest cluster; -1: never
+
+
+@dataclasses.dataclass
 class RunConfig:
     """Everything a run needs to know. One recipe serves every stage; a stage reads its part."""
 
@@ -221,6 +220,7 @@ class RunConfig:
     finetune: FinetuneConfig | None = None
     parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    health: HealthConfig = dataclasses.field(default_factory=HealthConfig)
     log_every: int = 100  # steps
     valid_every: int = 10_000  # steps between evaluations on the validation clips in pretraining
 
@@ -247,12 +247,14 @@ class RunConfig:
             _check(getattr(self, field) > 0, field, getattr(self, field), "a positive number of steps")
         for field in ("every_steps", "keep"):
             _check_positive(f"checkpoint.{field}", getattr(self.checkpoint, field))
+        _check_share("health.min_clusters_used", self.health.min_clusters_used)
+        _check(-1 <= (gain := self.health.min_accuracy_gain) < 1, "health.min_accuracy_gain", gain, "-1 to below 1")
 
 
 # What may change between restarts of a run without changing what it computes. Where clips and encoders lie is free too:
 # what they are is part of every stage's recipe as their fingerprint.
 FREE_FIELDS = (
-    r"workdir|parallel|checkpoint|log_every|data\.num_workers|"
+    r"workdir|parallel|checkpoint|health|log_every|data\.num_workers|"
     r"(data|finetune)\.corpora\[\d+\]\.path|rounds\[\d+\]\.encoder"
 )
 
@@ -388,6 +390,7 @@ def _check_round(round_: RoundConfig, name: str, *, first: bool, model: ModelCon
             _check(not first, f"{name}.targets[{i}].features", "hidden", wanted)
             wanted = f"a layer from 1 to model.num_layers={model.num_layers}"
             _check(1 <= targets.layer <= model.num_layers, f"{name}.targets[{i}].layer", targets.layer, wanted)
+    _check_choice(f"{name}.init", round_.init, ("random",) if first else ("random", "previous_round"))
     _check(round_.label_rate_hz in (25, 100), f"{name}.label_rate_hz", round_.label_rate_hz, "25 or 100")
     _check(round_.label_rate_hz == 25 or not hidden_given,
            f"{name}.label_rate_hz", round_.label_rate_hz, "25 where targets are of a hidden layer")  # fmt: skip
@@ -444,5 +447,4 @@ def _check_optimizer(optimizer: OptimizerConfig, name: str, num_steps: int) -> N
     _check_choice(f"{name}.schedule", optimizer.schedule, ("polynomial", "tri_stage"))
     _check_positive(f"{name.removesuffix('optimizer')}num_steps", num_steps)
     _check_positive(f"{name}.peak_lr", optimizer.peak_lr)
-    wanted = f"at most num_steps={num_steps}"
-    _check(optimizer.warmup_steps <= num_steps, f"{name}.warmup_steps", optimizer.warmup_steps, wanted)
+    _check(optimizer.warmup_steps <= num_steps, f"{name}.warmup_steps", optimizer.warmup_steps, f"at most {num_steps=}")

@@ -8,7 +8,7 @@ from mmpretrain.config import ModelConfig
 
 _CARD = """# Audio-visual encoder ({modalities})
 
-{origin} by masked cluster prediction: {width} wide, {num_layers} layers, {num_heads} heads,
+{origin}: {width} wide, {num_layers} layers, {num_heads} heads,
 {frames} frames a second.
 
 ```python
@@ -39,10 +39,14 @@ def model_card(config: ModelConfig, lineage: dict[str, Any]) -> str:
         "audio": "audio int16 [N], mono, 16 kHz",
         "video": f"video uint8 [T, S, S], grey {config.inputs.view} crops, 25 fps, S >= {config.inputs.image_size}",
     }
-    imported = "checkpoint" in lineage
+    origin, imported = "Pretrained with mmpretrain by masked cluster prediction", "checkpoint" in lineage
+    if imported:
+        origin = "Imported from an AV-HuBERT checkpoint, pretrained by masked cluster prediction"
+    elif "fine-tuned on" in lineage:
+        origin = "Fine-tuned with mmpretrain to tell emotions"
     arguments = {"audio": "audio=samples", "video": "video=crops"}
     return _CARD.format(
-        origin="Imported from an AV-HuBERT checkpoint, pretrained" if imported else "Pretrained with mmpretrain",
+        origin=origin,
         terms=_TERMS_OF_CHECKPOINT if imported else _TERMS_OF_CLIPS,
         modalities=" and ".join(config.modalities),
         width=config.width, num_layers=config.num_layers, num_heads=config.num_heads, frames=25,

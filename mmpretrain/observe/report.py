@@ -19,11 +19,13 @@ from PIL import Image
 
 from mmpretrain.observe import charts
 from mmpretrain.observe.summary import (
+    REFERENCE,
     Table,
     duration,
     emotion_table,
     fold_table,
     percent,
+    probe_line,
     protocol_line,
     render_summary,
     round_table,
@@ -128,7 +130,7 @@ def _header(summary: Mapping[str, Any]) -> str:
         facts.append(
             (
                 percent(last["masked_accuracy"]),
-                f"of masked frames predicted, round {len(rounds)}",
+                f"of masked frames predicted, round {last['round']}",
                 f"among {last['num_clusters']} clusters" if last.get("num_clusters") else "",
             )
         )
@@ -175,8 +177,11 @@ def _rounds(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) ->
     explanation = (
         "Each round predicts the clusters of masked frames. PNMI is the share of what there is to know about the true "
         "units that the cluster tells, purity the share of frames whose cluster's main unit is their own; both need a "
-        "corpus whose units are known."
+        "corpus whose units are known. Chance is the accuracy of always answering the commonest cluster. "
+        f"For comparison: {REFERENCE}."
     )
+    if rounds := [entry for entry in summary.get("rounds") or () if entry.get("probe")]:
+        explanation += f" Round {rounds[-1]['round']}, {probe_line(rounds[-1]['probe'])}."
     return _section("Pretraining rounds", explanation, *blocks)
 
 

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mmpretrain.config import ModelConfig, as_dict, flatten
+from mmpretrain.config import ModelConfig, as_dict, fingerprint, flatten
 from mmpretrain.data.clips import ClipTable, open_clips
 from mmpretrain.data.records import EMOTIONS, Batch
 from mmpretrain.evaluation.metrics import classification_metrics
 from mmpretrain.evaluation.protocols import Fold, get_protocol
-from mmpretrain.export.encoder import load_encoder, read_config
+from mmpretrain.export.encoder import load_encoder, read_config, save_encoder
 from mmpretrain.export.weights import WEIGHTS, WholeFolder, save_weights
 from mmpretrain.objectives.classification import Classification
 from mmpretrain.observe.progress import log
@@ -90,6 +90,12 @@ class Task:
         model = flatten(as_dict(self.model(variant)), "model")
         return own | model | {"encoder": source, "clips": self.table.fingerprint}
 
+    def started_from(self, variant: str) -> str:
+        """In words, for the fine-tuned encoder's card."""
+        if variant == SCRATCH:
+            return "random weights"
+        return f"the encoder {read_config(self.encoder())[1]['fingerprint']}"
+
     def evaluation_batches(self, rows: np.ndarray, variant: str) -> Iterator[Batch]:
         """The labelled clips `rows`; `clip_B` counts within them."""
         return self.run.evaluation_batches(
@@ -108,7 +114,7 @@ def finetune(run: Run) -> None:
 
 def _train_fold(run: Run, task: Task, variant: str, number: int) -> dict[str, Any]:
     config, name = task.config, fold_name(variant, number)
-    title = f"{variant}, fold {number}"
+    title, recipe = f"{variant}, fold {number}", task.recipe(variant)
 
     def work(folder: Path) -> dict[str, Any]:
         fold = task.fold(number)
@@ -140,10 +146,15 @@ def _train_fold(run: Run, task: Task, variant: str, number: int) -> dict[str, An
         )  # fmt: skip
         state = loop.run()
         model = trainer.model(whole(state, run.mesh))
-        on_main(lambda: _save_classifier(folder / "classifier", model))
+        lineage = {
+            "fingerprint": fingerprint(recipe | {"fold": number}), "fine-tuned on": ", ".join(config.classes),
+            "started from": task.started_from(variant), "steps": int(state.step), "training clips": len(fold.train),
+            "protocol": f"{task.protocol.name} v{task.protocol.version}, fold {number}",
+        }  # fmt: skip
+        on_main(lambda: _save_classifier(folder, model, lineage))
         return {"step": int(state.step)} | evaluate(state)
 
-    return run.stage(name, task.recipe(variant), work)
+    return run.stage(name, recipe, work)
 
 
 def predictor(trainer: Trainer):
@@ -177,9 +188,11 @@ def put_encoder(state: TrainState, trainer: Trainer, path: Path) -> TrainState:
     return dataclasses.replace(state, params=params, stats=stats)
 
 
-def _save_classifier(path: Path, model: nnx.Module) -> None:
-    with WholeFolder(path) as draft:
+def _save_classifier(folder: Path, model: nnx.Module, lineage: dict[str, Any]) -> None:
+    """The classifier, and its encoder by itself: for use, or for the targets of another round."""
+    with WholeFolder(folder / "classifier") as draft:
         save_weights(draft, model)
+    save_encoder(folder / "encoder", model.encoder, lineage=lineage)
 
 
 def _mean_nll(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Stage `pretrain`: masked prediction of one round's targets, from random weights."""
+"""Stage `pretrain`: masked prediction of one round's targets, from random weights or the previous round's."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from mmpretrain.observe.progress import log
 from mmpretrain.parallel.mesh import shard_batch, whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.stages.context import Run
+from mmpretrain.stages.finetune import put_encoder
 from mmpretrain.stages.targets import encoder_path, open_targets
 from mmpretrain.train.loop import Loop
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
@@ -51,10 +52,13 @@ def pretrain(run: Run, number: int) -> dict[str, Any]:
             seed=config.seed + number, num_steps=round_.num_steps, log_every=config.log_every,
             eval_every=config.valid_every, checkpoint=config.checkpoint,
             learning_rate=make_schedule(round_.optimizer, round_.num_steps),
+            initialize=(lambda state: put_encoder(state, trainer, encoder_path(run, number - 1)))
+            if round_.init == "previous_round" else (lambda state: state),
         )  # fmt: skip
         state = loop.run()
         lineage = {
             "fingerprint": fingerprint(recipe), "round": number, "steps": round_.num_steps,
+            "started from": {"random": "random weights", "previous_round": f"round {number - 1}"}[round_.init],
             "targets": " and ".join(f"{t.num_clusters} clusters of {_features(t)}" for t in round_.targets),
             "clips": len(train), "hours": round(int(train.lengths.sum()) / 25 / 3600, 3),
             "corpora": ", ".join(Path(corpus.path).name for corpus in config.data.corpora),

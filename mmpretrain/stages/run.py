@@ -7,13 +7,18 @@ from mmpretrain.stages.context import Run
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.export import export
 from mmpretrain.stages.finetune import finetune
+from mmpretrain.stages.health import finish_round
 from mmpretrain.stages.pretrain import pretrain
+from mmpretrain.stages.refine import refine
 from mmpretrain.stages.summarize import report
 from mmpretrain.stages.targets import make_targets
 
 
-def run_stages(command: str, run: Run, number: int | None) -> None:
-    """Runs what `mmpretrain COMMAND` stands for; `number` is the round of `targets` and `pretrain`."""
+def run_stages(command: str, run: Run, number: int | None = None, rounds: range | None = None) -> None:
+    """Runs what `mmpretrain COMMAND` stands for.
+
+    number: the round of `targets` and `pretrain`. rounds: those that `refine` walks, default all.
+    """
     match command:
         case "run":
             refine(run)
@@ -24,11 +29,12 @@ def run_stages(command: str, run: Run, number: int | None) -> None:
                 export(run)
             on_main(lambda: report(run))
         case "refine":
-            refine(run)
+            refine(run, rounds)
         case "targets":
             make_targets(run, number)
         case "pretrain":
             pretrain(run, number)
+            finish_round(run, number)
         case "finetune":
             finetune(run)
         case "evaluate":
@@ -37,10 +43,3 @@ def run_stages(command: str, run: Run, number: int | None) -> None:
             export(run)
         case "report":
             on_main(lambda: report(run))
-
-
-def refine(run: Run) -> None:
-    """All rounds: make targets, pretrain, make better targets from the encoder, pretrain again."""
-    for number in range(1, len(run.config.rounds) + 1):
-        make_targets(run, number)
-        pretrain(run, number)

@@ -17,6 +17,7 @@ from mmpretrain.stages.context import METRICS_FILE, Run
 from mmpretrain.stages.evaluate import EVALUATION
 from mmpretrain.stages.export import EXPORT
 from mmpretrain.stages.finetune import PRETRAINED, SCRATCH, fold_name
+from mmpretrain.stages.health import round_figures
 from mmpretrain.stages.pretrain import pretrain_name
 from mmpretrain.stages.stage import RESULT_FILE, read_result, write_json
 from mmpretrain.stages.targets import known_units, open_targets, targets_name
@@ -44,24 +45,14 @@ def _finished(run: Run, name: str) -> dict[str, Any] | None:
 
 
 def _summary(run: Run) -> dict[str, Any]:
-    config, times, rounds = run.config, {}, []
+    config, times = run.config, {}
     for corpus in config.data.corpora:
         prepared = json.loads((Path(corpus.path) / records.CORPUS_FILE).read_text())
         times[f"prepare {prepared['name']}"] = prepared["wall_time_sec"]
-    for number in range(1, len(config.rounds) + 1):
-        targets, trained = (_finished(run, name(number)) for name in (targets_name, pretrain_name))
-        if targets is None or trained is None:
-            break
-        times |= {targets_name(number): targets["wall_time_sec"], pretrain_name(number): trained["wall_time_sec"]}
-        codebooks = [
-            {name: codebook["quality"].get(name) for name in ("pnmi", "purity", "mean_run_frames")}
-            | {name: codebook[name] for name in ("clusters_used", "num_clusters", "entropy_bits")}
-            | {name: trained.get(f"{name}_{i}") for name in ("masked_accuracy", "unmasked_accuracy")}
-            for i, codebook in enumerate(targets["codebooks"], start=1)
-        ]
-        # The figures of a round are its first codebook's; the accuracies and the loss are of all.
-        whole = {name: trained.get(name) for name in ("masked_accuracy", "unmasked_accuracy", "loss")}
-        rounds.append(codebooks[0] | whole | ({"codebooks": codebooks} if len(codebooks) > 1 else {}))
+    rounds = round_figures(run, len(config.rounds))
+    for entry in rounds:
+        for name in (targets_name(entry["round"]), pretrain_name(entry["round"])):
+            times[name] = read_result(run.workdir, name)["wall_time_sec"]
     summary = {"name": run.workdir.name, "seed": config.seed, "rounds": rounds}
     if config.finetune is not None and (result := _finished(run, EVALUATION)) is not None:
         for variant in (PRETRAINED, SCRATCH):
@@ -98,7 +89,9 @@ def _clusters(run: Run) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
     counts, tables = [], []
     for number in range(1, len(run.config.rounds) + 1):
         if _finished(run, targets_name(number)) is None:
-            break
+            counts.append(np.zeros(0, np.int64))
+            tables.append(None)
+            continue
         store = open_targets(run, number)[0]
         counts.append(np.array(store.lineage["counts"]))
         per_frame = store.lineage["frame_rate_hz"] // records.FRAME_RATE_HZ

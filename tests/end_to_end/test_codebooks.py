@@ -8,7 +8,7 @@ from mmpretrain.config import CorpusConfig, hidden, mfcc
 from mmpretrain.observe.metrics import read_metrics
 from mmpretrain.quirks import reference_quirks
 from mmpretrain.stages.context import Run
-from mmpretrain.stages.run import refine
+from mmpretrain.stages.refine import refine
 from mmpretrain.stages.summarize import report
 from mmpretrain.stages.targets import open_targets
 from tests.end_to_end import tiny

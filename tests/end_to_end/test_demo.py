@@ -9,6 +9,10 @@ import mmpretrain
 from mmpretrain.__main__ import main
 from mmpretrain.config import CorpusConfig
 from mmpretrain.data.clips import open_clips
+from mmpretrain.export.encoder import read_config
+from mmpretrain.stages.context import Run
+from mmpretrain.stages.targets import make_targets, open_targets
+from tests.end_to_end import tiny
 from tests.end_to_end.conftest import arguments
 
 
@@ -25,7 +29,8 @@ def summary(workdir):
 
 
 def test_summary_says_what_every_stage_reached(summary):
-    assert len(summary["rounds"]) == 2
+    assert [entry["round"] for entry in summary["rounds"]] == [1, 2]
+    assert all(entry["probe"]["protocol"] == "official v1" for entry in summary["rounds"])
     for entry in summary["rounds"]:
         assert {"masked_accuracy", "pnmi", "purity", "clusters_used", "num_clusters"} <= set(entry)
         assert 0 < entry["pnmi"] < 1
@@ -50,6 +55,25 @@ def test_exported_encoder_gives_the_features_of_the_checkpoint(summary, workdir,
     assert features.shape == (clip.num_frames, 32)
     assert np.isfinite(features).all()
     assert not np.allclose(features, encoder.features(audio=clip.audio), atol=1e-3)  # the picture matters
+
+
+def test_a_round_can_cluster_the_fine_tuned_encoder(workdir, corpus, tmp_path):
+    """As configs/pretrain/small_real_emotion.py does."""
+    encoder = workdir / "finetune" / "pretrained" / "fold1" / "encoder"
+    lineage = read_config(encoder)[1]
+    assert lineage["fine-tuned on"] == "neutral, happy, sad, angry"
+    assert lineage["protocol"] == "official v1, fold 1"
+    assert "Fine-tuned with mmpretrain" in (encoder / "README.md").read_text()
+    before = mmpretrain.load_encoder(workdir / "round2" / "pretrain" / "encoder")
+    sound = open_clips([CorpusConfig(str(corpus))]).load(0).audio
+    assert not np.allclose(before.features(audio=sound), mmpretrain.load_encoder(encoder).features(audio=sound))
+
+    config = tiny.get_config()
+    config.workdir, config.data.corpora, config.finetune = str(tmp_path), (CorpusConfig(str(corpus)),), None
+    config.rounds = config.rounds[1:]
+    config.rounds[0].encoder = str(encoder)
+    make_targets(Run(config), 1)
+    assert open_targets(Run(config), 1)[0].lineage["source"] == lineage["fingerprint"]
 
 
 def test_report_needs_nothing_beside_it(workdir):

@@ -22,6 +22,7 @@ def get_config() -> RunConfig:
     config.finetune.eval_every = 4
     config.finetune.batch_frames = 320
     config.finetune.optimizer.warmup_steps = 2
+    config.health.min_accuracy_gain = -1.0  # a dozen steps learn nothing, and the walk shall go on
     config.checkpoint.every_steps = 4
     config.log_every = 2
     config.valid_every = 6

@@ -25,6 +25,7 @@ def _summary():
         "seed": 1337,
         "rounds": [
             {
+                "round": 1,
                 "masked_accuracy": 0.31,
                 "unmasked_accuracy": 0.48,
                 "pnmi": 0.42,
@@ -35,7 +36,19 @@ def _summary():
                 "loss": 2.71,
             },
             {
+                "round": 2,
                 "masked_accuracy": 0.52,
+                "chance_accuracy": 0.04,
+                "probe": {
+                    "ua": 0.625,
+                    "layer": 2,
+                    "ua_by_layer": [0.5, 0.625],
+                    "chance_ua": 0.25,
+                    "clips": 48,
+                    "training_clips": 240,
+                    "protocol": "official v1",
+                    "fold": 1,
+                },
                 "unmasked_accuracy": 0.71,
                 "pnmi": 0.63,
                 "purity": 0.58,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmpretrain.observe.report import write_report
-from mmpretrain.observe.summary import duration, render_summary
+from mmpretrain.observe.summary import duration, render_health, render_summary
 
 
 @pytest.fixture
@@ -131,13 +131,27 @@ def test_summary_in_the_terminal(example):
     assert text.isascii()
     lines = text.splitlines()
     assert lines[0] == "demo, seed 1337"
-    assert re.search(r"^  2 +52\.0% +71\.0% +2\.020 +0\.630 +0\.580 +97 / 100 +6\.12 bits$", text, re.MULTILINE)
+    assert re.search(
+        r"^  2 +52\.0% +71\.0% +4\.0% +2\.020 +0\.630 +0\.580 +97 / 100 +6\.12 bits +62\.5%$", text, re.MULTILINE
+    )
     assert re.search(r"^  chance, majority class +25\.0% +25\.0% +- +-$", text, re.MULTILINE)
     assert re.search(r"^  ours, pretrained +87\.5% +87\.5% +86\.5% +86\.5%$", text, re.MULTILINE)
     assert re.search(r"^  mean \+- std +81\.2% \+- 8\.8", text, re.MULTILINE)
     assert re.search(r"^  total +7 min 21 s$", text, re.MULTILINE)
     assert "protocol official, model chosen on: val, folds: 2, test clips: 96" in text
     assert max(map(len, lines)) <= 100
+
+
+def test_health_compares_with_the_round_before(example):
+    rounds = example.summary()["rounds"]
+    text = render_health(rounds)
+    assert text.isascii()
+    assert "round 2: health" in text
+    assert "against round 1: masked accuracy +21.0 points, PNMI +0.210\n" in text, "no probe in round 1"
+    assert "accuracies over different numbers of clusters do not compare" in text
+    assert "by layer 50.0%, 62.5%; the best is shown, layer 2; chance 25.0%" in text
+    assert "42.5% masked accuracy in round 1" in text
+    assert "against" not in render_health(rounds[:1])
 
 
 def test_summary_shows_the_bare_figures_where_there_are_no_others():

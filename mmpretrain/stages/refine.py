@@ -1,0 +1,88 @@
+"""The walk over the rounds: make targets, pretrain, make better targets from the encoder, pretrain again."""
+
+from __future__ import annotations
+
+import json
+
+from mmpretrain.checkpoint import newest_step
+from mmpretrain.observe.progress import log
+from mmpretrain.observe.summary import duration, text_table
+from mmpretrain.parallel.processes import on_main
+from mmpretrain.stages.collapse import check_targets
+from mmpretrain.stages.context import Run
+from mmpretrain.stages.health import finish_round
+from mmpretrain.stages.pretrain import pretrain, pretrain_name
+from mmpretrain.stages.stage import ELAPSED_FILE, RECIPE_FILE, RESULT_FILE, read_result
+from mmpretrain.stages.targets import make_targets, targets_name
+
+
+def refine(run: Run, rounds: range | None = None) -> None:
+    """Walks `rounds` (from 1; default all), taking up what an earlier run left, with a table after every stage.
+
+    Raises ValueError if the first of them needs an encoder that is not there, and Collapsed rather than train on.
+    """
+    rounds = rounds or range(1, len(run.config.rounds) + 1)
+    if rounds.start > 1 and _needs_previous(run, rounds.start):
+        _check_previous(run, rounds)
+    _show(run)
+    for number in rounds:
+        begun = not _is_done(run, targets_name(number))
+        result = make_targets(run, number)
+        check_targets(number, result["codebooks"], run.config.health)
+        if begun:
+            _show(run, running=pretrain_name(number))
+        begun = not _is_done(run, pretrain_name(number))
+        pretrain(run, number)
+        finish_round(run, number, show=begun or number == rounds[-1])
+        if begun:
+            _show(run, running=targets_name(number + 1) if number + 1 in rounds else "")
+
+
+def _needs_previous(run: Run, number: int) -> bool:
+    """Whether round `number` takes anything from the round before."""
+    round_ = run.config.rounds[number - 1]
+    clusters = any(targets.features == "hidden" for targets in round_.targets) and round_.encoder == "previous_round"
+    return clusters or round_.init == "previous_round"
+
+
+def _check_previous(run: Run, rounds: range) -> None:
+    """Raises ValueError if the round before is not whole or was made with another recipe."""
+    number = rounds.start - 1
+    for name in (targets_name(number), pretrain_name(number)):
+        if not _is_done(run, name):
+            raise ValueError(
+                f"--rounds={rounds[0]}-{rounds[-1]}: round {rounds[0]} is made from round {number}, but "
+                f"{run.workdir / name} is {on_main(lambda name=name: _state(run, name, False)[0])}; walk that round "
+                f"first (--rounds={number}-{rounds[-1]}), or name an encoder: "
+                f"--config.rounds[{number}].encoder=PATH"
+            )
+    make_targets(run, number)
+    pretrain(run, number)
+
+
+def _is_done(run: Run, name: str) -> bool:
+    return on_main(lambda: (run.workdir / name / RESULT_FILE).exists())
+
+
+def _show(run: Run, running: str = "") -> None:
+    log("rounds\n" + on_main(lambda: walk_table(run, running)))
+
+
+def walk_table(run: Run, running: str = "") -> str:
+    """Every stage of all rounds with its state and the time it has taken, as text. running: the one that begins now."""
+    names = [name(number) for number in range(1, len(run.config.rounds) + 1) for name in (targets_name, pretrain_name)]
+    return text_table((["stage", "state", "time"], [[name, *_state(run, name, name == running)] for name in names]))
+
+
+def _state(run: Run, name: str, running: bool) -> tuple[str, str]:
+    folder = run.workdir / name
+    if (folder / RESULT_FILE).exists():
+        return "done", duration(read_result(run.workdir, name)["wall_time_sec"])
+    elapsed = json.loads((folder / ELAPSED_FILE).read_text()) if (folder / ELAPSED_FILE).exists() else 0.0
+    time = duration(elapsed) if elapsed else "-"
+    step = newest_step(folder / "checkpoints")
+    if running:
+        return "running" + (f", from step {step}" if step else ""), time
+    if not (folder / RECIPE_FILE).exists():
+        return "to do", time
+    return "partly done" + (f" at step {step}" if step else ""), time
