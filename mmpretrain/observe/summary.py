@@ -5,6 +5,7 @@ Parts that a run did not reach, or that are unknown for its corpus, are left out
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -89,9 +90,13 @@ def render_health(rounds: Sequence[Mapping[str, Any]]) -> str:
         if before.get("num_clusters") != last.get("num_clusters"):
             lines.append("  (accuracies over different numbers of clusters do not compare)")
     if probe := last.get("probe"):
-        lines.append(f"  {probe_line(probe)}")
-    lines.append(f"  for comparison: {REFERENCE}")
+        lines.append(_wrapped(probe_line(probe)))
+    lines.append(_wrapped(f"for comparison: {REFERENCE}"))
     return "\n".join(lines)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 100, initial_indent="  ", subsequent_indent="    ")
 
 
 def probe_line(probe: Mapping[str, Any]) -> str:

@@ -48,13 +48,14 @@ def _needs_previous(run: Run, number: int) -> bool:
 def _check_previous(run: Run, rounds: range) -> None:
     """Raises ValueError if the round before is not whole or was made with another recipe."""
     number = rounds.start - 1
+    warm = run.config.rounds[number].init == "previous_round"
+    other = "" if warm else f", or name an encoder: --config.rounds[{number}].encoder=PATH"
     for name in (targets_name(number), pretrain_name(number)):
         if not _is_done(run, name):
             raise ValueError(
                 f"--rounds={rounds[0]}-{rounds[-1]}: round {rounds[0]} is made from round {number}, but "
                 f"{run.workdir / name} is {on_main(lambda name=name: _state(run, name, False)[0])}; walk that round "
-                f"first (--rounds={number}-{rounds[-1]}), or name an encoder: "
-                f"--config.rounds[{number}].encoder=PATH"
+                f"first (--rounds={number}-{rounds[-1]}){other}"
             )
     make_targets(run, number)
     pretrain(run, number)

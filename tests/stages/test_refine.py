@@ -84,33 +84,31 @@ def test_a_walk_shows_its_stages_and_the_health_of_each_round(config, capsys):
 
     first, second = round_figures(run, 2)
     assert (first["round"], second["round"]) == (1, 2)
-    assert 0.2 <= first["chance_accuracy"] <= 1
+    ids = np.concatenate([open_targets(run, 1)[0].clip(clip_id) for clip_id in run.clips[1].clip_ids])
+    assert {clip_id[0] for clip_id in run.clips[1].clip_ids} == {"d"}
+    assert first["chance_accuracy"] == np.bincount(ids).max() / len(ids)
     assert first["probe"]["ua_by_layer"] == [1.0, 1.0], "a hum can be told from a whistle by any encoder"
     assert (first["probe"]["training_clips"], first["probe"]["clips"]) == (12, 4)
     assert report(run)["rounds"] == [first, second]
     change = 100 * (second["masked_accuracy"] - first["masked_accuracy"])
     assert f"against round 1: masked accuracy {change:+.1f} points" in shown
-    assert "42.5% masked accuracy in round 1 and 62.7% in round 2" in shown
+    assert "42.5% masked accuracy in round 1 and 62.7% in round 2" in " ".join(shown.split())
 
     capsys.readouterr()
     refine(run)  # shows once that there is nothing to do
     assert capsys.readouterr().err.count("rounds\n") == 1
 
 
-def test_chance_is_the_commonest_cluster_of_the_validation_clips(config):
-    run = Run(config)
-    refine(run, range(1, 2))
-    (store,) = open_targets(run, 1)
-    ids = np.concatenate([store.clip(clip_id) for clip_id in run.clips[1].clip_ids])
-    assert {clip_id[0] for clip_id in run.clips[1].clip_ids} == {"d"}
-    assert round_figures(run, 1)[0]["chance_accuracy"] == np.bincount(ids).max() / len(ids)
-
-
 def test_rounds_are_walked_one_after_the_other_and_from_where_they_can_be(config, tmp_path):
+    config.finetune = None
     with pytest.raises(ValueError, match=r"--rounds=2-2: round 2 is made from round 1, but .*round1/targets is to do"):
         refine(Run(config), range(2, 3))
     refine(Run(config), range(1, 2))
     assert not (tmp_path / "run" / "round2").exists()
+    config.rounds[0].num_steps = 3
+    with pytest.raises(ValueError, match=r"made with another recipe \(rounds\[0\]\.num_steps was 2 and is 3"):
+        refine(Run(config), range(2, 3))  # what it would be made from is no longer what the recipe says
+    config.rounds[0].num_steps = 2
     refine(Run(config), range(2, 3))
     assert [entry["round"] for entry in round_figures(Run(config), 2)] == [1, 2]
 
@@ -119,20 +117,13 @@ def test_rounds_are_walked_one_after_the_other_and_from_where_they_can_be(config
     config.workdir = str(tmp_path / "from_encoder")
     refine(Run(config), range(2, 3))
     assert [entry["round"] for entry in report(Run(config))["rounds"]] == [2]
-    same = [open_targets(Run(config), 2)[0]]
+    ids = open_targets(Run(config), 2)[0].ids
     config.workdir = str(tmp_path / "run")
-    assert np.array_equal(same[0].ids, open_targets(Run(config), 2)[0].ids)
-
-
-def test_a_changed_earlier_round_is_not_passed_over(config):
-    refine(Run(config), range(1, 2))
-    config.rounds[0].optimizer.peak_lr = 0.5
-    with pytest.raises(ValueError, match=r"made with another recipe \(rounds\[0\]\.optimizer\.peak_lr"):
-        refine(Run(config), range(2, 3))
+    assert np.array_equal(ids, open_targets(Run(config), 2)[0].ids)
 
 
 def test_a_round_starts_from_the_weights_of_the_one_before_if_told_to(config, tmp_path):
-    config.rounds[1].optimizer.peak_lr = 1e-9
+    config.rounds[1].optimizer.peak_lr, config.finetune = 1e-9, None
     run = Run(config)
     refine(run)
     assert distance(weights(run, 2), weights(run, 1)) > 1e-2
