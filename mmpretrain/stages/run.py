@@ -21,7 +21,8 @@ def run_stages(command: str, run: Run, number: int | None = None, rounds: range 
     """
     match command:
         case "run":
-            refine(run)
+            if run.config.rounds:
+                refine(run)
             if run.config.finetune is not None:
                 finetune(run)
                 evaluate(run)
