@@ -146,7 +146,7 @@ def _pooled(run: Run, task: Task, number: int, rows: np.ndarray) -> np.ndarray:
     forward = jax.jit(forward, out_shardings=replicated(run.mesh))
     features_NLD = np.zeros((len(rows), config.num_layers, config.width), np.float32)
     batches = run.evaluation_batches(task.table.select(rows), config, batch_frames=run.config.data.batch_frames)
-    for batch in track(batches, f"round {number}: features to probe", unit="batch"):
+    for batch in track(batches, f"round {number}: features to probe", unit="part"):
         pooled_BLD, clip_B = jax.device_get(forward(state, shard_batch(batch, run.mesh)))
         features_NLD[clip_B[clip_B >= 0]] = pooled_BLD[clip_B >= 0]
     return features_NLD
