@@ -16,6 +16,10 @@ from mmpretrain.train.optimizer import make_optimizer
 from mmpretrain.train.step import make_trainer
 from tests.tiny import random_batch, tiny_model, tiny_round
 
+# Of a checkpoint that cannot be read or written, TensorStore finishes the other arrays after Orbax has given up on
+# them, as late as in the next test.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture
 def checkpoints(tmp_path):
@@ -112,8 +116,6 @@ DAMAGE = {
 }
 
 
-# TensorStore finishes the reads of the other arrays after Orbax has given up on them.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(checkpoints, tmp_path, capsys, damage):
     saved = checkpoints(keep=3)

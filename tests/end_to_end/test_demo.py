@@ -10,6 +10,7 @@ from mmpretrain.__main__ import main
 from mmpretrain.config import CorpusConfig
 from mmpretrain.data.clips import open_clips
 from mmpretrain.export.encoder import read_config
+from mmpretrain.export.torch_file import open_torch_file
 from mmpretrain.stages.context import Run
 from mmpretrain.stages.targets import make_targets, open_targets
 from tests.end_to_end import tiny
@@ -74,6 +75,26 @@ def test_a_round_can_cluster_the_fine_tuned_encoder(workdir, corpus, tmp_path):
     config.rounds[0].encoder = str(encoder)
     make_targets(Run(config), 1)
     assert open_targets(Run(config), 1)[0].lineage["source"] == lineage["fingerprint"]
+
+
+def test_the_run_as_an_avhubert_checkpoint_comes_back_and_serves_every_stage(workdir, corpus, tmp_path):
+    main(["export", *arguments(corpus, workdir), "--format=avhubert"])
+    public, encoder = workdir / "export" / "avhubert.pt", tmp_path / "public"
+    with open_torch_file(public) as file:
+        assert {"mask_emb", "label_embs_concat", "final_proj.weight", "final_proj.bias"} <= set(file.content["model"])
+    main(["import-avhubert", str(public), f"--output={encoder}"])
+    clip = open_clips([CorpusConfig(str(corpus))]).load(0)
+    features = [mmpretrain.load_encoder(path).features(clip.audio, clip.face)
+                for path in (encoder, workdir / "export" / "encoder")]  # fmt: skip
+    np.testing.assert_array_equal(*features)
+
+    mine = [*arguments(corpus, tmp_path / "mine"), f"--config.finetune.encoder={encoder}"]
+    main(["finetune", *mine, "--config.finetune.compare_from_scratch=false"])
+    assert (tmp_path / "mine" / "finetune" / "pretrained" / "fold1" / "result.json").exists()
+    main(["targets", "--round=2", *mine, f"--config.rounds[1].encoder={encoder}"])
+    source = json.loads((encoder / "config.json").read_text())["lineage"]["fingerprint"]
+    stores = list((tmp_path / "mine" / "round2" / "targets").rglob("*.json"))
+    assert any(f'"source": "{source}"' in store.read_text() for store in stores)
 
 
 def test_report_needs_nothing_beside_it(workdir):
