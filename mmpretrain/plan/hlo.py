@@ -213,7 +213,7 @@ def _payload(instruction: Instruction, group_size: int) -> float:
 
 
 def _groups(rest: str) -> list[list[int]]:
-    """The devices that exchange, by their position in the mesh."""
+    """The devices that exchange, by their position in the mesh. Raises ValueError for a form that is not known."""
     if pairs := re.search(r"source_target_pairs=\{(\{[\d,{}]*\})\}", rest):
         return [[int(n) for n in pair.split(",")] for pair in re.findall(r"\{([\d,]+)\}", pairs[1])]
     if listed := re.search(r"replica_groups=\{(\{[\d,{}]*\})\}", rest):
@@ -227,7 +227,10 @@ def _groups(rest: str) -> list[list[int]]:
         return groups.reshape(-1, math.prod(list(sizes.values())[i] for i in named)).tolist()
     if iota := re.search(r"replica_groups=\[([\d,]+)\]<=(\[\S+)", rest):
         return _iota(iota[2]).reshape([int(n) for n in iota[1].split(",")]).tolist()
-    raise NotImplementedError(f"groups of a collective in a form that is not known: {rest[-300:]}")
+    raise ValueError(
+        f"the compiled program names the devices of a collective in a form that `plan` cannot read ({rest[-300:]}); "
+        "plan with JAX 0.10, or report this form"
+    )
 
 
 def _iota(text: str) -> np.ndarray:
