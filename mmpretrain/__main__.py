@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+from mmpretrain.config_checks import check
 from mmpretrain.parallel import processes, stopping
 from mmpretrain.stages.collapse import Collapsed
 
@@ -92,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
             given = _parse(arguments)
             place = processes.find_place(given.coordinator, given.num_processes, given.process_id, os.environ)
             if given.config is not None:
-                given.config.check()
+                check(given.config)
                 processes.initialize(place, lost_after_sec=given.config.parallel.lost_after_sec)
             with processes.together(_end):
                 _run(stage, given)

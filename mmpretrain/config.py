@@ -1,6 +1,6 @@
-"""The typed tree of a run: every number of a recipe, its default and the checks that need more than one field.
+"""The typed tree of a run: every number of a recipe and its default.
 
-A recipe (`configs/*.py`) returns a `RunConfig`; `--config.a.b=value` changes one field of it; `RunConfig.check` says
+A recipe (`configs/*.py`) returns a `RunConfig`; `--config.a.b=value` changes one field of it; `config_checks.py` says
 what cannot work. Defaults follow the released AV-HuBERT Base recipe unless a comment says otherwise.
 """
 
@@ -228,28 +228,6 @@ class RunConfig:
         # Rounds that were built with one optimizer or masking object must not change together under an override.
         self.rounds = tuple(copy.deepcopy(round_) for round_ in self.rounds)
 
-    def check(self) -> None:
-        """Raises ValueError naming the field, its value and the remedy if this recipe cannot work."""
-        if not self.workdir:
-            raise ValueError("workdir is empty; say where the run goes: --config.workdir=runs/NAME")
-        _check_model(self.model)
-        _check_data(self.data)
-        for number, round_ in enumerate(self.rounds, start=1):
-            _check_round(round_, f"rounds[{number - 1}]", first=number == 1, model=self.model)
-        if self.finetune is not None:
-            _check_finetune(self.finetune)
-        sizes = [self.parallel.data, self.parallel.fsdp, self.parallel.tensor]
-        if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
-            raise ValueError(f"parallel={sizes}: sizes are positive, and at most one is -1 (all that is left)")
-        _check(self.parallel.slices >= 1, "parallel.slices", self.parallel.slices, "at least 1")
-        _check(self.parallel.lost_after_sec >= 5, "parallel.lost_after_sec", self.parallel.lost_after_sec, "at least 5")
-        for field in ("log_every", "valid_every"):
-            _check(getattr(self, field) > 0, field, getattr(self, field), "a positive number of steps")
-        for field in ("every_steps", "keep"):
-            _check_positive(f"checkpoint.{field}", getattr(self.checkpoint, field))
-        _check_share("health.min_clusters_used", self.health.min_clusters_used)
-        _check(-1 <= (gain := self.health.min_accuracy_gain) < 1, "health.min_accuracy_gain", gain, "-1 to below 1")
-
 
 # What may change between restarts of a run without changing what it computes. Where clips and encoders lie is free too:
 # what they are is part of every stage's recipe as their fingerprint.
@@ -323,128 +301,3 @@ def flatten(tree: Any, prefix: str) -> dict[str, Any]:
     else:
         return {prefix: tree}
     return {name: value for leaves in below for name, value in leaves.items()}
-
-
-def _check(holds: bool, field: str, value: Any, wanted: str) -> None:
-    if not holds:
-        raise ValueError(f"{field}={value!r}; it must be {wanted}")
-
-
-def _check_choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
-    _check(value in choices, field, value, "one of " + ", ".join(choices))
-
-
-def _check_share(field: str, value: float) -> None:
-    _check(0 <= value <= 1, field, value, "between 0 and 1")
-
-
-def _check_positive(field: str, value: float) -> None:
-    _check(value > 0, field, value, "above 0")
-
-
-def _check_model(model: ModelConfig) -> None:
-    known = ("audio", "video")
-    fits = len(set(model.modalities)) == len(model.modalities) > 0 and set(model.modalities) <= set(known)
-    _check(fits, "model.modalities", model.modalities, 'audio, video or both, e.g. ("audio",)')
-    _check_choice("model.fusion", model.fusion, ("concat", "add"))
-    _check_choice("model.norm", model.norm, ("pre", "post"))
-    _check_choice("model.similarity", model.similarity, ("cosine", "dot"))
-    _check_choice("model.dtype", model.dtype, ("float32", "bfloat16"))
-    _check_choice("model.remat", model.remat, ("none", "layers", "dots"))
-    _check_choice("model.inputs.view", model.inputs.view, ("mouth", "face"))
-    _check_choice("model.inputs.audio_normalization", model.inputs.audio_normalization, ("frame", "level"))
-    for size in ("width", "num_layers", "num_heads", "mlp_dim", "resnet_width", "pos_conv_kernel", "pos_conv_groups",
-                 "proj_dim", "temperature"):  # fmt: skip
-        _check_positive(f"model.{size}", getattr(model, size))
-    _check_positive("model.inputs.image_size", model.inputs.image_size)
-    for divisor in ("num_heads", "pos_conv_groups"):
-        wanted = f"a divisor of model.width={model.width}"
-        _check(model.width % getattr(model, divisor) == 0, f"model.{divisor}", getattr(model, divisor), wanted)
-    for rate in ("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layerdrop"):
-        _check_share(f"model.{rate}", getattr(model, rate))
-
-
-def _check_data(data: DataConfig) -> None:
-    buckets = data.bucket_frames
-    _check(len(buckets) > 0 and min(buckets) > 0, "data.bucket_frames", buckets, "positive lengths in frames")
-    _check_choice("data.long_clips", data.long_clips, ("crop", "drop"))
-    _check_share("data.valid_share", data.valid_share)
-    _check_share("data.noise.prob", data.noise.prob)
-    _check(data.noise.prob == 0 or bool(data.noise.path), "data.noise.path", data.noise.path, "a folder of sounds")
-    _check(data.batch_multiple >= 1, "data.batch_multiple", data.batch_multiple, "at least 1")
-    _check(data.num_workers >= 0, "data.num_workers", data.num_workers, "0 (no threads) or more")
-    _check(data.batch_frames >= max(buckets), "data.batch_frames", data.batch_frames,
-           f"at least the longest of data.bucket_frames={buckets}")  # fmt: skip
-
-
-def _check_round(round_: RoundConfig, name: str, *, first: bool, model: ModelConfig) -> None:
-    masking = round_.masking
-    _check(len(round_.targets) > 0, f"{name}.targets", round_.targets, "at least one codebook, e.g. mfcc(100)")
-    hidden_given = any(targets.features == "hidden" for targets in round_.targets)
-    _check(hidden_given or round_.encoder == "previous_round", f"{name}.encoder", round_.encoder,
-           f"previous_round where no {name}.targets are of a hidden layer")  # fmt: skip
-    for i, targets in enumerate(round_.targets):
-        _check_targets(targets, f"{name}.targets[{i}]")
-        if targets.features == "hidden" and round_.encoder == "previous_round":
-            wanted = f"mfcc: the first round has no encoder to take a layer from; or name one in {name}.encoder"
-            _check(not first, f"{name}.targets[{i}].features", "hidden", wanted)
-            wanted = f"a layer from 1 to model.num_layers={model.num_layers}"
-            _check(1 <= targets.layer <= model.num_layers, f"{name}.targets[{i}].layer", targets.layer, wanted)
-    _check_choice(f"{name}.init", round_.init, ("random",) if first else ("random", "previous_round"))
-    _check(round_.label_rate_hz in (25, 100), f"{name}.label_rate_hz", round_.label_rate_hz, "25 or 100")
-    _check(round_.label_rate_hz == 25 or not hidden_given,
-           f"{name}.label_rate_hz", round_.label_rate_hz, "25 where targets are of a hidden layer")  # fmt: skip
-    _check(round_.dead_classes >= 0, f"{name}.dead_classes", round_.dead_classes, "0 or more")
-    _check_choice(f"{name}.masking.kind", masking.kind, ("feature", "input"))
-    _check_masking(masking, f"{name}.masking")
-    inputs_only = dict(video_source="same_clip", zero_lone_clip=False)
-    for field, off in inputs_only.items() if masking.kind == "feature" else ():
-        value = getattr(masking, field)
-        _check(value == off, f"{name}.masking.{field}", value, f"{off!r} with {name}.masking.kind='feature'")
-    _check_choice(f"{name}.modality_dropout_unit", round_.modality_dropout_unit, ("clip", "batch"))
-    _check_share(f"{name}.modality_dropout", round_.modality_dropout)
-    _check_share(f"{name}.audio_dropout", round_.audio_dropout)
-    _check(round_.modality_dropout == 0 or len(model.modalities) == 2, f"{name}.modality_dropout",
-           round_.modality_dropout, f"0 with model.modalities={model.modalities}")  # fmt: skip
-    _check_optimizer(round_.optimizer, f"{name}.optimizer", round_.num_steps)
-
-
-def _check_targets(targets: TargetsConfig, name: str) -> None:
-    _check_choice(f"{name}.features", targets.features, ("mfcc", "hidden"))
-    _check(targets.num_clusters >= 2, f"{name}.num_clusters", targets.num_clusters, "at least 2")
-    _check(0 < targets.fit_share <= 1, f"{name}.fit_share", targets.fit_share, "above 0 and at most 1")
-    _check_positive(f"{name}.fit_restarts", targets.fit_restarts)
-    _check_positive(f"{name}.fit_passes", targets.fit_passes)
-
-
-def _check_masking(masking: MaskingConfig, name: str) -> None:
-    _check_choice(f"{name}.video_source", masking.video_source, ("same_clip", "other_clip"))
-    for share in ("prob", "audio_prob", "video_prob"):
-        _check_share(f"{name}.{share}", getattr(masking, share))
-    for span in ("span_frames", "audio_span_frames", "video_span_frames"):
-        _check_positive(f"{name}.{span}", getattr(masking, span))
-
-
-def _check_finetune(finetune: FinetuneConfig) -> None:
-    fits = len(set(finetune.classes)) == len(finetune.classes) >= 2
-    _check(fits, "finetune.classes", finetune.classes, 'two or more emotions, e.g. ("neutral", "happy")')
-    _check_choice("finetune.select_by", finetune.select_by, ("ua", "wa", "wf1", "macro_f1"))
-    _check(finetune.eval_every > 0, "finetune.eval_every", finetune.eval_every, "a positive number of steps")
-    _check(0 <= finetune.freq_mask <= 26, "finetune.freq_mask", finetune.freq_mask, "0 to 26 filterbank channels")
-    _check_share("finetune.dropout", finetune.dropout)
-    _check_share("finetune.label_smoothing", finetune.label_smoothing)
-    if finetune.masking is not None:
-        _check_choice("finetune.masking.kind", finetune.masking.kind, ("input",))
-        _check_masking(finetune.masking, "finetune.masking")
-        for field, off in dict(video_source="same_clip", equal_counts=False, zero_lone_clip=False).items():
-            value = getattr(finetune.masking, field)
-            _check(value == off, f"finetune.masking.{field}", value, f"{off!r}: it is of pretraining alone")
-    _check(0 <= finetune.freq_warp < 0.5, "finetune.freq_warp", finetune.freq_warp, "from 0 to below 0.5")
-    _check_optimizer(finetune.optimizer, "finetune.optimizer", finetune.num_steps)
-
-
-def _check_optimizer(optimizer: OptimizerConfig, name: str, num_steps: int) -> None:
-    _check_choice(f"{name}.schedule", optimizer.schedule, ("polynomial", "tri_stage"))
-    _check_positive(f"{name.removesuffix('optimizer')}num_steps", num_steps)
-    _check_positive(f"{name}.peak_lr", optimizer.peak_lr)
-    _check(optimizer.warmup_steps <= num_steps, f"{name}.warmup_steps", optimizer.warmup_steps, f"at most {num_steps=}")

@@ -15,6 +15,7 @@ OURS = ("mmpretrain", "data_prep", "configs")
 MATHEMATICS = ("mmpretrain.config", "mmpretrain.data.records")
 ARROWS = {
     "mmpretrain.config": (),
+    "mmpretrain.config_checks": ("mmpretrain.config",),
     "mmpretrain.quirks": ("mmpretrain.config",),
     "mmpretrain.data.records": (),
     "mmpretrain.models": MATHEMATICS,
@@ -32,7 +33,9 @@ ARROWS = {
         "mmpretrain.parallel", "mmpretrain.checkpoint", "mmpretrain.observe",
     ),
     "mmpretrain.stages": ("mmpretrain",),
-    "mmpretrain.__main__": ("mmpretrain.config", "mmpretrain.parallel", "mmpretrain.stages"),
+    "mmpretrain.__main__": (
+        "mmpretrain.config", "mmpretrain.config_checks", "mmpretrain.parallel", "mmpretrain.stages",
+    ),
     "mmpretrain": ("mmpretrain.export",),
     "configs": ("mmpretrain.config", "mmpretrain.quirks"),
     "data_prep": ("mmpretrain.data.records",),
@@ -44,6 +47,7 @@ JAX = ("jax", "jaxlib", "flax", "optax", "orbax")
 PICKLE = ("pickle", "dill", "cloudpickle", "joblib", "torch", "tensorflow")
 BANS = {
     "mmpretrain.config": (*JAX, *FILES_AND_PROCESSES, "numpy"),
+    "mmpretrain.config_checks": (*JAX, *FILES_AND_PROCESSES, "numpy"),
     "mmpretrain.quirks": (*JAX, *FILES_AND_PROCESSES, "numpy"),
     "mmpretrain.data": JAX,
     "mmpretrain.plan": (*JAX, *FILES_AND_PROCESSES),

@@ -13,6 +13,7 @@ import jax
 from jax.sharding import Mesh
 
 from mmpretrain.config import ModelConfig, RunConfig, as_dict, recipe_of
+from mmpretrain.config_checks import check
 from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
 from mmpretrain.data.clips import ClipTable, training_and_validation
 from mmpretrain.data.pipeline import iterate, make_batch
@@ -31,7 +32,7 @@ class Run:
     """A checked recipe, ready to run on `devices` (default: all that there are)."""
 
     def __init__(self, config: RunConfig, devices: Sequence[jax.Device] | None = None, *, accept_changes: bool = False):
-        config.check()
+        check(config)
         self.config, self.accept_changes = config, accept_changes
         self.workdir = Path(config.workdir)
         _cache_compilations()
