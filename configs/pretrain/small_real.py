@@ -1,4 +1,4 @@
-"""A small encoder of whole faces on a few hundred real clips: two rounds, then emotion, on two CPU cores.
+"""A small encoder of whole faces on a few hundred real clips: three rounds, then emotion, on two CPU cores.
 
 python -m data_prep folder --source VIDEOS --manifest VIDEOS/manifest.csv --output prepared/small_real \
     --mouth-size 48 --face-size 56
@@ -50,6 +50,7 @@ def get_config() -> RunConfig:
         ),
         rounds=(
             RoundConfig(targets=mfcc(num_clusters=50, **fit), **shared),
+            RoundConfig(targets=hidden(layer=2, num_clusters=50, **fit), **shared),
             RoundConfig(targets=hidden(layer=2, num_clusters=50, **fit), **shared),
         ),
         finetune=FinetuneConfig(
