@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from flax import nnx
-from jax.experimental import mesh_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -143,6 +143,11 @@ def own_rows(array: jax.Array) -> np.ndarray:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Whole on every device, so that every process can read it."""
     return NamedSharding(mesh, P())
+
+
+def of_main(array: np.ndarray) -> np.ndarray:
+    """Process 0's array, in every process. All take part."""
+    return array if jax.process_count() == 1 else np.asarray(multihost_utils.broadcast_one_to_all(array))
 
 
 def whole(tree, mesh: Mesh):

@@ -16,7 +16,7 @@ from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.records import FRAME_RATE_HZ, Batch
 from mmpretrain.data.streams import unit_hash
 from mmpretrain.export.encoder import load_encoder, read_config
-from mmpretrain.observe.progress import Progress, is_main_process, log, track
+from mmpretrain.observe.progress import Progress, log, track
 from mmpretrain.parallel.mesh import batch_sharding, local_mesh, own_rows, replicated, shard_batch
 from mmpretrain.parallel.processes import barrier, on_main
 from mmpretrain.parallel.stopping import check_stop
@@ -197,21 +197,22 @@ def _codebook(
             frames_ND = np.empty((size["frames"], features_TD.shape[1]), np.float32)
         frames_ND[starts[row] : starts[row] + lengths[row]] = features_TD
 
-    def fit_and_save() -> None:
-        log(f"{title}: fitting {targets.num_clusters} clusters on {frames_ND.shape[0]} x {frames_ND.shape[1]}")
-        with Progress(f"{title}: fitting", unit="pass") as progress:
-            codebook = fit(
-                frames_ND, targets.num_clusters,
-                key=stream_key(jax.random.key(run.config.seed + index), number, "codebook"),
-                passes=targets.fit_passes, restarts=targets.fit_restarts, mesh=local_mesh(run.mesh),
-                on_pass=lambda num_frames, inertia: progress.update(frames=num_frames, inertia=inertia),
-            )  # fmt: skip
+    log(f"{title}: fitting {targets.num_clusters} clusters on {frames_ND.shape[0]} x {frames_ND.shape[1]}")
+    with Progress(f"{title}: fitting", unit="pass") as progress:
+        codebook = fit(
+            frames_ND, targets.num_clusters,
+            key=stream_key(jax.random.key(run.config.seed + index), number, "codebook"),
+            passes=targets.fit_passes, restarts=targets.fit_restarts, mesh=run.mesh,
+            on_pass=lambda num_frames, inertia: progress.update(frames=num_frames, inertia=inertia),
+        )  # fmt: skip
+
+    def save() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / "codebook.unfinished.npz"
         np.savez(draft, centroids_KD=codebook.centroids, inertia=codebook.inertia)
         draft.replace(saved)
 
-    on_main(fit_and_save)  # on the devices of process 0
+    on_main(save)
     return _load_codebook(saved), size
 
 
@@ -221,13 +222,12 @@ def _load_codebook(saved: Path) -> Codebook:
 
 
 def _mfcc(table: ClipTable, rows_per_frame: int, everywhere: bool) -> Iterator[tuple[int, np.ndarray]]:
-    """MFCC of the clips, each made by one process. With `everywhere` process 0 makes all; it alone fits on them."""
-    index, count = (jax.process_index(), jax.process_count()) if not everywhere else (0, 1)
+    """MFCC of the clips, each made by one process, or with `everywhere` by all of them."""
+    index, count = (0, 1) if everywhere else (jax.process_index(), jax.process_count())
     for start in range(0, len(table), CLIPS_BETWEEN_STOPS):
         check_stop()
         rows = np.arange(start, min(start + CLIPS_BETWEEN_STOPS, len(table)))[index::count]
-        if not everywhere or is_main_process():
-            yield from mfcc_features(table, rows, rows_per_frame)
+        yield from mfcc_features(table, rows, rows_per_frame)
 
 
 def _hidden(run: Run, table: ClipTable, number: int, index: int, everywhere: bool) -> Iterator[tuple[int, np.ndarray]]:

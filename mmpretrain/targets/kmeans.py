@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from mmpretrain.config import ParallelConfig
-from mmpretrain.parallel.mesh import batch_multiple, make_mesh, spec_of
+from mmpretrain.parallel.mesh import batch_multiple, make_mesh, of_main, spec_of
 from mmpretrain.targets.kmeans_init import initial_centroids
 
 TILE_FRAMES = 1024  # B: a table of distances is [B, K] on each device, small enough for a CPU's cache
@@ -56,8 +56,8 @@ def fit(
     `passes` Lloyd passes over all frames, fewer when the inertia stops falling. A cluster that loses all its frames
     moves to a frame that is far from every centroid. `on_pass` hears the frames and the inertia of every pass.
 
-    The same key on the same mesh gives the same codebook, on another mesh one that differs by rounding. Under several
-    processes all of them call, with the same frames. Raises ValueError for fewer frames than clusters and for frames
+    The same key on the same mesh gives the same codebook, on another mesh one that differs by rounding. The processes of
+    a mesh call it together, all with the whole sample. Raises ValueError for fewer frames than clusters and for frames
     that are not finite.
     """
     frames_ND = np.asarray(frames_ND)
@@ -75,6 +75,7 @@ def fit(
     best = None
     for restart_key in jax.random.split(key, restarts):
         start_KD = np.asarray(initial_centroids(batch.frames_ND, num_clusters, restart_key))
+        start_KD = of_main(start_KD)  # another processor may round otherwise, and then draw otherwise
         codebook = _lloyd(batch, start_KD, passes, BATCH_STOP_GAIN, on_pass)
         if best is None or codebook.inertia < best.inertia:
             best = codebook
