@@ -110,7 +110,8 @@ class Encoder:
         return np.asarray(self._forward(layer, nnx.state(self.module), batch))[0, :num_frames].astype(np.float32)
 
     def _check(self, audio, video) -> None:
-        modalities, size = self.config.modalities, self.config.inputs.image_size
+        modalities = self.config.modalities
+        size = self.config.inputs.image_size if "video" in modalities else 1  # else nobody looks at the pictures
         if not ("audio" in modalities and audio is not None) and not ("video" in modalities and video is not None):
             raise ValueError(
                 f"this encoder is of {' and '.join(modalities)}: features() needs {' or '.join(modalities)}"

@@ -92,6 +92,12 @@ def test_the_video_decides_the_length(encoder):
     assert encoder.features(audio=np.tile(samples, 2), video=crops).shape == (9, 16)
 
 
+def test_an_encoder_of_sound_takes_pictures_of_any_size():
+    samples, crops = clip(9, size=4)
+    encoder = Encoder(module("audio"), {})
+    np.testing.assert_array_equal(encoder.features(samples, crops), encoder.features(samples))
+
+
 def test_layers_by_number():
     encoder = Encoder(module("audio"), {})
     samples, _ = clip(5)
