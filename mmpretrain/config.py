@@ -209,6 +209,15 @@ class HealthConfig:
 
 
 @dataclasses.dataclass
+class ObserveConfig:
+    """What a run tells beside its JSON lines."""
+
+    tensorboard: bool = True  # the same records as event files under WORKDIR/tensorboard
+    wandb_project: str = ""  # the same records in Weights & Biases (extra `wandb`); "": not there
+    peak_tflops: float = 0.0  # of one device, which MFU is measured against; 0: by its name, see plan/chips.py
+
+
+@dataclasses.dataclass
 class RunConfig:
     """Everything a run needs to know. One recipe serves every stage; a stage reads its part."""
 
@@ -221,6 +230,7 @@ class RunConfig:
     parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     health: HealthConfig = dataclasses.field(default_factory=HealthConfig)
+    observe: ObserveConfig = dataclasses.field(default_factory=ObserveConfig)
     log_every: int = 100  # steps
     valid_every: int = 10_000  # steps between evaluations on the validation clips in pretraining
 
@@ -232,7 +242,7 @@ class RunConfig:
 # What may change between restarts of a run without changing what it computes. Where clips and encoders lie is free too:
 # what they are is part of every stage's recipe as their fingerprint.
 FREE_FIELDS = (
-    r"workdir|parallel|checkpoint|health|log_every|data\.num_workers|"
+    r"workdir|parallel|checkpoint|health|observe|log_every|data\.num_workers|"
     r"(data|finetune)\.corpora\[\d+\]\.path|rounds\[\d+\]\.encoder"
 )
 

@@ -37,6 +37,9 @@ def check(config: RunConfig) -> None:
         _require(getattr(config, field) > 0, field, getattr(config, field), "a positive number of steps")
     for field in ("every_steps", "keep"):
         _check_positive(f"checkpoint.{field}", getattr(config.checkpoint, field))
+    _require(
+        (peak := config.observe.peak_tflops) >= 0, "observe.peak_tflops", peak, "above 0, or 0: by the device's name"
+    )
     _check_share("health.min_clusters_used", config.health.min_clusters_used)
     _require(-1 <= (gain := config.health.min_accuracy_gain) < 1, "health.min_accuracy_gain", gain, "-1 to below 1")
 

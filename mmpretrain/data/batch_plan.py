@@ -82,6 +82,12 @@ class BatchPlan:
         """The share of an epoch's frames that is padding."""
         return _padding_share(self._lengths, self._epoch(0))
 
+    @property
+    def frames_per_step(self) -> float:
+        """Real frames of a batch, the mean over an epoch."""
+        total = sum(num_frames * len(clips) for num_frames, clips in self._epoch(0))
+        return (1 - self.padding_share) * total / self.num_batches_per_epoch
+
     def summary(self) -> str:
         """One line for the log."""
         return _summary(self)

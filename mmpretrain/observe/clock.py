@@ -1,58 +1,76 @@
-"""Where the time of a training loop goes: step time, waiting for input, and throughput since the last log."""
+"""The rates of a training loop since the last log: step time, waiting for input, throughput, use of the chips."""
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
+
+from mmpretrain.data.records import FRAME_RATE_HZ
+from mmpretrain.observe.wall_time import WallTime, shares
 
 
 class StepClock:
-    """Call `tick` after every step and `rates` when logging; wrap what is no training in `paused`.
+    """Put every training step inside `step`, and call `rates` when logging.
 
-    Steps run asynchronously on the device, so a single tick means little; the rates are true because fetching the
-    logged metrics waits for the device. Call `rates` after that.
+    Steps run asynchronously on the device, so a single one means little; the rates are true because fetching the logged
+    metrics waits for the device. Call `rates` after that.
+
+    wall: says where time went; that of evaluation, saving and compilation counts in no rate. step_flops(num_clips,
+    num_frames): of a step on such a global batch, padding included. peak_flops_per_sec: of all devices together, None
+    where it is not known.
     """
 
-    def __init__(self, now: Callable[[], float] = time.perf_counter):
-        self._now = now
+    def __init__(
+        self,
+        wall: WallTime,
+        step_flops: Callable[[int, int], float] = lambda num_clips, num_frames: 0.0,
+        peak_flops_per_sec: float | None = None,
+    ):
+        self.wall, self._step_flops, self._peak = wall, step_flops, peak_flops_per_sec
+        self._compiled: set[tuple[int, int]] = set()
+        self._restart()
+
+    def resume(self, useful_sec: float) -> None:
+        """What comes goes on from a checkpoint that was made after `useful_sec` of useful steps."""
+        self.wall.undo(useful_sec)
         self._restart()
 
     def _restart(self) -> None:
-        self._start_sec = self._now()
-        self._wait_sec = 0.0
+        self._before = self.wall.seconds()
         self._steps = self._frames = self._clips = 0
+        self._flops = 0.0
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Around drawing the next batch: its time counts as input wait (and as step time)."""
-        start_sec = self._now()
-        yield
-        self._wait_sec += self._now() - start_sec
+    def step(self, num_clips: int, num_frames: int, real_share: float) -> Iterator[None]:
+        """Around starting a step on a global batch [num_clips, num_frames], of whose frames `real_share` is no padding.
 
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Around evaluation, saving and the like: its time counts nowhere."""
-        start_sec = self._now()
-        yield
-        self._start_sec += self._now() - start_sec
-
-    def tick(self, num_frames: int, num_clips: int) -> None:
-        """One step over `num_frames` real frames of `num_clips` clips (of all processes) has been started."""
+        The first step of a shape compiles.
+        """
+        shape = num_clips, num_frames
+        with contextlib.nullcontext() if shape in self._compiled else self.wall.during("compilation"):
+            yield
+        self._compiled.add(shape)
         self._steps += 1
-        self._frames += num_frames
         self._clips += num_clips
+        self._frames += real_share * num_clips * num_frames
+        self._flops += self._step_flops(num_clips, num_frames)
 
     def rates(self) -> dict[str, float]:
-        """Means per step and per second since the last call; empty if there was no step."""
+        """Means per step and per second since the last call, if there was a step, and the stage's goodput so far."""
+        seconds = self.wall.seconds()
+        goodput = {f"goodput/{part}": share for part, share in shares(seconds).items()}
         if not self._steps:
-            return {}
-        elapsed_sec = max(self._now() - self._start_sec, 1e-9)
+            return goodput
+        waited = seconds["input_wait"] - self._before["input_wait"]
+        elapsed = max(waited + seconds["useful_steps"] - self._before["useful_steps"], 1e-9)
         rates = {
-            "time/step_sec": elapsed_sec / self._steps,
-            "time/input_wait_sec": self._wait_sec / self._steps,
-            "throughput/frames_per_sec": self._frames / elapsed_sec,
-            "throughput/clips_per_sec": self._clips / elapsed_sec,
+            "time/step_sec": elapsed / self._steps,
+            "time/input_wait_sec": waited / self._steps,
+            "throughput/frames_per_sec": self._frames / elapsed,
+            "throughput/clips_per_sec": self._clips / elapsed,
+            "throughput/audio_hours_per_hour": self._frames / FRAME_RATE_HZ / elapsed,
         }
+        if self._peak is not None:
+            rates["throughput/mfu"] = self._flops / elapsed / self._peak
         self._restart()
-        return rates
+        return rates | goodput

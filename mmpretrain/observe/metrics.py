@@ -1,7 +1,7 @@
 """Metrics of a run as JSON lines: one record a line, appended by every stage, without duplicates after a resume.
 
-A record is {"stage": "round1/pretrain", "step": 100, "train/loss": 3.2, ...}. Names that begin with `time/` or
-`throughput/` are timings; all others are the same again when the run is repeated.
+A record is {"stage": "round1/pretrain", "step": 100, "time/unix_sec": ..., "train/loss": 3.2, ...}. Names that begin
+with one of `TIMINGS` say how, where and when it was computed; all others are the same again when the run is repeated.
 """
 
 from __future__ import annotations
@@ -9,20 +9,37 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mmpretrain.observe.progress import is_main_process
 
-TIMINGS = ("time/", "throughput/")
+TIMINGS = ("time/", "throughput/", "goodput/", "memory/", "run/")
+
+
+class Board(Protocol):
+    """Where records are shown as well. `begin` is given those that the stage has so far, and comes first."""
+
+    def begin(self, records: Sequence[Mapping[str, Any]]) -> None: ...
+
+    def write(self, record: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class MetricWriter:
-    """Appends the records of one stage to a file; every record is on disk when `write` returns. Process 0 writes."""
+    """Appends the records of one stage to a file; every record is on disk when `write` returns. Process 0 writes.
 
-    def __init__(self, path: str | Path, stage: str):
-        self._path, self._stage = Path(path), stage
+    facts: numbers and texts named `run/...` that the first record after every start says as well. boards: shown the
+    same records, from the first on, once `resume` was called; see `boards.py`.
+    """
+
+    def __init__(
+        self, path: str | Path, stage: str, facts: Mapping[str, Any] | None = None, boards: Sequence[Board] = ()
+    ):
+        self._path, self._stage, self._facts, self._boards = Path(path), stage, dict(facts or {}), boards
         self._active = is_main_process()
         self.num_records = 0  # of this stage so far
         if self._active:
@@ -35,23 +52,34 @@ class MetricWriter:
         self.num_records += 1
         if not self._active:
             return
-        record = {"stage": self._stage, "step": int(step)} | {name: _number(value) for name, value in metrics.items()}
+        record = {"stage": self._stage, "step": int(step), "time/unix_sec": round(time.time(), 3)}
+        record |= {name: _number(value) for name, value in metrics.items()} | self._facts
+        self._facts = {}
         with open(self._path, "a") as file:
             file.write(json.dumps(record) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        for board in self._boards:
+            board.write(record)
 
     def resume(self, num_records: int) -> None:
         """Keeps this stage's first records only, as many as there were when what it continues from was saved."""
         self.num_records = num_records
-        if self._active and self._path.exists():
-            records, kept, own = read_metrics(self._path), [], 0
-            for record in records:
-                own += record["stage"] == self._stage
-                if record["stage"] != self._stage or own <= num_records:
-                    kept.append(record)
-            if len(kept) < len(records):
-                _replace(self._path, kept)
+        if not self._active:
+            return
+        records, kept, own = read_metrics(self._path), [], []
+        for record in records:
+            if record["stage"] != self._stage or len(own) < num_records:
+                kept.append(record)
+                own += [record] if record["stage"] == self._stage else []
+        if len(kept) < len(records):
+            _replace(self._path, kept)
+        for board in self._boards:
+            board.begin(own)
+
+    def close(self) -> None:
+        for board in self._boards if self._active else ():
+            board.close()
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-import jax
 from tqdm import tqdm
 
 Item = TypeVar("Item")
@@ -20,6 +19,8 @@ LINE_EVERY_SEC = 30.0
 
 def is_main_process() -> bool:
     """Whether this process speaks for the run. In a run of several, ask only after `jax.distributed.initialize`."""
+    import jax  # not above: `mmpretrain status` does without
+
     return jax.process_index() == 0
 
 

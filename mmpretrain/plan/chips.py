@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,18 @@ CHIPS = {
     )
 }  # fmt: skip
 
+# How JAX calls them (`device.device_kind`). The PCIe and NVL builds of an H100 are slower, hence not it.
+_KINDS = {
+    "v5e": r"TPU v5 ?(lite|e)", "v5p": r"TPU v5p?", "v6e": r"TPU v6 ?(lite|e)",
+    "h100": r"NVIDIA H100( SXM5)?( 80GB)?( HBM3)?", "h200": r"NVIDIA H200( SXM5?)?( 141GB)?( HBM3e)?",
+}  # fmt: skip
+
 EXAMPLES = ("v5e:2x2", "v5e:16x16", "v5p:2x2x1", "v5p:4x4x4", "v6e:16x16", "h100:8", "h200:16")
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """The chip that JAX calls so; None if it is not among `CHIPS`."""
+    return next((CHIPS[name] for name, kind in _KINDS.items() if re.fullmatch(kind, device_kind)), None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,14 +19,16 @@ from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
 from mmpretrain.data.clips import ClipTable, training_and_validation
 from mmpretrain.data.pipeline import iterate, make_batch
 from mmpretrain.data.records import Batch
-from mmpretrain.observe.metrics import MetricWriter
+from mmpretrain.observe.boards import WANDB_MISSING
 from mmpretrain.observe.progress import log
+from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import batch_multiple, make_mesh, process_rows
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.stages.stage import run_stage, write_json
 
 METRICS_FILE = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
 
 
 class Run:
@@ -46,10 +49,13 @@ class Run:
 
     def announce(self) -> None:
         """The first lines of a run, and its resolved recipe beside its results."""
-        devices = jax.devices()
-        shape = ", ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
-        log(f"devices: {len(devices)} x {devices[0].device_kind} in {jax.process_count()} process(es); mesh: {shape}")
-        log(f"writing to {self.workdir}")
+        log(f"devices: {devices_line()}; mesh: {mesh_line(self.mesh)}")
+        observe = self.config.observe
+        if observe.wandb_project and importlib.util.find_spec("wandb") is None:
+            raise ValueError(WANDB_MISSING.format(observe.wandb_project))
+        shown = [METRICS_FILE, *[f"{TENSORBOARD}/"] * observe.tensorboard]
+        shown += [f"Weights & Biases, project {observe.wandb_project}"] if observe.wandb_project else []
+        log(f"writing to {self.workdir}: checkpoints and results by stage; metrics in {', '.join(shown)}")
         on_main(lambda: write_json(self.workdir / "config.json", as_dict(self.config)))
 
     @functools.cached_property
@@ -73,11 +79,10 @@ class Run:
         """What decides a stage's result: those parts of the recipe, the clips, and anything else."""
         return recipe_of(self.config, *parts) | more
 
-    def stage(self, name: str, recipe: dict[str, Any], work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    def stage(
+        self, name: str, recipe: dict[str, Any], work: Callable[[Path, WallTime], dict[str, Any]]
+    ) -> dict[str, Any]:
         return run_stage(self.workdir, name, recipe, work, accept_changes=self.accept_changes)
-
-    def writer(self, stage: str) -> MetricWriter:
-        return MetricWriter(self.workdir / METRICS_FILE, stage)
 
     def training_batches(
         self, table: ClipTable, model: ModelConfig, num_steps: int, *, batch_frames: int, **inputs: Any
@@ -119,6 +124,14 @@ class Run:
         for _, batch in steps:
             check_stop()
             yield batch
+
+
+def devices_line() -> str:
+    return f"{jax.device_count()} x {jax.devices()[0].device_kind} in {jax.process_count()} process(es)"
+
+
+def mesh_line(mesh: Mesh) -> str:
+    return ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
 
 
 def _cache_compilations() -> None:

@@ -17,6 +17,7 @@ from mmpretrain.evaluation.metrics import ClassificationResult, classification_m
 from mmpretrain.evaluation.protocols import summarize_folds
 from mmpretrain.export.weights import load_weights
 from mmpretrain.observe.progress import log, track
+from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.stages.context import Run
 from mmpretrain.stages.finetune import PRETRAINED, SCRATCH, Task, fold_name, predictor
@@ -29,7 +30,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     task = Task(run)
     recipe = {f"{variant}/{k}": v for variant in task.variants for k, v in task.recipe(variant).items()}
 
-    def work(folder: Path) -> dict[str, Any]:
+    def work(folder: Path, wall: WallTime) -> dict[str, Any]:
         baseline = on_main(lambda: _summary(_baseline(task)))
         variants = {}
         for variant in task.variants:

@@ -14,6 +14,7 @@ from mmpretrain.data.records import Batch
 from mmpretrain.export.avhubert_checkpoint import pretraining_head
 from mmpretrain.export.encoder import load_encoder, read_config, save_encoder
 from mmpretrain.observe.progress import log
+from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import replicated, shard_batch, whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.stages.context import Run
@@ -34,7 +35,7 @@ def export(run: Run) -> dict[str, Any]:
     _, lineage = read_config(encoder_path(run, number))
     lineage |= {f"validation {name}": round(pretrained[name], 4) for name in ("masked_accuracy",) if name in pretrained}
 
-    def work(folder: Path) -> dict[str, Any]:
+    def work(folder: Path, wall: WallTime) -> dict[str, Any]:
         trainer = round_trainer(run, number)
         checkpoints = Checkpointer(run.workdir / pretrain_name(number) / "checkpoints", keep=1_000)
         state, _ = checkpoints.restore(trainer.init(run.config.seed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +22,12 @@ from mmpretrain.export.encoder import load_encoder, read_config, save_encoder
 from mmpretrain.export.weights import WEIGHTS, WholeFolder, save_weights
 from mmpretrain.objectives.classification import Classification
 from mmpretrain.observe.progress import log
+from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import replicated, shard_batch, whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.stages.context import Run
 from mmpretrain.stages.targets import encoder_path
+from mmpretrain.stages.watching import watch
 from mmpretrain.train.loop import Loop
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
 from mmpretrain.train.step import Trainer, TrainState, make_trainer
@@ -116,16 +119,15 @@ def _train_fold(run: Run, task: Task, variant: str, number: int) -> dict[str, An
     config, name = task.config, fold_name(variant, number)
     title, recipe = f"{variant}, fold {number}", task.recipe(variant)
 
-    def work(folder: Path) -> dict[str, Any]:
+    def work(folder: Path, wall: WallTime) -> dict[str, Any]:
         fold = task.fold(number)
         trainer = task.trainer(variant)
         plan, batches = run.training_batches(
             task.table.select(fold.train), task.model(variant), config.num_steps, batch_frames=config.batch_frames,
             labels=task.labels[fold.train], freq_mask=config.freq_mask, freq_warp=config.freq_warp,
         )  # fmt: skip
-        log(f"{title}: {len(fold.train)} training, {len(fold.valid)} validation, {len(fold.test)} test clips; "
-            f"{plan.summary()}")  # fmt: skip
-
+        log(f"{title}: {len(fold.train)} training, {len(fold.valid)} validation, {len(fold.test)} test clips")
+        watched = watch(run, name, title, wall, trainer, plan, task.model(variant))
         predict = predictor(trainer)
 
         def evaluate(state: TrainState) -> dict[str, float]:
@@ -137,14 +139,15 @@ def _train_fold(run: Run, task: Task, variant: str, number: int) -> dict[str, An
             }
 
         loop = Loop(
-            trainer, batches, evaluate, run.writer(name), folder, f"fine-tuning {title}", seed=run.config.seed,
+            trainer, batches, evaluate, **watched, folder=folder, title=f"fine-tuning {title}", seed=run.config.seed,
             num_steps=config.num_steps, log_every=run.config.log_every, eval_every=config.eval_every,
             checkpoint=run.config.checkpoint, learning_rate=make_schedule(config.optimizer, config.num_steps),
             select_by=f"valid/{config.select_by}",
             initialize=(lambda state: put_encoder(state, trainer, task.encoder())) if variant == PRETRAINED
             else (lambda state: state),
         )  # fmt: skip
-        state = loop.run()
+        with contextlib.closing(loop.writer):
+            state = loop.run()
         model = trainer.model(whole(state, run.mesh))
         lineage = {
             "fingerprint": fingerprint(recipe | {"fold": number}), "fine-tuned on": ", ".join(config.classes),

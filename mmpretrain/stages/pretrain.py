@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from mmpretrain.config import fingerprint
 from mmpretrain.data.records import FRAME_RATE_HZ
 from mmpretrain.export.encoder import save_encoder
 from mmpretrain.objectives.masked_prediction import MaskedPrediction
-from mmpretrain.observe.progress import log
+from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import shard_batch, whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.stages.context import Run
 from mmpretrain.stages.finetune import put_encoder
 from mmpretrain.stages.targets import encoder_path, open_targets
+from mmpretrain.stages.watching import watch
 from mmpretrain.train.loop import Loop
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
 from mmpretrain.train.step import Trainer, TrainState, make_trainer
@@ -35,27 +37,31 @@ def pretrain(run: Run, number: int) -> dict[str, Any]:
     rounds = {k: v for k, v in run.recipe("rounds").items() if not _is_later(k, number)}
     recipe = run.recipe("model", "data") | rounds | {"clips": train.fingerprint + valid.fingerprint}
 
-    def work(folder: Path) -> dict[str, Any]:
+    def work(folder: Path, wall: WallTime) -> dict[str, Any]:
         targets = {"targets": open_targets(run, number), "labels_per_frame": round_.label_rate_hz // FRAME_RATE_HZ}
         trainer = round_trainer(run, number)
         plan, batches = run.training_batches(
             train, config.model, round_.num_steps, batch_frames=config.data.batch_frames, **targets
         )
-        log(f"round {number}: {plan.summary()}")
+        watched = watch(
+            run, pretrain_name(number), f"round {number}", wall, trainer, plan, config.model,
+            [codebook.num_clusters + round_.dead_classes for codebook in round_.targets],
+        )  # fmt: skip
 
         def evaluate(state: TrainState) -> dict[str, float]:
             clips = run.evaluation_batches(valid, config.model, batch_frames=config.data.batch_frames, **targets)
             return validate(trainer, state, clips)
 
         loop = Loop(
-            trainer, batches, evaluate, run.writer(pretrain_name(number)), folder, f"round {number}: pretraining",
+            trainer, batches, evaluate, **watched, folder=folder, title=f"round {number}: pretraining",
             seed=config.seed + number, num_steps=round_.num_steps, log_every=config.log_every,
             eval_every=config.valid_every, checkpoint=config.checkpoint,
             learning_rate=make_schedule(round_.optimizer, round_.num_steps),
             initialize=(lambda state: put_encoder(state, trainer, encoder_path(run, number - 1)))
             if round_.init == "previous_round" else (lambda state: state),
         )  # fmt: skip
-        state = loop.run()
+        with contextlib.closing(loop.writer):
+            state = loop.run()
         lineage = {
             "fingerprint": fingerprint(recipe), "round": number, "steps": round_.num_steps,
             "started from": {"random": "random weights", "previous_round": f"round {number - 1}"}[round_.init],
@@ -73,10 +79,7 @@ def pretrain(run: Run, number: int) -> dict[str, Any]:
 def round_trainer(run: Run, number: int) -> Trainer:
     round_ = run.config.rounds[number - 1]
     tx = make_optimizer(round_.optimizer, round_.num_steps)
-    trainer = make_trainer(MaskedPrediction(run.config.model, round_), tx, run.mesh)
-    parameters = sum(np.prod(x.shape, dtype=int) for x in jax.tree.leaves(jax.eval_shape(trainer.init, 0).params))
-    log(f"round {number}: {parameters:,} parameters")
-    return trainer
+    return make_trainer(MaskedPrediction(run.config.model, round_), tx, run.mesh)
 
 
 def validate(trainer: Trainer, state: TrainState, batches) -> dict[str, float]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-
 from mmpretrain.checkpoint import newest_step
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.summary import duration, text_table
+from mmpretrain.observe.wall_time import read_wall_time, running_sec
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.stages.collapse import check_targets
 from mmpretrain.stages.context import Run
 from mmpretrain.stages.health import finish_round
 from mmpretrain.stages.pretrain import pretrain, pretrain_name
-from mmpretrain.stages.stage import ELAPSED_FILE, RECIPE_FILE, RESULT_FILE, read_result
+from mmpretrain.stages.stage import RECIPE_FILE, RESULT_FILE, WALL_TIME_FILE, read_result
 from mmpretrain.stages.targets import make_targets, targets_name
 
 
@@ -79,8 +78,8 @@ def _state(run: Run, name: str, running: bool) -> tuple[str, str]:
     folder = run.workdir / name
     if (folder / RESULT_FILE).exists():
         return "done", duration(read_result(run.workdir, name)["wall_time_sec"])
-    elapsed = json.loads((folder / ELAPSED_FILE).read_text()) if (folder / ELAPSED_FILE).exists() else 0.0
-    time = duration(elapsed) if elapsed else "-"
+    wall = read_wall_time(folder / WALL_TIME_FILE)
+    time = "-" if wall is None else duration(running_sec(wall["seconds"]))
     step = newest_step(folder / "checkpoints")
     if running:
         return "running" + (f", from step {step}" if step else ""), time

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ from typing import Any
 from mmpretrain.config import fingerprint
 from mmpretrain.observe.progress import is_main_process, log
 from mmpretrain.observe.summary import duration
+from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.parallel.stopping import check_stop
 
 RESULT_FILE = "result.json"
 RECIPE_FILE = "recipe.json"
-ELAPSED_FILE = "elapsed_sec.json"
+WALL_TIME_FILE = "wall_time.json"
 CHANGES_FILE = "changes.json"
 
 
@@ -25,35 +25,29 @@ def run_stage(
     workdir: Path,
     name: str,
     recipe: Mapping[str, Any],
-    work: Callable[[Path], dict[str, Any]],
+    work: Callable[[Path, WallTime], dict[str, Any]],
     *,
     accept_changes: bool = False,
 ) -> dict[str, Any]:
-    """Returns the result of stage `name`: what an earlier run left, or else what `work(folder)` returns now.
+    """Returns the result of stage `name`: what an earlier run left, or what `work(folder, wall)` returns now.
 
     All processes of the run come here; process 0 reads and writes the stage's files, `work` is done by all.
 
-    recipe: all that decides the result, flat. The result gets `wall_time_sec`, summed over interrupted attempts (the
-    time of one that was killed outright is lost). Raises ValueError if the folder was made with another recipe, unless
-    `accept_changes`: then it goes on with this one, and `changes.json` says from now on what changed (a stage that is
-    done stays as it is).
+    recipe: all that decides the result, flat. The result gets `wall_time_sec`, summed over interrupted attempts, and
+    the goodput if it trained (see `WallTime.figures`). Raises ValueError if the folder was made with another recipe,
+    unless `accept_changes`: then it goes on with this one, and `changes.json` says from now on what changed (a stage
+    that is done stays as it is).
     """
     folder = workdir / name
     check_stop()
     if on_main(lambda: _is_done(folder, recipe, accept_changes)):
         log(f"{name}: done already")
         return on_main(lambda: read_result(workdir, name))
-    again, earlier = on_main(lambda: _begin(folder, recipe))
-    log(f"{name}: {'taken up again' if again else 'started'} in {folder}")
-    start = time.monotonic()
-    try:
-        result = work(folder)
-    finally:
-        elapsed = earlier + time.monotonic() - start
-        if is_main_process():
-            write_json(folder / ELAPSED_FILE, elapsed)
-    on_main(lambda: write_json(folder / RESULT_FILE, result | {"wall_time_sec": round(elapsed, 1)}))
-    log(f"{name}: finished in {duration(elapsed)}")
+    log(f"{name}: {'taken up again' if on_main(lambda: _begin(folder, recipe)) else 'started'} in {folder}")
+    with WallTime(folder / WALL_TIME_FILE if is_main_process() else None) as wall:
+        result = work(folder, wall)
+    on_main(lambda: write_json(folder / RESULT_FILE, result | wall.figures()))
+    log(f"{name}: finished in {duration(wall.figures()['wall_time_sec'])}")
     return on_main(lambda: read_result(workdir, name))
 
 
@@ -78,11 +72,11 @@ def _is_done(folder: Path, recipe: Mapping[str, Any], accept_changes: bool) -> b
     return (folder / RESULT_FILE).exists()
 
 
-def _begin(folder: Path, recipe: Mapping[str, Any]) -> tuple[bool, float]:
-    """Whether the stage was begun before, and the seconds spent on it then."""
+def _begin(folder: Path, recipe: Mapping[str, Any]) -> bool:
+    """Whether the stage was begun before."""
     again = (folder / RECIPE_FILE).exists()
     write_json(folder / RECIPE_FILE, dict(recipe))
-    return again, json.loads((folder / ELAPSED_FILE).read_text()) if (folder / ELAPSED_FILE).exists() else 0.0
+    return again
 
 
 def _check_recipe(folder: Path, recipe: Mapping[str, Any], accept_changes: bool) -> None:

@@ -17,6 +17,7 @@ from mmpretrain.data.records import FRAME_RATE_HZ, Batch
 from mmpretrain.data.streams import unit_hash
 from mmpretrain.export.encoder import load_encoder, read_config
 from mmpretrain.observe.progress import Progress, log, track
+from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import batch_sharding, local_mesh, own_rows, replicated, shard_batch
 from mmpretrain.parallel.processes import barrier, on_main
 from mmpretrain.parallel.stopping import check_stop
@@ -52,7 +53,7 @@ def make_targets(run: Run, number: int) -> dict[str, Any]:
     train, valid = run.clips_of_round(number)
     recipe = run.recipe("model", "data") | _round_recipe(run, number) | {"clips": train.fingerprint + valid.fingerprint}
 
-    def work(folder: Path) -> dict[str, Any]:
+    def work(folder: Path, wall: WallTime) -> dict[str, Any]:
         stores = [
             _make_store(run, number, index, folder / codebook_name(index), train, valid, fingerprint(recipe))
             for index in range(len(round_.targets))

@@ -14,6 +14,7 @@ from mmpretrain.checkpoint import Checkpointer
 from mmpretrain.config import CheckpointConfig
 from mmpretrain.data.records import Batch
 from mmpretrain.observe.clock import StepClock
+from mmpretrain.observe.memory import peak_memory
 from mmpretrain.observe.metrics import MetricWriter
 from mmpretrain.observe.progress import Progress, log
 from mmpretrain.parallel.mesh import shard_batch
@@ -36,6 +37,7 @@ class Loop:
     batches: Callable[[int], Iterator[Batch]]
     evaluate: Callable[[TrainState], dict[str, float]]
     writer: MetricWriter
+    clock: StepClock
     folder: Path
     title: str
     seed: int
@@ -53,45 +55,54 @@ class Loop:
         Returns the last state, or the best one where `select_by` is set. Everything but timings is the same however
         often the run was interrupted. Raises Stopped, after saving, if it was asked to stop.
         """
+        clock, wall = self.clock, self.clock.wall
+        wall.switch("startup")
         saved = Checkpointer(self.folder / "checkpoints", keep=self.checkpoint.keep)
         best = Checkpointer(self.folder / "best", keep=1)
         state, best_value, evaluated, num_records = self.trainer.init(self.seed), -float("inf"), True, 0
+        useful_sec = 0.0
         if saved.latest() is None:
             state = self.initialize(state)
         else:
             state, extra = saved.restore(state)
             best_value, evaluated, num_records = extra["best_value"], extra["evaluated"], extra["num_records"]
+            useful_sec = extra["useful_sec"]
         first_step = int(state.step)
-        # What was logged after the checkpoint is about to happen again.
+        # What was done and logged after the checkpoint is about to happen again.
         self.writer.resume(num_records)
+        clock.resume(useful_sec)
 
         def evaluate(step: int) -> None:
             nonlocal best_value
-            values = self.evaluate(state)
+            with wall.during("evaluation"):
+                values = self.evaluate(state)
             self.writer.write(step, values)
             if self.select_by and values[self.select_by] > best_value:
                 best_value = values[self.select_by]
-                best.save(step, state, {"step": step, **values})
+                with wall.during("saving"):
+                    best.save(step, state, {"step": step, **values})
 
         def save(step: int) -> None:
-            best.wait()  # a checkpoint must not know of a best that is not there
-            extra = {"best_value": best_value, "evaluated": evaluated, "num_records": self.writer.num_records}
-            saved.save(step, state, extra)
+            extra = {"best_value": best_value, "evaluated": evaluated, "num_records": self.writer.num_records,
+                     "useful_sec": wall.seconds()["useful_steps"]}  # fmt: skip
+            with wall.during("saving"):
+                best.wait()  # a checkpoint must not know of a best that is not there
+                saved.save(step, state, extra)
+            wall.save()
 
         if not evaluated:  # it was stopped before the evaluation that was due, or in it
             evaluate(first_step)
             evaluated = True
-        clock = StepClock()
         batches = self.batches(first_step)
-        with Progress(self.title, self.num_steps, "step", initial=first_step) as progress:
+        with Progress(self.title, self.num_steps, "step", initial=first_step) as progress, wall.during("useful_steps"):
             for step in range(first_step + 1, self.num_steps + 1):
                 last = step == self.num_steps
-                with clock.waiting():
+                with wall.during("input_wait"):
                     batch = next(batches)
                 placed = shard_batch(batch, self.trainer.mesh)
-                state, metrics = self.trainer.step(state, placed)
-                num_clips = len(placed.clip_B)  # of all processes, of whose frames this one's are a sample
-                clock.tick(int(batch.valid_BT.sum()) * num_clips // len(batch.clip_B), num_clips)
+                # The frames of this process stand for those of all.
+                with clock.step(*placed.valid_BT.shape, real_share=float(batch.valid_BT.mean())):
+                    state, metrics = self.trainer.step(state, placed)
                 shown = {}
                 if step % self.log_every == 0 or last:
                     metrics = {TRAIN_PREFIX + name: float(value) for name, value in jax.device_get(metrics).items()}
@@ -101,26 +112,27 @@ class Loop:
                             f"{self.title}: the loss at step {step} is {metrics['train/loss']}; lower "
                             f"optimizer.peak_lr or set optimizer.clip_norm, and start again from the last checkpoint"
                         )
-                    self.writer.write(step, metrics | clock.rates())
+                    self.writer.write(step, metrics | clock.rates() | peak_memory())
                     shown = {name: metrics["train/" + name] for name in ("loss", "masked_accuracy", "accuracy")
                              if "train/" + name in metrics}  # fmt: skip
-                with clock.paused():
-                    evaluated = not (step % self.eval_every == 0 or last)
-                    try:
-                        check_stop()
-                        # Evaluate before saving: the best value is part of the checkpoint.
-                        if not evaluated:
-                            evaluate(step)
-                            evaluated = True
-                    except Stopped:
-                        save(step)
-                        saved.wait()
-                        log(f"{self.title}: asked to stop; saved step {step} of {self.num_steps}")
-                        raise
-                    if step % self.checkpoint.every_steps == 0 or last:
-                        save(step)
+                evaluated = not (step % self.eval_every == 0 or last)
+                try:
+                    check_stop()
+                    # Evaluate before saving: the best value is part of the checkpoint.
+                    if not evaluated:
+                        evaluate(step)
+                        evaluated = True
+                except Stopped:
+                    save(step)
+                    saved.wait()
+                    log(f"{self.title}: asked to stop; saved step {step} of {self.num_steps}")
+                    raise
+                if step % self.checkpoint.every_steps == 0 or last:
+                    save(step)
                 progress.update(1, **shown)
-        saved.wait()
+        with wall.during("saving"):
+            saved.wait()
+        wall.switch("other")
         if self.select_by:
             state, _ = best.restore(state)
         saved.close()

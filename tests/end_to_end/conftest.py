@@ -28,5 +28,6 @@ def arguments(corpus: Path, workdir: Path) -> list[str]:
 def results(workdir: Path) -> tuple[dict, list[dict]]:
     """What a run reached and logged, without how long it took."""
     summary = json.loads((workdir / "summary.json").read_text())
-    del summary["wall_time_sec"], summary["name"]
+    for name in ("wall_time_sec", "goodput", "name"):
+        summary.pop(name, None)
     return summary, [without_timings(record) for record in read_metrics(workdir / "metrics.jsonl")]

@@ -1,6 +1,7 @@
 import io
 import re
 
+import jax
 import pytest
 
 from mmpretrain.observe import progress
@@ -45,7 +46,7 @@ def test_track_yields_what_it_is_given(capsys):
 
 
 def test_only_process_0_speaks(capsys, monkeypatch):
-    monkeypatch.setattr(progress.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
     log("a message")
     list(track(range(3), "prepare"))
     assert capsys.readouterr().err == ""

@@ -1,6 +1,7 @@
 """The walk over the rounds: what it shows, where it may begin, what it starts from, and when it stops by itself."""
 
 import dataclasses
+import json
 import re
 import sys
 
@@ -190,7 +191,8 @@ def test_an_interrupted_stage_is_shown_at_its_step(config, tmp_path):
     (folder / "checkpoints" / "1").mkdir(parents=True)
     (folder / "checkpoints" / "2.orbax-checkpoint-tmp").mkdir()  # was being written
     (folder / "recipe.json").write_text("{}")
-    (folder / "elapsed_sec.json").write_text("75.0")
+    wall = {"attempts": 1, "doing": "", "updated": 0.0, "seconds": {"useful_steps": 60.0, "startup": 15.0, "down": 9.0}}
+    (folder / "wall_time.json").write_text(json.dumps(wall))
     run = Run(config)
     assert re.search(r"round1/pretrain +partly done at step 1 +1 min 15 s\n", walk_table(run))
     assert re.search(r"round1/pretrain +running, from step 1 +1 min 15 s\n", walk_table(run, "round1/pretrain"))

@@ -1,0 +1,137 @@
+"""Where the wall time of a stage goes, over all its attempts: what its goodput is a share of.
+
+At every moment the stage does one thing of `PARTS`, so the parts add up to the time since it first began. They are kept
+in a small file that is written anew every few seconds, so that little is lost in a kill and others can see who lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+# What time goes to, in the order in which it is shown.
+PARTS = {
+    "useful_steps": "training steps whose outcome was kept",
+    "input_wait": "waiting for the next batch",
+    "compilation": "compiling the step, once a shape of batches and start",
+    "startup": "making or restoring the state",
+    "evaluation": "validation, its compilation and input included",
+    "saving": "waiting for checkpoints",
+    "redone_steps": "training steps that a kill undid, and that were done again",
+    "down": "from the last sign of one attempt to the start of the next",
+    "other": "everything else: opening targets, exporting the encoder",
+}
+SIGN_EVERY_SEC = 10.0
+
+
+class WallTime:
+    """A context manager around the work of a stage: begins an attempt, and keeps `file` up to date.
+
+    file: None for what need not be kept. `doing` names the part that time is going to now.
+    now, today: clocks in seconds, of which the second means the same in another process.
+    """
+
+    def __init__(
+        self,
+        file: Path | None = None,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        today: Callable[[], float] = time.time,
+    ):
+        self._file, self._now, self._today = file, now, today
+        self._lock, self._over = threading.Lock(), threading.Event()
+        self._seconds, self._attempts, self.doing = dict.fromkeys(PARTS, 0.0), 1, "other"
+        if file is not None and (earlier := read_wall_time(file)) is not None:
+            self._seconds |= earlier["seconds"]
+            self._seconds["down"] += max(0.0, today() - earlier["updated"])
+            self._attempts += earlier["attempts"]
+        self._since = now()
+
+    def __enter__(self) -> WallTime:
+        self.save()
+        if self._file is not None:
+            self._sign = threading.Thread(target=self._show_life, name="wall time", daemon=True)
+            self._sign.start()
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if self._file is not None:
+            self._over.set()
+            self._sign.join()
+        self.switch("")
+        with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
+            self.save()
+
+    def switch(self, part: str) -> None:
+        """From now on time goes to `part`; "": to nothing, the attempt is over."""
+        with self._lock:
+            if self.doing:
+                self._seconds[self.doing] += self._now() - self._since
+            self._since, self.doing = self._now(), part
+
+    @contextlib.contextmanager
+    def during(self, part: str) -> Iterator[None]:
+        """Inside, time goes to `part`, and to nothing else; afterwards to what it went to before."""
+        before = self.doing
+        self.switch(part)
+        try:
+            yield
+        finally:
+            self.switch(before)
+
+    def seconds(self) -> dict[str, float]:
+        """By part, up to now."""
+        with self._lock:
+            now = {self.doing: self._now() - self._since} if self.doing else {}
+            return self._seconds | {part: self._seconds[part] + more for part, more in now.items()}
+
+    def undo(self, useful_sec: float) -> None:
+        """The steps beyond `useful_sec`, the useful time at the checkpoint that is gone on from, must be done again."""
+        with self._lock:
+            lost = max(0.0, self._seconds["useful_steps"] - useful_sec)
+            self._seconds["useful_steps"] -= lost
+            self._seconds["redone_steps"] += lost
+
+    def figures(self) -> dict[str, Any]:
+        """For a stage's result: `wall_time_sec` of all attempts without the time between them, and the shares."""
+        seconds = self.seconds()
+        trained = {"goodput": shares(seconds)} if seconds["useful_steps"] else {}
+        return {"wall_time_sec": round(running_sec(seconds), 1), **trained}
+
+    def save(self) -> None:
+        """Writes the file, whole or not at all."""
+        if self._file is None:
+            return
+        content = {"attempts": self._attempts, "doing": self.doing, "updated": self._today(), "seconds": self.seconds()}
+        with self._lock:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            draft = self._file.with_name(self._file.name + ".tmp")
+            draft.write_text(json.dumps(content, indent=1) + "\n")
+            os.replace(draft, self._file)
+
+    def _show_life(self) -> None:
+        while not self._over.wait(SIGN_EVERY_SEC):
+            with contextlib.suppress(OSError):  # the stage itself will say what it cannot write
+                self.save()
+
+
+def read_wall_time(file: Path) -> dict[str, Any] | None:
+    """attempts, doing ("": it ended in order), updated (seconds since 1970), seconds by part. None: it never began."""
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def running_sec(seconds: Mapping[str, float]) -> float:
+    """The time of all attempts, without that between them."""
+    return sum(seconds.values()) - seconds["down"]
+
+
+def shares(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Every part's share of all time since the stage first began; they add up to 1. `useful_steps` is the goodput."""
+    total = max(sum(seconds.values()), 1e-9)
+    return {part: seconds[part] / total for part in PARTS}
