@@ -5,7 +5,7 @@ mmpretrain run --config=configs/pretrain/small_real_emotion.py
 
 The idea of HFLEA (arXiv 2312.16383) and GMP-ATL (arXiv 2405.02151), of which it has one codebook and no more. The
 fine-tuned encoder has seen the labels of its fold's training speakers, so only the same fold may be tested with it.
-Not yet run.
+docs/rounds.md has what came out.
 """
 
 from configs.pretrain import small_real
