@@ -23,14 +23,16 @@ STAGES = {
     "evaluate": "tests the fine-tuned classifiers, beside a plain baseline",
     "export": "the last round's encoder as a folder, loaded back and compared",
     "report": "summary.json and report.html of what is there so far",
+    "status": "how a run is doing, from outside: progress, rates, time to go, health (status RUN, no recipe)",
     "plan": "what the last round needs of the chips of --topology=CHIP:SHAPE, and how long; runs nothing",
     "import-avhubert": "the encoder of an AV-HuBERT checkpoint as such a folder (FILE.pt --output=DIR, no recipe)",
 }
 
-# The stages that take an option, besides --config, which all but import-avhubert and inspect take.
+# The stages that take an option, besides --config, which all but status, import-avhubert and inspect take.
 OPTIONS = {
     "round": ("targets", "pretrain"),
     "rounds": ("refine",),
+    "profile": ("run", "refine", "pretrain", "finetune"),
     "topology": ("plan",),
     "format": ("export",),
     "output": ("export", "import-avhubert", "targets inspect"),
@@ -52,6 +54,8 @@ examples:
   mmpretrain refine --rounds=2 --config=configs/demo.py '--config.rounds[1].encoder=encoders/base_vox'
   mmpretrain targets inspect runs/mine/round2/targets/codebook1/store --output=quality --alignments=words.csv
   mmpretrain pretrain --round=2 --config=configs/demo.py --config.rounds[1].num_steps=500
+  mmpretrain status runs/mine                                                 # at any time, from anywhere
+  mmpretrain refine --config=configs/demo.py --profile=100-105                # traces these steps of each round
   mmpretrain plan --topology=v5e:16x16 --config=configs/pretrain/avhubert_base_lrs3.py   # no TPU needed
   mmpretrain import-avhubert base_vox_iter5.pt --output=encoders/base_vox
   mmpretrain finetune --config=configs/demo.py --config.finetune.encoder=encoders/base_vox
@@ -63,6 +67,9 @@ licences of their own, which you must accept to use them.
 
 refine shows a table of its stages and, after each round, its health. It needs no earlier round where the first that it
 walks takes its targets from MFCC or, as in the third example, from a named encoder: any exported one.
+
+While a run goes on, `mmpretrain status RUN` says how it is doing, and `touch RUN/profile` traces its next five steps, as
+--profile=FIRST-LAST does those steps of every training stage (docs/watching.md).
 
 A run of several processes is the same command in each, with --coordinator=HOST:PORT --num_processes=N --process_id=I
 (HOST:PORT is process 0's) or with these in MMPRETRAIN_COORDINATOR, MMPRETRAIN_NUM_PROCESSES, MMPRETRAIN_PROCESS_ID;
@@ -137,6 +144,7 @@ def _parse(arguments: list[str]) -> SimpleNamespace:
     options = {
         "round": flags.DEFINE_integer("round", None, "the round, from 1", lower_bound=1, flag_values=values),
         "rounds": flags.DEFINE_string("rounds", None, "those to walk, e.g. 2 or 2-3", flag_values=values),
+        "profile": flags.DEFINE_string("profile", None, "steps to trace, e.g. 100-105", flag_values=values),
         "topology": flags.DEFINE_string("topology", None, "e.g. v5e:16x16 or h100:8", flag_values=values),
         "format": flags.DEFINE_enum("format", None, ["folder", "avhubert"], "of the export", flag_values=values),
         "output": flags.DEFINE_string("output", None, "file or folder to write", flag_values=values),
@@ -175,6 +183,9 @@ def _run(stage: str, given: SimpleNamespace) -> None:
     if stage == "targets inspect":
         _inspect(given)
         return
+    if stage == "status":
+        _status(given)
+        return
     if given.paths:
         raise ValueError(f"unexpected argument {given.paths[0]!r}; overrides look like --config.seed=7")
     if given.config is None:
@@ -197,7 +208,8 @@ def _run(stage: str, given: SimpleNamespace) -> None:
     from mmpretrain.stages import run as stages
     from mmpretrain.stages.context import Run
 
-    run = Run(given.config, accept_changes=given.accept_changes)
+    profile = None if given.profile is None else _steps(given.profile)
+    run = Run(given.config, accept_changes=given.accept_changes, profile=profile)
     run.announce()
     stages.run_stages(stage, run, given.round, walked)
     if given.format == "avhubert":
@@ -210,6 +222,15 @@ def _rounds(text: str, count: int) -> range:
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 1 <= first <= last <= count:
         raise ValueError(f"--rounds={text}: a round or the first and last of some, of 1 to {count}, e.g. --rounds=2-3")
+    return range(first, last + 1)
+
+
+def _steps(text: str) -> range:
+    """The steps that "100-105" or "100" stands for."""
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= first <= last:
+        raise ValueError(f"--profile={text}: a step or the first and last of some, e.g. --profile=100-105")
     return range(first, last + 1)
 
 
@@ -238,6 +259,15 @@ def _inspect(given: SimpleNamespace) -> None:
 
     alignments, output = (None if path is None else Path(path) for path in (given.alignments, given.output))
     inspect_targets(Path(given.paths[0]), given.corpus or (), alignments, output)
+
+
+def _status(given: SimpleNamespace) -> None:
+    if len(given.paths) != 1 or given.config is not None:
+        raise ValueError("the command is `mmpretrain status RUN`, without a recipe; RUN is what --config.workdir names")
+
+    from mmpretrain.stages.status import status
+
+    print(status(Path(given.paths[0])))
 
 
 if __name__ == "__main__":

@@ -103,8 +103,3 @@ def _rename(path: Path, name: str) -> None:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200]
-
-
-def newest_step(path: str | Path) -> int | None:
-    """The step of the newest whole checkpoint of a folder that may not be there, from its names alone."""
-    return max((int(folder.name) for folder in Path(path).glob("*") if folder.name.isdigit()), default=None)

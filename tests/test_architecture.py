@@ -117,7 +117,17 @@ def test_a_turned_arrow_is_named():
     ]
 
 
-@pytest.mark.parametrize("module", ["data_prep.preparation", "data_prep.__main__", "mmpretrain.config", "configs.demo"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "data_prep.preparation",
+        "data_prep.__main__",
+        "mmpretrain.config",
+        "configs.demo",
+        "mmpretrain.stages.status",
+        "mmpretrain.__main__",
+    ],
+)
 def test_loading_it_does_not_load_jax(module):
     # Also through others, which reading the source of one file cannot see.
     code = f"import sys, {module}; sys.exit('jax' in sys.modules)"

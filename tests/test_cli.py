@@ -65,6 +65,17 @@ CONFIG = "--config=recipe.py"
         (["refine", CONFIG, "--rounds=2"], "--rounds=2: a round or the first and last of some, of 1 to 1"),
         (["refine", CONFIG, "--rounds=1,2"], "--rounds=1,2: a round or the first and last of some"),
         (["targets", CONFIG, "--round=1", "--rounds=1"], "--rounds=1 is for refine, not for targets"),
+        (
+            ["refine", CONFIG, "--profile=9-3"],
+            "--profile=9-3: a step or the first and last of some",
+        ),
+        (
+            ["targets", CONFIG, "--round=1", "--profile=3"],
+            "--profile=3 is for run and refine and pretrain and",
+        ),
+        (["status"], "the command is `mmpretrain status RUN`, without a recipe"),
+        (["status", CONFIG], "the command is `mmpretrain status RUN`, without a recipe"),
+        (["refine", CONFIG, "--config.observe.peak_tflops=-1"], "observe.peak_tflops=-1.0; it must be above 0, or 0"),
         (["refine", CONFIG, "--config.model.fusion=sum"], "model.fusion='sum'; it must be one of concat, add"),
         (["refine", CONFIG, "--config.parallel.fsdp=3"], "does not multiply to the"),
         (["refine", CONFIG], "no_corpus' does not exist; make it with `python -m data_prep"),

@@ -19,6 +19,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 # Series take these in order: what came first, or is only compared to, is the paler one.
 INK, MUTED, FAINT = "#22303c", "#6b7a86", "#dfe5ea"
 PALETTE = ("#7f9cb3", "#245a85", "#c17c4e", "#5b8a72", "#8c6a93", "#a89244")
+SHARE_COLOURS = ("#c17c4e", "#d9b38c", "#a89244", "#9db4c6", "#5b8a72", "#b0544d", "#cfd6dc", "#8c6a93")
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f7f9fb", "#b9cddc", "#5d8fb3", "#1f4e73"])
 
 STYLE = {
@@ -57,7 +58,7 @@ def series(records: Sequence[Mapping[str, Any]], stage: str, name: str) -> Serie
 def draw_curves(title: str, lines: Mapping[str, Sequence[tuple[Series, str]]]) -> str:
     """Metrics over steps, {line name: [(series, manner)]}; manner is "thin" (e.g. training) or "bold".
 
-    A name is written at the end of its last series that has points. All but losses are shares, shown in percent.
+    A name is written at the end of its last series that has points. All but losses and rates are shares, in percent.
     """
     colours = _colours(list(lines))
     with matplotlib.rc_context(STYLE):
@@ -83,7 +84,7 @@ def draw_curves(title: str, lines: Mapping[str, Sequence[tuple[Series, str]]]) -
         axes.grid(axis="y", color=FAINT, linewidth=0.6)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=(1, 2, 5, 10)))
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)))
-        if "loss" not in title:
+        if "loss" not in title and "per second" not in title:
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
         _label_ends(axes, ends, colours)
         return _svg(figure)
@@ -185,6 +186,35 @@ def draw_bars(values: Mapping[str, float], write) -> str:
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0, labelcolor=INK)
         axes.set_xticks([])
+        return _svg(figure)
+
+
+def draw_shares(shares: Mapping[str, Mapping[str, float]]) -> str:
+    """A bar for each of several wholes, {whole: {part: share}}, cut into their parts, whose names stand below.
+
+    The first part, the one that should be long, is the darkest; parts below a thousandth everywhere are left out.
+    """
+    parts = [part for part in next(iter(shares.values())) if any(each[part] >= 0.001 for each in shares.values())]
+    colours = dict(zip(parts, ("#245a85", *SHARE_COLOURS), strict=False))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.2, 0.75 + 0.27 * len(shares)), layout="constrained")
+        axes = figure.subplots()
+        for row, each in enumerate(shares.values()):
+            start = 0.0
+            for part in parts:
+                axes.barh(row, each[part], left=start, height=0.62, color=colours[part], label="" if row else part)
+                if each[part] >= 0.05:
+                    ink = "white" if part == parts[0] else INK
+                    axes.text(start + each[part] / 2, row, f"{100 * each[part]:.0f}%", ha="center", va="center",
+                              fontsize=8, color=ink)  # fmt: skip
+                start += each[part]
+        axes.set_yticks(range(len(shares)), list(shares))
+        axes.set_ylim(len(shares) - 0.5, -0.5)
+        axes.set_xlim(0, 1)
+        axes.set_xticks([])
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0, labelcolor=INK)
+        figure.legend(loc="outside lower center", ncols=len(parts), frameon=False, fontsize=8.5, handlelength=1)
         return _svg(figure)
 
 

@@ -29,9 +29,13 @@ from mmpretrain.observe.summary import (
     protocol_line,
     render_summary,
     round_table,
+    speed_table,
 )
+from mmpretrain.observe.wall_time import PARTS
 
 __all__ = ["render_summary", "write_report"]
+
+INPUT_WAIT = "time/input_wait_share"  # in the charts alone
 
 # Charts of curves: a title, and per line its name and what is drawn in its colour, see `charts.draw_curves`.
 Panels = Sequence[tuple[str, Mapping[str, Sequence[tuple[charts.Series, str]]]]]
@@ -97,6 +101,7 @@ def write_report(
         _finetuning(records),
         _pictures(pictures),
         _times(summary.get("wall_time_sec") or {}),
+        _speed(summary.get("goodput") or {}, records),
         _details(summary.get("corpus") or {}, files or {}),
     ]
     page = (
@@ -254,6 +259,39 @@ def _times(times: Mapping[str, float]) -> str:
     if not times:
         return ""
     return _section("Wall time", "", _figure(charts.draw_bars(times, duration), "wall time per stage"))
+
+
+def _speed(goodput: Mapping[str, Mapping[str, float]], records: Sequence[Mapping[str, Any]]) -> str:
+    """How fast training went, and what the wall time of its stages went to."""
+    table, blocks = speed_table(records, goodput), []
+    if table[1]:
+        blocks.append(_table(table))
+    if goodput:
+        meanings = "; ".join(f"{_words(part)}: {meaning}" for part, meaning in PARTS.items())
+        words = {stage: {_words(part): share for part, share in each.items()} for stage, each in goodput.items()}
+        blocks.append(
+            f"<h3>Where the time went</h3><p>Since a stage first began. {html.escape(meanings)}.</p>"
+            + _figure(charts.draw_shares(words), "what the wall time of each stage went to")
+        )
+    timed = [
+        record | {INPUT_WAIT: record["time/input_wait_sec"] / record["time/step_sec"]}
+        for record in records
+        if "time/input_wait_sec" in record
+    ]
+    panels = []
+    for title, metric in (
+        ("frames per second", "throughput/frames_per_sec"),
+        ("share of waiting for input", INPUT_WAIT),
+    ):
+        stages = _stages(timed, r"(round\d+)/pretrain")
+        panels.append((title, {name: [(charts.series(timed, stage, metric), "bold")] for name, stage in stages}))
+    if _any_points(panels):
+        blocks.append(_curves(panels, "of pretraining"))
+    return _section("Speed of training", "Medians over the records of a stage.", *blocks)
+
+
+def _words(part: str) -> str:
+    return part.replace("_", " ")
 
 
 def _details(corpus: Mapping[str, Any], files: Mapping[str, str]) -> str:

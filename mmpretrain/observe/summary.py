@@ -138,6 +138,36 @@ def fold_table(summary: Mapping[str, Any]) -> Table:
     return ["fold", "UA", "WA", "WF1", "macro F1"], rows
 
 
+def speed_table(records: Sequence[Mapping[str, Any]], goodput: Mapping[str, Mapping[str, float]]) -> Table:
+    """How fast each training stage went: medians over its records; memory: the largest; goodput: when it ended."""
+    columns = ["stage", "step", "frames/s", "hours an hour", "input wait", "MFU", "memory", "goodput"]
+    rows = []
+    for stage in dict.fromkeys(record.get("stage") for record in records):
+        own = [record for record in records if record.get("stage") == stage and "throughput/frames_per_sec" in record]
+        if not own:
+            continue
+
+        def middle(name: str, own=own) -> float | None:
+            values = [record[name] for record in own if record.get(name) is not None]
+            return float(np.median(values)) if values else None
+
+        peaks = [value for record in own for name, value in record.items() if name.startswith("memory/")]
+        hours, step_sec = middle("throughput/audio_hours_per_hour"), middle("time/step_sec")
+        rows.append(
+            [
+                str(stage),
+                f"{1000 * step_sec:,.0f} ms",
+                f"{middle('throughput/frames_per_sec'):,.0f}",
+                NOTHING if hours is None else f"{hours:,.0f}",
+                percent(middle("time/input_wait_sec") / step_sec),
+                percent(middle("throughput/mfu")),
+                f"{max(peaks) / 1e9:.2f} GB" if peaks else NOTHING,
+                percent((goodput.get(stage) or {}).get("useful_steps")),
+            ]
+        )
+    return columns, rows
+
+
 def protocol_line(summary: Mapping[str, Any]) -> str:
     emotion = summary.get("emotion") or {}
     parts = []

@@ -134,4 +134,4 @@ def running_sec(seconds: Mapping[str, float]) -> float:
 def shares(seconds: Mapping[str, float]) -> dict[str, float]:
     """Every part's share of all time since the stage first began; they add up to 1. `useful_steps` is the goodput."""
     total = max(sum(seconds.values()), 1e-9)
-    return {part: seconds[part] / total for part in PARTS}
+    return {part: seconds.get(part, 0.0) / total for part in PARTS}

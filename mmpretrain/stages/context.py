@@ -25,18 +25,26 @@ from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import batch_multiple, make_mesh, process_rows
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.parallel.stopping import check_stop
+from mmpretrain.stages.layout import CONFIG_FILE, METRICS_FILE, TENSORBOARD
 from mmpretrain.stages.stage import run_stage, write_json
-
-METRICS_FILE = "metrics.jsonl"
-TENSORBOARD = "tensorboard"
 
 
 class Run:
-    """A checked recipe, ready to run on `devices` (default: all that there are)."""
+    """A checked recipe, ready to run on `devices` (default: all that there are).
 
-    def __init__(self, config: RunConfig, devices: Sequence[jax.Device] | None = None, *, accept_changes: bool = False):
+    profile: the steps of every training stage that are traced; see observe/profiling.py.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        devices: Sequence[jax.Device] | None = None,
+        *,
+        accept_changes: bool = False,
+        profile: range | None = None,
+    ):
         check(config)
-        self.config, self.accept_changes = config, accept_changes
+        self.config, self.accept_changes, self.profile = config, accept_changes, profile
         self.workdir = Path(config.workdir)
         _cache_compilations()
         self.mesh: Mesh = make_mesh(config.parallel, devices)
@@ -56,7 +64,7 @@ class Run:
         shown = [METRICS_FILE, *[f"{TENSORBOARD}/"] * observe.tensorboard]
         shown += [f"Weights & Biases, project {observe.wandb_project}"] if observe.wandb_project else []
         log(f"writing to {self.workdir}: checkpoints and results by stage; metrics in {', '.join(shown)}")
-        on_main(lambda: write_json(self.workdir / "config.json", as_dict(self.config)))
+        on_main(lambda: write_json(self.workdir / CONFIG_FILE, as_dict(self.config)))
 
     @functools.cached_property
     def clips(self) -> tuple[ClipTable, ClipTable]:

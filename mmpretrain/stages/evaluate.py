@@ -20,9 +20,8 @@ from mmpretrain.observe.progress import log, track
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.stages.context import Run
-from mmpretrain.stages.finetune import PRETRAINED, SCRATCH, Task, fold_name, predictor
-
-EVALUATION = "evaluation"
+from mmpretrain.stages.finetune import Task, predictor
+from mmpretrain.stages.layout import EVALUATION, PRETRAINED, SCRATCH, fold_name
 
 
 def evaluate(run: Run) -> dict[str, Any]:

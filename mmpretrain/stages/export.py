@@ -18,11 +18,11 @@ from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import replicated, shard_batch, whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.stages.context import Run
-from mmpretrain.stages.pretrain import pretrain_name, round_trainer
+from mmpretrain.stages.layout import CHECKPOINTS, EXPORT, pretrain_name
+from mmpretrain.stages.pretrain import round_trainer
 from mmpretrain.stages.stage import read_result
 from mmpretrain.stages.targets import encoder_path
 
-EXPORT = "export"
 CLIPS_TO_COMPARE = 8
 
 
@@ -37,7 +37,7 @@ def export(run: Run) -> dict[str, Any]:
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
         trainer = round_trainer(run, number)
-        checkpoints = Checkpointer(run.workdir / pretrain_name(number) / "checkpoints", keep=1_000)
+        checkpoints = Checkpointer(run.workdir / pretrain_name(number) / CHECKPOINTS, keep=1_000)
         state, _ = checkpoints.restore(trainer.init(run.config.seed))
         checkpoints.close()
         model = trainer.model(whole(state, run.mesh))

@@ -26,17 +26,12 @@ from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import replicated, shard_batch, whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.stages.context import Run
+from mmpretrain.stages.layout import PRETRAINED, SCRATCH, fold_name, variants
 from mmpretrain.stages.targets import encoder_path
 from mmpretrain.stages.watching import watch
 from mmpretrain.train.loop import Loop
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
 from mmpretrain.train.step import Trainer, TrainState, make_trainer
-
-PRETRAINED, SCRATCH = "pretrained", "scratch"
-
-
-def fold_name(variant: str, fold: int) -> str:
-    return f"finetune/{variant}/fold{fold}"
 
 
 class Task:
@@ -59,9 +54,7 @@ class Task:
 
     @property
     def variants(self) -> tuple[str, ...]:
-        if self.config.encoder == "none":
-            return (SCRATCH,)
-        return (PRETRAINED, SCRATCH) if self.config.compare_from_scratch else (PRETRAINED,)
+        return variants(self.config.encoder, self.config.compare_from_scratch)
 
     def fold(self, number: int) -> Fold:
         return self.protocol.fold(self.table.rows, number, self.config.classes)

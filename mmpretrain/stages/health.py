@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,52 +22,18 @@ from mmpretrain.parallel.processes import on_main
 from mmpretrain.stages.collapse import check_predictions
 from mmpretrain.stages.context import Run
 from mmpretrain.stages.finetune import Task
-from mmpretrain.stages.pretrain import pretrain_name
-from mmpretrain.stages.stage import RESULT_FILE, read_result, write_json
-from mmpretrain.stages.targets import encoder_path, open_targets, targets_name
+from mmpretrain.stages.layout import health_file, read_json, round_figures
+from mmpretrain.stages.stage import write_json
+from mmpretrain.stages.targets import encoder_path, open_targets
 
 
 def finish_round(run: Run, number: int, *, show: bool = True) -> None:
     """Measures the encoder of round `number`, shows its figures and those of the rounds before. Raises Collapsed."""
     _measure(run, number)
-    rounds = on_main(lambda: round_figures(run, number))
+    rounds = on_main(lambda: round_figures(run.workdir, number))
     if show:
         log(render_health(rounds))
     check_predictions(number, rounds[-1].get("codebooks") or [rounds[-1]], run.config.health)
-
-
-def round_figures(run: Run, last: int) -> list[dict[str, Any]]:
-    """What is known of each of the rounds up to `last` that is pretrained. Process 0's."""
-    return [
-        _figures(run, number)
-        for number in range(1, last + 1)
-        if all((run.workdir / name(number) / RESULT_FILE).exists() for name in (targets_name, pretrain_name))
-    ]
-
-
-def _figures(run: Run, number: int) -> dict[str, Any]:
-    """Those of the targets and of the encoder. A round's are its first codebook's; accuracies and loss are of all."""
-    targets, trained = (read_result(run.workdir, name(number)) for name in (targets_name, pretrain_name))
-    saved = _read(_health_file(run, number))
-    chances = saved.get("chance_accuracy", [None] * len(targets["codebooks"]))
-    codebooks = [
-        {name: codebook["quality"].get(name) for name in ("pnmi", "purity", "mean_run_frames")}
-        | {name: codebook[name] for name in ("clusters_used", "num_clusters", "entropy_bits")}
-        | {name: trained.get(f"{name}_{i}") for name in ("masked_accuracy", "unmasked_accuracy")}
-        | {"chance_accuracy": chance}
-        for i, (codebook, chance) in enumerate(zip(targets["codebooks"], chances, strict=True), start=1)
-    ]
-    whole = {name: trained.get(name) for name in ("masked_accuracy", "unmasked_accuracy", "loss")}
-    several = {"codebooks": codebooks} if len(codebooks) > 1 else {}
-    return {"round": number} | codebooks[0] | whole | several | {"probe": saved.get("probe")}
-
-
-def _health_file(run: Run, number: int) -> Path:
-    return run.workdir / f"round{number}" / "health.json"
-
-
-def _read(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def _measure(run: Run, number: int) -> None:
@@ -79,8 +43,8 @@ def _measure(run: Run, number: int) -> None:
     if task is not None:
         protocol = {"classes": list(task.config.classes), "protocol": task.config.protocol, "fold": task.folds[0]}
         of = fingerprint({"encoder": of, "clips": task.table.fingerprint} | protocol)
-    file = _health_file(run, number)
-    if on_main(lambda: _read(file).get("of")) == of:
+    file = health_file(run.workdir, number)
+    if on_main(lambda: read_json(file).get("of")) == of:
         return
     result = {
         "of": of,

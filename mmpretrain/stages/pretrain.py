@@ -19,15 +19,12 @@ from mmpretrain.parallel.mesh import shard_batch, whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.stages.context import Run
 from mmpretrain.stages.finetune import put_encoder
+from mmpretrain.stages.layout import pretrain_name
 from mmpretrain.stages.targets import encoder_path, open_targets
 from mmpretrain.stages.watching import watch
 from mmpretrain.train.loop import Loop
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
 from mmpretrain.train.step import Trainer, TrainState, make_trainer
-
-
-def pretrain_name(number: int) -> str:
-    return f"round{number}/pretrain"
 
 
 def pretrain(run: Run, number: int) -> dict[str, Any]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from mmpretrain.checkpoint import newest_step
 from mmpretrain.observe.progress import log
-from mmpretrain.observe.summary import duration, text_table
-from mmpretrain.observe.wall_time import read_wall_time, running_sec
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.stages.collapse import check_targets
 from mmpretrain.stages.context import Run
 from mmpretrain.stages.health import finish_round
-from mmpretrain.stages.pretrain import pretrain, pretrain_name
-from mmpretrain.stages.stage import RECIPE_FILE, RESULT_FILE, WALL_TIME_FILE, read_result
-from mmpretrain.stages.targets import make_targets, targets_name
+from mmpretrain.stages.layout import pretrain_name, round_names, state_of, targets_name, walk_table
+from mmpretrain.stages.pretrain import pretrain
+from mmpretrain.stages.stage import RESULT_FILE
+from mmpretrain.stages.targets import make_targets
 
 
 def refine(run: Run, rounds: range | None = None) -> None:
@@ -53,7 +51,7 @@ def _check_previous(run: Run, rounds: range) -> None:
         if not _is_done(run, name):
             raise ValueError(
                 f"--rounds={rounds[0]}-{rounds[-1]}: round {rounds[0]} is made from round {number}, but "
-                f"{run.workdir / name} is {on_main(lambda name=name: _state(run, name, False)[0])}; walk that round "
+                f"{run.workdir / name} is {on_main(lambda name=name: state_of(run.workdir, name))}; walk that round "
                 f"first (--rounds={number}-{rounds[-1]}){other}"
             )
     make_targets(run, number)
@@ -65,24 +63,4 @@ def _is_done(run: Run, name: str) -> bool:
 
 
 def _show(run: Run, running: str = "") -> None:
-    log("rounds\n" + on_main(lambda: walk_table(run, running)))
-
-
-def walk_table(run: Run, running: str = "") -> str:
-    """Every stage of all rounds with its state and the time it has taken, as text. running: the one that begins now."""
-    names = [name(number) for number in range(1, len(run.config.rounds) + 1) for name in (targets_name, pretrain_name)]
-    return text_table((["stage", "state", "time"], [[name, *_state(run, name, name == running)] for name in names]))
-
-
-def _state(run: Run, name: str, running: bool) -> tuple[str, str]:
-    folder = run.workdir / name
-    if (folder / RESULT_FILE).exists():
-        return "done", duration(read_result(run.workdir, name)["wall_time_sec"])
-    wall = read_wall_time(folder / WALL_TIME_FILE)
-    time = "-" if wall is None else duration(running_sec(wall["seconds"]))
-    step = newest_step(folder / "checkpoints")
-    if running:
-        return "running" + (f", from step {step}" if step else ""), time
-    if not (folder / RECIPE_FILE).exists():
-        return "to do", time
-    return "partly done" + (f" at step {step}" if step else ""), time
+    log("rounds\n" + on_main(lambda: walk_table(run.workdir, round_names(len(run.config.rounds)), running)))

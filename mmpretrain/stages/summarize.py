@@ -13,14 +13,20 @@ from mmpretrain.observe.metrics import read_metrics
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.report import write_report
 from mmpretrain.observe.summary import render_summary
-from mmpretrain.stages.context import METRICS_FILE, Run
-from mmpretrain.stages.evaluate import EVALUATION
-from mmpretrain.stages.export import EXPORT
-from mmpretrain.stages.finetune import PRETRAINED, SCRATCH, fold_name
-from mmpretrain.stages.health import round_figures
-from mmpretrain.stages.pretrain import pretrain_name
+from mmpretrain.stages.context import Run
+from mmpretrain.stages.layout import (
+    EVALUATION,
+    EXPORT,
+    METRICS_FILE,
+    PRETRAINED,
+    SCRATCH,
+    fold_name,
+    pretrain_name,
+    round_figures,
+    targets_name,
+)
 from mmpretrain.stages.stage import RESULT_FILE, read_result, write_json
-from mmpretrain.stages.targets import known_units, open_targets, targets_name
+from mmpretrain.stages.targets import known_units, open_targets
 
 PICTURED_CLIPS, PICTURED_FRAMES = 4, 8
 
@@ -49,7 +55,7 @@ def _summary(run: Run) -> dict[str, Any]:
     for corpus in config.data.corpora:
         prepared = json.loads((Path(corpus.path) / records.CORPUS_FILE).read_text())
         times[f"prepare {prepared['name']}"] = prepared["wall_time_sec"]
-    rounds = round_figures(run, len(config.rounds))
+    rounds = round_figures(run.workdir, len(config.rounds))
     for entry in rounds:
         for name in (targets_name(entry["round"]), pretrain_name(entry["round"])):
             times[name] = read_result(run.workdir, name)["wall_time_sec"]
@@ -66,6 +72,8 @@ def _summary(run: Run) -> dict[str, Any]:
         times[EXPORT] = exported["wall_time_sec"]
         summary["export_max_error"] = exported["max_error"]
     train, valid = run.clips
+    trained = {name: _finished(run, name) for name in times if not name.startswith("prepare ")}
+    summary["goodput"] = {name: result["goodput"] for name, result in trained.items() if result and "goodput" in result}
     summary["corpus"] = {
         "training clips": len(train), "training hours": round(int(train.lengths.sum()) / 25 / 3600, 3),
         "validation clips": len(valid), "speakers": len({row.speaker for row in train.rows if row.speaker}),

@@ -23,6 +23,7 @@ from mmpretrain.parallel.processes import barrier, on_main
 from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.parallel.streams import stream_key
 from mmpretrain.stages.context import Run
+from mmpretrain.stages.layout import targets_name
 from mmpretrain.targets.features import hidden_features, label, mfcc_features
 from mmpretrain.targets.kmeans import Codebook, fit
 from mmpretrain.targets.quality import cluster_quality
@@ -30,10 +31,6 @@ from mmpretrain.targets.store import LabelProgress, TargetStore, codebook_hash, 
 
 STORE = "store"
 CLIPS_BETWEEN_STOPS = 64
-
-
-def targets_name(number: int) -> str:
-    return f"round{number}/targets"
 
 
 def encoder_path(run: Run, number: int) -> Path:

@@ -14,12 +14,14 @@ from mmpretrain.data.batch_plan import BatchPlan
 from mmpretrain.observe.boards import TensorBoard, Wandb
 from mmpretrain.observe.clock import StepClock
 from mmpretrain.observe.metrics import Board, MetricWriter
+from mmpretrain.observe.profiling import Profiler
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import batch_multiple
 from mmpretrain.plan.chips import chip_of
 from mmpretrain.plan.flops import FORMULA, step_flops
-from mmpretrain.stages.context import METRICS_FILE, TENSORBOARD, Run, devices_line, mesh_line
+from mmpretrain.stages.context import Run, devices_line, mesh_line
+from mmpretrain.stages.layout import METRICS_FILE, TENSORBOARD
 from mmpretrain.train.step import Trainer
 
 
@@ -33,7 +35,7 @@ def watch(
     model: ModelConfig,
     num_clusters: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """Logs the first lines of a training stage. Returns what a `Loop` watches it with: its `writer` and `clock`.
+    """Logs the first lines of a training stage. Returns what a `Loop` is watched with: `writer`, `clock`, `profiler`.
 
     num_clusters: of each codebook that is predicted; a classifier's few products are not counted.
     """
@@ -61,6 +63,7 @@ def watch(
     return {
         "writer": MetricWriter(run.workdir / METRICS_FILE, stage, facts, boards(run, stage)),
         "clock": StepClock(wall, flops, peak),
+        "profiler": Profiler(run.workdir, stage, run.profile),
     }
 
 

@@ -16,6 +16,7 @@ from mmpretrain.data.records import Batch
 from mmpretrain.observe.clock import StepClock
 from mmpretrain.observe.memory import peak_memory
 from mmpretrain.observe.metrics import MetricWriter
+from mmpretrain.observe.profiling import Profiler
 from mmpretrain.observe.progress import Progress, log
 from mmpretrain.parallel.mesh import shard_batch
 from mmpretrain.parallel.stopping import Stopped, check_stop
@@ -38,6 +39,7 @@ class Loop:
     evaluate: Callable[[TrainState], dict[str, float]]
     writer: MetricWriter
     clock: StepClock
+    profiler: Profiler
     folder: Path
     title: str
     seed: int
@@ -94,9 +96,11 @@ class Loop:
             evaluate(first_step)
             evaluated = True
         batches = self.batches(first_step)
-        with Progress(self.title, self.num_steps, "step", initial=first_step) as progress, wall.during("useful_steps"):
+        progress = Progress(self.title, self.num_steps, "step", initial=first_step)
+        with progress, wall.during("useful_steps"), self.profiler:
             for step in range(first_step + 1, self.num_steps + 1):
                 last = step == self.num_steps
+                self.profiler.before(step, state)
                 with wall.during("input_wait"):
                     batch = next(batches)
                 placed = shard_batch(batch, self.trainer.mesh)

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from mmpretrain.observe.wall_time import PARTS
+
 CLASSES = ["neutral", "happy", "sad", "angry"]
 
 
@@ -72,6 +74,11 @@ def _summary():
             "folds": folds,
         },
         "export_max_error": 2.4e-7,
+        "goodput": {
+            f"round{number}/pretrain": dict.fromkeys(PARTS, 0.0)
+            | {"useful_steps": 0.7, "compilation": 0.2, "redone_steps": 0.06, "other": 0.04}
+            for number in (1, 2)
+        },
         "wall_time_sec": {
             "prepare": 21.4,
             "round1/targets": 4.2,
@@ -104,6 +111,10 @@ def _records():
                     "train/masked_accuracy": top * learned + 0.3 * noise[1],
                     "train/learning_rate": 1e-3,
                     "time/step_sec": 0.2,
+                    "time/input_wait_sec": 0.01,
+                    "throughput/frames_per_sec": 4000 + 100 * noise[0],
+                    "throughput/audio_hours_per_hour": 160.0,
+                    "memory/device_peak_bytes": 3_000_000_000,
                 }
             )
             if step % 100 == 0:

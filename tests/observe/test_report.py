@@ -36,6 +36,7 @@ def test_page_has_every_part_and_needs_nothing_beside_it(write, example):
         "Fine-tuning",
         "What the network sees",
         "Wall time",
+        "Speed of training",
         "Where it comes from and where it is",
     ]
     assert "http:" not in page
@@ -43,7 +44,17 @@ def test_page_has_every_part_and_needs_nothing_beside_it(write, example):
     assert not re.search(r"<(script|link|iframe)|@import|url\(", page)
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
     assert all(source.startswith("data:image/") for source in sources)
-    for text in ("demo", "seed 1337", "87.5%", "0.630", "97 / 100", "metrics.jsonl", "clip 0107, speaker s11, sad"):
+    for text in (
+        "demo",
+        "seed 1337",
+        "3.00 GB",
+        "70.0%",
+        "87.5%",
+        "0.630",
+        "97 / 100",
+        "metrics.jsonl",
+        "clip 0107, speaker s11, sad",
+    ):
         assert text in page
 
 
@@ -75,7 +86,7 @@ def test_an_empty_run_still_gives_a_page(write):
 
 
 @pytest.mark.parametrize(
-    "missing", ["name", "seed", "rounds", "emotion", "export_max_error", "wall_time_sec", "corpus"]
+    "missing", ["name", "seed", "rounds", "emotion", "export_max_error", "wall_time_sec", "corpus", "goodput"]
 )
 def test_page_and_text_do_without_any_part_of_the_summary(write, example, missing):
     summary = example.summary()
@@ -102,7 +113,7 @@ def test_pretraining_alone_and_modalities_that_are_absent(write, example):
     clips[1].update(mouth=None, face=None)
     records = [record for record in example.records() if record["stage"] == "round1/pretrain"]
     page = write({"name": "audio only"}, records, pictures=clips)
-    assert headings(page) == ["Pretraining rounds", "What the network sees"]
+    assert headings(page) == ["Pretraining rounds", "What the network sees", "Speed of training"]
     assert [name for name in images(page) if "crops" in name] == ["face crops"]
     assert clips[1]["title"] not in page
 

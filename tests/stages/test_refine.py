@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,8 +16,8 @@ from mmpretrain.config import CorpusConfig, HealthConfig, RunConfig, hidden, mfc
 from mmpretrain.export.encoder import load_encoder
 from mmpretrain.stages.collapse import Collapsed, check_predictions, check_targets
 from mmpretrain.stages.context import Run
-from mmpretrain.stages.health import round_figures
-from mmpretrain.stages.refine import refine, walk_table
+from mmpretrain.stages.layout import round_figures, round_names, walk_table
+from mmpretrain.stages.refine import refine
 from mmpretrain.stages.summarize import report
 from mmpretrain.stages.targets import encoder_path, open_targets
 from tests.corpus_fixture import make_clip, write_corpus
@@ -83,7 +84,7 @@ def test_a_walk_shows_its_stages_and_the_health_of_each_round(config, capsys):
     assert states[-1] == ["done"] * 4
     assert len(tables) == 5
 
-    first, second = round_figures(run, 2)
+    first, second = round_figures(run.workdir, 2)
     assert (first["round"], second["round"]) == (1, 2)
     ids = np.concatenate([open_targets(run, 1)[0].clip(clip_id) for clip_id in run.clips[1].clip_ids])
     assert {clip_id[0] for clip_id in run.clips[1].clip_ids} == {"d"}
@@ -111,7 +112,7 @@ def test_rounds_are_walked_one_after_the_other_and_from_where_they_can_be(config
         refine(Run(config), range(2, 3))  # what it would be made from is no longer what the recipe says
     config.rounds[0].num_steps = 2
     refine(Run(config), range(2, 3))
-    assert [entry["round"] for entry in round_figures(Run(config), 2)] == [1, 2]
+    assert [entry["round"] for entry in round_figures(Run(config).workdir, 2)] == [1, 2]
 
     # From an encoder of elsewhere: the first round with it is not the first of the recipe, and needs no other.
     config.rounds[1].encoder = str(encoder_path(Run(config), 1))
@@ -193,16 +194,17 @@ def test_an_interrupted_stage_is_shown_at_its_step(config, tmp_path):
     (folder / "recipe.json").write_text("{}")
     wall = {"attempts": 1, "doing": "", "updated": 0.0, "seconds": {"useful_steps": 60.0, "startup": 15.0, "down": 9.0}}
     (folder / "wall_time.json").write_text(json.dumps(wall))
-    run = Run(config)
-    assert re.search(r"round1/pretrain +partly done at step 1 +1 min 15 s\n", walk_table(run))
-    assert re.search(r"round1/pretrain +running, from step 1 +1 min 15 s\n", walk_table(run, "round1/pretrain"))
+    workdir, names = Path(config.workdir), round_names(2)
+    assert re.search(r"round1/pretrain +partly done at step 1 +1 min 15 s +71\.4%\n", walk_table(workdir, names))
+    walking = walk_table(workdir, names, running="round1/pretrain")
+    assert re.search(r"round1/pretrain +running, from step 1 +1 min 15 s +71\.4%\n", walking)
 
 
 def test_without_labelled_clips_the_walk_goes_on_and_says_so(config, capsys):
     config.finetune.classes = ("happy", "calm")
     run = Run(config)
     refine(run, range(1, 2))
-    assert round_figures(run, 1)[0]["probe"] is None
+    assert round_figures(run.workdir, 1)[0]["probe"] is None
     assert (
         "round 1: no linear probe: protocol `official`: none of the 20 clips has an emotion" in capsys.readouterr().err
     )
