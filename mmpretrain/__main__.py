@@ -68,8 +68,8 @@ licences of their own, which you must accept to use them.
 refine shows a table of its stages and, after each round, its health. It needs no earlier round where the first that it
 walks takes its targets from MFCC or, as in the third example, from a named encoder: any exported one.
 
-While a run goes on, `mmpretrain status RUN` says how it is doing, and `touch RUN/profile` traces its next five steps, as
---profile=FIRST-LAST does those steps of every training stage (docs/watching.md).
+While a run goes on, `mmpretrain status RUN` says how it is doing, and `touch RUN/profile` traces its next five steps,
+as --profile=FIRST-LAST does those steps of every training stage (docs/watching.md).
 
 A run of several processes is the same command in each, with --coordinator=HOST:PORT --num_processes=N --process_id=I
 (HOST:PORT is process 0's) or with these in MMPRETRAIN_COORDINATOR, MMPRETRAIN_NUM_PROCESSES, MMPRETRAIN_PROCESS_ID;
