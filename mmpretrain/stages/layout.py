@@ -76,11 +76,10 @@ def _state(workdir: Path, name: str, running: bool) -> tuple[str, str]:
         return "done", duration(read_result(workdir, name)["wall_time_sec"])
     wall, step = read_wall_time(folder / WALL_TIME_FILE), newest_step(folder / CHECKPOINTS)
     time = "-" if wall is None else duration(running_sec(wall["seconds"]))
+    saved = f", step {step} saved" if step else ""
     if running:
-        return "running" + (f", from step {step}" if step else ""), time
-    if not (folder / RECIPE_FILE).exists():
-        return "to do", time
-    return "partly done" + (f" at step {step}" if step else ""), time
+        return "running" + saved, time
+    return ("partly done" + saved if (folder / RECIPE_FILE).exists() else "to do"), time
 
 
 def round_figures(workdir: Path, last: int) -> list[dict[str, Any]]:

@@ -50,7 +50,8 @@ def status(workdir: Path) -> str:
         )
     config = json.loads((workdir / CONFIG_FILE).read_text())
     names, records = _stages(config), read_metrics(workdir / METRICS_FILE)
-    blocks = [f"{workdir}, seed {config['seed']}\n{walk_table(workdir, names)}"]
+    running = next((name for name in names if _is_alive(workdir / name)), "")
+    blocks = [f"{workdir}, seed {config['seed']}\n{walk_table(workdir, names, running)}"]
     for name in names:
         folder = workdir / name
         if (folder / RECIPE_FILE).exists() and not (folder / RESULT_FILE).exists():
@@ -79,6 +80,11 @@ def _block(title: str, lines: Sequence[str]) -> str:
     return "\n".join([title, *wrapped]) if lines else ""
 
 
+def _is_alive(folder: Path) -> bool:
+    wall = read_wall_time(folder / WALL_TIME_FILE)
+    return wall is not None and wall["doing"] != "" and time.time() - wall["updated"] <= SILENT_SEC
+
+
 def _life(folder: Path, own: Records) -> list[str]:
     """Whether somebody works on the stage that is begun but not done, and what there is of it."""
     wall, now = read_wall_time(folder / WALL_TIME_FILE), time.time()
@@ -92,7 +98,7 @@ def _life(folder: Path, own: Records) -> list[str]:
         kept.append(f"last record: step {own[-1]['step']}, {duration(now - own[-1]['time/unix_sec'])} ago")
     if not wall["doing"]:
         lines.append(f"STOPPED {duration(ago)} ago, in order; the same command continues")
-    elif ago > SILENT_SEC:
+    elif not _is_alive(folder):
         lines.append(
             f"NO SIGN OF LIFE for {duration(ago)}: killed, or the machine of process 0 hangs; it was at "
             f"{_words(wall['doing'])}; the same command continues"

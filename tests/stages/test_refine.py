@@ -195,9 +195,9 @@ def test_an_interrupted_stage_is_shown_at_its_step(config, tmp_path):
     wall = {"attempts": 1, "doing": "", "updated": 0.0, "seconds": {"useful_steps": 60.0, "startup": 15.0, "down": 9.0}}
     (folder / "wall_time.json").write_text(json.dumps(wall))
     workdir, names = Path(config.workdir), round_names(2)
-    assert re.search(r"round1/pretrain +partly done at step 1 +1 min 15 s +71\.4%\n", walk_table(workdir, names))
+    assert re.search(r"round1/pretrain +partly done, step 1 saved +1 min 15 s +71\.4%\n", walk_table(workdir, names))
     walking = walk_table(workdir, names, running="round1/pretrain")
-    assert re.search(r"round1/pretrain +running, from step 1 +1 min 15 s +71\.4%\n", walking)
+    assert re.search(r"round1/pretrain +running, step 1 saved +1 min 15 s +71\.4%\n", walking)
 
 
 def test_without_labelled_clips_the_walk_goes_on_and_says_so(config, capsys):

@@ -126,7 +126,7 @@ def test_status_of_a_run_at_any_time(watched, tmp_path):
 
     text = at(1)
     assert "round1/targets done" in text
-    assert f"round1/pretrain partly done at step {CHECKPOINT}" in text
+    assert f"round1/pretrain running, step {CHECKPOINT} saved" in text
     assert "export to do" in text
     assert "running: input wait; last sign 1.0 s ago; attempt 1" in text
     assert re.search(r"step 6 of 8 \(75\.0%\): [\d.e+]+ steps/s, [\d,]+ frames/s, .* MFU [\d.]+%", text)
@@ -137,7 +137,9 @@ def test_status_of_a_run_at_any_time(watched, tmp_path):
     )
     assert "every logged figure is a number" in text
     assert re.search(r"round 1: targets use \d of 5 clusters", text)
-    assert "NO SIGN OF LIFE for 2 h 00 min: killed, or the machine" in at(7200)
+    text = at(7200)
+    assert "NO SIGN OF LIFE for 2 h 00 min: killed, or the machine" in text
+    assert f"round1/pretrain partly done, step {CHECKPOINT} saved" in text
     assert "STOPPED 30.0 s ago, in order; the same command continues" in at(30, doing="")
 
     with open(folder / "metrics.jsonl", "a") as records:
