@@ -9,9 +9,12 @@ import shutil
 import time
 from types import SimpleNamespace
 
+import jax
+import numpy as np
 import pytest
 
-from mmpretrain.config import CorpusConfig, HealthConfig, mfcc
+from mmpretrain.config import CorpusConfig, HealthConfig, ObserveConfig, mfcc
+from mmpretrain.observe.memory import peak_memory
 from mmpretrain.observe.metrics import MetricWriter, read_metrics, without_timings
 from mmpretrain.observe.wall_time import PARTS
 from mmpretrain.plan.flops import step_flops
@@ -19,6 +22,7 @@ from mmpretrain.stages.context import Run
 from mmpretrain.stages.refine import refine
 from mmpretrain.stages.status import status
 from mmpretrain.stages.summarize import report
+from mmpretrain.stages.watching import peak_flops
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.observe.test_boards import logged, shown
 from tests.tiny import IMAGE_SIZE, tiny_model, tiny_round, tiny_run
@@ -84,6 +88,28 @@ def test_the_first_record_says_what_the_figures_are_measured_against(watched):
         assert {"train/masked_loss", "train/unmasked_loss", "train/feature_penalty", "train/grad_norm",
                 "train/param_norm", "train/learning_rate", "train/masked_accuracy"} <= record.keys()  # fmt: skip
     assert [record for record in records[1:] if any(name.startswith("run/") for name in record)] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "observe", "peak", "words"),
+    [
+        ("NVIDIA H100 80GB HBM3", {}, 8 * 989e12, "8 x 989 TFLOP/s (NVIDIA H100 80GB HBM3; h100 in bfloat16: "),
+        ("TPU v5 lite", {}, 8 * 197e12, "8 x 197 TFLOP/s (TPU v5 lite; v5e in bfloat16: "),
+        ("TPU v5 lite", {"peak_tflops": 200.0}, 8 * 200e12, "8 x 200 TFLOP/s (TPU v5 lite; observe.peak_tflops)"),
+        ("cpu", {}, None, "no peak: none is known for 'cpu', so throughput/mfu is left out; observe.peak_tflops=X"),
+    ],
+)
+def test_the_peak_is_that_of_the_devices_at_hand(kind, observe, peak, words):
+    mesh = SimpleNamespace(size=8, devices=np.array([SimpleNamespace(device_kind=kind)]))
+    found, source = peak_flops(mesh, tiny_model("audio", dtype="bfloat16"), ObserveConfig(**observe))
+    assert found == peak
+    assert source.startswith(words)
+
+
+def test_memory_is_that_of_the_fullest_device_where_it_is_told(monkeypatch):
+    devices = [SimpleNamespace(memory_stats=lambda peak=peak: {"peak_bytes_in_use": peak}) for peak in (5, 9, 7)]
+    monkeypatch.setattr(jax, "local_devices", lambda: devices)
+    assert peak_memory() == {"memory/device_peak_bytes": 9}
 
 
 def test_steps_are_traced_by_touch_and_by_flag(watched):
