@@ -56,8 +56,8 @@ def fit(
     `passes` Lloyd passes over all frames, fewer when the inertia stops falling. A cluster that loses all its frames
     moves to a frame that is far from every centroid. `on_pass` hears the frames and the inertia of every pass.
 
-    The same key on the same mesh gives the same codebook, on another mesh one that differs by rounding. The processes of
-    a mesh call it together, all with the whole sample. Raises ValueError for fewer frames than clusters and for frames
+    The same key on the same mesh gives the same codebook, on another mesh one that differs by rounding. The processes
+    of a mesh call it together, all with the whole sample. Raises ValueError for fewer frames than clusters and for frames
     that are not finite.
     """
     frames_ND = np.asarray(frames_ND)
