@@ -57,8 +57,8 @@ def fit(
     moves to a frame that is far from every centroid. `on_pass` hears the frames and the inertia of every pass.
 
     The same key on the same mesh gives the same codebook, on another mesh one that differs by rounding. The processes
-    of a mesh call it together, all with the whole sample. Raises ValueError for fewer frames than clusters and for frames
-    that are not finite.
+    of a mesh call it together, all with the whole sample. Raises ValueError for fewer frames than clusters and for
+    frames that are not finite.
     """
     frames_ND = np.asarray(frames_ND)
     num_frames = len(frames_ND)
