@@ -25,7 +25,7 @@ PARTS = {
     "saving": "waiting for checkpoints",
     "redone_steps": "training steps that a kill undid, and that were done again",
     "down": "from the last sign of one attempt to the start of the next",
-    "other": "everything else: opening targets, exporting the encoder",
+    "other": "everything else: opening targets, tracing, exporting the encoder",
 }
 SIGN_EVERY_SEC = 10.0
 

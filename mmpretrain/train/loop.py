@@ -100,7 +100,8 @@ class Loop:
         with progress, wall.during("useful_steps"), self.profiler:
             for step in range(first_step + 1, self.num_steps + 1):
                 last = step == self.num_steps
-                self.profiler.before(step, state)
+                with wall.during("other"):
+                    self.profiler.before(step, state)
                 with wall.during("input_wait"):
                     batch = next(batches)
                 placed = shard_batch(batch, self.trainer.mesh)
