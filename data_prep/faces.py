@@ -1,4 +1,5 @@
-"""Finds the talking face of a clip with MediaPipe's FaceLandmarker: one track of nine points, without holes, smoothed.
+"""Finds the talking face of a clip with MediaPipe's FaceLandmarker: one track of nine points and of the scores of its
+movements (blendshapes), without holes, smoothed.
 
 The nine points are those `crops.py` names; the model file is given by path or fetched once into the user's cache.
 """
@@ -11,12 +12,14 @@ import os
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from data_prep.crops import NUM_POINTS
+from mmpretrain.data.records import BLENDSHAPES, NUM_BLENDSHAPES
 
 MODEL_URL = (
     "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
@@ -38,12 +41,26 @@ class FaceTrack:
     """The main face of a clip.
 
     points: float32 [T, 9, 2], x and y in pixels of the picture, filled and smoothed; [0, 9, 2] if no face was found.
-    detected: bool [T], False where the points were filled in. num_faces: the most faces seen at once.
+    blendshapes: float16 [T, 52], MediaPipe's scores from 0 to 1, filled and smoothed; [0, 52] if no face was found.
+    detected: bool [T], False where both were filled in. num_faces: the most faces seen at once.
     """
 
     points: np.ndarray
+    blendshapes: np.ndarray
     detected: np.ndarray
     num_faces: int
+
+
+NO_FACE = FaceTrack(
+    np.zeros((0, NUM_POINTS, 2), np.float32), np.zeros((0, NUM_BLENDSHAPES), np.float16), np.zeros(0, bool), 0
+)
+
+
+class _Faces(NamedTuple):
+    """The n faces in one picture: points float32 [n, 9, 2], blendshapes float32 [n, 52]."""
+
+    points: np.ndarray
+    blendshapes: np.ndarray
 
 
 def track_face(frames: Iterable[tuple[np.ndarray, int]], model_path: Path) -> FaceTrack:
@@ -55,27 +72,34 @@ def track_face(frames: Iterable[tuple[np.ndarray, int]], model_path: Path) -> Fa
     for faces, count in _detect(frames, model_path):
         faces_by_frame.append(faces)
         counts.append(count)
-    points, detected = _main_track(faces_by_frame, counts)
-    points, detected = np.repeat(points, counts, axis=0), np.repeat(detected, counts)
-    num_faces = max((len(faces) for faces in faces_by_frame), default=0)
+    main = _main_face([faces.points for faces in faces_by_frame], counts)
+    num_faces = max((len(faces.points) for faces in faces_by_frame), default=0)
+    detected = np.repeat(main >= 0, counts)
     if not detected.any():
-        return FaceTrack(np.zeros((0, NUM_POINTS, 2), np.float32), detected, num_faces)
-    return FaceTrack(smooth(fill_gaps(points, detected)).astype(np.float32), detected, num_faces)
+        return dataclasses.replace(NO_FACE, detected=detected, num_faces=num_faces)
+
+    def whole(name: str, dtype: type) -> np.ndarray:
+        shown = [getattr(faces, name)[face] for faces, face in zip(faces_by_frame, main, strict=True) if face >= 0]
+        known = np.zeros((len(main), *shown[0].shape))
+        known[main >= 0] = shown
+        return smooth(fill_gaps(np.repeat(known, counts, axis=0), detected)).astype(dtype)
+
+    return FaceTrack(whole("points", np.float32), whole("blendshapes", np.float16), detected, num_faces)
 
 
-def fill_gaps(points: np.ndarray, detected: np.ndarray) -> np.ndarray:
-    """Points [T, P, 2] with the frames that are not `detected` [T] interpolated linearly, the ends copied outward."""
-    frames, known = np.arange(len(points)), np.flatnonzero(detected)
-    flat = points.reshape(len(points), -1)
+def fill_gaps(values: np.ndarray, detected: np.ndarray) -> np.ndarray:
+    """Values [T, ...] with the frames that are not `detected` [T] interpolated linearly, the ends copied outward."""
+    frames, known = np.arange(len(values)), np.flatnonzero(detected)
+    flat = values.reshape(len(values), -1)
     columns = [np.interp(frames, known, flat[known, column]) for column in range(flat.shape[1])]
-    return np.stack(columns, axis=1).reshape(points.shape)
+    return np.stack(columns, axis=1).reshape(values.shape)
 
 
-def smooth(points: np.ndarray) -> np.ndarray:
-    """Points [T, P, 2] under a short binomial filter in time; the ends are repeated."""
+def smooth(values: np.ndarray) -> np.ndarray:
+    """Values [T, ...] under a short binomial filter in time; the ends are repeated."""
     reach = len(_SMOOTHING) // 2
-    padded = np.pad(points, ((reach, reach), (0, 0), (0, 0)), mode="edge")
-    return sum(weight * padded[k : k + len(points)] for k, weight in enumerate(_SMOOTHING))
+    padded = np.pad(values, ((reach, reach), *[(0, 0)] * (values.ndim - 1)), mode="edge")
+    return sum(weight * padded[k : k + len(values)] for k, weight in enumerate(_SMOOTHING))
 
 
 def eye_distance(points: np.ndarray) -> np.ndarray:
@@ -83,8 +107,8 @@ def eye_distance(points: np.ndarray) -> np.ndarray:
     return np.linalg.norm(points[..., _EYES[1], :] - points[..., _EYES[0], :], axis=-1)
 
 
-def _detect(frames, model_path: Path):
-    """(faces float32 [n, 9, 2], count) per distinct frame."""
+def _detect(frames, model_path: Path) -> Iterator[tuple[_Faces, int]]:
+    """The faces of each distinct frame, and for how many frames of the clip it is shown."""
     # mediapipe takes seconds to import, and only processes that look for faces need it.
     import mediapipe
     from mediapipe.tasks.python import BaseOptions, vision
@@ -93,23 +117,34 @@ def _detect(frames, model_path: Path):
         base_options=BaseOptions(model_asset_path=str(model_path)),
         running_mode=vision.RunningMode.VIDEO,
         num_faces=MAX_FACES,
+        output_face_blendshapes=True,
     )
     tick = 0
     with vision.FaceLandmarker.create_from_options(options) as landmarker:
         for rgb, count in frames:
             height, width = rgb.shape[:2]
-            image = mediapipe.Image(mediapipe.ImageFormat.SRGB, rgb)
-            found = landmarker.detect_for_video(image, tick * 40).face_landmarks
-            meshes = [[(face[i].x * width - 0.5, face[i].y * height - 0.5) for i in _MESH_POINTS] for face in found]
-            yield np.array(meshes, np.float32).reshape(-1, NUM_POINTS, 2), count
+            found = landmarker.detect_for_video(mediapipe.Image(mediapipe.ImageFormat.SRGB, rgb), tick * 40)
+            meshes = [
+                [(face[i].x * width - 0.5, face[i].y * height - 0.5) for i in _MESH_POINTS]
+                for face in found.face_landmarks
+            ]
+            named = [{category.category_name: category.score for category in face} for face in found.face_blendshapes]
+            scores = [[face[name] for name in BLENDSHAPES] for face in named]
+            yield (
+                _Faces(
+                    np.array(meshes, np.float32).reshape(-1, NUM_POINTS, 2),
+                    np.array(scores, np.float32).reshape(-1, NUM_BLENDSHAPES),
+                ),
+                count,
+            )
             tick += count
 
 
-def _main_track(faces_by_frame: list[np.ndarray], counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Joins faces over time, nearest first, and picks the main track: points float64 [F, 9, 2], detected bool [F]."""
-    tracks: list[dict[int, np.ndarray]] = []
-    for index, faces in enumerate(faces_by_frame):
-        last = [track[max(track)] for track in tracks]
+def _main_face(points_by_frame: list[np.ndarray], counts: list[int]) -> np.ndarray:
+    """Joins faces over time, nearest first, and picks the main track: its face in each frame, int [F], -1 for none."""
+    tracks: list[dict[int, int]] = []  # frame -> which of its faces
+    for frame, faces in enumerate(points_by_frame):
+        last = [points_by_frame[max(track)][track[max(track)]] for track in tracks]
         pairs = sorted(
             (np.linalg.norm(face.mean(0) - seen.mean(0)) / max(eye_distance(seen), 1.0), f, t)
             for f, face in enumerate(faces)
@@ -118,17 +153,18 @@ def _main_track(faces_by_frame: list[np.ndarray], counts: list[int]) -> tuple[np
         new, free = set(range(len(faces))), set(range(len(tracks)))
         for move, f, t in pairs:
             if move <= _MAX_MOVE and f in new and t in free:
-                tracks[t][index] = faces[f]
+                tracks[t][frame] = f
                 new.remove(f)
                 free.remove(t)
-        tracks.extend({index: faces[f]} for f in sorted(new))
-    points = np.zeros((len(faces_by_frame), NUM_POINTS, 2))
-    detected = np.zeros(len(faces_by_frame), bool)
-    if tracks:
-        main = max(tracks, key=lambda track: sum(eye_distance(face) * counts[i] for i, face in track.items()))
-        for index, face in main.items():
-            points[index], detected[index] = face, True
-    return points, detected
+        tracks.extend({frame: f} for f in sorted(new))
+
+    def size(track: dict[int, int]) -> float:
+        return sum(eye_distance(points_by_frame[frame][f]) * counts[frame] for frame, f in track.items())
+
+    main = np.full(len(points_by_frame), -1)
+    for frame, f in max(tracks, key=size, default={}).items():
+        main[frame] = f
+    return main
 
 
 def landmarker_model(given: str | None) -> Path:

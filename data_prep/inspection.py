@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import faces, media
-from data_prep.crops import NUM_POINTS
 from data_prep.sources import SourceClip
 
-VERSION = 1  # of what an inspection finds: raised when a change here would find something else
+VERSION = 2  # of what an inspection finds: raised when a change here would find something else
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +57,9 @@ def inspect_clip(clip: SourceClip, *, cache_dir: Path, model: Path | None, model
     cache_file = cache_dir / key[:2] / f"{key}.npz"
     if cache_file.exists():
         return load_inspection(cache_file)
-    points, detected = np.zeros((0, NUM_POINTS, 2), np.float32), np.zeros(0, bool)
+    track = faces.NO_FACE
     try:
-        found, points, detected = _look(clip, model)
+        found, track = _look(clip, model)
     except OSError as error:  # may go better another time
         return Inspection(error=_short(error))
     except media.DECODING_ERRORS as error:
@@ -70,7 +69,9 @@ def inspect_clip(clip: SourceClip, *, cache_dir: Path, model: Path | None, model
     cache_file.parent.mkdir(parents=True, exist_ok=True)
     partial = cache_file.with_name(f"{key}.{os.getpid()}.tmp")
     with open(partial, "wb") as file:
-        np.savez(file, facts=json.dumps(facts), points=points, detected=detected)
+        np.savez(
+            file, facts=json.dumps(facts), points=track.points, blendshapes=track.blendshapes, detected=track.detected
+        )
     os.replace(partial, cache_file)
     return dataclasses.replace(found, cache_file=str(cache_file))
 
@@ -80,17 +81,17 @@ def load_inspection(cache_file: Path) -> Inspection:
         return Inspection(cache_file=str(cache_file), cached=True, **json.loads(str(file["facts"])))
 
 
-def load_points(cache_file: str) -> np.ndarray:
-    """Landmarks of the main face, float32 [T, 9, 2]."""
+def load_face(cache_file: str) -> tuple[np.ndarray, np.ndarray]:
+    """Landmarks, float32 [T, 9, 2], and blendshapes, float16 [T, 52], of the main face."""
     with np.load(cache_file) as file:
-        return file["points"]
+        return file["points"], file["blendshapes"]
 
 
-def _look(clip: SourceClip, model: Path | None) -> tuple[Inspection, np.ndarray, np.ndarray]:
+def _look(clip: SourceClip, model: Path | None) -> tuple[Inspection, faces.FaceTrack]:
     opened = media.open_media(clip.path, clip.start_sec, clip.end_sec)
     if not opened.has_picture and not opened.has_sound:
         raise ValueError("has neither a picture nor sound that can be decoded")
-    track = faces.FaceTrack(np.zeros((0, NUM_POINTS, 2), np.float32), np.zeros(0, bool), 0)
+    track = faces.NO_FACE
     if opened.has_picture and model is not None:
         track = faces.track_face(media.video_frames(opened), model)
     audio = media.audio_samples(opened)
@@ -111,7 +112,7 @@ def _look(clip: SourceClip, model: Path | None) -> tuple[Inspection, np.ndarray,
         face_rate=round(float(track.detected.mean()), 4) if len(track.detected) else 0.0,
         eye_distance_px=round(float(np.median(faces.eye_distance(track.points))), 1) if len(track.points) else 0.0,
     )
-    return found, track.points, track.detected
+    return found, track
 
 
 def _key(clip: SourceClip, model_hash: str) -> str:

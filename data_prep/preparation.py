@@ -99,6 +99,7 @@ def _request(clips: list[SourceClip], options: Options, name: str, model_hash: s
     sources = json.dumps([clip.fingerprint() for clip in clips], sort_keys=True)
     digest = hashlib.sha256(sources.encode()).hexdigest()[:16]
     asked = {"corpus": name, **dataclasses.asdict(options), "landmarker": model_hash[:16]}
+    asked |= {"record_version": records.DATASET_VERSION}
     return asked | {"num_clips": len(clips), "sources": digest}
 
 

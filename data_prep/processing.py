@@ -9,9 +9,9 @@ import numpy as np
 
 from data_prep import media
 from data_prep.crops import crop_clip
-from data_prep.inspection import load_points
+from data_prep.inspection import load_face
 from data_prep.sources import SourceClip
-from mmpretrain.data.records import Clip
+from mmpretrain.data.records import NUM_BLENDSHAPES, Clip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +48,15 @@ def _decode(task: Task) -> dict[str, Any]:
     opened = media.open_media(task.clip.path, task.clip.start_sec, task.clip.end_sec)
     mouth = np.zeros((0, task.mouth_size, task.mouth_size), np.uint8)
     face = np.zeros((0, task.face_size, task.face_size), np.uint8)
+    blendshapes = np.zeros((0, NUM_BLENDSHAPES), np.float16)
     audio = np.zeros(0, np.int16)
     if task.has_video:
-        points = load_points(task.cache_file)
+        points, blendshapes = load_face(task.cache_file)
         mouth, face = crop_clip(
             media.shown_frames(opened), points, mouth_size=task.mouth_size, face_size=task.face_size
         )
     if task.has_audio:
         audio = media.audio_samples(opened, len(mouth) if task.has_video else None)
-    return {"audio": audio, "mouth": mouth, "face": face, "units": np.zeros(0, np.int32), "info": task.clip.info}
+    units = np.zeros(0, np.int32)
+    seen = {"mouth": mouth, "face": face, "blendshapes": blendshapes}
+    return seen | {"audio": audio, "units": units, "info": task.clip.info}

@@ -15,6 +15,9 @@ from typing import Any
 
 AUDIO_DIM = 104  # four stacked 10 ms frames of 26 log filterbank energies: one row per 40 ms frame
 
+# What clusters can be made of: of a clip's sound (three), of its face (two), or of an encoder's layer (the last).
+FEATURES = ("mfcc", "fbank", "prosody", "face_appearance", "face_geometry", "hidden")
+
 
 @dataclasses.dataclass
 class CorpusConfig:
@@ -110,7 +113,8 @@ class MaskingConfig:
 
 @dataclasses.dataclass
 class TargetsConfig:
-    """What the clusters are made of. features "mfcc" (39-d) or "hidden" (a layer of the previous round's encoder)."""
+    """One codebook and what it is made of: one of `FEATURES` (docs/targets.md), "hidden" being a layer of the previous
+    round's encoder. Clips that lack what any codebook of a round needs (sound, video) are left out of the round."""
 
     features: str = "mfcc"
     layer: int = 0  # of the previous round, counted from 1; for "hidden" only
@@ -293,8 +297,28 @@ def encoder_size(name: str, **changes: Any) -> ModelConfig:
 
 
 def mfcc(num_clusters: int = 100, **changes: Any) -> tuple[TargetsConfig, ...]:
-    """One codebook of MFCC-39: the targets of a first round. Several at once are a sum: mfcc(100) + mfcc(500)."""
+    """One codebook of MFCC-39: the targets of a first round. Several at once are a sum: mfcc(100) + prosody(50)."""
     return (TargetsConfig(features="mfcc", num_clusters=num_clusters, **changes),)
+
+
+def fbank(num_clusters: int = 100, **changes: Any) -> tuple[TargetsConfig, ...]:
+    """One codebook of log filterbanks: sharper about phones than MFCC, and less about who speaks."""
+    return (TargetsConfig(features="fbank", num_clusters=num_clusters, **changes),)
+
+
+def prosody(num_clusters: int = 50, **changes: Any) -> tuple[TargetsConfig, ...]:
+    """One codebook of pitch, voicing, loudness and brightness."""
+    return (TargetsConfig(features="prosody", num_clusters=num_clusters, **changes),)
+
+
+def face_appearance(num_clusters: int = 50, **changes: Any) -> tuple[TargetsConfig, ...]:
+    """One codebook of how the picture of the face differs from the clip's mean."""
+    return (TargetsConfig(features="face_appearance", num_clusters=num_clusters, **changes),)
+
+
+def face_geometry(num_clusters: int = 50, **changes: Any) -> tuple[TargetsConfig, ...]:
+    """One codebook of MediaPipe's blendshapes: how far each movement of the face goes."""
+    return (TargetsConfig(features="face_geometry", num_clusters=num_clusters, **changes),)
 
 
 def hidden(layer: int, num_clusters: int, **changes: Any) -> tuple[TargetsConfig, ...]:

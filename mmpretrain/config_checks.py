@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmpretrain.config import (
+    FEATURES,
     DataConfig,
     FinetuneConfig,
     MaskingConfig,
@@ -105,14 +106,15 @@ def _check_round(round_: RoundConfig, name: str, *, first: bool, model: ModelCon
     for i, targets in enumerate(round_.targets):
         _check_targets(targets, f"{name}.targets[{i}]")
         if targets.features == "hidden" and round_.encoder == "previous_round":
-            wanted = f"mfcc: the first round has no encoder to take a layer from; or name one in {name}.encoder"
+            wanted = f"mfcc, say: the first round has no encoder to take a layer from; or name one in {name}.encoder"
             _require(not first, f"{name}.targets[{i}].features", "hidden", wanted)
             wanted = f"a layer from 1 to model.num_layers={model.num_layers}"
             _require(1 <= targets.layer <= model.num_layers, f"{name}.targets[{i}].layer", targets.layer, wanted)
     _check_choice(f"{name}.init", round_.init, ("random",) if first else ("random", "previous_round"))
     _require(round_.label_rate_hz in (25, 100), f"{name}.label_rate_hz", round_.label_rate_hz, "25 or 100")
-    _require(round_.label_rate_hz == 25 or not hidden_given,
-           f"{name}.label_rate_hz", round_.label_rate_hz, "25 where targets are of a hidden layer")  # fmt: skip
+    others = sorted({targets.features for targets in round_.targets} - {"mfcc"})
+    wanted = f"25 where targets are of {' and '.join(others)}"
+    _require(round_.label_rate_hz == 25 or not others, f"{name}.label_rate_hz", round_.label_rate_hz, wanted)
     _require(round_.dead_classes >= 0, f"{name}.dead_classes", round_.dead_classes, "0 or more")
     _check_choice(f"{name}.masking.kind", masking.kind, ("feature", "input"))
     _check_masking(masking, f"{name}.masking")
@@ -129,7 +131,7 @@ def _check_round(round_: RoundConfig, name: str, *, first: bool, model: ModelCon
 
 
 def _check_targets(targets: TargetsConfig, name: str) -> None:
-    _check_choice(f"{name}.features", targets.features, ("mfcc", "hidden"))
+    _check_choice(f"{name}.features", targets.features, FEATURES)
     _require(targets.num_clusters >= 2, f"{name}.num_clusters", targets.num_clusters, "at least 2")
     _require(0 < targets.fit_share <= 1, f"{name}.fit_share", targets.fit_share, "above 0 and at most 1")
     _check_positive(f"{name}.fit_restarts", targets.fit_restarts)

@@ -10,6 +10,7 @@ import functools
 
 import numpy as np
 
+from mmpretrain.data.deltas import deltas
 from mmpretrain.data.records import SAMPLE_RATE_HZ
 
 WINDOW = 400  # samples: 25 ms
@@ -22,6 +23,9 @@ NUM_CEPSTRA = 13
 MFCC_DIM = 3 * NUM_CEPSTRA  # with deltas and second deltas
 MFCC_BANDS = 23
 MFCC_LOW_HZ, MFCC_HIGH_HZ = 20.0, 8000.0
+
+FBANK_DIM = 2 * NUM_BANDS  # with deltas
+FBANK_CHANGE_SCALE = np.float32(0.5)  # with it the slopes vary about half as much as the bands (RAVDESS)
 
 NORMALIZATIONS = ("frame", "level")
 # For "level": log energies measured over RAVDESS, GRID, MEAD, HDTF and LRS3 in about equal parts, rounded (mean 7.5,
@@ -114,8 +118,8 @@ def mfcc39(audio_N: np.ndarray) -> np.ndarray:
     frames = (frames - 0.97 * previous) * _mfcc_window()
     energies = _power_spectrum(frames)[:, :-1] @ _mfcc_weights()
     cepstra = np.log(np.maximum(energies, np.finfo(np.float32).eps)) @ _cepstral_transform()
-    deltas = _deltas(cepstra)
-    return np.concatenate([cepstra, deltas, _deltas(deltas)], axis=1).astype(np.float32)
+    slopes = deltas(cepstra)
+    return np.concatenate([cepstra, slopes, deltas(slopes)], axis=1).astype(np.float32)
 
 
 def mfcc39_of_frames(audio_N: np.ndarray, num_frames: int, rows_per_frame: int = 1) -> np.ndarray:
@@ -124,9 +128,28 @@ def mfcc39_of_frames(audio_N: np.ndarray, num_frames: int, rows_per_frame: int =
     Where the sound ends early, its last row is repeated. Raises ValueError where there is no sound at all.
     """
     if not len(audio_N):
-        raise ValueError("a clip without sound has no MFCC; leave it out, or use targets.features='hidden'")
+        raise ValueError("a clip without sound has no MFCC; leave it out, or use other targets.features")
     rows = mfcc39(np.pad(audio_N, (0, max(0, WINDOW - len(audio_N)))))[:: STACK // rows_per_frame]
     return rows[np.minimum(np.arange(num_frames * rows_per_frame), len(rows) - 1)]
+
+
+def fbank_of_frames(audio_N: np.ndarray, num_frames: int) -> np.ndarray:
+    """What clusters of log filterbanks are made of: float32 [num_frames, 52].
+
+    The 26 bands, each the mean of a frame's four rows; not the rows side by side, which differ little, so that k-means
+    would spend clusters on where in a frame a sound begins; how they change is in the slopes over five frames instead.
+    From each band its mean over the clip is taken (speaker and microphone), from each frame half of its level (as in
+    `audio_features`), which would otherwise outweigh everything else. docs/targets.md has the comparison. Where the
+    sound ends early, its last row is repeated. Raises ValueError where there is no sound at all.
+    """
+    if not len(audio_N):
+        raise ValueError("a clip without sound has no filterbank; leave it out, or use other targets.features")
+    rows_NF = np.maximum(log_filterbank(audio_N), LEVEL_FLOOR) / LEVEL_SCALE
+    rows_NF = rows_NF[np.minimum(np.arange(num_frames * STACK), len(rows_NF) - 1)]
+    bands_TF = rows_NF.reshape(num_frames, STACK, NUM_BANDS).mean(axis=1)
+    bands_TF = bands_TF - bands_TF.mean(axis=0)
+    bands_TF = bands_TF - (1 - LEVEL_SHARE) * bands_TF.mean(axis=1, keepdims=True)
+    return np.concatenate([bands_TF, deltas(bands_TF) / FBANK_CHANGE_SCALE], axis=1)
 
 
 def mix_noise(clean_N: np.ndarray, noise_N: np.ndarray, snr_db: float) -> np.ndarray:
@@ -170,17 +193,21 @@ def _power_spectrum(frames: np.ndarray) -> np.ndarray:
     return np.square(spectrum.real) + np.square(spectrum.imag)
 
 
-def _deltas(x_NF: np.ndarray) -> np.ndarray:
-    """Slope of a line through five frames, edges repeated."""
-    padded = np.pad(x_NF, ((2, 2), (0, 0)), mode="edge")
-    return sum(k * padded[2 + k : 2 + k + len(x_NF)] for k in (-2, -1, 1, 2)) / 10
+def band_centres_hz() -> np.ndarray:
+    """[26]: where the bands of `log_filterbank` lie."""
+    return _band_edges_hz()[1:-1]
+
+
+def _band_edges_hz() -> np.ndarray:
+    """[28]: equally spaced in mel(f) = 2595 log10(1 + f / 700); band k goes from edge k over k + 1 to k + 2."""
+    mel = np.linspace(0, 2595 * np.log10(1 + SAMPLE_RATE_HZ / 2 / 700), NUM_BANDS + 2)
+    return 700 * (10 ** (mel / 2595) - 1)
 
 
 @functools.cache
 def _filterbank_weights() -> np.ndarray:
-    """[257, 26] triangles between bins equally spaced in mel(f) = 2595 log10(1 + f / 700)."""
-    mel = np.linspace(0, 2595 * np.log10(1 + SAMPLE_RATE_HZ / 2 / 700), NUM_BANDS + 2)
-    bins = np.floor((FFT_SIZE + 1) * 700 * (10 ** (mel / 2595) - 1) / SAMPLE_RATE_HZ)
+    """[257, 26] triangles between the edges, moved down to the next bin."""
+    bins = np.floor((FFT_SIZE + 1) * _band_edges_hz() / SAMPLE_RATE_HZ)
     left, centre, right = bins[:-2], bins[1:-1], bins[2:]
     i = np.arange(FFT_SIZE // 2 + 1)[:, None]
     rising = np.where((left <= i) & (i < centre), (i - left) / (centre - left), 0)

@@ -66,12 +66,16 @@ class ClipTable:
     @functools.cached_property
     def has_audio(self) -> np.ndarray:
         """bool [N]."""
-        return np.array([row.has_audio for row in self.rows], bool)
+        return self.has("audio")
 
     @functools.cached_property
     def has_video(self) -> np.ndarray:
         """bool [N]."""
-        return np.array([row.has_video for row in self.rows], bool)
+        return self.has("video")
+
+    def has(self, contents: str) -> np.ndarray:
+        """bool [N]: which clips have "audio", "video" or "blendshapes"."""
+        return np.array([getattr(row, f"has_{contents}") for row in self.rows], bool)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -105,15 +109,16 @@ class ClipTable:
         """The clips that have at least one of the model's modalities. Raises ValueError if there is none."""
         has = np.zeros(len(self), bool)
         for modality in modalities:
-            has |= {"audio": self.has_audio, "video": self.has_video}[modality]
+            has |= self.has(modality)
         if not has.any():
             raise ValueError(
-                f"model.modalities={tuple(modalities)}, but none of the {len(self)} clips of {self._folders()} has "
+                f"model.modalities={tuple(modalities)}, but none of the {len(self)} clips of {self.folders()} has "
                 f"{' or '.join(modalities)}; change model.modalities or prepare a corpus that has it"
             )
         return self.select(has)
 
-    def _folders(self) -> str:
+    def folders(self) -> str:
+        """The corpora, for messages."""
         return ", ".join(dict.fromkeys(str(source.corpus_dir) for source in self.sources))
 
 
@@ -213,6 +218,12 @@ def _read_corpus(path: str) -> dict:
         raise FileNotFoundError(
             f"data.corpora: {path!r} is not a whole corpus: it has no {records.CORPUS_FILE}, which is written last; "
             f"finish it with {command}"
+        )
+    if not records.dataset_dir(path).is_dir():
+        found = ", ".join(sorted(child.name for child in records.dataset_dir(path).parent.glob("*.*.*"))) or "none"
+        raise ValueError(
+            f"data.corpora: {path!r} holds records of version {found}, but this program reads "
+            f"{records.DATASET_VERSION}; prepare it again with {command} --overwrite"
         )
     return json.loads(file.read_text())
 

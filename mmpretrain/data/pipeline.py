@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -22,6 +22,9 @@ from mmpretrain.data.noise import noise_files, noise_segment
 from mmpretrain.data.records import SAMPLES_PER_FRAME, Batch, Clip
 from mmpretrain.data.streams import clip_generator
 from mmpretrain.data.video import centre_offset, crop_and_flip, random_offset
+
+Planned = TypeVar("Planned")  # usually a PlannedBatch
+Loaded = TypeVar("Loaded")  # usually a Batch
 
 
 class Targets(Protocol):
@@ -99,21 +102,21 @@ def make_batch(
 
 
 def iterate(
-    plan: BatchPlan | EvaluationPlan,
-    load: Callable[[PlannedBatch], Batch],
+    plan: BatchPlan | EvaluationPlan | Sequence[Planned],
+    load: Callable[[Planned], Loaded],
     *,
     first_step: int,
     num_steps: int,
     num_workers: int,
-) -> Iterator[tuple[PlannedBatch, Batch]]:
-    """The planned batches `first_step` to `num_steps` - 1 (as `range` counts) and what `load` makes of them, in order.
+) -> Iterator[tuple[Planned, Loaded]]:
+    """What `plan` has at `first_step` to `num_steps` - 1 (as `range` counts) and what `load` makes of it, in order.
 
-    `num_workers` threads load ahead, up to two batches each; 0: the caller's thread loads. What `load` raises is raised
+    `num_workers` threads load ahead, up to two steps each; 0: the caller's thread loads. What `load` raises is raised
     here, in its turn. The threads end with the iterator, whether it is used up, closed or dropped.
     """
     import grain
 
-    def load_step(step: int) -> tuple[PlannedBatch, Batch]:
+    def load_step(step: int) -> tuple[Planned, Loaded]:
         planned = plan[step]
         return planned, load(planned)
 

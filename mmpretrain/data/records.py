@@ -19,6 +19,20 @@ FRAME_RATE_HZ = 25
 SAMPLE_RATE_HZ = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FRAME_RATE_HZ  # 640
 
+# MediaPipe's scores of the movements of a face, in the order of a record.
+BLENDSHAPES = (
+    "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight",
+    "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft",
+    "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft",
+    "eyeLookUpRight", "eyeSquintLeft", "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft",
+    "jawOpen", "jawRight", "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft",
+    "mouthFrownRight", "mouthFunnel", "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight",
+    "mouthPressLeft", "mouthPressRight", "mouthPucker", "mouthRight", "mouthRollLower", "mouthRollUpper",
+    "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft",
+    "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight",
+)  # fmt: skip
+NUM_BLENDSHAPES = len(BLENDSHAPES)
+
 # One vocabulary across corpora; a class id is a position in the list of classes a recipe uses, never in this tuple.
 EMOTIONS = (
     "neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised",
@@ -30,7 +44,7 @@ SPLITS = ("train", "valid", "test")
 # A prepared corpus is a folder: the TFDS dataset `clips`, one index file a split beside its shards, and `corpus.json`,
 # which is written last: a folder without it is not whole.
 DATASET_NAME = "clips"
-DATASET_VERSION = "1.0.0"
+DATASET_VERSION = "2.0.0"  # of what a record holds; a corpus of another version is not read (2: blendshapes)
 CORPUS_FILE = "corpus.json"
 
 
@@ -41,6 +55,8 @@ class Clip:
     mouth, face: uint8 [T, S, S], grey crops at 25 fps, both present or both empty.
     audio: int16 [N], mono at 16 kHz.
     units: int32 [T], the true phone-like unit of each frame where it is known, else empty.
+    blendshapes: float16 [T, 52], how far each movement of the face goes (0 to 1), in the order of `BLENDSHAPES`, such
+    as a smile or an opened jaw, whoever's face it is. Empty where there is no video or the face is drawn.
     emotion: one of `EMOTIONS`, or "" where there is none. info: the corpus's own words and anything else worth keeping.
     """
 
@@ -49,6 +65,7 @@ class Clip:
     mouth: np.ndarray
     face: np.ndarray
     units: np.ndarray
+    blendshapes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, NUM_BLENDSHAPES), np.float16))
     split: str = "train"
     speaker: str = ""
     text: str = ""
@@ -69,6 +86,7 @@ class IndexRow:
     num_frames: int
     has_audio: bool
     has_video: bool
+    has_blendshapes: bool
     split: str
     speaker: str
     emotion: str
@@ -77,11 +95,11 @@ class IndexRow:
     @classmethod
     def of(cls, clip: Clip) -> IndexRow:
         digest = hashlib.blake2b(digest_size=8)
-        for array in (clip.audio, clip.mouth, clip.face, clip.units):
+        for array in (clip.audio, clip.mouth, clip.face, clip.units, clip.blendshapes):
             digest.update(str(array.shape).encode())
             digest.update(np.ascontiguousarray(array).data)
         return cls(
-            clip.clip_id, clip.num_frames, len(clip.audio) > 0, len(clip.mouth) > 0,
+            clip.clip_id, clip.num_frames, len(clip.audio) > 0, len(clip.mouth) > 0, len(clip.blendshapes) > 0,
             clip.split, clip.speaker, clip.emotion, digest.hexdigest(),
         )  # fmt: skip
 
@@ -122,6 +140,7 @@ def dataset_features(mouth_size: int, face_size: int):
             "mouth": tensor((None, mouth_size, mouth_size), np.uint8),
             "face": tensor((None, face_size, face_size), np.uint8),
             "units": tensor((None,), np.int32),
+            "blendshapes": tensor((None, NUM_BLENDSHAPES), np.float16),
             "split": text(),
             "speaker": text(),
             "text": text(),

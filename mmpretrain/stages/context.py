@@ -27,6 +27,7 @@ from mmpretrain.parallel.processes import on_main
 from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.stages.layout import CONFIG_FILE, METRICS_FILE, TENSORBOARD
 from mmpretrain.stages.stage import run_stage, write_json
+from mmpretrain.targets.features import CLIP_FEATURES
 
 
 class Run:
@@ -74,13 +75,28 @@ class Run:
         return train.require(modalities), valid.require(modalities) if len(valid) else valid
 
     def clips_of_round(self, number: int) -> tuple[ClipTable, ClipTable]:
-        """As `clips`, without those that round `number` cannot have targets for: MFCC needs sound."""
+        """As `clips`, without those that lack what a codebook of round `number` is made of.
+
+        Raises ValueError if all do.
+        """
         train, valid = self.clips
-        if any(targets.features == "mfcc" for targets in self.config.rounds[number - 1].targets):
-            silent = int((~train.has_audio).sum())
-            if silent:
-                log(f"round {number}: {silent} of {len(train)} training clips have no sound, hence no MFCC targets")
-            train, valid = train.require(("audio",)), valid.select(valid.has_audio)
+        for index, targets in enumerate(self.config.rounds[number - 1].targets):
+            if targets.features not in CLIP_FEATURES:
+                continue
+            kind = CLIP_FEATURES[targets.features]
+            missing, has = {"audio": "sound"}.get(kind.needs, kind.needs), train.has(kind.needs)
+            if not has.any():
+                raise ValueError(
+                    f"rounds[{number - 1}].targets[{index}].features={targets.features!r} needs {missing}, but none of "
+                    f"the {len(train)} training clips of {train.folders()} that are left has any; use other features, "
+                    "or prepare a corpus that has it"
+                )
+            if not has.all():
+                log(
+                    f"round {number}: {int((~has).sum())} of {len(train)} training clips have no {missing}, hence no "
+                    f"{kind.title} targets; they are left out"
+                )
+            train, valid = train.select(has), valid.select(valid.has(kind.needs))
         return train, valid
 
     def recipe(self, *parts: str, **more: Any) -> dict[str, Any]:

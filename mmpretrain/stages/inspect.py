@@ -25,6 +25,7 @@ from mmpretrain.observe.summary import percent, text_table
 from mmpretrain.stages.stage import write_json
 from mmpretrain.targets.alignments import (
     PRONUNCIATIONS,
+    SILENCE,
     Span,
     match_clips,
     phones_of,
@@ -79,7 +80,9 @@ def inspect_targets(
         "frame_rate_hz": store.lineage["frame_rate_hz"],
         **quality,
         "run_histogram": np.bincount(np.minimum(run_frames_R, LONGEST_RUN), minlength=LONGEST_RUN + 1)[1:].tolist(),
-        "units": {name: _agreement(clusters_N, units, num_clusters) for name, units in known.items()},
+        "units": {
+            name: _agreement(clusters_N, units, num_clusters) for name, units in (known | _spoken(known)).items()
+        },
         "labels": {
             name: leak
             for name in ("speaker", "emotion")
@@ -131,7 +134,7 @@ def render_inspection(result: dict[str, Any]) -> str:
         ]  # fmt: skip
         blocks.append(text_table((columns, rows)))
     described = [cluster for cluster in result["clusters"] if cluster["frames"]]
-    names = list(result["units"])
+    names = list(result["clusters"][0]["mostly"])
     for title, chosen in (
         ("most frequent", described[:SHOWN_CLUSTERS]),
         ("least frequent", described[max(SHOWN_CLUSTERS, len(described) - SHOWN_CLUSTERS) :]),
@@ -215,6 +218,14 @@ def _known_units(store: TargetStore, table: ClipTable, spans: dict[str, list[Spa
         ]
         known[kind] = Units(names, np.concatenate(frames))
     return {kind: units for kind, units in known.items() if (units.units_N >= 0).any()}
+
+
+def _spoken(known: dict[str, Units]) -> dict[str, Units]:
+    """The phones without silence, which whatever knows of loudness tells from all else."""
+    if "phones" not in known or SILENCE not in known["phones"].names:
+        return {}
+    names, units_N = known["phones"].names, known["phones"].units_N
+    return {"spoken phones": Units(names, np.where(units_N == names.index(SILENCE), -1, units_N))}
 
 
 def _has_units(corpus_dir: str) -> bool:

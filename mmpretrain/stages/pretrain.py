@@ -22,6 +22,7 @@ from mmpretrain.stages.finetune import put_encoder
 from mmpretrain.stages.layout import pretrain_name
 from mmpretrain.stages.targets import encoder_path, open_targets
 from mmpretrain.stages.watching import watch
+from mmpretrain.targets.features import CLIP_FEATURES
 from mmpretrain.train.loop import Loop
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
 from mmpretrain.train.step import Trainer, TrainState, make_trainer
@@ -90,7 +91,8 @@ def validate(trainer: Trainer, state: TrainState, batches) -> dict[str, float]:
 
 
 def _features(targets) -> str:
-    return "MFCC" if targets.features == "mfcc" else f"layer {targets.layer}"
+    kind = CLIP_FEATURES.get(targets.features)
+    return kind.title if kind else f"layer {targets.layer}"
 
 
 def _is_later(field: str, number: int) -> bool:

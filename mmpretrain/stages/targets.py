@@ -11,7 +11,6 @@ import numpy as np
 from flax import nnx
 
 from mmpretrain.config import fingerprint
-from mmpretrain.data.audio import MFCC_DIM
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.records import FRAME_RATE_HZ, Batch
 from mmpretrain.data.streams import unit_hash
@@ -24,7 +23,7 @@ from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.parallel.streams import stream_key
 from mmpretrain.stages.context import Run
 from mmpretrain.stages.layout import targets_name
-from mmpretrain.targets.features import hidden_features, label, mfcc_features
+from mmpretrain.targets.features import CLIP_FEATURES, clip_features, hidden_features, label
 from mmpretrain.targets.kmeans import Codebook, fit
 from mmpretrain.targets.quality import cluster_quality
 from mmpretrain.targets.store import LabelProgress, TargetStore, codebook_hash, open_store, write_store
@@ -73,8 +72,8 @@ def _make_store(
     targets, rows_per_frame = round_.targets[index], round_.label_rate_hz // FRAME_RATE_HZ
 
     def features(table: ClipTable, *, everywhere: bool) -> Iterator[tuple[int, np.ndarray]]:
-        if targets.features == "mfcc":
-            return _mfcc(table, rows_per_frame, everywhere)
+        if targets.features in CLIP_FEATURES:
+            return _of_clips(run, table, targets.features, rows_per_frame, everywhere)
         return _hidden(run, table, number, index, everywhere)
 
     if on_main((folder / STORE).exists):
@@ -100,7 +99,7 @@ def _make_store(
             folder / STORE, clip_ids=clip_ids, ids_per_clip=ids, codebook=codebook, frame_rate_hz=round_.label_rate_hz,
             lineage_fields={
                 "features": targets.features, "layer": targets.layer,
-                "source": "" if targets.features == "mfcc" else _encoder_fingerprint(run, number),
+                "source": _encoder_fingerprint(run, number) if targets.features == "hidden" else "",
                 "corpus_fingerprint": train.fingerprint,
                 "fit_splits": ["train"], "fit_clips": sample["clips"], "fit_frames": sample["frames"],
                 "quality": _quality(ids, (train, valid), targets.num_clusters, rows_per_frame),
@@ -219,13 +218,16 @@ def _load_codebook(saved: Path) -> Codebook:
         return Codebook(arrays["centroids_KD"], float(arrays["inertia"]))
 
 
-def _mfcc(table: ClipTable, rows_per_frame: int, everywhere: bool) -> Iterator[tuple[int, np.ndarray]]:
-    """MFCC of the clips, each made by one process, or with `everywhere` by all of them."""
+def _of_clips(
+    run: Run, table: ClipTable, kind: str, rows_per_frame: int, everywhere: bool
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Features of the clips alone, each clip's made by one process, or with `everywhere` by all of them."""
     index, count = (0, 1) if everywhere else (jax.process_index(), jax.process_count())
+    workers = run.config.data.num_workers
     for start in range(0, len(table), CLIPS_BETWEEN_STOPS):
         check_stop()
         rows = np.arange(start, min(start + CLIPS_BETWEEN_STOPS, len(table)))[index::count]
-        yield from mfcc_features(table, rows, rows_per_frame)
+        yield from clip_features(kind, table, rows, rows_per_frame=rows_per_frame, num_workers=workers)
 
 
 def _hidden(run: Run, table: ClipTable, number: int, index: int, everywhere: bool) -> Iterator[tuple[int, np.ndarray]]:
@@ -252,8 +254,8 @@ def _hidden(run: Run, table: ClipTable, number: int, index: int, everywhere: boo
 
 
 def _feature_dim(run: Run, number: int, features: str) -> int:
-    if features == "mfcc":
-        return MFCC_DIM
+    if features in CLIP_FEATURES:
+        return CLIP_FEATURES[features].dim
     given = run.config.rounds[number - 1].encoder
     return run.config.model.width if given == "previous_round" else read_config(Path(given))[0].width
 

@@ -25,7 +25,8 @@ from mmpretrain.targets.quality import cluster_quality
 
 LINEAGE_FILE = "lineage.json"
 # What the maker of a store says about it; everything else in the lineage is counted from the arrays.
-# features: "mfcc" or "hidden"; layer: of the encoder, 0 for MFCC; source: fingerprint of the encoder, "" for MFCC.
+# features: one of config.FEATURES; layer, source: number of the layer and fingerprint of the encoder, 0 and "" where
+# features are of the clips alone.
 MAKER_FIELDS = ("features", "layer", "source", "corpus_fingerprint", "fit_splits", "fit_clips", "fit_frames", "quality")
 # fmt: off
 COUNTED_FIELDS = (

@@ -154,6 +154,29 @@ def test_mfcc_at_25hz_repeats_its_last_row_where_the_sound_ends_early():
         audio.mfcc39_of_frames(np.zeros(0, np.int16), 2)
 
 
+def test_clusters_of_filterbanks_see_the_spectrum_more_than_the_level_and_not_the_gain():
+    tones = [np.sin(2 * np.pi * hz * np.arange(6400) / 16_000) * 8000 for hz in (300, 3000)]
+    quiet = tones[0] * 0.3
+    wave = np.concatenate([*tones, quiet]).astype(np.int16) + speech(19_200, level=3)
+    rows = audio.fbank_of_frames(wave, 30)
+    assert rows.shape == (30, audio.FBANK_DIM)
+    assert rows.dtype == np.float32
+    low, high, soft = rows[2:8, :26].mean(0), rows[12:18, :26].mean(0), rows[22:28, :26].mean(0)
+    assert np.linalg.norm(low - high) > 2 * np.linalg.norm(low - soft) > 0
+    np.testing.assert_allclose(audio.fbank_of_frames((wave // 4).astype(np.int16), 30)[:20], rows[:20], atol=0.35)
+    assert np.abs(rows[:, 26:]).argmax() // 26 in (9, 10, 19, 20), "slopes are steepest where the sound changes"
+
+
+def test_filterbanks_at_25hz_cover_every_frame():
+    for num_samples, num_frames in ((1, 1), (100, 4), (1280, 5), (6400, 3)):
+        rows = audio.fbank_of_frames(speech(num_samples), num_frames)
+        assert rows.shape == (num_frames, audio.FBANK_DIM)
+        assert np.isfinite(rows).all()
+    assert not audio.fbank_of_frames(np.zeros(6400, np.int16), 10).any()
+    with pytest.raises(ValueError, match="without sound"):
+        audio.fbank_of_frames(np.zeros(0, np.int16), 2)
+
+
 @given(st.floats(-10, 20), st.integers(1, 2500), st.integers(0, 9))
 @settings(max_examples=30, deadline=None)
 def test_noise_stands_at_the_asked_ratio(snr_db, noise_samples, seed):

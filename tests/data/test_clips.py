@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import pickle
+import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,6 +47,27 @@ def test_table_says_what_loading_finds(corpora):
         assert (len(clip.audio) > 0, len(clip.mouth) > 0) == (table.has_audio[i], table.has_video[i])
     assert table.lengths.dtype == np.int32
     assert table.fingerprint == json.loads(Path(corpora["plain"], "corpus.json").read_text())["fingerprint"]
+
+
+def test_blendshapes_come_back_and_the_table_knows_who_has_them(tmp_path):
+    scores = np.random.default_rng(0).random((12, records.NUM_BLENDSHAPES)).astype(np.float16)
+    clips = [make_clip("with", 12, size=8, blendshapes=scores), make_clip("without", 12, size=8)]
+    table = open_clips([CorpusConfig(str(write_corpus(tmp_path / "c", clips, 8, 24)))])
+    for i, clip_id in enumerate(table.clip_ids):
+        loaded = table.load(i).blendshapes
+        assert loaded.dtype == np.float16
+        np.testing.assert_array_equal(loaded, scores if clip_id == "with" else scores[:0])
+        assert table.has("blendshapes")[i] == (clip_id == "with")
+    other = records.IndexRow.of(dataclasses.replace(clips[0], blendshapes=scores * 0))
+    assert other.content_hash != records.IndexRow.of(clips[0]).content_hash
+
+
+def test_a_corpus_of_another_version_is_refused(corpora, tmp_path):
+    shutil.copytree(corpora["split"], tmp_path / "old")
+    records.dataset_dir(tmp_path / "old").rename(tmp_path / "old" / records.DATASET_NAME / "1.0.0")
+    message = f"old' holds records of version 1.0.0, but this program reads {records.DATASET_VERSION}; prepare it again"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        open_clips([CorpusConfig(str(tmp_path / "old"))])
 
 
 def test_several_corpora_name_their_clips(corpora):

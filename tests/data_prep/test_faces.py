@@ -8,6 +8,7 @@ import pytest
 
 from data_prep import faces
 from data_prep.crops import MEAN_FACE
+from mmpretrain.data.records import BLENDSHAPES, NUM_BLENDSHAPES
 
 
 def face_at(x: float, y: float, scale: float) -> np.ndarray:
@@ -24,33 +25,49 @@ def test_the_larger_face_is_followed_whatever_the_order():
     for t in range(20):
         large, small = face_at(100 + 2 * t, 100, 0.8), face_at(400 - 2 * t, 110, 0.5)
         frames.append(stack(large, small) if t % 2 else stack(small, large))
-    points, detected = faces._main_track(frames, [1] * 20)
-    assert detected.all()
-    np.testing.assert_allclose(points.mean(1)[:, 0] - points[0].mean(0)[0], 2 * np.arange(20))
+    assert faces._main_face(frames, [1] * 20).tolist() == [1, 0] * 10
 
 
 def test_a_face_that_stays_wins_over_a_larger_one_that_passes():
     frames = [stack(face_at(100, 100, 0.5), *([face_at(400, 100, 1.0)] if t < 4 else [])) for t in range(20)]
-    points, detected = faces._main_track(frames, [1] * 20)
-    assert detected.all()
-    assert np.ptp(points.mean(1)[:, 0]) == 0
+    assert faces._main_face(frames, [1] * 20).tolist() == [0] * 20
     # A frame that is shown for long counts for long.
-    points, detected = faces._main_track(frames, [20] * 4 + [1] * 16)
-    assert detected.tolist() == [True] * 4 + [False] * 16
+    assert faces._main_face(frames, [20] * 4 + [1] * 16).tolist() == [1] * 4 + [-1] * 16
 
 
 def test_a_face_is_found_again_after_a_hole_but_no_other_takes_its_place():
     frames = [stack(face_at(100, 100, 0.5)) for _ in range(10)]
     frames[4] = stack()
     frames[5] = stack(face_at(500, 100, 0.5))
-    _, detected = faces._main_track(frames, [1] * 10)
-    assert detected.tolist() == [True] * 4 + [False] * 2 + [True] * 4
+    assert faces._main_face(frames, [1] * 10).tolist() == [0] * 4 + [-1] * 2 + [0] * 4
 
 
 def test_no_face_is_no_track():
-    points, detected = faces._main_track([stack()] * 3, [1] * 3)
-    assert not detected.any()
-    assert len(points) == 3
+    assert faces._main_face([stack()] * 3, [1] * 3).tolist() == [-1] * 3
+
+
+def test_points_and_blendshapes_are_those_of_the_followed_face(monkeypatch, tmp_path):
+    """A smile that grows on the large face while the small one beside it scowls; the fifth picture shows nobody."""
+    smile, scowl = BLENDSHAPES.index("mouthSmileLeft"), BLENDSHAPES.index("browDownLeft")
+
+    def detect(frames, model_path):
+        for t in range(10):
+            large, small = face_at(100, 100, 0.8), face_at(400, 110, 0.5)
+            scores = np.zeros((2, NUM_BLENDSHAPES))
+            scores[0, smile], scores[1, scowl] = t / 10, 1
+            order = [0, 1] if t % 2 else [1, 0]
+            shown = [] if t == 4 else order
+            yield faces._Faces(stack(large, small)[shown], scores[shown]), 2
+
+    monkeypatch.setattr(faces, "_detect", detect)
+    track = faces.track_face((), tmp_path)
+    assert track.blendshapes.shape == (20, NUM_BLENDSHAPES)
+    assert track.blendshapes.dtype == np.float16
+    assert track.detected.tolist() == [True] * 8 + [False] * 2 + [True] * 10
+    rising = track.blendshapes[:, smile].astype(float)
+    np.testing.assert_allclose(rising[4:-4], np.repeat(np.arange(10) / 10, 2)[4:-4], atol=0.03)
+    assert track.blendshapes[:, scowl].max() == 0
+    np.testing.assert_allclose(track.points.mean(1)[:, 0], track.points[0].mean(0)[0])
 
 
 def test_holes_are_filled_linearly_and_ends_copied():

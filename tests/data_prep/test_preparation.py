@@ -93,6 +93,18 @@ def test_a_second_run_has_nothing_to_do_and_other_arguments_are_refused(sounds, 
     assert json.loads((output / records.CORPUS_FILE).read_text())["mouth_size"] == 48
 
 
+def test_a_corpus_of_older_records_is_prepared_again_only_when_asked(sounds, tmp_path, capsys):
+    output = tmp_path / "out"
+    prepare_folder(sounds, output)
+    request = json.loads((output / "preparation.json").read_text())
+    del request["record_version"]  # as in the first version
+    (output / "preparation.json").write_text(json.dumps(request))
+    capsys.readouterr()
+    assert prepare_folder(sounds, output) == 2
+    assert f"record_version was None, now {records.DATASET_VERSION}" in capsys.readouterr().err
+    assert prepare_folder(sounds, output, "--overwrite") == 0
+
+
 def test_a_changed_file_is_looked_at_again(sounds, tmp_path, capsys):
     output = tmp_path / "out"
     prepare_folder(sounds, output)

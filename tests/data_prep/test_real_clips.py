@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from data_prep.corpora import ravdess
+from data_prep.inspection import load_face
 from mmpretrain.data import records
 from tests.data_prep.test_preparation import clips_of, prepare_folder, report_of
 
 SHARED = Path(os.environ.get("MMPRETRAIN_SHARED_DIR", Path(__file__).parents[2].parent / "shared"))
+UPPER_LIP, LOWER_LIP = 7, 8  # see data_prep/crops.py
 MODEL = SHARED / "models" / "face_landmarker.task"
 AV = SHARED / "data" / "av"
 
@@ -24,6 +26,8 @@ CLIPS = {  # id: (path, seconds)
     "two": ("edge/two_people_12fps_24khz.mp4", 1.0),
     "mute": ("edge/no_audio_24.7fps.mp4", 0.6),
     "turning": ("lrs3/test/0Fi83BHQsMA/00002.mp4", ""),
+    "glad": ("mead/silent/M030_front_happy_level3_001.mp4", 1.0),
+    "sad": ("mead/silent/M030_front_sad_level3_001.mp4", 1.0),
 }
 
 
@@ -46,7 +50,7 @@ def test_real_clips_are_kept_or_refused_for_what_is_in_them(prepared):
     kept = {name: (int(row["has_audio"]), int(row["has_video"])) for name, row in rows.items()}
     assert kept == {
         "grid": (1, 1), "upright": (1, 1), "sparse": (1, 1), "nobody": (0, 0), "two": (1, 1), "mute": (0, 1),
-        "turning": (1, 1),
+        "turning": (1, 1), "glad": (0, 1), "sad": (0, 1),
     }  # fmt: skip
     assert "no face found" in rows["nobody"]["reason"]
     assert rows["two"]["faces"] == "2"
@@ -59,10 +63,12 @@ def test_real_clips_lie_on_the_25_hz_grid(prepared):
     clips = {clip.clip_id: clip for clip in clips_of(prepared)}
     assert {name: clip.num_frames for name, clip in clips.items()} == {
         "grid": 25, "upright": 15, "sparse": pytest.approx(85, abs=20), "two": 25, "mute": 15, "turning": 41,
+        "glad": 25, "sad": 25,
     }  # fmt: skip
     for clip in clips.values():
         assert clip.mouth.shape == (clip.num_frames, 96, 96)
         assert clip.face.shape == (clip.num_frames, 112, 112)
+        assert clip.blendshapes.shape == (clip.num_frames, records.NUM_BLENDSHAPES)
         assert len(clip.audio) in (0, records.SAMPLES_PER_FRAME * clip.num_frames)
     # Twenty pictures in three seconds: most frames repeat the one before, up to the motion of the face's square.
     assert np.abs(np.diff(clips["sparse"].face.astype(int), axis=0)).mean() < 5
@@ -74,6 +80,23 @@ def test_crops_show_what_they_should(prepared):
             # Lips are darker than the skin left and right of them, and the mouth line is near the middle.
             mean = cv2.GaussianBlur(clip.mouth.mean(0), (0, 0), 2)
             assert mean[40:60, 34:62].min() < mean[40:60, :12].mean()
+
+
+def test_blendshapes_tell_a_smile_and_an_open_mouth(prepared):
+    clips = {clip.clip_id: clip for clip in clips_of(prepared)}
+
+    def score(name: str, movement: str) -> np.ndarray:
+        columns = [k for k, known in enumerate(records.BLENDSHAPES) if known.startswith(movement)]
+        return clips[name].blendshapes[:, columns].astype(float).mean(1)
+
+    assert score("glad", "mouthSmile").mean() > 0.3
+    assert score("sad", "mouthSmile").max() < 0.05
+    # Scores are of the frames that their landmarks are of: the lips are apart where the jaw is open.
+    looked_at = map(load_face, prepared.glob("cache/landmarks/*/*.npz"))
+    points = next(points for points, scores in looked_at if np.array_equal(scores, clips["grid"].blendshapes))
+    apart = points[:, LOWER_LIP, 1] - points[:, UPPER_LIP, 1]
+    assert np.ptp(score("grid", "jawOpen")) > 0.1
+    assert np.corrcoef(score("grid", "jawOpen"), apart)[0, 1] > 0.7
 
 
 def test_all_of_ravdess_speech_is_read():

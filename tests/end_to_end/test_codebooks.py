@@ -1,16 +1,21 @@
 """Several codebooks at once, with everything that only the reference does, through targets, training and report."""
 
+import dataclasses
 import json
 
 import numpy as np
+import pytest
 
-from mmpretrain.config import CorpusConfig, hidden, mfcc
+from mmpretrain.config import CorpusConfig, face_appearance, face_geometry, fbank, hidden, mfcc, prosody
+from mmpretrain.data.clips import open_clips
+from mmpretrain.data.records import NUM_BLENDSHAPES
 from mmpretrain.observe.metrics import read_metrics
 from mmpretrain.quirks import reference_quirks
 from mmpretrain.stages.context import Run
 from mmpretrain.stages.refine import refine
 from mmpretrain.stages.summarize import report
 from mmpretrain.stages.targets import open_targets
+from tests.corpus_fixture import write_corpus
 from tests.end_to_end import tiny
 
 
@@ -47,3 +52,56 @@ def test_every_codebook_is_made_learned_and_reported(corpus, tmp_path):
 
     logged = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if "train/loss" in record]
     assert {"train/masked_accuracy", "train/masked_accuracy_1", "train/masked_loss_2"} <= logged[-1].keys()
+
+
+@pytest.fixture(scope="module")
+def faces(corpus, tmp_path_factory):
+    """The clips of the embedded corpus with blendshapes that follow the units; every fifth has none, as if drawn."""
+    table, rng = open_clips([CorpusConfig(str(corpus))]), np.random.default_rng(0)
+    of_unit = rng.random((table.load(0).units.max() + 20, NUM_BLENDSHAPES))
+    clips = [table.load(i) for i in range(len(table))]
+    clips = [
+        clip if i % 5 == 0 else dataclasses.replace(clip, blendshapes=of_unit[clip.units].astype(np.float16))
+        for i, clip in enumerate(clips)
+    ]
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "faces", clips, 18, 20, units=1)
+
+
+def test_codebooks_of_sound_prosody_and_face_have_heads_of_their_own(faces, tmp_path, capsys):
+    config, few = tiny.get_config(), dict(fit_share=1.0, fit_passes=3, fit_restarts=1)
+    config.workdir, config.finetune = str(tmp_path / "run"), None
+    config.data.corpora = (CorpusConfig(str(faces)),)
+    made_of = mfcc(6, **few) + fbank(7, **few) + prosody(5, **few) + face_geometry(8, **few) + face_appearance(9, **few)
+    config.model.modalities, config.rounds = ("audio",), config.rounds[:1]  # faces to be told from sound
+    config.rounds[0].targets, config.rounds[0].num_steps, config.rounds[0].modality_dropout = made_of, 4, 0.0
+    run = Run(config)
+    refine(run)
+    everyone, (train, valid) = run.clips[0], run.clips_of_round(1)
+    left_out = sum(not row.has_blendshapes for row in everyone.rows)
+    message = f"{left_out} of {len(everyone)} training clips have no blendshapes, hence no face geometry targets"
+    assert message in capsys.readouterr().err
+    assert 0 < left_out == len(everyone) - len(train)
+
+    stores = open_targets(run, 1)
+    assert [(store.lineage["features"], store.lineage["num_clusters"]) for store in stores] == [
+        ("mfcc", 6), ("fbank", 7), ("prosody", 5), ("face_geometry", 8), ("face_appearance", 9),
+    ]  # fmt: skip
+    assert all(sorted(store.clip_ids) == sorted(train.clip_ids + valid.clip_ids) for store in stores)
+    quality = [store.lineage["quality"]["pnmi"] for store in stores]
+    assert quality[3] > 0.25, "the blendshapes of this corpus are made of its units"
+    card = (tmp_path / "run" / "round1" / "pretrain" / "encoder" / "README.md").read_text()
+    assert "5 clusters of prosody and 8 clusters of face geometry and 9 clusters of face appearance" in card
+    logged = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if "train/loss" in record]
+    assert {f"train/masked_accuracy_{codebook}" for codebook in range(1, 6)} <= logged[-1].keys()
+
+
+def test_a_round_that_no_clip_has_the_features_for_is_refused(corpus, tmp_path):
+    config = tiny.get_config()
+    config.workdir = str(tmp_path / "run")
+    config.data.corpora = (CorpusConfig(str(corpus)),)
+    config.rounds[0].targets = mfcc(5) + face_geometry(5)
+    message = (
+        r"rounds\[0\]\.targets\[1\]\.features='face_geometry' needs blendshapes, but none of the \d+ training clips"
+    )
+    with pytest.raises(ValueError, match=message):
+        refine(Run(config))

@@ -13,7 +13,7 @@ RAVDESS_EMOTIONS = ("calm", "happy", "sad", "angry", "fearful", "disgust", "surp
 
 
 def row(clip_id, speaker, emotion="happy", split="train"):
-    return IndexRow(clip_id, 50, True, True, split, speaker, emotion, "")
+    return IndexRow(clip_id, 50, True, True, False, split, speaker, emotion, "")
 
 
 @pytest.fixture(scope="module")

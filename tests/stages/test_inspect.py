@@ -75,7 +75,8 @@ def test_numbers_table_and_picture(store, command, tmp_path):
     # Happy: half of Anna's clusters and Ben's; sad: Ben's only. H = 0.918 bits, H given the speaker = 2/3 of a bit.
     assert (emotion["clips"], emotion["kinds"], emotion["nmi"]) == (3, 2, pytest.approx(1 - 2 / 3 / 0.9182958))
     units = result["units"]
-    assert set(units) == {"units", "phones", "words"}
+    assert set(units) == {"units", "phones", "words", "spoken phones"}
+    assert (units["phones"]["frames"], units["spoken phones"]["frames"]) == (40, 20)
     # a: 10 sil, 10 red; c: 10 sil, 10 at; clusters 1 and 3 are one word each, 0 and 2 both silence.
     assert units["words"] | {"pnmi": 1} == {
         "frames": 40, "kinds": 3, "commonest_share": 0.5, "purity": 1.0, "cluster_purity": 0.75, "pnmi": 1,
