@@ -40,6 +40,7 @@ class MetricWriter:
         self, path: str | Path, stage: str, facts: Mapping[str, Any] | None = None, boards: Sequence[Board] = ()
     ):
         self._path, self._stage, self._facts, self._boards = Path(path), stage, dict(facts or {}), boards
+        self._begun: list[Board] = []
         self._active = is_main_process()
         self.num_records = 0  # of this stage so far
         if self._active:
@@ -59,7 +60,7 @@ class MetricWriter:
             file.write(json.dumps(record) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        for board in self._boards:
+        for board in self._begun:
             board.write(record)
 
     def resume(self, num_records: int) -> None:
@@ -76,9 +77,11 @@ class MetricWriter:
             _replace(self._path, kept)
         for board in self._boards:
             board.begin(own)
+            self._begun.append(board)
 
     def close(self) -> None:
-        for board in self._boards if self._active else ():
+        """Ends the boards that have begun; a run may fail before that."""
+        for board in self._begun:
             board.close()
 
 

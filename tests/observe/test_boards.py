@@ -60,6 +60,12 @@ def test_events_equal_the_records_after_a_kill_and_a_restart(tmp_path):
     assert b"8 x cpu" in b"".join(file.read_bytes() for file in folder.iterdir())
 
 
+def test_a_run_that_fails_before_it_has_begun_has_nothing_to_close(tmp_path):
+    writer = MetricWriter(tmp_path / "metrics.jsonl", STAGE, {}, [TensorBoard(tmp_path / "tensorboard")])
+    writer.close()
+    assert not (tmp_path / "tensorboard").exists()
+
+
 def test_without_weights_and_biases_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"observe.wandb_project='faces' needs .* 'mmpretrain-jax\[wandb\]'"):
