@@ -168,6 +168,11 @@ def test_status_of_a_run_at_any_time(watched, tmp_path):
     assert f"round1/pretrain partly done, step {CHECKPOINT} saved" in text
     assert "STOPPED 30.0 s ago, in order; the same command continues" in at(30, doing="")
 
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    old = [json.dumps(line | {"time/unix_sec": line["time/unix_sec"] - 7200}) + "\n" for line in lines]
+    (folder / "metrics.jsonl").write_text("".join(old))
+    assert "STALLED? there has been no record for 5 times as long as between any two before" in at(1)
+
     with open(folder / "metrics.jsonl", "a") as records:
         records.write(json.dumps({"stage": STAGE, "step": 8, "time/unix_sec": time.time(), "train/loss": None}) + "\n")
     assert f"NOT FINITE: 1 records, the first at step 8 of {STAGE}" in at(1)
