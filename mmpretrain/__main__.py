@@ -66,7 +66,7 @@ import-avhubert runs nothing that is in the file, and needs neither PyTorch nor 
 licences of their own, which you must accept to use them.
 
 refine shows a table of its stages and, after each round, its health. It needs no earlier round where the first that it
-walks takes its targets from MFCC or, as in the third example, from a named encoder: any exported one.
+walks takes its targets from the clips or, as in the third example, from a named encoder: any exported one.
 
 While a run goes on, `mmpretrain status RUN` says how it is doing, and `touch RUN/profile` traces its next five steps,
 as --profile=FIRST-LAST does those steps of every training stage (docs/watching.md).
