@@ -105,16 +105,17 @@ def _life(folder: Path, own: Records) -> list[str]:
         )
     else:
         lines.append(f"running: {_words(wall['doing'])}; last sign {duration(ago)} ago; attempt {wall['attempts']}")
-        usual = max((b - a for a, b in itertools.pairwise(_times(own))), default=0.0)
+        times = [record["time/unix_sec"] for record in _since_start(own)]
+        usual = max((b - a for a, b in itertools.pairwise(times)), default=0.0)
         if usual and now - own[-1]["time/unix_sec"] > max(SLOW * usual, SILENT_SEC):
             lines.append(f"STALLED? there has been no record for {SLOW} times as long as between any two before")
     return lines + (["; ".join(kept)] if kept else [])
 
 
-def _times(own: Records) -> list[float]:
-    """When the records since the last start were written: the first after a start says `run/...`."""
+def _since_start(own: Records) -> Records:
+    """The records since the last start, of which the first says `run/...`."""
     starts = [i for i, record in enumerate(own) if "run/devices" in record]
-    return [record["time/unix_sec"] for record in own[starts[-1] if starts else 0 :]]
+    return own[starts[-1] if starts else 0 :]
 
 
 def _progress(name: str, own: Records, config: Mapping[str, Any]) -> list[str]:
@@ -134,11 +135,10 @@ def _progress(name: str, own: Records, config: Mapping[str, Any]) -> list[str]:
         ]  # fmt: skip
         figures += [f"MFU {percent(last['throughput/mfu'])}"] if "throughput/mfu" in last else []
         lines[0] += ": " + ", ".join(figures)
-        since = logged[-len(_times(logged)) :]
-        if len(since) > 1:  # with evaluation and saving
-            step_sec = (last["time/unix_sec"] - since[0]["time/unix_sec"]) / (last["step"] - since[0]["step"])
-        left = [(total - last["step"]) * step_sec]
-        to_go = f"to go at this rate: {duration(left[0])}"
+        first = next((record for record in _since_start(own) if "train/loss" in record), last)
+        if first is not last:  # with evaluation and saving
+            step_sec = (last["time/unix_sec"] - first["time/unix_sec"]) / (last["step"] - first["step"])
+        to_go = f"to go at this rate: {duration((total - last['step']) * step_sec)}"
         if number is not None and number < len(rounds):
             later = sum(round_["num_steps"] for round_ in rounds[number:]) * step_sec
             to_go += f", and {duration(later)} for pretraining the rounds after it"
