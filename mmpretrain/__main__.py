@@ -25,14 +25,17 @@ STAGES = {
     "report": "summary.json and report.html of what is there so far",
     "status": "how a run is doing, from outside: progress, rates, time to go, health (status RUN, no recipe)",
     "plan": "what the last round needs of the chips of --topology=CHIP:SHAPE, and how long; runs nothing",
+    "replay": "one step of a training stage again, alone: its clips, and norms by layer (RUN --step=S, no recipe)",
     "import-avhubert": "the encoder of an AV-HuBERT checkpoint as such a folder (FILE.pt --output=DIR, no recipe)",
 }
 
-# The stages that take an option, besides --config, which all but status, import-avhubert and inspect take.
+# The stages that take an option, besides --config, which all but status, import-avhubert, inspect and replay take.
 OPTIONS = {
     "round": ("targets", "pretrain"),
     "rounds": ("refine",),
     "profile": ("run", "refine", "pretrain", "finetune"),
+    "stage": ("replay",),
+    "step": ("replay",),
     "topology": ("plan",),
     "format": ("export",),
     "output": ("export", "import-avhubert", "targets inspect"),
@@ -57,6 +60,7 @@ examples:
   mmpretrain status runs/mine                                                 # at any time, from anywhere
   mmpretrain refine --config=configs/demo.py --profile=100-105                # traces these steps of each round
   mmpretrain plan --topology=v5e:16x16 --config=configs/pretrain/avhubert_base_lrs3.py   # no TPU needed
+  mmpretrain replay runs/mine --step=437 --stage=round2/pretrain              # default: the last that has checkpoints
   mmpretrain import-avhubert base_vox_iter5.pt --output=encoders/base_vox
   mmpretrain finetune --config=configs/demo.py --config.finetune.encoder=encoders/base_vox
   mmpretrain export --config=configs/demo.py --format=avhubert                # writes export/avhubert.pt too
@@ -74,8 +78,9 @@ as --profile=FIRST-LAST does those steps of every training stage (docs/watching.
 A run of several processes is the same command in each, with --coordinator=HOST:PORT --num_processes=N --process_id=I
 (HOST:PORT is process 0's) or with these in MMPRETRAIN_COORDINATOR, MMPRETRAIN_NUM_PROCESSES, MMPRETRAIN_PROCESS_ID;
 under srun or mpirun they are found out. SIGTERM and SIGUSR1 make a run save and leave with exit code 75: give the same
-command again. Other codes: 2 a mistake in the command or its files, 3 a loss that is no number, 4 a collapsed round,
-130 Ctrl-C. A run goes on with another recipe only where it computes the same, or with --accept_changes.
+command again. Other codes: 2 a mistake in the command or its files, 3 a loss that is no number or explodes (health.*),
+4 a collapsed round, 130 Ctrl-C. A run goes on with another recipe only where it computes the same, or with
+--accept_changes.
 
 Any field of the recipe can be set as --config.FIELD=VALUE; `mmpretrain/config.py` lists them with their meaning.
 Prepare clips first: `python -m data_prep --help`.
@@ -85,8 +90,8 @@ Prepare clips first: `python -m data_prep --help`.
 def main(argv: list[str] | None = None) -> None:
     """Runs one stage.
 
-    Exits with 2 for what a user can mend, 3 for a loss that is no number, 4 for a collapsed round, 75 when stopped
-    by SIGTERM or SIGUSR1 and saved, 130 when interrupted.
+    Exits with 2 for what a user can mend, 3 for a loss that is no number or explodes, 4 for a collapsed round, 75 when
+    stopped by SIGTERM or SIGUSR1 and saved, 130 when interrupted.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] == "help" or {"-h", "--help"} & set(argv):
@@ -98,6 +103,8 @@ def main(argv: list[str] | None = None) -> None:
             if stage not in STAGES:
                 raise ValueError(f"unknown stage {stage!r}; stages are {', '.join(STAGES)}")
             given = _parse(arguments)
+            if stage == "replay":
+                given.config = _recipe_to_replay(given)
             place = processes.find_place(given.coordinator, given.num_processes, given.process_id, os.environ)
             if given.config is not None:
                 check(given.config)
@@ -145,6 +152,8 @@ def _parse(arguments: list[str]) -> SimpleNamespace:
         "round": flags.DEFINE_integer("round", None, "the round, from 1", lower_bound=1, flag_values=values),
         "rounds": flags.DEFINE_string("rounds", None, "those to walk, e.g. 2 or 2-3", flag_values=values),
         "profile": flags.DEFINE_string("profile", None, "steps to trace, e.g. 100-105", flag_values=values),
+        "stage": flags.DEFINE_string("stage", None, "e.g. round2/pretrain", flag_values=values),
+        "step": flags.DEFINE_integer("step", None, "of a training stage, from 1", lower_bound=1, flag_values=values),
         "topology": flags.DEFINE_string("topology", None, "e.g. v5e:16x16 or h100:8", flag_values=values),
         "format": flags.DEFINE_enum("format", None, ["folder", "avhubert"], "of the export", flag_values=values),
         "output": flags.DEFINE_string("output", None, "file or folder to write", flag_values=values),
@@ -185,6 +194,12 @@ def _run(stage: str, given: SimpleNamespace) -> None:
         return
     if stage == "status":
         _status(given)
+        return
+    if stage == "replay":
+        from mmpretrain.stages.context import Run
+        from mmpretrain.stages.replay import replay
+
+        replay(Run(given.config), given.step, given.stage)
         return
     if given.paths:
         raise ValueError(f"unexpected argument {given.paths[0]!r}; overrides look like --config.seed=7")
@@ -246,6 +261,16 @@ def _convert(stage: str, given: SimpleNamespace) -> None:
 
     source, target = Path(given.paths[0]), Path(given.output)
     (convert.import_avhubert if importing else convert.export_avhubert)(source, target)
+
+
+def _recipe_to_replay(given: SimpleNamespace):
+    """The recipe that the named run keeps."""
+    if len(given.paths) != 1 or given.step is None or given.config is not None:
+        raise ValueError("the command is `mmpretrain replay RUN --step=S [--stage=round2/pretrain]`, without a recipe")
+
+    from mmpretrain.stages.replay import recipe_of_run
+
+    return recipe_of_run(given.paths[0])
 
 
 def _inspect(given: SimpleNamespace) -> None:

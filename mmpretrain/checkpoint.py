@@ -51,8 +51,7 @@ class Checkpointer:
 
         Newer ones that cannot be read are said and put aside as STEP.damaged. Raises ValueError if none can be read.
         """
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), extra=ocp.args.JsonRestore())
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(shapes(state)), extra=ocp.args.JsonRestore())
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -94,6 +93,23 @@ class Checkpointer:
                 f"{self._path} cannot be written ({_one_line(error)}); make room or give rights, then give the same "
                 f"command again: it goes on from the last whole checkpoint"
             ) from error
+
+
+def shapes(state: State) -> State:
+    """The state without its numbers: what `restore` asks of its argument."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+
+
+def read(path: str | Path, step: int, state: State) -> State:
+    """The checkpoint of `step`, placed as the arrays of `state` are; nothing in the folder is touched.
+
+    Raises ValueError if it cannot be read.
+    """
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(Path(path).absolute() / str(step) / "state", shapes(state))
+    except Exception as error:  # as in `Checkpointer.restore`
+        raise ValueError(f"{path}: checkpoint {step} cannot be read ({_one_line(error)})") from error
 
 
 def _rename(path: Path, name: str) -> None:

@@ -10,8 +10,12 @@ import dataclasses
 import hashlib
 import json
 import re
+import types
+import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+Tree = TypeVar("Tree")
 
 AUDIO_DIM = 104  # four stacked 10 ms frames of 26 log filterbank energies: one row per 40 ms frame
 
@@ -195,6 +199,7 @@ class ParallelConfig:
     fsdp: int = 1
     tensor: int = 1
     slices: int = 1  # the data axis spans so many TPU slices, or GPU nodes, joined by a slower network
+    micro_batches: int = 1  # parts that a step goes through one after another, to save memory; see docs/training.md
     lost_after_sec: int = 60  # a process that gives no sign for so long is lost, and the run ends
 
 
@@ -202,14 +207,20 @@ class ParallelConfig:
 class CheckpointConfig:
     every_steps: int = 1_000
     keep: int = 2
+    best_by: str = ""  # validation metric of pretraining whose best encoder is kept beside the last; "": none
 
 
 @dataclasses.dataclass
 class HealthConfig:
-    """When a round counts as collapsed: the walk then stops with advice rather than train on."""
+    """When training is not worth going on with: the run then stops with advice.
+
+    A round has collapsed, or a step is bad: its loss is no number or explodes (train/guard.py).
+    """
 
     min_clusters_used: float = 0.25  # share of each codebook's clusters that have a frame; 0: never stop for this
     min_accuracy_gain: float = 0.01  # of masked accuracy over always answering the commonest cluster; -1: never
+    max_loss_rise: float = 5.0  # a loss above so many times the mean of the steps before explodes; 0: none does
+    skip_bad_steps: int = 0  # bad steps in a row that are passed over without an update; one more stops the run
 
 
 @dataclasses.dataclass
@@ -268,15 +279,22 @@ def fingerprint(recipe: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def model_from_dict(tree: Mapping[str, Any]) -> ModelConfig:
-    """The inverse of `as_dict` for a model. Raises ValueError for a field that there is not."""
-    fields = dict(tree)
-    inputs = dict(fields.pop("inputs"))
-    for kind, given in ((ModelConfig, fields), (InputConfig, inputs)):
-        known = {field.name for field in dataclasses.fields(kind)}
-        if unknown := sorted(set(given) - known):
-            raise ValueError(f"unknown field {unknown[0]!r} of {kind.__name__}; known are {', '.join(sorted(known))}")
-    return ModelConfig(**fields | {"modalities": tuple(fields["modalities"]), "inputs": InputConfig(**inputs)})
+def from_dict(kind: type[Tree], tree: Mapping[str, Any]) -> Tree:
+    """The inverse of `as_dict` for any class of this file. Raises ValueError for a field that there is not."""
+    known = {field.name: field.type for field in dataclasses.fields(kind)}
+    if unknown := sorted(set(tree) - set(known)):
+        raise ValueError(f"unknown field {unknown[0]!r} of {kind.__name__}; known are {', '.join(sorted(known))}")
+    return kind(**{name: _from_json(known[name], value) for name, value in tree.items()})
+
+
+def _from_json(kind: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    if typing.get_origin(kind) is tuple:
+        return tuple(_from_json(typing.get_args(kind)[0], item) for item in value)
+    if isinstance(kind, types.UnionType):  # `SomeConfig | None`
+        kind = typing.get_args(kind)[0]
+    return from_dict(kind, value) if dataclasses.is_dataclass(kind) else value
 
 
 _SIZES = {

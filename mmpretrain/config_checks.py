@@ -16,6 +16,10 @@ from mmpretrain.config import (
     TargetsConfig,
 )
 
+PRETRAINING_METRICS = (
+    "loss", "masked_loss", "unmasked_loss", "masked_accuracy", "unmasked_accuracy", "feature_penalty"
+)  # fmt: skip
+
 
 def check(config: RunConfig) -> None:
     """Raises ValueError naming the field, its value and the remedy if this recipe cannot work."""
@@ -25,12 +29,15 @@ def check(config: RunConfig) -> None:
     _check_data(config.data)
     for number, round_ in enumerate(config.rounds, start=1):
         _check_round(round_, f"rounds[{number - 1}]", first=number == 1, model=config.model)
+        if config.parallel.micro_batches > 1:
+            _check_micro_batches(round_, f"rounds[{number - 1}]", config.parallel.micro_batches)
     if config.finetune is not None:
         _check_finetune(config.finetune)
     sizes = [config.parallel.data, config.parallel.fsdp, config.parallel.tensor]
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
         raise ValueError(f"parallel={sizes}: sizes are positive, and at most one is -1 (all that is left)")
     _require(config.parallel.slices >= 1, "parallel.slices", config.parallel.slices, "at least 1")
+    _check_positive("parallel.micro_batches", config.parallel.micro_batches)
     _require(
         config.parallel.lost_after_sec >= 5, "parallel.lost_after_sec", config.parallel.lost_after_sec, "at least 5"
     )
@@ -41,8 +48,12 @@ def check(config: RunConfig) -> None:
     _require(
         (peak := config.observe.peak_tflops) >= 0, "observe.peak_tflops", peak, "above 0, or 0: by the device's name"
     )
+    _check_choice("checkpoint.best_by", config.checkpoint.best_by, ("", *PRETRAINING_METRICS))
     _check_share("health.min_clusters_used", config.health.min_clusters_used)
     _require(-1 <= (gain := config.health.min_accuracy_gain) < 1, "health.min_accuracy_gain", gain, "-1 to below 1")
+    rise, skip = config.health.max_loss_rise, config.health.skip_bad_steps
+    _require(rise == 0 or rise > 1, "health.max_loss_rise", rise, "above 1, or 0: no finite loss is bad")
+    _require(skip >= 0, "health.skip_bad_steps", skip, "0 (stop at the first) or more")
 
 
 def _require(holds: bool, field: str, value: Any, wanted: str) -> None:
@@ -128,6 +139,13 @@ def _check_round(round_: RoundConfig, name: str, *, first: bool, model: ModelCon
     _require(round_.modality_dropout == 0 or len(model.modalities) == 2, f"{name}.modality_dropout",
            round_.modality_dropout, f"0 with model.modalities={model.modalities}")  # fmt: skip
     _check_optimizer(round_.optimizer, f"{name}.optimizer", round_.num_steps)
+
+
+def _check_micro_batches(round_: RoundConfig, name: str, micro_batches: int) -> None:
+    """Options by which a clip reads others of its batch, which may be in another part."""
+    for field, off in dict(video_source="same_clip", zero_lone_clip=False).items():
+        value = getattr(round_.masking, field)
+        _require(value == off, f"{name}.masking.{field}", value, f"{off!r} with parallel.micro_batches={micro_batches}")
 
 
 def _check_targets(targets: TargetsConfig, name: str) -> None:

@@ -10,15 +10,16 @@ import pytest
 from mmpretrain.config import (
     CheckpointConfig,
     MaskingConfig,
+    ModelConfig,
     OptimizerConfig,
     ParallelConfig,
     RunConfig,
     as_dict,
     encoder_size,
     fingerprint,
+    from_dict,
     hidden,
     mfcc,
-    model_from_dict,
     recipe_of,
 )
 from mmpretrain.config_checks import check
@@ -328,8 +329,14 @@ def test_recipe_is_flat_and_holds_only_the_named_parts():
 def test_a_model_survives_json(size):
     model = encoder_size(size, modalities=("video",), dropout=0.3)
     model.inputs.view = "face"
-    assert model_from_dict(json.loads(json.dumps(as_dict(model)))) == model
+    assert from_dict(ModelConfig, json.loads(json.dumps(as_dict(model)))) == model
     check(RunConfig(workdir="x", model=model))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_survives_the_file_that_a_run_keeps_of_it(recipe):
+    config = resolved(recipe, "released")
+    assert from_dict(RunConfig, json.loads(json.dumps(as_dict(config)))) == config
 
 
 @pytest.mark.parametrize("place", ["model", "inputs"])
@@ -338,7 +345,7 @@ def test_unknown_field_of_a_model_is_refused_with_the_known_ones(place):
     (tree if place == "model" else tree["inputs"])["wdith"] = 3
     known = "width" if place == "model" else "image_size"
     with pytest.raises(ValueError, match=rf"unknown field 'wdith' of \w+; known are .*{known}"):
-        model_from_dict(tree)
+        from_dict(ModelConfig, tree)
 
 
 def test_unknown_size_is_refused_with_the_known_ones():

@@ -20,7 +20,7 @@ from flax import nnx
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from mmpretrain.config import AUDIO_DIM, ModelConfig, as_dict, model_from_dict
+from mmpretrain.config import AUDIO_DIM, ModelConfig, as_dict, from_dict
 from mmpretrain.data.audio import audio_features
 from mmpretrain.data.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Batch
 from mmpretrain.data.video import centre_offset, crop_and_flip
@@ -64,7 +64,7 @@ def read_config(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
         raise ValueError(f"{file} is damaged ({error}); export it again") from error
     if config.get("format") != FORMAT:
         raise ValueError(f"{file}: format={config.get('format')!r}, but this version reads {FORMAT!r}")
-    return model_from_dict(config["model"]), config["lineage"]
+    return from_dict(ModelConfig, config["model"]), config["lineage"]
 
 
 def load_head(path: str | Path) -> dict[str, np.ndarray]:

@@ -130,6 +130,7 @@ class Transformer(nnx.Module):
         self.norm = LayerNorm(config.width, rngs=rngs)
         self.num_layers, self.pre_norm = config.num_layers, config.norm == "pre"
         self.dropout, self.layerdrop, self.remat = config.dropout, config.layerdrop, config.remat
+        self.inspected = False  # True: leaves every layer's stream [L, B, T, D] as the intermediate "layers"
 
     def __call__(
         self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None, *, layer: int | None = None
@@ -160,10 +161,12 @@ class Transformer(nnx.Module):
             y = nnx.merge(graphdef, layer_params)(x, valid_BT, layer_key)
             if key is not None and layerdrop > 0:
                 y = jnp.where(jax.random.uniform(fold(layer_key, num_layers)) >= layerdrop, y, x)
-            return y, y if collect else None
+            return y, y if collect or self.inspected else None
 
         if self.remat != "none":
             run_layer = jax.checkpoint(run_layer, policy=REMAT_POLICIES[self.remat])
         first = x_BTD
         x_BTD, rest = jax.lax.scan(run_layer, x_BTD, (params, jnp.arange(depth)))
+        if self.inspected:
+            self.sow(nnx.Intermediate, "layers", rest)
         return self.norm(x_BTD) if layer is None and self.pre_norm else x_BTD, (first, rest)

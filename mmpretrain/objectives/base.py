@@ -11,11 +11,9 @@ from mmpretrain.data.records import Batch
 
 
 class Sums(NamedTuple):
-    """What an objective says of a batch: all sums over the global batch, so that batches of an epoch can be added up.
+    """What an objective says of a batch or of a part of one: all sums, so that parts and batches can be added up.
 
-    loss: to be divided by `weight`, the number of things it is a sum over. metrics: name -> (sum, count). (A penalty on
-    the whole batch, such as that on the features, enters the loss times the weight, as in the reference: its part of an
-    epoch's loss depends a little on how the clips were batched.)
+    loss: to be divided by `weight`, the number of things it is a sum over. metrics: name -> (sum, count).
     """
 
     loss: jax.Array
@@ -29,7 +27,13 @@ class Objective(Protocol):
     def make_model(self, rngs: nnx.Rngs) -> nnx.Module: ...
 
     def draw(self, key: jax.Array, batch: Batch) -> Any:
-        """Everything random but dropout, as arrays: a test can hand in its own."""
+        """Everything random but dropout, as arrays whose leading dim is clips: a test can hand in its own."""
 
-    def __call__(self, model: nnx.Module, batch: Batch, draws: Any, dropout_key: jax.Array | None) -> Sums:
-        """dropout_key: None in evaluation, which also freezes the batch statistics."""
+    def counts(self, batch: Batch, draws: Any) -> Any:
+        """What the loss of a part must know of the whole batch, as sums; needs no network."""
+
+    def __call__(
+        self, model: nnx.Module, batch: Batch, draws: Any, dropout_key: jax.Array | None, counts: Any = None
+    ) -> Sums:
+        """dropout_key: None in evaluation, which also freezes the batch statistics. counts: see above; None: `batch` is
+        whole. The sums of the parts of a batch add up to those of the batch."""

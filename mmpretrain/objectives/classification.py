@@ -44,7 +44,17 @@ class Classification:
             span_mask(video_key, batch.valid_BT, prob=masking.video_prob, span_frames=masking.video_span_frames),
         )
 
-    def __call__(self, model: ClipClassifier, batch: Batch, draws: InputMasks, dropout_key: jax.Array | None) -> Sums:
+    def counts(self, batch: Batch, draws: InputMasks) -> None:
+        """The loss of a clip depends on no other clip."""
+
+    def __call__(
+        self,
+        model: ClipClassifier,
+        batch: Batch,
+        draws: InputMasks,
+        dropout_key: jax.Array | None,
+        counts: None = None,
+    ) -> Sums:
         train = dropout_key is not None
         logits = self.logits(model, batch, draws if train else None, dropout_key)
         labelled = batch.label_B >= 0

@@ -47,6 +47,13 @@ class Prediction(NamedTuple):
     valid_BT: jax.Array
 
 
+class Counts(NamedTuple):
+    """Of a whole batch, float32: the frames that its loss is a sum over, and those that the feature penalty is of."""
+
+    weight: jax.Array
+    penalised: jax.Array
+
+
 @dataclasses.dataclass(frozen=True)
 class MaskedPrediction:
     """Cross-entropy on the frames that were masked, from a context that never saw them."""
@@ -91,7 +98,7 @@ class MaskedPrediction:
 
         Where the labels end before the clips do, whole batches are cut: frames behind the front-ends, that is.
         """
-        valid, mask = batch.valid_BT, draws.audio_BT | draws.video_BT
+        valid = batch.valid_BT
         if self.round.masking.kind == "input":
             audio, pixels = self._hide_inputs(model, batch, draws)
         else:
@@ -100,15 +107,20 @@ class MaskedPrediction:
             audio, pixels, valid, draws.use_audio_B, draws.use_video_B, dropout_key, train=dropout_key is not None,
             counted_BT=jnp.ones_like(valid) if self.round.count_padding else None,
         )  # fmt: skip
-        per_frame = self.round.label_rate_hz / FRAME_RATE_HZ
-        num_frames = min(valid.shape[1], int(batch.targets_BTS.shape[1] / per_frame))
-        targets = batch.targets_BTS[:, (np.arange(num_frames) * per_frame).astype(int)]
-        x, fused, mask, valid = (a[:, :num_frames] for a in (x, fused, mask, valid))
+        classes, mask, valid = self._asked(batch, draws)
+        x, fused = (a[:, : valid.shape[1]] for a in (x, fused))
         if self.round.masking.kind == "feature":
             x = jnp.where(mask[..., None], model.mask_embedding[...].astype(x.dtype), x)
         logits = model.head(model.encoder.contextualize(x, valid, dropout_key))
-        classes = jnp.where(targets >= 0, targets + self.round.dead_classes, -1)
         return Prediction(logits, fused, classes, mask, valid)
+
+    def _asked(self, batch: Batch, draws: Masks) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """`Prediction`'s classes_BTS, masked_BT and valid_BT, of the T frames that have labels."""
+        per_frame = self.round.label_rate_hz / FRAME_RATE_HZ
+        num_frames = min(batch.valid_BT.shape[1], int(batch.targets_BTS.shape[1] / per_frame))
+        targets = batch.targets_BTS[:, (np.arange(num_frames) * per_frame).astype(int)]
+        mask, valid = (a[:, :num_frames] for a in (draws.audio_BT | draws.video_BT, batch.valid_BT))
+        return jnp.where(targets >= 0, targets + self.round.dead_classes, -1), mask, valid
 
     def _hide_inputs(
         self, model: MaskedClusterModel, batch: Batch, draws: Masks
@@ -130,11 +142,31 @@ class MaskedPrediction:
             audio = jnp.where(draws.audio_BT[..., None], vector, audio)
         return audio, normalize_pixels(video, seen, self.model)
 
-    def __call__(self, model: MaskedClusterModel, batch: Batch, draws: Masks, dropout_key: jax.Array | None) -> Sums:
-        return self.score(self.predict(model, batch, draws, dropout_key))
+    def counts(self, batch: Batch, draws: Masks) -> Counts:
+        return self._counts(*self._asked(batch, draws))
 
-    def score(self, prediction: Prediction) -> Sums:
-        """The loss and its parts. With several codebooks, `NAME` is over all of them and `NAME_1` is of the first."""
+    def _counts(self, classes_BTS: jax.Array, mask_BT: jax.Array, valid_BT: jax.Array) -> Counts:
+        predicted = valid_BT & (classes_BTS >= 0).all(-1)
+        if self.round.unmasked_weight == 0:
+            predicted &= mask_BT
+        penalised = jnp.ones_like(valid_BT) if self.round.count_padding else valid_BT
+        return Counts(predicted.sum(dtype=jnp.float32), penalised.sum(dtype=jnp.float32))
+
+    def __call__(
+        self,
+        model: MaskedClusterModel,
+        batch: Batch,
+        draws: Masks,
+        dropout_key: jax.Array | None,
+        counts: Counts | None = None,
+    ) -> Sums:
+        return self.score(self.predict(model, batch, draws, dropout_key), counts)
+
+    def score(self, prediction: Prediction, counts: Counts | None = None) -> Sums:
+        """The loss and its parts. With several codebooks, `NAME` is over all of them and `NAME_1` is of the first.
+
+        counts: of the batch that this is a part of; None: it is whole.
+        """
         logits, fused, classes, mask, valid = prediction
         has_target = valid & (classes >= 0).all(-1)
         masked, unmasked = mask & has_target, ~mask & has_target
@@ -158,18 +190,18 @@ class MaskedPrediction:
         each = {f"{name}_{i}": pair for i, m in enumerate(per_codebook, start=1) for name, pair in m.items()}
 
         # Frames count once, however many codebooks there are.
-        weight = masked_count + (unmasked_count if self.round.unmasked_weight > 0 else 0)
+        own = self._counts(classes, mask, valid)
+        whole = own if counts is None else counts
         cluster_loss = means["masked_loss"][0] + self.round.unmasked_weight * means["unmasked_loss"][0]
-        # Mean square of the fused features.
+        # Mean square of the fused features. The reference adds its mean over the batch times the batch's weight.
         counted = jnp.ones_like(valid) if self.round.count_padding else valid
-        frames = jnp.maximum(counted.sum(dtype=jnp.float32), 1.0)
-        penalty = total(jnp.square(fused.astype(jnp.float32)).mean(-1), counted) / frames
+        penalty = total(jnp.square(fused.astype(jnp.float32)).mean(-1), counted)
         return Sums(
-            loss=cluster_loss + self.round.feature_penalty * penalty * weight,
-            weight=weight,
+            loss=cluster_loss + self.round.feature_penalty * (penalty / jnp.maximum(whole.penalised, 1)) * whole.weight,
+            weight=own.weight,
             metrics=means | (each if len(logits) > 1 else {}) | {
                 "masked_share": (masked_count, masked_count + unmasked_count),
-                "feature_penalty": (penalty * frames, frames),
+                "feature_penalty": (penalty, own.penalised),
             },
         )  # fmt: skip
 

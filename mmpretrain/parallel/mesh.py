@@ -102,6 +102,20 @@ def batch_multiple(mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in RULES["batch"])
 
 
+def cut_batch(tree, num_parts: int, mesh: Mesh):
+    """Arrays [B, ...] cut along clips into parts to go through one after another: [num_parts, B / num_parts, ...].
+
+    Within `jit`. Every device cuts its own rows, so none moves: part i has the clips i, i + num_parts, ...
+    """
+    sharding = NamedSharding(mesh, P(None, RULES["batch"]))
+
+    def cut(x: jax.Array) -> jax.Array:
+        parts = x.reshape(len(x) // num_parts, num_parts, *x.shape[1:]).swapaxes(0, 1)
+        return jax.lax.with_sharding_constraint(parts, sharding)
+
+    return jax.tree.map(cut, tree)
+
+
 def local_mesh(mesh: Mesh) -> Mesh:
     """The same axes over this process's devices alone, for what one process does by itself."""
     if jax.process_count() == 1:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import optax
 from jax.sharding import Mesh
 
 from mmpretrain.config import ModelConfig, RunConfig, as_dict, recipe_of
@@ -19,6 +20,7 @@ from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
 from mmpretrain.data.clips import ClipTable, training_and_validation
 from mmpretrain.data.pipeline import iterate, make_batch
 from mmpretrain.data.records import Batch
+from mmpretrain.objectives.base import Objective
 from mmpretrain.observe.boards import WANDB_MISSING
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
@@ -28,6 +30,29 @@ from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.stages.layout import CONFIG_FILE, METRICS_FILE, TENSORBOARD
 from mmpretrain.stages.stage import run_stage, write_json
 from mmpretrain.targets.features import CLIP_FEATURES
+from mmpretrain.train.step import Trainer, make_trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingBatches:
+    """The batches of a training run. load: this process's share of a planned one."""
+
+    plan: BatchPlan
+    table: ClipTable
+    load: Callable[[PlannedBatch], Batch]
+    num_steps: int
+    num_workers: int
+
+    def __call__(self, first_step: int) -> Iterator[Batch]:
+        """Those of the steps after `first_step` completed ones, in order."""
+        steps = iterate(
+            self.plan, self.load, first_step=first_step, num_steps=self.num_steps, num_workers=self.num_workers
+        )
+        return (batch for _, batch in steps)
+
+    def clip_ids(self, step: int) -> list[str]:
+        """Of the whole batch of `step`, counted from 1."""
+        return [self.table.clip_ids[row] for row in self.plan[step - 1].clips]
 
 
 class Run:
@@ -50,10 +75,12 @@ class Run:
         _cache_compilations()
         self.mesh: Mesh = make_mesh(config.parallel, devices)
         parts, multiple = batch_multiple(self.mesh), config.data.batch_multiple
-        if multiple % parts:
+        micro_batches = config.parallel.micro_batches
+        if multiple % (parts * micro_batches):
+            again = f", each of them into parallel.micro_batches={micro_batches}" if micro_batches > 1 else ""
             raise ValueError(
                 f"data.batch_multiple={multiple} does not divide over the {parts} parts that the mesh cuts a batch "
-                f"into; set it to a multiple of {parts}"
+                f"into{again}; set it to a multiple of {parts * micro_batches}"
             )
 
     def announce(self) -> None:
@@ -110,8 +137,7 @@ class Run:
 
     def training_batches(
         self, table: ClipTable, model: ModelConfig, num_steps: int, *, batch_frames: int, **inputs: Any
-    ) -> tuple[BatchPlan, Callable[[int], Iterator[Batch]]]:
-        """The plan over `table`, and the function that yields this process's batches from a step on."""
+    ) -> TrainingBatches:
         data = dataclasses.replace(self.config.data, batch_frames=batch_frames)
         plan = BatchPlan(
             table.lengths, batch_frames=batch_frames, bucket_frames=data.bucket_frames,
@@ -122,11 +148,15 @@ class Run:
             share = planned.take(process_rows(self.mesh, len(planned.clips)))
             return make_batch(share, table, model=model, data=data, train=True, seed=self.config.seed, **inputs)
 
-        def batches(first_step: int) -> Iterator[Batch]:
-            steps = iterate(plan, load, first_step=first_step, num_steps=num_steps, num_workers=data.num_workers)
-            return (batch for _, batch in steps)
+        return TrainingBatches(plan, table, load, num_steps, data.num_workers)
 
-        return plan, batches
+    def make_trainer(self, objective: Objective, tx: optax.GradientTransformation) -> Trainer:
+        config = self.config
+        return make_trainer(objective, tx, self.mesh, micro_batches=config.parallel.micro_batches, health=config.health)
+
+    def micro_batch_recipe(self, model: ModelConfig) -> dict[str, Any]:
+        """The part of a training stage's recipe that says how batches are cut, where batch statistics feel it."""
+        return {"parallel.micro_batches": self.config.parallel.micro_batches} if "video" in model.modalities else {}
 
     def evaluation_batches(
         self, table: ClipTable, model: ModelConfig, *, batch_frames: int, **inputs: Any

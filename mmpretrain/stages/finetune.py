@@ -31,7 +31,12 @@ from mmpretrain.stages.targets import encoder_path
 from mmpretrain.stages.watching import watch
 from mmpretrain.train.loop import Loop
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
-from mmpretrain.train.step import Trainer, TrainState, make_trainer
+from mmpretrain.train.step import Trainer, TrainState
+from mmpretrain.train.training import Training
+
+
+def fold_title(variant: str, fold: int) -> str:
+    return f"{variant}, fold {fold}"
 
 
 class Task:
@@ -76,7 +81,21 @@ class Task:
     def trainer(self, variant: str) -> Trainer:
         freeze = self.config.freeze_steps if variant == PRETRAINED else 0
         tx = make_optimizer(self.config.optimizer, self.config.num_steps, freeze_steps=freeze)
-        return make_trainer(Classification(self.model(variant), self.config), tx, self.run.mesh)
+        return self.run.make_trainer(Classification(self.model(variant), self.config), tx)
+
+    def training(self, variant: str, number: int) -> Training:
+        """What decides every step of a fold."""
+        config, fold, trainer = self.config, self.fold(number), self.trainer(variant)
+        batches = self.run.training_batches(
+            self.table.select(fold.train), self.model(variant), config.num_steps, batch_frames=config.batch_frames,
+            labels=self.labels[fold.train], freq_mask=config.freq_mask, freq_warp=config.freq_warp,
+        )  # fmt: skip
+        return Training(
+            fold_name(variant, number), trainer, batches, config.num_steps, self.run.config.seed,
+            learning_rate=make_schedule(config.optimizer, config.num_steps),
+            initialize=(lambda state: put_encoder(state, trainer, self.encoder())) if variant == PRETRAINED
+            else (lambda state: state),
+        )  # fmt: skip
 
     def recipe(self, variant: str) -> dict[str, Any]:
         """All that decides a fold's result but which fold it is."""
@@ -84,6 +103,7 @@ class Task:
                if not k.startswith(("finetune.folds", "finetune.compare"))}  # fmt: skip
         source = read_config(self.encoder())[1]["fingerprint"] if variant == PRETRAINED else ""
         model = flatten(as_dict(self.model(variant)), "model")
+        model |= self.run.micro_batch_recipe(self.model(variant))
         return own | model | {"encoder": source, "clips": self.table.fingerprint}
 
     def started_from(self, variant: str) -> str:
@@ -110,18 +130,14 @@ def finetune(run: Run) -> None:
 
 def _train_fold(run: Run, task: Task, variant: str, number: int) -> dict[str, Any]:
     config, name = task.config, fold_name(variant, number)
-    title, recipe = f"{variant}, fold {number}", task.recipe(variant)
+    recipe = task.recipe(variant)
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
         fold = task.fold(number)
-        trainer = task.trainer(variant)
-        plan, batches = run.training_batches(
-            task.table.select(fold.train), task.model(variant), config.num_steps, batch_frames=config.batch_frames,
-            labels=task.labels[fold.train], freq_mask=config.freq_mask, freq_warp=config.freq_warp,
-        )  # fmt: skip
+        training, title = task.training(variant, number), fold_title(variant, number)
         log(f"{title}: {len(fold.train)} training, {len(fold.valid)} validation, {len(fold.test)} test clips")
-        watched = watch(run, name, title, wall, trainer, plan, task.model(variant))
-        predict = predictor(trainer)
+        watched = watch(run, name, title, wall, training.trainer, training.batches.plan, task.model(variant))
+        predict = predictor(training.trainer)
 
         def evaluate(state: TrainState) -> dict[str, float]:
             logits = predict(state, task.evaluation_batches(fold.valid, variant), len(fold.valid))
@@ -132,16 +148,13 @@ def _train_fold(run: Run, task: Task, variant: str, number: int) -> dict[str, An
             }
 
         loop = Loop(
-            trainer, batches, evaluate, **watched, folder=folder, title=f"fine-tuning {title}", seed=run.config.seed,
-            num_steps=config.num_steps, log_every=run.config.log_every, eval_every=config.eval_every,
-            checkpoint=run.config.checkpoint, learning_rate=make_schedule(config.optimizer, config.num_steps),
-            select_by=f"valid/{config.select_by}",
-            initialize=(lambda state: put_encoder(state, trainer, task.encoder())) if variant == PRETRAINED
-            else (lambda state: state),
+            training, evaluate, **watched, workdir=run.workdir, title=f"fine-tuning {title}",
+            log_every=run.config.log_every, eval_every=config.eval_every, checkpoint=run.config.checkpoint,
+            best_by=f"valid/{config.select_by}",
         )  # fmt: skip
         with contextlib.closing(loop.writer):
-            state = loop.run()
-        model = trainer.model(whole(state, run.mesh))
+            state, _ = loop.best(loop.run())
+        model = training.trainer.model(whole(state, run.mesh))
         lineage = {
             "fingerprint": fingerprint(recipe | {"fold": number}), "fine-tuned on": ", ".join(config.classes),
             "started from": task.started_from(variant), "steps": int(state.step), "training clips": len(fold.train),

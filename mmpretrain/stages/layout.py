@@ -50,9 +50,13 @@ def variants(encoder: str, compare_from_scratch: bool) -> tuple[str, ...]:
     return (PRETRAINED, SCRATCH) if compare_from_scratch else (PRETRAINED,)
 
 
+def saved_steps(checkpoints: Path) -> list[int]:
+    """The steps of the whole checkpoints of a folder that may not be there, from its names alone, in order."""
+    return sorted(int(folder.name) for folder in checkpoints.glob("*") if folder.name.isdigit())
+
+
 def newest_step(checkpoints: Path) -> int | None:
-    """The step of the newest whole checkpoint of a folder that may not be there, from its names alone."""
-    return max((int(folder.name) for folder in checkpoints.glob("*") if folder.name.isdigit()), default=None)
+    return max(saved_steps(checkpoints), default=None)
 
 
 def walk_table(workdir: Path, names: Iterable[str], running: str = "") -> str:

@@ -164,11 +164,12 @@ class Plan:
         return (again * layers + head) / self.run.mesh.size + (total - layers - head) / batch_multiple(self.run.mesh)
 
     def _batches(self) -> str:
-        (B, T), parts = self.shape, batch_multiple(self.run.mesh)
+        (B, T), parts, micro_batches = self.shape, batch_multiple(self.run.mesh), self.config.parallel.micro_batches
+        turns = f", {micro_batches} times {B // parts // micro_batches} x {T}" if micro_batches > 1 else ""
         shapes = ", ".join(f"{b} x {t}" for b, t in self.shapes)
         return (
             f"Batches of clips x frames: {shapes}\nBelow: round {len(self.config.rounds)}, the last; {B} x {T}, the "
-            f"most work, taken for every step: {B // parts} x {T} a chip"
+            f"most work, taken for every step: {B // parts} x {T} a chip{turns}"
         )
 
     def _memory(self, analysis: Any = None, refusal: str = "") -> str:
@@ -189,7 +190,8 @@ class Plan:
             used = re.search(r"Used \S+ of \S+ hbm", refusal)
             text += f"\n  the compiler: {used[0] if used else refusal.splitlines()[0]}"
         return text if fits else text + (
-            "\n  Lower data.batch_frames, raise parallel.fsdp, or set model.dtype=bfloat16 or model.remat=layers."
+            "\n  Raise parallel.micro_batches or parallel.fsdp, lower data.batch_frames, or set model.dtype=bfloat16 or "
+            "model.remat=layers."
         )  # fmt: skip
 
     def _flops(self, xla_flops: float | None) -> str:
@@ -200,9 +202,11 @@ class Plan:
         if xla_flops is None:
             return text
         once = self._chip_flops(parts | {"layers": parts["layers"] / self.config.model.num_layers})
+        micro_batches = self.config.parallel.micro_batches
+        loops = "the loop over layers" + (" and of that over the parts of a batch" if micro_batches > 1 else "")
         return text + (
-            f"\n  XLA counts {xla_flops:.3e} on one chip, with one turn of the loop over layers; so does the formula: "
-            f"{once:.3e}"
+            f"\n  XLA counts {xla_flops:.3e} on one chip, with one turn of {loops}; so does the formula: "
+            f"{once / micro_batches:.3e}"
         )
 
     def _collectives(self, work: cost.Work) -> str:

@@ -10,10 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from mmpretrain.checkpoint import shapes
 from mmpretrain.config import fingerprint
 from mmpretrain.data.records import FRAME_RATE_HZ
 from mmpretrain.export.encoder import save_encoder
 from mmpretrain.objectives.masked_prediction import MaskedPrediction
+from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import shard_batch, whole
 from mmpretrain.parallel.processes import on_main
@@ -25,7 +27,10 @@ from mmpretrain.stages.watching import watch
 from mmpretrain.targets.features import CLIP_FEATURES
 from mmpretrain.train.loop import Loop
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
-from mmpretrain.train.step import Trainer, TrainState, make_trainer
+from mmpretrain.train.step import Trainer, TrainState
+from mmpretrain.train.training import Training
+
+BEST_ENCODER = "best_encoder"
 
 
 def pretrain(run: Run, number: int) -> dict[str, Any]:
@@ -34,15 +39,19 @@ def pretrain(run: Run, number: int) -> dict[str, Any]:
     train, valid = run.clips_of_round(number)
     rounds = {k: v for k, v in run.recipe("rounds").items() if not _is_later(k, number)}
     recipe = run.recipe("model", "data") | rounds | {"clips": train.fingerprint + valid.fingerprint}
+    recipe |= run.micro_batch_recipe(config.model)
+    best_by = config.checkpoint.best_by
+    if best_by and not len(valid):
+        raise ValueError(
+            f"checkpoint.best_by={best_by!r}, but round {number} has no validation clips; raise data.valid_share, or "
+            f"set checkpoint.best_by=''"
+        )
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
-        targets = {"targets": open_targets(run, number), "labels_per_frame": round_.label_rate_hz // FRAME_RATE_HZ}
-        trainer = round_trainer(run, number)
-        plan, batches = run.training_batches(
-            train, config.model, round_.num_steps, batch_frames=config.data.batch_frames, **targets
-        )
+        training = round_training(run, number)
+        trainer, targets = training.trainer, _targets(run, number)
         watched = watch(
-            run, pretrain_name(number), f"round {number}", wall, trainer, plan, config.model,
+            run, pretrain_name(number), f"round {number}", wall, trainer, training.batches.plan, config.model,
             [codebook.num_clusters + round_.dead_classes for codebook in round_.targets],
         )  # fmt: skip
 
@@ -51,12 +60,9 @@ def pretrain(run: Run, number: int) -> dict[str, Any]:
             return validate(trainer, state, clips)
 
         loop = Loop(
-            trainer, batches, evaluate, **watched, folder=folder, title=f"round {number}: pretraining",
-            seed=config.seed + number, num_steps=round_.num_steps, log_every=config.log_every,
-            eval_every=config.valid_every, checkpoint=config.checkpoint,
-            learning_rate=make_schedule(round_.optimizer, round_.num_steps),
-            initialize=(lambda state: put_encoder(state, trainer, encoder_path(run, number - 1)))
-            if round_.init == "previous_round" else (lambda state: state),
+            training, evaluate, **watched, workdir=run.workdir, title=f"round {number}: pretraining",
+            log_every=config.log_every, eval_every=config.valid_every, checkpoint=config.checkpoint,
+            best_by=f"valid/{best_by}" if best_by else None,
         )  # fmt: skip
         with contextlib.closing(loop.writer):
             state = loop.run()
@@ -67,17 +73,57 @@ def pretrain(run: Run, number: int) -> dict[str, Any]:
             "clips": len(train), "hours": round(int(train.lengths.sum()) / 25 / 3600, 3),
             "corpora": ", ".join(Path(corpus.path).name for corpus in config.data.corpora),
         }  # fmt: skip
-        encoder = trainer.model(whole(state, run.mesh)).encoder
-        on_main(lambda: save_encoder(encoder_path(run, number), encoder, lineage=lineage))
-        return {name.removeprefix("valid/"): value for name, value in evaluate(state).items()}
+
+        def export(state: TrainState, name: str, lineage: dict[str, Any]) -> None:
+            encoder = trainer.model(whole(state, run.mesh)).encoder
+            on_main(lambda: save_encoder(folder / name, encoder, lineage=lineage))
+
+        export(state, encoder_path(run, number).name, lineage)
+        result = _plain(evaluate(state))
+        if best_by:
+            like = shapes(state)
+            del state  # or two would be on the devices
+            state, values = loop.best(like)
+            result["best"] = {"by": best_by} | _plain(values)
+            chosen = f"the best {best_by} on validation, after step {values['step']}"
+            export(state, BEST_ENCODER, lineage | {"fingerprint": f"{lineage['fingerprint']}-{values['step']}",
+                                                   "steps": values["step"], "chosen": chosen})  # fmt: skip
+            log(f"round {number}: {chosen}: {values[f'valid/{best_by}']:.4g}; its encoder: {folder / BEST_ENCODER}")
+        return result
 
     return run.stage(pretrain_name(number), recipe, work)
+
+
+def round_training(run: Run, number: int) -> Training:
+    """What decides every step of round `number`."""
+    config, round_ = run.config, run.config.rounds[number - 1]
+    train, _ = run.clips_of_round(number)
+    trainer = round_trainer(run, number)
+    batches = run.training_batches(
+        train, config.model, round_.num_steps, batch_frames=config.data.batch_frames, **_targets(run, number)
+    )
+    return Training(
+        pretrain_name(number), trainer, batches, round_.num_steps, config.seed + number,
+        learning_rate=make_schedule(round_.optimizer, round_.num_steps),
+        initialize=(lambda state: put_encoder(state, trainer, encoder_path(run, number - 1)))
+        if round_.init == "previous_round" else (lambda state: state),
+    )  # fmt: skip
+
+
+def _targets(run: Run, number: int) -> dict[str, Any]:
+    """As `make_batch` takes them."""
+    rate = run.config.rounds[number - 1].label_rate_hz
+    return {"targets": open_targets(run, number), "labels_per_frame": rate // FRAME_RATE_HZ}
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix("valid/"): value for name, value in values.items()}
 
 
 def round_trainer(run: Run, number: int) -> Trainer:
     round_ = run.config.rounds[number - 1]
     tx = make_optimizer(round_.optimizer, round_.num_steps)
-    return make_trainer(MaskedPrediction(run.config.model, round_), tx, run.mesh)
+    return run.make_trainer(MaskedPrediction(run.config.model, round_), tx)
 
 
 def validate(trainer: Trainer, state: TrainState, batches) -> dict[str, float]:

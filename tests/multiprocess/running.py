@@ -11,19 +11,14 @@ from tests.end_to_end.conftest import CHECKOUT
 
 
 class Processes:
-    """`count` processes of `mmpretrain STAGE`, each with `devices` virtual CPU devices; outputs go to files."""
+    """`count` processes of a module, each with `devices` virtual CPU devices; outputs go to files beside `output`."""
 
-    def __init__(self, count: int, devices: int, corpus: Path, workdir: Path, *arguments: str, stage: str = "run"):
+    def __init__(self, count: int, devices: int, output: Path, *command: str):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
-        recipe = CHECKOUT / "tests" / "multiprocess" / "sound.py"
-        command = [
-            sys.executable, "-m", "mmpretrain", stage, f"--config={recipe}", f"--config.workdir={workdir}",
-            f"--config.data.corpora[0].path={corpus}", "--config.parallel.lost_after_sec=8", *arguments,
-        ]  # fmt: skip
-        workdir.parent.mkdir(parents=True, exist_ok=True)
-        self.files = [workdir.with_name(f"{workdir.name}.{index}.log") for index in range(count)]
+        output.parent.mkdir(parents=True, exist_ok=True)
+        self.files = [output.with_name(f"{output.name}.{index}.log") for index in range(count)]
         self.started = []
         for index, file in enumerate(self.files):
             place = {
@@ -31,9 +26,9 @@ class Processes:
                 "MMPRETRAIN_PROCESS_ID": str(index),
             }  # fmt: skip
             settings = {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-            with open(file, "w") as output:
-                env = os.environ | place | settings
-                process = subprocess.Popen(command, cwd=CHECKOUT, stdout=output, stderr=subprocess.STDOUT, env=env)
+            with open(file, "w") as printed:
+                env, whole = os.environ | place | settings, [sys.executable, "-m", *command]
+                process = subprocess.Popen(whole, cwd=CHECKOUT, stdout=printed, stderr=subprocess.STDOUT, env=env)
             self.started.append(process)
 
     def __enter__(self):
@@ -58,3 +53,14 @@ class Processes:
             assert time.monotonic() < deadline, f"{file} did not come: {self.output(0)}"
             assert self.started[0].poll() is None, self.output(0)
             time.sleep(0.02)
+
+
+class RunOfSound(Processes):
+    """Processes of `mmpretrain STAGE` on sound.py."""
+
+    def __init__(self, count: int, devices: int, corpus: Path, workdir: Path, *arguments: str, stage: str = "run"):
+        recipe = CHECKOUT / "tests" / "multiprocess" / "sound.py"
+        super().__init__(
+            count, devices, workdir, "mmpretrain", stage, f"--config={recipe}", f"--config.workdir={workdir}",
+            f"--config.data.corpora[0].path={corpus}", "--config.parallel.lost_after_sec=8", *arguments,
+        )  # fmt: skip

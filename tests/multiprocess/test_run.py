@@ -8,7 +8,7 @@ import pytest
 
 from mmpretrain.targets.store import open_store
 from tests.end_to_end.conftest import results
-from tests.multiprocess.running import Processes
+from tests.multiprocess.running import RunOfSound
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -21,7 +21,7 @@ def single(corpus, tmp_path_factory):
     def run(devices):
         if devices not in done:
             folder = tmp_path_factory.mktemp("single") / f"devices{devices}"
-            with Processes(1, devices, corpus, folder) as processes:
+            with RunOfSound(1, devices, corpus, folder) as processes:
                 assert processes.wait() == [0], processes.output(0)
             done[devices] = folder
         return done[devices]
@@ -55,8 +55,8 @@ def assert_same_run(folder, expected) -> None:
 def test_two_processes_stopped_and_killed_equal_one(corpus, single, tmp_path):
     folder = tmp_path / "two"
 
-    def start() -> Processes:
-        return Processes(2, 1, corpus, folder)
+    def start() -> RunOfSound:
+        return RunOfSound(2, 1, corpus, folder)
 
     # The signal reaches one process only, in training, in labelling and in the evaluation of the classifiers.
     for stage, one, number in (
@@ -77,7 +77,7 @@ def test_two_processes_stopped_and_killed_equal_one(corpus, single, tmp_path):
 
 def test_a_lost_process_ends_the_others_and_is_named(corpus, tmp_path):
     folder = tmp_path / "lost"
-    with Processes(2, 1, corpus, folder) as run:
+    with RunOfSound(2, 1, corpus, folder) as run:
         run.wait_for(folder / "round1" / "pretrain" / "recipe.json")
         run.started[1].kill()
         begin = time.monotonic()
@@ -88,7 +88,7 @@ def test_a_lost_process_ends_the_others_and_is_named(corpus, tmp_path):
 
 def test_a_lost_process_0_ends_the_others(corpus, tmp_path):
     folder = tmp_path / "lost"
-    with Processes(2, 1, corpus, folder) as run:
+    with RunOfSound(2, 1, corpus, folder) as run:
         run.wait_for(folder / "round1" / "pretrain" / "recipe.json")
         run.started[0].kill()
         begin = time.monotonic()
@@ -99,7 +99,7 @@ def test_a_lost_process_0_ends_the_others(corpus, tmp_path):
 
 def test_an_error_of_one_process_ends_all_with_its_message(corpus, tmp_path):
     folder = tmp_path / "error"
-    with Processes(2, 1, corpus, folder, "--config.data.batch_multiple=1") as run:
+    with RunOfSound(2, 1, corpus, folder, "--config.data.batch_multiple=1") as run:
         assert run.wait() == [2, 2]
         for index in range(2):
             assert "of 2 failed: data.batch_multiple=1 does not divide over the 2 parts" in run.output(index)
@@ -107,6 +107,6 @@ def test_an_error_of_one_process_ends_all_with_its_message(corpus, tmp_path):
 
 
 def test_four_processes_equal_one(corpus, single, tmp_path):
-    with Processes(4, 1, corpus, tmp_path / "four") as run:
+    with RunOfSound(4, 1, corpus, tmp_path / "four") as run:
         assert run.wait() == [0] * 4, run.output(0)
     assert_same_run(tmp_path / "four", single(4))
