@@ -190,8 +190,8 @@ class Plan:
             used = re.search(r"Used \S+ of \S+ hbm", refusal)
             text += f"\n  the compiler: {used[0] if used else refusal.splitlines()[0]}"
         return text if fits else text + (
-            "\n  Raise parallel.micro_batches or parallel.fsdp, lower data.batch_frames, or set model.dtype=bfloat16 or "
-            "model.remat=layers."
+            "\n  Raise parallel.micro_batches or parallel.fsdp, lower data.batch_frames, or set model.dtype=bfloat16 "
+            "or model.remat=layers."
         )  # fmt: skip
 
     def _flops(self, xla_flops: float | None) -> str:
