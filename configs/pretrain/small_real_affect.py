@@ -4,7 +4,8 @@ python -m data_prep folder ... as for small_real
 mmpretrain run --config=configs/pretrain/small_real_affect.py
 
 The idea is that an encoder which must also tell how something is said keeps what emotion needs. Clips without sound or
-video are left out of the first round; later rounds, of a hidden layer, take all. Run for 30 steps of the first round only.
+video are left out of the first round; later rounds, of a hidden layer, take all.
+Run for 30 steps of its first round only.
 """
 
 from configs.pretrain import small_real
