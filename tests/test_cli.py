@@ -80,6 +80,13 @@ CONFIG = "--config=recipe.py"
         (["refine", CONFIG, "--config.parallel.fsdp=3"], "does not multiply to the"),
         (["refine", CONFIG], "no_corpus' does not exist; make it with `python -m data_prep"),
         (["export", CONFIG], "is not finished; run it first"),
+        (
+            ["refine", CONFIG, "--config.parallel.micro_batches=3"],
+            "each of them into parallel.micro_batches=3; set it to",
+        ),
+        (["replay", "no_such_run", "--step=3"], "no_such_run is no folder of a run: it has no config.json"),
+        (["replay", "no_such_run"], "the command is `mmpretrain replay RUN --step=S [--stage=round2/pretrain]`"),
+        (["refine", CONFIG, "--step=3"], "--step=3 is for replay, not for refine"),
         (["finetune", CONFIG], "this recipe has no finetune part"),
         (["evaluate", CONFIG], "this recipe has no finetune part"),
     ],

@@ -118,6 +118,10 @@ REFUSALS = [
     ("finetune.optimizer.warmup_steps", 10_000, "at most num_steps=2000"),
     ("health.min_clusters_used", 1.5, "between 0 and 1"),
     ("health.min_accuracy_gain", 1.0, "-1 to below 1"),
+    ("health.max_loss_rise", 0.5, "above 1, or 0: no finite loss is bad"),
+    ("health.skip_bad_steps", -1, "0 (stop at the first) or more"),
+    ("parallel.micro_batches", 0, "above 0"),
+    ("checkpoint.best_by", "ua", "one of , loss, masked_loss"),
     ("log_every", 0, "a positive number of steps"),
     ("valid_every", -1, "a positive number of steps"),
     ("checkpoint.every_steps", 0, "above 0"),
@@ -158,6 +162,17 @@ def test_noise_needs_a_folder_of_sounds():
     config.data.noise.prob = 0.25
     with pytest.raises(ValueError, match=r"data\.noise\.path=''; it must be a folder of sounds"):
         check(config)
+
+
+@pytest.mark.parametrize(("field", "value"), [("video_source", "other_clip"), ("zero_lone_clip", True)])
+def test_a_clip_cannot_read_another_part_of_its_batch(field, value):
+    config = tiny_run(parallel=ParallelConfig(micro_batches=2))
+    config.rounds[0].masking = MaskingConfig(kind="input", **{field: value})
+    wanted = rf"rounds\[0\]\.masking\.{field}={value!r}; it must be .* with parallel\.micro_batches=2"
+    with pytest.raises(ValueError, match=wanted):
+        check(config)
+    config.parallel.micro_batches = 1
+    check(config)
 
 
 def test_one_modality_cannot_be_dropped():

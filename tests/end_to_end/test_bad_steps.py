@@ -12,7 +12,7 @@ import pytest
 from mmpretrain.observe.metrics import read_metrics, without_timings
 from tests.end_to_end.conftest import CHECKOUT
 
-pytestmark = pytest.mark.multiprocess
+pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 
 # So strict that ordinary ups and downs count as explosions: bad steps that all runs of this recipe have, and get over.
 STRICT = "--config.health.max_loss_rise=1.0001"
