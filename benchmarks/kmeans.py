@@ -139,6 +139,8 @@ def compare(num_frames: int, dim: int, num_clusters: int, *, runs: int, restarts
     print(f"\n{num_frames:,} x {dim}, {num_clusters} clusters, seed {seed}", flush=True)
     compile_(frames_ND, num_clusters, mesh)
     mine = [ours(frames_ND, num_clusters, seed + 1 + run, mesh) for run in range(runs)]
+    ends = ", ".join(f"{outcome.wall_sec:.1f} s ({outcome.cpu_sec:.1f} s of processor time)" for outcome in mine)
+    print(f"ours to its end: {ends}; now scikit-learn, which may take many times as long", flush=True)
     baseline = scikit_learn(frames_ND, num_clusters, seed, restarts, mesh)
     rows = {f"scikit-learn, {restarts} restarts": [baseline], "ours": mine}
     try:

@@ -146,7 +146,8 @@ def _parse(arguments: list[str]) -> SimpleNamespace:
             raise FileNotFoundError(f"--config={path}: there is no such file; recipes are under configs/")
     values = flags.FlagValues()
     values.set_gnu_getopt()  # options may follow a path
-    argv = ["mmpretrain", *arguments]
+    # The recipe first, wherever it was given: overrides are of its fields.
+    argv = ["mmpretrain", *sorted(arguments, key=lambda argument: not argument.startswith("--config="))]
     holder = config_flags.DEFINE_config_file("config", None, "the recipe", flag_values=values, sys_argv=argv)
     options = {
         "round": flags.DEFINE_integer("round", None, "the round, from 1", lower_bound=1, flag_values=values),

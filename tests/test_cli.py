@@ -134,6 +134,11 @@ def test_an_override_reaches_the_run(command, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_an_override_may_stand_before_the_recipe(command):
+    code, _, error = command("refine", "--config.rounds[0].num_steps=0", CONFIG)
+    assert (code, error.splitlines()[-1]) == (2, "mmpretrain refine: rounds[0].num_steps=0; it must be above 0")
+
+
 def test_a_recipe_may_have_variants(command, tmp_path):
     recipe = f"--config={ROOT / 'configs/pretrain/avhubert_base_lrs3.py'}"
     command("refine", f"{recipe}:paper", f"--config.workdir={tmp_path / 'paper'}")  # ends at the missing corpus
