@@ -117,7 +117,9 @@ class Plan:
 
     def blocks(self) -> list[str]:
         """The parts of the plan's text."""
-        log(f"compiling a step of {self.shape[0]} x {self.shape[1]} for {self.topology.name}")
+        parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(self.state.params))
+        shape = " x ".join(map(str, self.shape))
+        log(f"compiling a step of {shape} for {self.topology.name}: {parameters:,} parameters")
         try:
             compiled = self.compile()
         except jax.errors.JaxRuntimeError as error:
