@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from mmpretrain.targets import kmeans
-from mmpretrain.targets.features import label
+from mmpretrain.targets.labelling import label
 from mmpretrain.targets.store import MAKER_FIELDS, LabelProgress, write_store
 
 CLIP_FRAMES = 250

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from mmpretrain.data import records
+from mmpretrain import records
 
 ClipsBySplit = Mapping[str, Callable[[], Iterator[records.Clip]]]
 
@@ -30,7 +30,7 @@ class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Clips of talking people: sound, mouth and face on a 25 Hz grid (see mmpretrain.data.records).",
+            description="Clips of talking people: sound, mouth and face on a 25 Hz grid (see mmpretrain.records).",
             features=records.dataset_features(*self._sizes),
         )
 

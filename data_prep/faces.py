@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_prep.crops import NUM_POINTS
-from mmpretrain.data.records import BLENDSHAPES, NUM_BLENDSHAPES
+from mmpretrain.records import BLENDSHAPES, NUM_BLENDSHAPES
 
 MODEL_URL = (
     "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"

@@ -15,7 +15,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from mmpretrain.data.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 
 STAMP_TOLERANCE_SEC = 2e-3  # containers round time stamps, many to a millisecond
 SOUND_GAP_SEC = 0.04  # a larger step between sound frames is a hole (or an overlap) in the track

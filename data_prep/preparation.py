@@ -25,7 +25,7 @@ from data_prep.processing import Task, make_clip
 from data_prep.report import ReportRow, row_of, summarize, write_report, write_text
 from data_prep.sources import VIDEO_SUFFIXES, SourceClip
 from data_prep.workers import ordered_map
-from mmpretrain.data import records
+from mmpretrain import records
 
 REQUEST_FILE = "preparation.json"  # what was asked for, written first
 CRASHED = "decoding it crashes the decoder"

@@ -11,7 +11,7 @@ from data_prep import media
 from data_prep.crops import crop_clip
 from data_prep.inspection import load_face
 from data_prep.sources import SourceClip
-from mmpretrain.data.records import NUM_BLENDSHAPES, Clip
+from mmpretrain.records import NUM_BLENDSHAPES, Clip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_prep.inspection import Inspection
 from data_prep.sources import SourceClip
-from mmpretrain.data.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME, Clip
+from mmpretrain.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME, Clip
 
 MIN_FRAMES = 5  # a shorter picture or sound is not a clip
 ENDS_EARLY_SEC = 0.5  # a file that ends this much before the length it declares is worth a note

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mmpretrain.data.records import EMOTIONS
+from mmpretrain.records import EMOTIONS
 
 AUDIO_SUFFIXES = {".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav", ".wma"}
 VIDEO_SUFFIXES = {

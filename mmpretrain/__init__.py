@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def load_encoder(path):
-    """The encoder of an exported folder, ready to compute features; see `mmpretrain.export.encoder.Encoder`."""
-    from mmpretrain.export.encoder import load_encoder
+    """The encoder of an exported folder, ready to compute features; see `mmpretrain.encoders.folder.Encoder`."""
+    from mmpretrain.encoders.folder import load_encoder
 
     return load_encoder(path)

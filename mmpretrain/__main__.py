@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from mmpretrain.config_checks import check
+from mmpretrain.config.checks import check
 from mmpretrain.parallel import processes, stopping
-from mmpretrain.stages.collapse import Collapsed
+from mmpretrain.run.collapse import Collapsed
 
 STAGES = {
     "run": "everything below, in order; finished stages are passed over",
@@ -82,7 +82,7 @@ command again. Other codes: 2 a mistake in the command or its files, 3 a loss th
 4 a collapsed round, 130 Ctrl-C. A run goes on with another recipe only where it computes the same, or with
 --accept_changes.
 
-Any field of the recipe can be set as --config.FIELD=VALUE; `mmpretrain/config.py` lists them with their meaning.
+Any field of the recipe can be set as --config.FIELD=VALUE; `mmpretrain/config/tree.py` lists them with their meaning.
 Prepare clips first: `python -m data_prep --help`.
 """
 
@@ -180,7 +180,7 @@ def _explain(error: Exception) -> str:
         if unknown := re.search(wording, str(error)):
             known = ", ".join(field.name for field in dataclasses.fields(getattr(config, unknown["kind"])))
             return f"unknown field {unknown['field']!r} of {unknown['kind']}; known are {known}"
-    return f"{error}; the fields and their types are in mmpretrain/config.py"
+    return f"{error}; the fields and their types are in mmpretrain/config/tree.py"
 
 
 def _run(stage: str, given: SimpleNamespace) -> None:
@@ -197,8 +197,8 @@ def _run(stage: str, given: SimpleNamespace) -> None:
         _status(given)
         return
     if stage == "replay":
-        from mmpretrain.stages.context import Run
-        from mmpretrain.stages.replay import replay
+        from mmpretrain.run.run import Run
+        from mmpretrain.tools.replay import replay
 
         replay(Run(given.config), given.step, given.stage)
         return
@@ -215,14 +215,14 @@ def _run(stage: str, given: SimpleNamespace) -> None:
     walked = None if given.rounds is None else _rounds(given.rounds, rounds)
 
     if stage == "plan":
-        from mmpretrain.stages.plan import plan
+        from mmpretrain.tools.plan import plan
 
         print(plan(given.config, given.topology))
         return
 
-    from mmpretrain.stages import convert
+    from mmpretrain.run.run import Run
     from mmpretrain.stages import run as stages
-    from mmpretrain.stages.context import Run
+    from mmpretrain.tools import convert
 
     profile = None if given.profile is None else _steps(given.profile)
     run = Run(given.config, accept_changes=given.accept_changes, profile=profile)
@@ -258,7 +258,7 @@ def _convert(stage: str, given: SimpleNamespace) -> None:
     if not whole or given.config is not None:
         raise ValueError(f"the command is `mmpretrain {usage}`, without a recipe")
 
-    from mmpretrain.stages import convert
+    from mmpretrain.tools import convert
 
     source, target = Path(given.paths[0]), Path(given.output)
     (convert.import_avhubert if importing else convert.export_avhubert)(source, target)
@@ -269,7 +269,7 @@ def _recipe_to_replay(given: SimpleNamespace):
     if len(given.paths) != 1 or given.step is None or given.config is not None:
         raise ValueError("the command is `mmpretrain replay RUN --step=S [--stage=round2/pretrain]`, without a recipe")
 
-    from mmpretrain.stages.replay import recipe_of_run
+    from mmpretrain.tools.replay import recipe_of_run
 
     return recipe_of_run(given.paths[0])
 
@@ -281,7 +281,7 @@ def _inspect(given: SimpleNamespace) -> None:
             "without a recipe"
         )
 
-    from mmpretrain.stages.inspect import inspect_targets
+    from mmpretrain.tools.inspect import inspect_targets
 
     alignments, output = (None if path is None else Path(path) for path in (given.alignments, given.output))
     inspect_targets(Path(given.paths[0]), given.corpus or (), alignments, output)
@@ -291,7 +291,7 @@ def _status(given: SimpleNamespace) -> None:
     if len(given.paths) != 1 or given.config is not None:
         raise ValueError("the command is `mmpretrain status RUN`, without a recipe; RUN is what --config.workdir names")
 
-    from mmpretrain.stages.status import status
+    from mmpretrain.tools.status import status
 
     print(status(Path(given.paths[0])))
 

@@ -1,11 +1,11 @@
-"""Writes tiny prepared corpora for tests, in the layout of `mmpretrain.data.records`, without `data_prep`."""
+"""Writes tiny prepared corpora for tests, in the layout of `mmpretrain.records`, without `data_prep`."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 
-from mmpretrain.data import records
+from mmpretrain import records
 
 
 def write_corpus(path, clips: list[records.Clip], mouth_size: int, face_size: int, units: int = 0) -> Path:

@@ -22,8 +22,8 @@ from mmpretrain.config import (
     mfcc,
     recipe_of,
 )
-from mmpretrain.config_checks import check
-from mmpretrain.quirks import reference_quirks
+from mmpretrain.config.checks import check
+from mmpretrain.config.reference import reference_quirks
 from tests.tiny import tiny_model, tiny_run
 
 ROOT = Path(__file__).parents[1]

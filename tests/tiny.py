@@ -17,7 +17,7 @@ from mmpretrain.config import (
     hidden,
     mfcc,
 )
-from mmpretrain.data.records import Batch
+from mmpretrain.records import Batch
 
 QUIET = dict(dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, input_dropout=0.0, layerdrop=0.0)
 IMAGE_SIZE = 16

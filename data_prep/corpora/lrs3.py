@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.sources import SourceClip, hashed_split
-from mmpretrain.data.records import FRAME_RATE_HZ
+from mmpretrain.records import FRAME_RATE_HZ
 
 SETS = ("pretrain", "trainval", "test")
 LONG_SEC = 15.0  # pretrain clips whose last word ends before this stay whole

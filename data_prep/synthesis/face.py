@@ -13,7 +13,7 @@ import numpy as np
 from data_prep.synthesis.character import Manner, Speaker
 from data_prep.synthesis.language import INVENTORY, Timeline, coarticulate
 from data_prep.synthesis.streams import wander
-from mmpretrain.data.records import FRAME_RATE_HZ
+from mmpretrain.records import FRAME_RATE_HZ
 
 SIZE = 128  # side of the picture in pixels
 PIXELS_PER_UNIT = 0.44

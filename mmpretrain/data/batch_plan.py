@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmpretrain.data import streams
+from mmpretrain import randomness
 
 LONG_BUCKET_STEP = 100  # frames; evaluation rounds clips beyond the longest bucket up to a multiple of this
 
@@ -100,7 +100,7 @@ class BatchPlan:
         return batches
 
     def _plan_epoch(self, epoch: int) -> list[tuple[int, np.ndarray]]:
-        rng = streams.generator(self._seed, "plan", epoch)
+        rng = randomness.generator(self._seed, "plan", epoch)
         drawn = {t: np.concatenate([_draw(clips, count, rng) for clips, count in g]) for t, g in self._groups.items()}
         batches = []
         left_over = np.zeros(0, np.int64)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpretrain import records
 from mmpretrain.config import CorpusConfig, DataConfig
-from mmpretrain.data import records
-from mmpretrain.data.records import Clip, IndexRow
-from mmpretrain.data.streams import unit_hash
+from mmpretrain.randomness import unit_hash
+from mmpretrain.records import Clip, IndexRow
 
 
 class RecordSource:

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from mmpretrain.data.records import SAMPLE_RATE_HZ
+from mmpretrain.records import SAMPLE_RATE_HZ
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
 

@@ -15,13 +15,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mmpretrain.config import AUDIO_DIM, DataConfig, InputConfig, ModelConfig
-from mmpretrain.data.audio import NUM_BANDS, audio_features, mix_noise
 from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.noise import noise_files, noise_segment
-from mmpretrain.data.records import SAMPLES_PER_FRAME, Batch, Clip
-from mmpretrain.data.streams import clip_generator
 from mmpretrain.data.video import centre_offset, crop_and_flip, random_offset
+from mmpretrain.features.audio import NUM_BANDS, audio_features, mix_noise
+from mmpretrain.randomness import clip_generator
+from mmpretrain.records import SAMPLES_PER_FRAME, Batch, Clip
 
 Planned = TypeVar("Planned")  # usually a PlannedBatch
 Loaded = TypeVar("Loaded")  # usually a Batch

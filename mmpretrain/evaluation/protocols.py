@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from mmpretrain.data.records import SPLITS, IndexRow
 from mmpretrain.evaluation.metrics import METRICS, ClassificationResult, pooled
+from mmpretrain.records import SPLITS, IndexRow
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Formats that an encoder leaves in for other programs; each is one module or package here."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 from flax import nnx
 
-from mmpretrain.data.records import Batch
+from mmpretrain.records import Batch
 
 
 class Sums(NamedTuple):

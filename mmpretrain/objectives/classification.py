@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmpretrain.config import FinetuneConfig, ModelConfig
-from mmpretrain.data.records import Batch
 from mmpretrain.models.encoder import normalize_pixels
 from mmpretrain.models.heads import ClipClassifier
 from mmpretrain.objectives.base import Sums
 from mmpretrain.objectives.masking import span_mask
+from mmpretrain.records import Batch
 
 
 class InputMasks(NamedTuple):

@@ -11,11 +11,11 @@ import numpy as np
 from flax import nnx
 
 from mmpretrain.config import ModelConfig, RoundConfig
-from mmpretrain.data.records import FRAME_RATE_HZ, Batch
 from mmpretrain.models.encoder import normalize_pixels
 from mmpretrain.models.heads import MaskedClusterModel
 from mmpretrain.objectives.base import Sums
 from mmpretrain.objectives.masking import modality_use, other_clips, same_clip_sources, span_mask
+from mmpretrain.records import FRAME_RATE_HZ, Batch
 
 
 class Masks(NamedTuple):

@@ -1,1 +1,1 @@
-"""What a run tells its user: metrics on disk, progress in the terminal and a report page."""
+"""What a run tells while it goes on: metrics on disk, progress in the terminal, time, memory and traces."""

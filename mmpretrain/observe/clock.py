@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from mmpretrain.data.records import FRAME_RATE_HZ
 from mmpretrain.observe.wall_time import WallTime, shares
+from mmpretrain.records import FRAME_RATE_HZ
 
 
 class StepClock:

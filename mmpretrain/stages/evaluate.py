@@ -12,16 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mmpretrain.evaluation.baseline import clip_statistics, mfcc_baseline
+from mmpretrain.encoders.weights import load_weights
+from mmpretrain.evaluation.baselines import clip_statistics, mfcc_baseline
 from mmpretrain.evaluation.metrics import ClassificationResult, classification_metrics, pooled
 from mmpretrain.evaluation.protocols import summarize_folds
-from mmpretrain.export.weights import load_weights
 from mmpretrain.observe.progress import log, track
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
-from mmpretrain.stages.context import Run
+from mmpretrain.run.layout import EVALUATION, PRETRAINED, SCRATCH, fold_name
+from mmpretrain.run.run import Run
 from mmpretrain.stages.finetune import Task, predictor
-from mmpretrain.stages.layout import EVALUATION, PRETRAINED, SCRATCH, fold_name
 
 
 def evaluate(run: Run) -> dict[str, Any]:

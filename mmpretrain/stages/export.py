@@ -9,19 +9,19 @@ import jax
 import numpy as np
 from flax import nnx
 
-from mmpretrain.checkpoint import Checkpointer
-from mmpretrain.data.records import Batch
-from mmpretrain.export.avhubert_checkpoint import pretraining_head
-from mmpretrain.export.encoder import load_encoder, read_config, save_encoder
+from mmpretrain.encoders.folder import load_encoder, read_config, save_encoder
+from mmpretrain.export.avhubert.checkpoint import pretraining_head
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import replicated, shard_batch, whole
 from mmpretrain.parallel.processes import on_main
-from mmpretrain.stages.context import Run
-from mmpretrain.stages.layout import CHECKPOINTS, EXPORT, pretrain_name
+from mmpretrain.records import Batch
+from mmpretrain.run.layout import CHECKPOINTS, EXPORT, pretrain_name
+from mmpretrain.run.run import Run
+from mmpretrain.run.stage import read_result
 from mmpretrain.stages.pretrain import round_trainer
-from mmpretrain.stages.stage import read_result
 from mmpretrain.stages.targets import encoder_path
+from mmpretrain.train.checkpoint import Checkpointer
 
 CLIPS_TO_COMPARE = 8
 

@@ -15,20 +15,20 @@ from flax import nnx
 
 from mmpretrain.config import ModelConfig, as_dict, fingerprint, flatten
 from mmpretrain.data.clips import ClipTable, open_clips
-from mmpretrain.data.records import EMOTIONS, Batch
+from mmpretrain.encoders.folder import load_encoder, read_config, save_encoder
+from mmpretrain.encoders.weights import WEIGHTS, WholeFolder, save_weights
 from mmpretrain.evaluation.metrics import classification_metrics
 from mmpretrain.evaluation.protocols import Fold, get_protocol
-from mmpretrain.export.encoder import load_encoder, read_config, save_encoder
-from mmpretrain.export.weights import WEIGHTS, WholeFolder, save_weights
 from mmpretrain.objectives.classification import Classification
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import replicated, shard_batch, whole
 from mmpretrain.parallel.processes import on_main
-from mmpretrain.stages.context import Run
-from mmpretrain.stages.layout import PRETRAINED, SCRATCH, fold_name, variants
+from mmpretrain.records import EMOTIONS, Batch
+from mmpretrain.run.layout import PRETRAINED, SCRATCH, fold_name, variants
+from mmpretrain.run.run import Run
+from mmpretrain.run.watching import watch
 from mmpretrain.stages.targets import encoder_path
-from mmpretrain.stages.watching import watch
 from mmpretrain.train.loop import Loop
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
 from mmpretrain.train.step import Trainer, TrainState

@@ -10,21 +10,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmpretrain.checkpoint import shapes
 from mmpretrain.config import fingerprint
-from mmpretrain.data.records import FRAME_RATE_HZ
-from mmpretrain.export.encoder import save_encoder
+from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.objectives.masked_prediction import MaskedPrediction
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import shard_batch, whole
 from mmpretrain.parallel.processes import on_main
-from mmpretrain.stages.context import Run
+from mmpretrain.records import FRAME_RATE_HZ
+from mmpretrain.run.layout import pretrain_name
+from mmpretrain.run.run import Run
+from mmpretrain.run.watching import watch
 from mmpretrain.stages.finetune import put_encoder
-from mmpretrain.stages.layout import pretrain_name
 from mmpretrain.stages.targets import encoder_path, open_targets
-from mmpretrain.stages.watching import watch
-from mmpretrain.targets.features import CLIP_FEATURES
+from mmpretrain.targets.labelling import CLIP_FEATURES
+from mmpretrain.train.checkpoint import shapes
 from mmpretrain.train.loop import Loop
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
 from mmpretrain.train.step import Trainer, TrainState

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
-from mmpretrain.stages.collapse import check_targets
-from mmpretrain.stages.context import Run
-from mmpretrain.stages.health import finish_round
-from mmpretrain.stages.layout import pretrain_name, round_names, state_of, targets_name, walk_table
+from mmpretrain.run.collapse import check_targets
+from mmpretrain.run.health import finish_round
+from mmpretrain.run.layout import pretrain_name, round_names, state_of, targets_name, walk_table
+from mmpretrain.run.run import Run
+from mmpretrain.run.stage import RESULT_FILE
 from mmpretrain.stages.pretrain import pretrain
-from mmpretrain.stages.stage import RESULT_FILE
 from mmpretrain.stages.targets import make_targets
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from mmpretrain.parallel.processes import on_main
-from mmpretrain.stages.context import Run
+from mmpretrain.run.health import finish_round
+from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.export import export
 from mmpretrain.stages.finetune import finetune
-from mmpretrain.stages.health import finish_round
 from mmpretrain.stages.pretrain import pretrain
 from mmpretrain.stages.refine import refine
-from mmpretrain.stages.summarize import report
+from mmpretrain.stages.report import report
 from mmpretrain.stages.targets import make_targets
 
 

@@ -12,19 +12,18 @@ from flax import nnx
 
 from mmpretrain.config import fingerprint
 from mmpretrain.data.clips import ClipTable
-from mmpretrain.data.records import FRAME_RATE_HZ, Batch
-from mmpretrain.data.streams import unit_hash
-from mmpretrain.export.encoder import load_encoder, read_config
+from mmpretrain.encoders.folder import load_encoder, read_config
 from mmpretrain.observe.progress import Progress, log, track
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import batch_sharding, local_mesh, own_rows, replicated, shard_batch
 from mmpretrain.parallel.processes import barrier, on_main
 from mmpretrain.parallel.stopping import check_stop
-from mmpretrain.parallel.streams import stream_key
-from mmpretrain.stages.context import Run
-from mmpretrain.stages.layout import targets_name
-from mmpretrain.targets.features import CLIP_FEATURES, clip_features, hidden_features, label
+from mmpretrain.randomness import stream_key, unit_hash
+from mmpretrain.records import FRAME_RATE_HZ, Batch
+from mmpretrain.run.layout import targets_name
+from mmpretrain.run.run import Run
 from mmpretrain.targets.kmeans import Codebook, fit
+from mmpretrain.targets.labelling import CLIP_FEATURES, clip_features, hidden_features, label
 from mmpretrain.targets.quality import cluster_quality
 from mmpretrain.targets.store import LabelProgress, TargetStore, codebook_hash, open_store, write_store
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mmpretrain.data.records import FRAME_RATE_HZ
+from mmpretrain.records import FRAME_RATE_HZ
 from mmpretrain.targets.kmeans import Codebook
 from mmpretrain.targets.quality import cluster_quality
 

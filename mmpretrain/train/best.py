@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmpretrain.checkpoint import Checkpointer
+from mmpretrain.train.checkpoint import Checkpointer
 from mmpretrain.train.step import TrainState
 
 FOLDER = "best"

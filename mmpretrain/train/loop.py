@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 
-from mmpretrain.checkpoint import Checkpointer
 from mmpretrain.config import CheckpointConfig
 from mmpretrain.observe.clock import StepClock
 from mmpretrain.observe.memory import peak_memory
@@ -19,6 +18,7 @@ from mmpretrain.observe.progress import Progress, log
 from mmpretrain.parallel.mesh import shard_batch
 from mmpretrain.parallel.stopping import Stopped, check_stop
 from mmpretrain.train.best import Best
+from mmpretrain.train.checkpoint import Checkpointer
 from mmpretrain.train.guard import Verdicts, released
 from mmpretrain.train.step import TrainState
 from mmpretrain.train.training import Training

@@ -13,10 +13,10 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from mmpretrain.config import HealthConfig
-from mmpretrain.data.records import Batch
 from mmpretrain.objectives.base import Objective, Sums
 from mmpretrain.parallel.mesh import batch_sharding, cut_batch, replicated, shardings
-from mmpretrain.parallel.streams import stream_key
+from mmpretrain.randomness import stream_key
+from mmpretrain.records import Batch
 from mmpretrain.train.guard import GOOD, HALTED, Guard, judge
 
 

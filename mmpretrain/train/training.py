@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from mmpretrain.data.records import Batch
+from mmpretrain.records import Batch
 from mmpretrain.train.step import Trainer, TrainState
 
 

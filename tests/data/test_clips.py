@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmpretrain import records
 from mmpretrain.config import CorpusConfig, DataConfig
-from mmpretrain.data import records
 from mmpretrain.data.clips import open_clips, training_and_validation
 from tests.corpus_fixture import make_clip, write_corpus
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mmpretrain.config import CorpusConfig, DataConfig, InputConfig, ModelConfig, NoiseConfig
-from mmpretrain.data.audio import audio_features
 from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
 from mmpretrain.data.clips import open_clips
 from mmpretrain.data.pipeline import iterate, make_batch
+from mmpretrain.features.audio import audio_features
 from tests.corpus_fixture import make_clip, write_corpus
 
 SIZE = 8

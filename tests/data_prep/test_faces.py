@@ -8,7 +8,7 @@ import pytest
 
 from data_prep import faces
 from data_prep.crops import MEAN_FACE
-from mmpretrain.data.records import BLENDSHAPES, NUM_BLENDSHAPES
+from mmpretrain.records import BLENDSHAPES, NUM_BLENDSHAPES
 
 
 def face_at(x: float, y: float, scale: float) -> np.ndarray:

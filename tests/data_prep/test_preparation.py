@@ -14,7 +14,7 @@ import pytest
 
 from data_prep.__main__ import main
 from data_prep.workers import ordered_map
-from mmpretrain.data import records
+from mmpretrain import records
 from tests.data_prep.authored import RATE, tone, write_mp4, write_wav
 
 ROOT = Path(__file__).parents[2]

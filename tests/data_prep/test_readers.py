@@ -6,7 +6,7 @@ import pytest
 
 from data_prep.corpora import folder, lrs3, ravdess
 from data_prep.sources import hashed_split, standard_emotion
-from mmpretrain.data.records import EMOTIONS
+from mmpretrain.records import EMOTIONS
 
 
 def touch(*paths: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from data_prep.corpora import ravdess
 from data_prep.inspection import load_face
-from mmpretrain.data import records
+from mmpretrain import records
 from tests.data_prep.test_preparation import clips_of, prepare_folder, report_of
 
 SHARED = Path(os.environ.get("MMPRETRAIN_SHARED_DIR", Path(__file__).parents[2].parent / "shared"))

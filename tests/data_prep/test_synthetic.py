@@ -9,7 +9,7 @@ import pytest
 from data_prep.corpora import synthetic
 from data_prep.synthesis import language
 from data_prep.synthesis.streams import stream
-from mmpretrain.data import records
+from mmpretrain import records
 
 SEED = 3
 MOUTH_RIGHT, MOUTH_LEFT, UPPER_LIP, LOWER_LIP = range(5, 9)

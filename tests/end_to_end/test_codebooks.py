@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from mmpretrain.config import CorpusConfig, face_appearance, face_geometry, fbank, hidden, mfcc, prosody
+from mmpretrain.config.reference import reference_quirks
 from mmpretrain.data.clips import open_clips
-from mmpretrain.data.records import NUM_BLENDSHAPES
 from mmpretrain.observe.metrics import read_metrics
-from mmpretrain.quirks import reference_quirks
-from mmpretrain.stages.context import Run
+from mmpretrain.records import NUM_BLENDSHAPES
+from mmpretrain.run.run import Run
 from mmpretrain.stages.refine import refine
-from mmpretrain.stages.summarize import report
+from mmpretrain.stages.report import report
 from mmpretrain.stages.targets import open_targets
 from tests.corpus_fixture import write_corpus
 from tests.end_to_end import tiny

@@ -9,9 +9,9 @@ import mmpretrain
 from mmpretrain.__main__ import main
 from mmpretrain.config import CorpusConfig
 from mmpretrain.data.clips import open_clips
-from mmpretrain.export.encoder import read_config
-from mmpretrain.export.torch_file import open_torch_file
-from mmpretrain.stages.context import Run
+from mmpretrain.encoders.folder import read_config
+from mmpretrain.export.avhubert.torch_file import open_torch_file
+from mmpretrain.run.run import Run
 from mmpretrain.stages.targets import make_targets, open_targets
 from tests.end_to_end import tiny
 from tests.end_to_end.conftest import arguments

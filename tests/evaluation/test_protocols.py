@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmpretrain.data.records import IndexRow
 from mmpretrain.evaluation.metrics import classification_metrics
 from mmpretrain.evaluation.protocols import get_protocol, summarize_folds
+from mmpretrain.records import IndexRow
 
 RAVDESS_EMOTIONS = ("calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 

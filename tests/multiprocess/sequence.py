@@ -25,7 +25,7 @@ def main() -> None:
     import numpy as np
 
     from mmpretrain.parallel.mesh import process_rows
-    from mmpretrain.stages.context import Run
+    from mmpretrain.run.run import Run
 
     config = sound.get_config()
     config.workdir, config.data.corpora, config.data.num_workers = given.output, (CorpusConfig(given.corpus),), 2

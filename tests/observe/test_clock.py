@@ -5,11 +5,11 @@ import json
 import pytest
 
 from mmpretrain.config import encoder_size
+from mmpretrain.cost.chips import chip_of
+from mmpretrain.cost.flops import step_flops
 from mmpretrain.observe import wall_time
 from mmpretrain.observe.clock import StepClock
 from mmpretrain.observe.wall_time import PARTS, WallTime, read_wall_time, shares
-from mmpretrain.plan.chips import chip_of
-from mmpretrain.plan.flops import step_flops
 
 
 class Time:

@@ -8,11 +8,11 @@ import numpy as np
 from flax import nnx
 
 from mmpretrain.config import AUDIO_DIM, MaskingConfig, ModelConfig, RoundConfig, RunConfig, mfcc
-from mmpretrain.data.records import Batch
-from mmpretrain.export.avhubert import load_state_dict
+from mmpretrain.config.reference import reference_quirks
+from mmpretrain.export.avhubert.names import load_state_dict
 from mmpretrain.models.heads import MaskedClusterModel
 from mmpretrain.objectives.masked_prediction import MaskedPrediction, Masks
-from mmpretrain.quirks import reference_quirks
+from mmpretrain.records import Batch
 from tests.parity.fixture_files import load_arrays
 
 # What no released model of the reference has and ours cannot be: a file with another value fails, it is not skipped.

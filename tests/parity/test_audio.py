@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mmpretrain.data import audio
+from mmpretrain.features import audio
 from tests.parity.fixture_files import check, check_error, groups, load_arrays
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from mmpretrain.config import DataConfig, InputConfig, ModelConfig
 from mmpretrain.data import pipeline
-from mmpretrain.data.audio import audio_features
 from mmpretrain.data.batch_plan import BatchPlan, PlannedBatch
-from mmpretrain.data.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME, Batch, Clip
-from mmpretrain.data.streams import clip_generator
+from mmpretrain.features.audio import audio_features
 from mmpretrain.models.encoder import normalize_pixels
+from mmpretrain.randomness import clip_generator
+from mmpretrain.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME, Batch, Clip
 from tests.parity.fixture_files import check_error, groups, load_arrays, load_json
 
 PAD = 1  # the reference's class id of no label

@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 from mmpretrain.config import AUDIO_DIM, encoder_size
-from mmpretrain.export.avhubert import UNUSED, state_dict_shapes, to_state_dict
+from mmpretrain.export.avhubert.names import UNUSED, state_dict_shapes, to_state_dict
 from mmpretrain.models.encoder import normalize_pixels
 from mmpretrain.models.heads import MaskedClusterModel
 from mmpretrain.objectives.base import Sums

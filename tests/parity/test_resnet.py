@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from mmpretrain.config import ModelConfig, encoder_size
-from mmpretrain.export.avhubert import load_state_dict, state_dict_shapes
+from mmpretrain.export.avhubert.names import load_state_dict, state_dict_shapes
 from mmpretrain.models import layers, resnet
 from mmpretrain.models.encoder import normalize_pixels
 from mmpretrain.models.heads import MaskedClusterModel

@@ -16,9 +16,9 @@ import numpy as np  # noqa: E402
 from flax import nnx  # noqa: E402
 
 from mmpretrain.config import MaskingConfig, OptimizerConfig, ParallelConfig  # noqa: E402
+from mmpretrain.cost.hlo import KINDS  # noqa: E402
 from mmpretrain.objectives.masked_prediction import MaskedPrediction  # noqa: E402
 from mmpretrain.parallel.mesh import make_mesh, shard_batch  # noqa: E402
-from mmpretrain.plan.hlo import KINDS  # noqa: E402
 from mmpretrain.train.optimizer import make_optimizer  # noqa: E402
 from mmpretrain.train.step import make_trainer  # noqa: E402
 from tests.tiny import random_batch, tiny_model, tiny_round  # noqa: E402

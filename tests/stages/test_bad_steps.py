@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmpretrain.checkpoint import read
 from mmpretrain.config import CorpusConfig, RunConfig, as_dict, mfcc
-from mmpretrain.export.encoder import load_encoder, read_config
+from mmpretrain.encoders.folder import load_encoder, read_config
 from mmpretrain.observe.metrics import read_metrics, without_timings
-from mmpretrain.stages.context import Run, TrainingBatches
-from mmpretrain.stages.layout import saved_steps
+from mmpretrain.run.layout import saved_steps
+from mmpretrain.run.run import Run, TrainingBatches
+from mmpretrain.run.stage import write_json
 from mmpretrain.stages.pretrain import BEST_ENCODER, pretrain, round_training
-from mmpretrain.stages.replay import recipe_of_run, replay
-from mmpretrain.stages.stage import write_json
 from mmpretrain.stages.targets import make_targets
+from mmpretrain.tools.replay import recipe_of_run, replay
+from mmpretrain.train.checkpoint import read
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.tiny import IMAGE_SIZE, tiny_model, tiny_round, tiny_run
 

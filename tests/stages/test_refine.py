@@ -13,12 +13,12 @@ from flax import nnx
 
 from mmpretrain.__main__ import main
 from mmpretrain.config import CorpusConfig, HealthConfig, RunConfig, hidden, mfcc
-from mmpretrain.export.encoder import load_encoder
-from mmpretrain.stages.collapse import Collapsed, check_predictions, check_targets
-from mmpretrain.stages.context import Run
-from mmpretrain.stages.layout import round_figures, round_names, walk_table
+from mmpretrain.encoders.folder import load_encoder
+from mmpretrain.run.collapse import Collapsed, check_predictions, check_targets
+from mmpretrain.run.layout import round_figures, round_names, walk_table
+from mmpretrain.run.run import Run
 from mmpretrain.stages.refine import refine
-from mmpretrain.stages.summarize import report
+from mmpretrain.stages.report import report
 from mmpretrain.stages.targets import encoder_path, open_targets
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.tiny import IMAGE_SIZE, tiny_model, tiny_round, tiny_run

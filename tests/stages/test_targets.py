@@ -7,9 +7,9 @@ import pytest
 from flax import nnx
 
 from mmpretrain.config import CorpusConfig, hidden
-from mmpretrain.export.encoder import save_encoder
+from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.models.encoder import AVEncoder
-from mmpretrain.stages.context import Run
+from mmpretrain.run.run import Run
 from mmpretrain.stages.targets import make_targets, open_targets
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.tiny import IMAGE_SIZE, tiny_model, tiny_round, tiny_run

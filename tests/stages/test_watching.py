@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 
 from mmpretrain.config import CorpusConfig, HealthConfig, ObserveConfig, mfcc
+from mmpretrain.cost.flops import step_flops
 from mmpretrain.observe.memory import peak_memory
 from mmpretrain.observe.metrics import MetricWriter, read_metrics, without_timings
 from mmpretrain.observe.wall_time import PARTS
-from mmpretrain.plan.flops import step_flops
-from mmpretrain.stages.context import Run
+from mmpretrain.run.run import Run
+from mmpretrain.run.watching import peak_flops
 from mmpretrain.stages.refine import refine
-from mmpretrain.stages.status import status
-from mmpretrain.stages.summarize import report
-from mmpretrain.stages.watching import peak_flops
+from mmpretrain.stages.report import report
+from mmpretrain.tools.status import status
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.observe.test_boards import logged, shown
 from tests.tiny import IMAGE_SIZE, tiny_model, tiny_round, tiny_run

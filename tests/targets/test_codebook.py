@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from mmpretrain.config import CorpusConfig, DataConfig, mfcc
-from mmpretrain.data.audio import mfcc39_of_frames
 from mmpretrain.data.clips import open_clips
+from mmpretrain.features.audio import mfcc39_of_frames
+from mmpretrain.run.run import Run
 from mmpretrain.stages import targets
-from mmpretrain.stages.context import Run
 from mmpretrain.targets import kmeans
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.tiny import tiny_model, tiny_round, tiny_run

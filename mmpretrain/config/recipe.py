@@ -1,0 +1,69 @@
+"""A configuration tree as JSON and back, and the part of it that decides what is computed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from mmpretrain.config.tree import RunConfig
+
+Tree = TypeVar("Tree")
+
+# What may change between restarts of a run without changing what it computes. Where clips and encoders lie is free too:
+# what they are is part of every stage's recipe as their fingerprint.
+FREE_FIELDS = (
+    r"workdir|parallel|checkpoint|health|observe|log_every|data\.num_workers|"
+    r"(data|finetune)\.corpora\[\d+\]\.path|rounds\[\d+\]\.encoder"
+)
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A configuration tree as plain JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def recipe_of(config: RunConfig, *parts: str) -> dict[str, Any]:
+    """Those top-level parts of a run that decide a stage's result, flat: {"data.min_frames": 5, ...}."""
+    tree = as_dict(config)
+    flat = {name: value for part in ("seed", *parts) for name, value in flatten(tree[part], part).items()}
+    return {name: value for name, value in flat.items() if not re.match(FREE_FIELDS, name)}
+
+
+def fingerprint(recipe: Mapping[str, Any]) -> str:
+    """16 hex digits of a flat recipe."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def from_dict(kind: type[Tree], tree: Mapping[str, Any]) -> Tree:
+    """The inverse of `as_dict` for any class of this file. Raises ValueError for a field that there is not."""
+    known = {field.name: field.type for field in dataclasses.fields(kind)}
+    if unknown := sorted(set(tree) - set(known)):
+        raise ValueError(f"unknown field {unknown[0]!r} of {kind.__name__}; known are {', '.join(sorted(known))}")
+    return kind(**{name: _from_json(known[name], value) for name, value in tree.items()})
+
+
+def _from_json(kind: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    if typing.get_origin(kind) is tuple:
+        return tuple(_from_json(typing.get_args(kind)[0], item) for item in value)
+    if isinstance(kind, types.UnionType):  # `SomeConfig | None`
+        kind = typing.get_args(kind)[0]
+    return from_dict(kind, value) if dataclasses.is_dataclass(kind) else value
+
+
+def flatten(tree: Any, prefix: str) -> dict[str, Any]:
+    """The leaves of a tree of JSON values by their path: {"data.corpora[0].weight": 1.0, ...}."""
+    if isinstance(tree, dict):
+        below = [flatten(value, f"{prefix}.{name}") for name, value in tree.items()]
+    elif isinstance(tree, list) and tree and isinstance(tree[0], dict):
+        below = [flatten(value, f"{prefix}[{i}]") for i, value in enumerate(tree)]
+    else:
+        return {prefix: tree}
+    return {name: value for leaves in below for name, value in leaves.items()}

@@ -1,0 +1,148 @@
+"""Encoders as folders that outlive the code that trained them: `config.json`, `model.safetensors`, `README.md`.
+
+Beside them may lie what the encoder does not need but a pretraining checkpoint of the reference holds (`HEAD_FILE`).
+
+encoder = mmpretrain.load_encoder("runs/demo/export")
+features = encoder.features(audio=samples, video=crops)      # [T, D], 25 a second
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from mmpretrain.config import AUDIO_DIM, ModelConfig, as_dict, from_dict
+from mmpretrain.data.video import centre_offset, crop_and_flip
+from mmpretrain.encoders.card import model_card
+from mmpretrain.encoders.weights import WholeFolder, load_weights, save_weights
+from mmpretrain.features.audio import audio_features
+from mmpretrain.models.encoder import AVEncoder
+from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Batch
+
+FORMAT = "mmpretrain-encoder-1"
+CONFIG_FILE = "config.json"
+HEAD_FILE = "pretraining_head.safetensors"
+FRAME_MULTIPLE = 100  # clips are padded to a multiple of this many frames, so that few shapes are compiled
+
+
+def save_encoder(
+    path: str | Path, encoder: AVEncoder, *, lineage: dict[str, Any], head: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Writes the folder, whole or not at all. lineage: how the encoder came about, for its card and for people.
+
+    head: the tensors of pretraining that are not the encoder's, under the reference's names (`export.avhubert`).
+    """
+    with WholeFolder(path) as draft:
+        config = {"format": FORMAT, "model": as_dict(encoder.config), "lineage": lineage}
+        config |= {"frame_rate_hz": FRAME_RATE_HZ, "sample_rate_hz": SAMPLE_RATE_HZ}
+        (draft / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n")
+        save_weights(draft, encoder)
+        if head:
+            save_file(dict(head), draft / HEAD_FILE)
+        (draft / "README.md").write_text(model_card(encoder.config, lineage))
+
+
+def read_config(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
+    """The model configuration and lineage of an exported encoder. Raises ValueError or FileNotFoundError."""
+    file = Path(path) / CONFIG_FILE
+    if not file.exists():
+        raise FileNotFoundError(
+            f"{path} is no exported encoder: it has no {CONFIG_FILE}; `mmpretrain export` makes one"
+        )
+    try:
+        config = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is damaged ({error}); export it again") from error
+    if config.get("format") != FORMAT:
+        raise ValueError(f"{file}: format={config.get('format')!r}, but this version reads {FORMAT!r}")
+    return from_dict(ModelConfig, config["model"]), config["lineage"]
+
+
+def load_head(path: str | Path) -> dict[str, np.ndarray]:
+    """The `head` that the folder was saved with; empty if without one."""
+    file = Path(path) / HEAD_FILE
+    try:
+        return load_file(file) if file.exists() else {}
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged ({error}); export it again") from error
+
+
+def load_encoder(path: str | Path) -> Encoder:
+    """Loads an exported encoder. Raises ValueError or FileNotFoundError saying what is wrong with the folder."""
+    config, lineage = read_config(path)
+    module = nnx.eval_shape(lambda: AVEncoder(config, rngs=nnx.Rngs(0)))  # shapes only: drawing weights takes seconds
+    load_weights(Path(path), module)
+    return Encoder(module, lineage)
+
+
+class Encoder:
+    """A pretrained encoder, ready to use."""
+
+    def __init__(self, module: AVEncoder, lineage: dict[str, Any]):
+        self.module, self.config, self.lineage = module, module.config, lineage
+
+    def features(
+        self, audio: np.ndarray | None = None, video: np.ndarray | None = None, *, layer: int | None = None
+    ) -> np.ndarray:
+        """The features of one clip, float32 [T, D], one row per 40 ms.
+
+        audio: int16 [N], mono at 16 kHz. video: uint8 [T, S, S], grey crops at 25 fps as `data_prep` makes them (S at
+        least `config.inputs.image_size`; the centre is used). Either may be missing; with both, the video decides T.
+        layer: None for the final output, k for the stream after layer k, 0 for the transformer's input. Raises
+        ValueError for a clip of another kind.
+        """
+        self._check(audio, video)
+        num_frames = len(video) if video is not None else -(-len(audio) // SAMPLES_PER_FRAME)
+        if num_frames == 0:
+            raise ValueError("the clip is empty: features() needs at least one frame of 40 ms")
+        if layer is not None and not 0 <= layer <= self.config.num_layers:
+            raise ValueError(f"layer={layer}; this encoder has layers 1 to {self.config.num_layers}, and 0, its input")
+        batch = self._batch(audio, video, num_frames)
+        return np.asarray(self._forward(layer, nnx.state(self.module), batch))[0, :num_frames].astype(np.float32)
+
+    def _check(self, audio, video) -> None:
+        modalities = self.config.modalities
+        size = self.config.inputs.image_size if "video" in modalities else 1  # else nobody looks at the pictures
+        if not ("audio" in modalities and audio is not None) and not ("video" in modalities and video is not None):
+            raise ValueError(
+                f"this encoder is of {' and '.join(modalities)}: features() needs {' or '.join(modalities)}"
+            )
+        if audio is not None and (audio.dtype != np.int16 or audio.ndim != 1):
+            raise ValueError(f"audio must be int16 [N], mono at 16 kHz, but is {audio.dtype} {list(audio.shape)}")
+        if video is not None and (video.dtype != np.uint8 or video.ndim != 3 or min(video.shape[1:]) < size):
+            raise ValueError(
+                f"video must be uint8 [T, S, S], grey crops with S at least {size}, but is {video.dtype} "
+                f"{list(video.shape)}"
+            )
+
+    def _batch(self, audio, video, num_frames: int) -> Batch:
+        padded = -(-num_frames // FRAME_MULTIPLE) * FRAME_MULTIPLE
+        size, modalities = self.config.inputs.image_size, self.config.modalities
+        audio_BTF = np.zeros((1, padded, AUDIO_DIM), np.float32) if "audio" in modalities else None
+        video_BTHW = np.zeros((1, padded, size, size), np.uint8) if "video" in modalities else None
+        if audio is not None and audio_BTF is not None:
+            normalization = self.config.inputs.audio_normalization
+            audio_BTF[0, :num_frames] = audio_features(audio, num_frames, normalization)
+        if video is not None and video_BTHW is not None:
+            video_BTHW[0, :num_frames] = crop_and_flip(video, size, centre_offset(video, size), False)
+        none = np.full((1, padded), -1, np.int32)
+        return Batch(
+            audio_BTF, video_BTHW, np.arange(padded)[None] < num_frames, np.array([audio is not None]),
+            np.array([video is not None]), none[..., None], none[:, 0], none[:, 0],
+        )  # fmt: skip
+
+    @cached_property
+    def _forward(self):
+        graphdef = nnx.graphdef(self.module)
+        return jax.jit(
+            lambda layer, state, batch: nnx.merge(graphdef, state, copy=True)(batch, layer=layer), static_argnums=0
+        )

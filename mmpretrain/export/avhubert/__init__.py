@@ -1,0 +1,1 @@
+"""Encoders in the file layout of AV-HuBERT, read and written without running what is in a file."""

@@ -1,0 +1,1 @@
+"""Documents of a run: the page, its charts, and tables for the terminal."""

@@ -1,0 +1,377 @@
+"""The page of a run: one HTML file that needs nothing beside it, with every figure that was measured.
+
+A part that a run has not reached, or that its corpus cannot have, is left out of the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mmpretrain.observe.wall_time import PARTS
+from mmpretrain.report import charts
+from mmpretrain.report.tables import (
+    REFERENCE,
+    Table,
+    duration,
+    emotion_table,
+    fold_table,
+    percent,
+    probe_line,
+    protocol_line,
+    render_summary,
+    round_table,
+    speed_table,
+)
+
+__all__ = ["render_summary", "write_report"]
+
+INPUT_WAIT = "time/input_wait_share"  # in the charts alone
+
+# Charts of curves: a title, and per line its name and what is drawn in its colour, see `charts.draw_curves`.
+Panels = Sequence[tuple[str, Mapping[str, Sequence[tuple[charts.Series, str]]]]]
+
+PAGE_STYLE = """
+:root { color-scheme: light; }
+* { box-sizing: border-box; }
+body { margin: 0; background: #f4f6f8; color: #22303c;
+       font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, Arial, "DejaVu Sans", sans-serif; }
+main { max-width: 1000px; margin: 0 auto; padding: 36px 24px 64px; }
+h1 { margin: 0; font-size: 27px; font-weight: 650; letter-spacing: -0.01em; }
+h2 { margin: 0 0 4px; font-size: 17px; font-weight: 650; }
+h3 { margin: 18px 0 4px; font-size: 14px; font-weight: 600; }
+p { margin: 2px 0 12px; max-width: 78ch; color: #5a6975; font-size: 14px; }
+section { margin-top: 18px; padding: 22px 26px 20px; background: #fff; border: 1px solid #e3e8ec; border-radius: 8px; }
+.facts { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 18px; }
+.fact { flex: 1 1 150px; padding: 12px 16px; background: #fff; border: 1px solid #e3e8ec; border-radius: 8px; }
+.fact b { display: block; font-size: 23px; font-weight: 600; line-height: 1.25; font-variant-numeric: tabular-nums; }
+.fact span { display: block; color: #5a6975; font-size: 12.5px; line-height: 1.4; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
+th, td { padding: 6px 20px 6px 0; text-align: right; white-space: nowrap; border-bottom: 1px solid #e8edf0; }
+th { color: #5a6975; font-weight: 500; font-size: 12.5px; }
+th:first-child, td:first-child { text-align: left; padding-right: 28px; }
+tr.ours td { font-weight: 650; }
+.pair { display: flex; flex-wrap: wrap; gap: 12px 28px; align-items: flex-start; }
+.pair > div { max-width: 100%; }
+.pair h3:first-child { margin-top: 4px; }
+.pair th, .pair td { padding-right: 12px; }
+img { display: block; max-width: 100%; height: auto; }
+.clip { margin-top: 14px; }
+.clip div { margin-bottom: 3px; color: #5a6975; font-size: 13px; }
+.clip img { margin-bottom: 4px; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 22px; margin: 8px 0 0; font-size: 14px; }
+dt { color: #5a6975; }
+dd { margin: 0; overflow-wrap: anywhere; }
+code { font: 13px ui-monospace, "DejaVu Sans Mono", monospace; }
+"""
+
+
+def write_report(
+    path: str | Path,
+    summary: Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    *,
+    cluster_counts: Sequence[np.ndarray] = (),
+    unit_tables: Sequence[np.ndarray | None] = (),
+    pictures: Sequence[Mapping[str, Any]] = (),
+    files: Mapping[str, str] | None = None,
+) -> None:
+    """Writes the page, whole or not at all.
+
+    summary: the content of `summary.json`; records: of `metrics.jsonl`. cluster_counts: frames per cluster, one
+    [clusters] array a round; unit_tables: frames per true unit and cluster, one [units, clusters] array a round, None
+    where units are not known. pictures: a row a clip, {"title", "mouth": uint8 [n, S, S], "face": uint8 [n, F, F]}.
+    files: what lies where, {what: path}.
+    """
+    parts = [
+        _header(summary),
+        _rounds(summary, records),
+        _clusters(cluster_counts, unit_tables),
+        _emotion(summary),
+        _finetuning(records),
+        _pictures(pictures),
+        _times(summary.get("wall_time_sec") or {}),
+        _speed(summary.get("goodput") or {}, records),
+        _details(summary.get("corpus") or {}, files or {}),
+    ]
+    page = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_title(summary)}</title>\n<style>{PAGE_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(part for part in parts if part)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+    draft = Path(path).with_name(Path(path).name + ".tmp")
+    draft.write_text(page, encoding="utf-8")
+    os.replace(draft, path)
+
+
+def _title(summary: Mapping[str, Any]) -> str:
+    return html.escape(str(summary.get("name") or "run"))
+
+
+def _header(summary: Mapping[str, Any]) -> str:
+    emotion, rounds = summary.get("emotion") or {}, summary.get("rounds") or ()
+    facts = []
+    if emotion.get("ua") is not None:
+        compared = [
+            f"{name} {percent(emotion[key])}"
+            for name, key in (("from scratch", "from_scratch_ua"), ("baseline", "baseline_ua"), ("chance", "chance_ua"))
+            if emotion.get(key) is not None
+        ]
+        facts.append((percent(emotion["ua"]), "emotion, mean recall (UA) on test clips", ", ".join(compared)))
+    if rounds and rounds[-1].get("masked_accuracy") is not None:
+        last = rounds[-1]
+        facts.append(
+            (
+                percent(last["masked_accuracy"]),
+                f"of masked frames predicted, round {last['round']}",
+                f"among {last['num_clusters']} clusters" if last.get("num_clusters") else "",
+            )
+        )
+    known = [entry["pnmi"] for entry in rounds if entry.get("pnmi") is not None]
+    if known:
+        earlier = f", before {known[-2]:.2f}" if len(known) > 1 else ""
+        facts.append((f"{known[-1]:.2f}", "PNMI of the last targets", f"shared with the true units{earlier}"))
+    times = summary.get("wall_time_sec") or {}
+    if times:
+        longest = max(times, key=times.get)
+        facts.append((duration(sum(times.values())), "wall time", f"longest: {longest}, {duration(times[longest])}"))
+    if summary.get("export_max_error") is not None:
+        facts.append(
+            (f"{summary['export_max_error']:.1g}", "largest difference", "of the exported encoder, loaded back")
+        )
+    seed = "" if summary.get("seed") is None else f"<p>seed {html.escape(str(summary['seed']))}</p>"
+    tiles = ""
+    for value, what, more in facts:
+        lines = "".join(f"<span>{html.escape(line)}</span>" for line in (what, more) if line)
+        tiles += f'<div class="fact"><b>{html.escape(value)}</b>{lines}</div>'
+    return f'<header><h1>{_title(summary)}</h1>{seed}<div class="facts">{tiles}</div></header>'
+
+
+def _rounds(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
+    stages = _stages(records, r"round(\d+)/pretrain")
+    table = round_table(summary)
+    blocks = [_table(table)] if table[1] else []
+    panels = []
+    for title, metric in (("loss", "loss"), ("accuracy on masked frames", "masked_accuracy")):
+        lines = {
+            f"round {number}": [
+                (charts.series(records, stage, f"train/{metric}"), "thin"),
+                (charts.series(records, stage, f"valid/{metric}"), "bold"),
+            ]
+            for number, stage in stages
+        }
+        panels.append((title, lines))
+    if _any_points(panels):
+        blocks.append(
+            "<h3>Learning</h3><p>Strong line: validation clips; thin line: training batches. Losses over different "
+            "numbers of clusters do not compare.</p>"
+        )
+        blocks.append(_curves(panels, "of pretraining"))
+    explanation = (
+        "Each round predicts the clusters of masked frames. PNMI is the share of what there is to know about the true "
+        "units that the cluster tells, purity the share of frames whose cluster's main unit is their own; both need a "
+        "corpus whose units are known. Chance is the accuracy of always answering the commonest cluster. "
+        f"For comparison: {REFERENCE}."
+    )
+    if rounds := [entry for entry in summary.get("rounds") or () if entry.get("probe")]:
+        explanation += f" Round {rounds[-1]['round']}, {probe_line(rounds[-1]['probe'])}."
+    return _section("Pretraining rounds", explanation, *blocks)
+
+
+def _clusters(cluster_counts: Sequence[np.ndarray], unit_tables: Sequence[np.ndarray | None]) -> str:
+    blocks = []
+    if any(np.sum(counts) for counts in cluster_counts):
+        blocks.append("<h3>Use</h3><p>A line that falls gently means that no few clusters hold all frames.</p>")
+        blocks.append(_figure(charts.draw_cluster_usage(cluster_counts), "cluster usage"))
+    if any(table is not None and np.sum(table) for table in unit_tables):
+        blocks.append(
+            "<h3>Meaning</h3><p>Each column is a cluster and shows the true units of its frames. The cleaner the "
+            "staircase, the more a cluster says about the unit.</p>"
+        )
+        blocks.append(_figure(charts.draw_unit_tables(unit_tables), "true units in each cluster"))
+    return _section("Clusters", "", *blocks)
+
+
+def _emotion(summary: Mapping[str, Any]) -> str:
+    emotion, table, folds = summary.get("emotion") or {}, emotion_table(summary), fold_table(summary)
+    if not table[1]:
+        return ""
+    left = _table(table, bold_last=True)
+    if len(folds[1]) > 1:
+        left += "<h3>Fold by fold, pretrained</h3>" + _table(folds)
+    right = ""
+    if emotion.get("confusion") and emotion.get("classes"):
+        picture = charts.draw_confusion(emotion["confusion"], emotion["classes"])
+        right = "<div><h3>Answers of the pretrained encoder</h3>" + _figure(picture, "confusion matrix") + "</div>"
+    line = protocol_line(summary)
+    explanation = (line[:1].upper() + line[1:] + ". " if line else "") + (
+        "UA is the mean of the classes' recalls, WA plain accuracy, WF1 the F1 weighted by support."
+    )
+    return _section("Emotion", explanation, f'<div class="pair"><div>{left}</div>{right}</div>')
+
+
+def _finetuning(records: Sequence[Mapping[str, Any]]) -> str:
+    stages = _stages(records, r"finetune/(\w+)/fold\d+")
+    names = sorted({name for name, _ in stages})  # from_scratch before pretrained
+    panels = []
+    for title, metric in (("training loss", "train/loss"), ("UA on validation clips", "valid/ua")):
+        lines = {}
+        for name in names:
+            folds = [charts.series(records, stage, metric) for other, stage in stages if other == name]
+            lines[name.replace("_", " ")] = [(fold, "thin") for fold in folds] + [(_mean(folds), "bold")]
+        panels.append((title, lines))
+    if not _any_points(panels):
+        return ""
+    several = len(stages) > len(names)
+    explanation = "Thin line: one fold; strong line: their mean, over the steps that all have." if several else ""
+    return _section("Fine-tuning", explanation, _curves(panels, "of fine-tuning"))
+
+
+def _pictures(pictures: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for picture in pictures:
+        strips = ""
+        for name in ("face", "mouth"):
+            frames = picture.get(name)
+            if frames is not None and len(frames):
+                width = min(96, 900 // len(frames)) * len(frames)
+                strips += f'<img alt="{name} crops" width="{width}" src="{_strip(frames)}">'
+        if strips:
+            rows.append(
+                f'<div class="clip"><div>{html.escape(str(picture.get("title", "")))}</div>{"".join(strips)}</div>'
+            )
+    return _section("What the network sees", "A few frames of some clips: the face crop and the mouth crop.", *rows)
+
+
+def _times(times: Mapping[str, float]) -> str:
+    if not times:
+        return ""
+    return _section("Wall time", "", _figure(charts.draw_bars(times, duration), "wall time per stage"))
+
+
+def _speed(goodput: Mapping[str, Mapping[str, float]], records: Sequence[Mapping[str, Any]]) -> str:
+    """How fast training went, and what the wall time of its stages went to."""
+    table, blocks = speed_table(records, goodput), []
+    if table[1]:
+        blocks.append(_table(table))
+    if goodput:
+        meanings = "; ".join(f"{_words(part)}: {meaning}" for part, meaning in PARTS.items())
+        words = {stage: {_words(part): share for part, share in each.items()} for stage, each in goodput.items()}
+        blocks.append(
+            f"<h3>Where the time went</h3><p>Since a stage first began. {html.escape(meanings)}.</p>"
+            + _figure(charts.draw_shares(words), "what the wall time of each stage went to")
+        )
+    timed = [
+        record | {INPUT_WAIT: record["time/input_wait_sec"] / record["time/step_sec"]}
+        for record in records
+        if "time/input_wait_sec" in record
+    ]
+    panels = []
+    for title, metric in (
+        ("frames per second", "throughput/frames_per_sec"),
+        ("share of waiting for input", INPUT_WAIT),
+    ):
+        stages = _stages(timed, r"(round\d+)/pretrain")
+        panels.append((title, {name: [(charts.series(timed, stage, metric), "bold")] for name, stage in stages}))
+    if _any_points(panels):
+        blocks.append(_curves(panels, "of pretraining"))
+    return _section("Speed of training", "Medians over the records of a stage.", *blocks)
+
+
+def _words(part: str) -> str:
+    return part.replace("_", " ")
+
+
+def _details(corpus: Mapping[str, Any], files: Mapping[str, str]) -> str:
+    def entries(pairs, code: bool) -> str:
+        value = "<code>{}</code>" if code else "{}"
+        cells = (f"<dt>{html.escape(str(k))}</dt><dd>{value.format(html.escape(str(v)))}</dd>" for k, v in pairs)
+        return f"<dl>{''.join(cells)}</dl>"
+
+    blocks = []
+    if corpus:
+        blocks.append("<h3>Corpus</h3>" + entries(_flat(corpus), code=False))
+    if files:
+        blocks.append("<h3>Files</h3>" + entries(files.items(), code=True))
+    return _section("Where it comes from and where it is", "", *blocks)
+
+
+def _section(title: str, explanation: str, *blocks: str) -> str:
+    """A section of the page, or nothing where there are no blocks."""
+    content = "".join(blocks)
+    if not content:
+        return ""
+    paragraph = f"<p>{html.escape(explanation)}</p>" if explanation else ""
+    return f"<section><h2>{html.escape(title)}</h2>{paragraph}{content}</section>"
+
+
+def _table(table: Table, bold_last: bool = False) -> str:
+    columns, rows = table
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in columns)
+    body = ""
+    for number, row in enumerate(rows, start=1):
+        mark = ' class="ours"' if bold_last and number == len(rows) else ""
+        body += f"<tr{mark}>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>"
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cell(text: str) -> str:
+    return html.escape(text).replace("+-", "&plusmn;")
+
+
+def _figure(svg: str, description: str) -> str:
+    # As an image, so that the names inside one figure cannot clash with those of another.
+    data = base64.b64encode(svg.encode()).decode()
+    return f'<img alt="{html.escape(description)}" src="data:image/svg+xml;base64,{data}">'
+
+
+def _curves(panels: Panels, description: str) -> str:
+    figures = (_figure(charts.draw_curves(title, lines), f"{title} {description}") for title, lines in panels)
+    return f'<div class="pair">{"".join(figures)}</div>'
+
+
+def _strip(frames: np.ndarray) -> str:
+    """Grey pictures uint8 [n, S, S] side by side with a thin white gap, as a PNG in a data URI."""
+    frames = np.pad(frames, ((0, 0), (0, 0), (0, 2)), constant_values=255)
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(list(frames), axis=1)[:, :-2]).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _stages(records: Sequence[Mapping[str, Any]], pattern: str) -> list[tuple[str, str]]:
+    """Stages whose name matches, each once with the first group of the match, in order of appearance."""
+    names = dict.fromkeys(str(record.get("stage", "")) for record in records)
+    return [(match[1], name) for name in names if (match := re.fullmatch(pattern, name))]
+
+
+def _mean(folds: Sequence[charts.Series]) -> charts.Series:
+    shared = sorted(set.intersection(*(set(steps.tolist()) for steps, _ in folds)))
+    values = [[dict(zip(steps, values, strict=True))[step] for step in shared] for steps, values in folds]
+    return np.array(shared), np.mean(values, axis=0)
+
+
+def _any_points(panels: Panels) -> bool:
+    return any(len(part[0]) for _, lines in panels for parts in lines.values() for part, _ in parts)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """{"a": {"b": 1}} -> [("a b", 1)]; numbers short."""
+    pairs = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            pairs += _flat(value, f"{prefix}{key} ")
+        else:
+            pairs.append((f"{prefix}{key}", f"{value:.4g}" if isinstance(value, float) else value))
+    return pairs

@@ -1,0 +1,117 @@
+"""What a run's folder looks like from outside: its stages, what state each is in, and the figures of its rounds.
+
+Reads files only and does without JAX.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmpretrain.observe.wall_time import read_wall_time, running_sec, shares
+from mmpretrain.report.tables import duration, percent, text_table
+from mmpretrain.run.stage import RECIPE_FILE, RESULT_FILE, WALL_TIME_FILE, read_result
+
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+CHECKPOINTS = "checkpoints"
+EVALUATION, EXPORT = "evaluation", "export"
+PRETRAINED, SCRATCH = "pretrained", "scratch"
+
+
+def targets_name(number: int) -> str:
+    return f"round{number}/targets"
+
+
+def pretrain_name(number: int) -> str:
+    return f"round{number}/pretrain"
+
+
+def fold_name(variant: str, fold: int) -> str:
+    return f"finetune/{variant}/fold{fold}"
+
+
+def health_file(workdir: Path, number: int) -> Path:
+    return workdir / f"round{number}" / "health.json"
+
+
+def round_names(num_rounds: int) -> list[str]:
+    """The stages of all rounds in order."""
+    return [name(number) for number in range(1, num_rounds + 1) for name in (targets_name, pretrain_name)]
+
+
+def variants(encoder: str, compare_from_scratch: bool) -> tuple[str, ...]:
+    """What is fine-tuned: the pretrained encoder, the same network from random weights, or both."""
+    if encoder == "none":
+        return (SCRATCH,)
+    return (PRETRAINED, SCRATCH) if compare_from_scratch else (PRETRAINED,)
+
+
+def saved_steps(checkpoints: Path) -> list[int]:
+    """The steps of the whole checkpoints of a folder that may not be there, from its names alone, in order."""
+    return sorted(int(folder.name) for folder in checkpoints.glob("*") if folder.name.isdigit())
+
+
+def newest_step(checkpoints: Path) -> int | None:
+    return max(saved_steps(checkpoints), default=None)
+
+
+def walk_table(workdir: Path, names: Iterable[str], running: str = "") -> str:
+    """The stages, each with its state, the time it has taken and its goodput, as text. running: the one that begins."""
+    rows = []
+    for name in names:
+        wall = read_wall_time(workdir / name / WALL_TIME_FILE)
+        trains = wall is not None and wall["seconds"]["useful_steps"]
+        goodput = percent(shares(wall["seconds"])["useful_steps"]) if trains else "-"
+        rows.append([name, *_state(workdir, name, name == running), goodput])
+    return text_table((["stage", "state", "time", "goodput"], rows))
+
+
+def state_of(workdir: Path, name: str) -> str:
+    return _state(workdir, name, running=False)[0]
+
+
+def _state(workdir: Path, name: str, running: bool) -> tuple[str, str]:
+    folder = workdir / name
+    if (folder / RESULT_FILE).exists():
+        return "done", duration(read_result(workdir, name)["wall_time_sec"])
+    wall, step = read_wall_time(folder / WALL_TIME_FILE), newest_step(folder / CHECKPOINTS)
+    time = "-" if wall is None else duration(running_sec(wall["seconds"]))
+    saved = f", step {step} saved" if step else ""
+    if running:
+        return "running" + saved, time
+    return ("partly done" + saved if (folder / RECIPE_FILE).exists() else "to do"), time
+
+
+def round_figures(workdir: Path, last: int) -> list[dict[str, Any]]:
+    """What is known of each of the rounds up to `last` that is pretrained."""
+    return [
+        _figures(workdir, number)
+        for number in range(1, last + 1)
+        if all((workdir / name(number) / RESULT_FILE).exists() for name in (targets_name, pretrain_name))
+    ]
+
+
+def _figures(workdir: Path, number: int) -> dict[str, Any]:
+    """Those of the targets and of the encoder. A round's are its first codebook's; accuracies and loss are of all."""
+    targets, trained = (read_result(workdir, name(number)) for name in (targets_name, pretrain_name))
+    saved = read_json(health_file(workdir, number))
+    chances = saved.get("chance_accuracy", [None] * len(targets["codebooks"]))
+    codebooks: Sequence[Mapping[str, Any]] = [
+        {name: codebook["quality"].get(name) for name in ("pnmi", "purity", "mean_run_frames")}
+        | {name: codebook[name] for name in ("clusters_used", "num_clusters", "entropy_bits")}
+        | {name: trained.get(f"{name}_{i}") for name in ("masked_accuracy", "unmasked_accuracy")}
+        | {"chance_accuracy": chance}
+        for i, (codebook, chance) in enumerate(zip(targets["codebooks"], chances, strict=True), start=1)
+    ]
+    whole = {name: trained.get(name) for name in ("masked_accuracy", "unmasked_accuracy", "loss")}
+    several = {"codebooks": codebooks} if len(codebooks) > 1 else {}
+    return {"round": number} | codebooks[0] | whole | several | {"probe": saved.get("probe")}
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Empty where there is no file."""
+    return json.loads(file.read_text()) if file.exists() else {}

@@ -1,0 +1,101 @@
+"""A stage is a folder that is whole or not: it has `result.json`, written last, or it is taken up where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmpretrain.config import fingerprint
+from mmpretrain.observe.progress import is_main_process, log
+from mmpretrain.observe.wall_time import WallTime
+from mmpretrain.parallel.processes import on_main
+from mmpretrain.parallel.stopping import check_stop
+from mmpretrain.report.tables import duration
+
+RESULT_FILE = "result.json"
+RECIPE_FILE = "recipe.json"
+WALL_TIME_FILE = "wall_time.json"
+CHANGES_FILE = "changes.json"
+
+
+def run_stage(
+    workdir: Path,
+    name: str,
+    recipe: Mapping[str, Any],
+    work: Callable[[Path, WallTime], dict[str, Any]],
+    *,
+    accept_changes: bool = False,
+) -> dict[str, Any]:
+    """Returns the result of stage `name`: what an earlier run left, or what `work(folder, wall)` returns now.
+
+    All processes of the run come here; process 0 reads and writes the stage's files, `work` is done by all.
+
+    recipe: all that decides the result, flat. The result gets `wall_time_sec`, summed over interrupted attempts, and
+    the goodput if it trained (see `WallTime.figures`). Raises ValueError if the folder was made with another recipe,
+    unless `accept_changes`: then it goes on with this one, and `changes.json` says from now on what changed (a stage
+    that is done stays as it is).
+    """
+    folder = workdir / name
+    check_stop()
+    if on_main(lambda: _is_done(folder, recipe, accept_changes)):
+        log(f"{name}: done already")
+        return on_main(lambda: read_result(workdir, name))
+    log(f"{name}: {'taken up again' if on_main(lambda: _begin(folder, recipe)) else 'started'} in {folder}")
+    with WallTime(folder / WALL_TIME_FILE if is_main_process() else None) as wall:
+        result = work(folder, wall)
+    on_main(lambda: write_json(folder / RESULT_FILE, result | wall.figures()))
+    log(f"{name}: finished in {duration(wall.figures()['wall_time_sec'])}")
+    return on_main(lambda: read_result(workdir, name))
+
+
+def read_result(workdir: Path, name: str) -> dict[str, Any]:
+    """The result of a stage that is whole. Raises FileNotFoundError saying what to run otherwise."""
+    file = workdir / name / RESULT_FILE
+    if not file.exists():
+        raise FileNotFoundError(f"stage {name} of {workdir} is not finished; run it first (or all: `mmpretrain run`)")
+    return json.loads(file.read_text())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(draft, path)
+
+
+def _is_done(folder: Path, recipe: Mapping[str, Any], accept_changes: bool) -> bool:
+    _check_recipe(folder, recipe, accept_changes)
+    return (folder / RESULT_FILE).exists()
+
+
+def _begin(folder: Path, recipe: Mapping[str, Any]) -> bool:
+    """Whether the stage was begun before."""
+    again = (folder / RECIPE_FILE).exists()
+    write_json(folder / RECIPE_FILE, dict(recipe))
+    return again
+
+
+def _check_recipe(folder: Path, recipe: Mapping[str, Any], accept_changes: bool) -> None:
+    if not (folder / RECIPE_FILE).exists():
+        return
+    made_with = json.loads((folder / RECIPE_FILE).read_text())
+    if fingerprint(made_with) == fingerprint(recipe):
+        return
+    missing = object()
+    changed = [key for key in {**made_with, **recipe} if made_with.get(key, missing) != recipe.get(key, missing)]
+    shown = ", ".join(f"{key} was {made_with.get(key)!r} and is {recipe.get(key)!r}" for key in changed[:4])
+    shown += ", ..." if len(changed) > 4 else ""
+    if not accept_changes:
+        raise ValueError(
+            f"{folder} was made with another recipe ({shown}); go back to it, give another --config.workdir, remove "
+            f"{folder}, or go on with the new one from here: --accept_changes"
+        )
+    log(f"{folder}: accepted that {shown}")
+    changes = json.loads((folder / CHANGES_FILE).read_text()) if (folder / CHANGES_FILE).exists() else []
+    changes.append({key: [made_with.get(key), recipe.get(key)] for key in changed})
+    write_json(folder / CHANGES_FILE, changes)
+    write_json(folder / RECIPE_FILE, dict(recipe))

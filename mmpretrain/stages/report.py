@@ -1,0 +1,128 @@
+"""Stage `report`: `summary.json` and `report.html` out of what the other stages left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmpretrain import records
+from mmpretrain.observe.metrics import read_metrics
+from mmpretrain.observe.progress import log
+from mmpretrain.report.page import write_report
+from mmpretrain.report.tables import render_summary
+from mmpretrain.run.layout import (
+    EVALUATION,
+    EXPORT,
+    METRICS_FILE,
+    PRETRAINED,
+    SCRATCH,
+    fold_name,
+    pretrain_name,
+    round_figures,
+    targets_name,
+)
+from mmpretrain.run.run import Run
+from mmpretrain.run.stage import RESULT_FILE, read_result, write_json
+from mmpretrain.stages.targets import known_units, open_targets
+
+PICTURED_CLIPS, PICTURED_FRAMES = 4, 8
+
+
+def report(run: Run) -> dict[str, Any]:
+    """Writes both files from the stages that are finished, and prints the summary."""
+    summary = _summary(run)
+    write_json(run.workdir / "summary.json", summary)
+    counts, tables = _clusters(run)
+    write_report(
+        run.workdir / "report.html", summary, read_metrics(run.workdir / METRICS_FILE),
+        cluster_counts=counts, unit_tables=tables, pictures=_pictures(run),
+        files={"run": str(run.workdir), "encoder": str(run.workdir / EXPORT / "encoder")},
+    )  # fmt: skip
+    print(render_summary(summary))
+    log(f"summary: {run.workdir / 'summary.json'}; report: {run.workdir / 'report.html'}")
+    return summary
+
+
+def _finished(run: Run, name: str) -> dict[str, Any] | None:
+    return read_result(run.workdir, name) if (run.workdir / name / RESULT_FILE).exists() else None
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    config, times = run.config, {}
+    for corpus in config.data.corpora:
+        prepared = json.loads((Path(corpus.path) / records.CORPUS_FILE).read_text())
+        times[f"prepare {prepared['name']}"] = prepared["wall_time_sec"]
+    rounds = round_figures(run.workdir, len(config.rounds))
+    for entry in rounds:
+        for name in (targets_name(entry["round"]), pretrain_name(entry["round"])):
+            times[name] = read_result(run.workdir, name)["wall_time_sec"]
+    summary = {"name": run.workdir.name, "seed": config.seed, "rounds": rounds}
+    if config.finetune is not None and (result := _finished(run, EVALUATION)) is not None:
+        for variant in (PRETRAINED, SCRATCH):
+            for entry in result["folds"]:
+                name = fold_name(variant, entry["fold"])
+                if (fold := _finished(run, name)) is not None:
+                    times[name] = fold["wall_time_sec"]
+        times[EVALUATION] = result.pop("wall_time_sec")
+        summary["emotion"] = _emotion(result)
+    if (exported := _finished(run, EXPORT)) is not None:
+        times[EXPORT] = exported["wall_time_sec"]
+        summary["export_max_error"] = exported["max_error"]
+    train, valid = run.clips
+    trained = {name: _finished(run, name) for name in times if not name.startswith("prepare ")}
+    summary["goodput"] = {name: result["goodput"] for name, result in trained.items() if result and "goodput" in result}
+    summary["corpus"] = {
+        "training clips": len(train), "training hours": round(int(train.lengths.sum()) / 25 / 3600, 3),
+        "validation clips": len(valid), "speakers": len({row.speaker for row in train.rows if row.speaker}),
+    }  # fmt: skip
+    return summary | {"wall_time_sec": times}
+
+
+def _emotion(result: dict[str, Any]) -> dict[str, Any]:
+    """The evaluation's result with our pooled figures on top."""
+    ours = result.get(PRETRAINED) or result[SCRATCH]
+    flat = {name: ours[name] for name in ("ua", "wa", "wf1", "macro_f1", "confusion", "over_folds")}
+    scratch = result.get(SCRATCH)
+    return result | flat | {
+        "baseline_ua": result["baseline"]["ua"], "from_scratch": scratch,
+        "from_scratch_ua": scratch["ua"] if scratch else None,
+    }  # fmt: skip
+
+
+def _clusters(run: Run) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+    """Frames per cluster, and per unit and cluster where units are known, of the first codebook of every round."""
+    counts, tables = [], []
+    for number in range(1, len(run.config.rounds) + 1):
+        if _finished(run, targets_name(number)) is None:
+            counts.append(np.zeros(0, np.int64))
+            tables.append(None)
+            continue
+        store = open_targets(run, number)[0]
+        counts.append(np.array(store.lineage["counts"]))
+        per_frame = store.lineage["frame_rate_hz"] // records.FRAME_RATE_HZ
+        units_N = np.concatenate([known_units(table, per_frame) for table in run.clips_of_round(number) if len(table)])
+        if len(units_N) != len(store.ids):
+            tables.append(None)
+            continue
+        known = units_N >= 0
+        table = np.zeros((units_N.max() + 1, store.lineage["num_clusters"]), np.int64)
+        np.add.at(table, (units_N[known], store.ids[known]), 1)
+        tables.append(table)
+    return counts, tables
+
+
+def _pictures(run: Run) -> list[dict[str, Any]]:
+    """A few clips of different speakers, some frames of each."""
+    table, shown = run.clips[0], {}
+    for i in np.flatnonzero(table.has_video):
+        shown.setdefault(table.rows[i].speaker, i)
+    pictures = []
+    for i in list(shown.values())[:PICTURED_CLIPS]:
+        clip = table.load(i)
+        frames = np.linspace(0, clip.num_frames - 1, PICTURED_FRAMES).astype(int)
+        title = ", ".join(part for part in (clip.clip_id, clip.speaker, clip.emotion) if part)
+        pictures.append({"title": title, "mouth": clip.mouth[frames], "face": clip.face[frames]})
+    return pictures

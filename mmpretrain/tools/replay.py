@@ -1,0 +1,291 @@
+"""One step of a run again, alone and looked into: what it computed layer by layer, out of which clips.
+
+The run stays as it is; only `replays/` beside its stages gets a file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mmpretrain.config import RunConfig, from_dict
+from mmpretrain.observe.metrics import read_metrics
+from mmpretrain.observe.progress import is_main_process, log, track
+from mmpretrain.parallel.mesh import replicated, shard_batch
+from mmpretrain.parallel.processes import on_main
+from mmpretrain.records import Batch
+from mmpretrain.report.tables import text_table
+from mmpretrain.run.layout import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    METRICS_FILE,
+    PRETRAINED,
+    SCRATCH,
+    fold_name,
+    pretrain_name,
+    saved_steps,
+)
+from mmpretrain.run.run import Run
+from mmpretrain.run.stage import write_json
+from mmpretrain.stages.finetune import Task
+from mmpretrain.stages.pretrain import round_training
+from mmpretrain.train.checkpoint import read
+from mmpretrain.train.guard import GOOD
+from mmpretrain.train.loop import TRAIN_PREFIX
+from mmpretrain.train.step import Trainer, TrainState
+from mmpretrain.train.training import Training
+
+CLIPS_TO_SHOW = 12
+CLIP_FIGURES = ("frames", "audio_min", "audio_max", "video_min", "video_max", "last_layer_max")
+# In the order in which a step goes through them; what is not named comes last.
+ORDER = (
+    "encoder.audio_proj", "encoder.video.stem", "encoder.video.blocks", "encoder.video_proj", "encoder.fusion_norm",
+    "encoder.fusion_proj", "mask_embedding", "encoder.transformer.position", "encoder.transformer.layers",
+    "encoder.transformer.norm", "head.proj", "head",
+)  # fmt: skip
+
+
+def recipe_of_run(folder: str | Path) -> RunConfig:
+    """The recipe that a run was last given, for the run where it lies now."""
+    file = Path(folder) / CONFIG_FILE
+    if not file.exists():
+        raise FileNotFoundError(f"{folder} is no folder of a run: it has no {CONFIG_FILE}")
+    config = from_dict(RunConfig, json.loads(file.read_text()))
+    config.workdir = str(folder)
+    return config
+
+
+def replay(run: Run, step: int, stage: str | None) -> dict[str, Any]:
+    """Runs step `step` (from 1) of a training stage alone, prints what was seen and writes it as JSON.
+
+    It starts from the newest checkpoint before that step and goes forward to it, without updating anything on disk.
+    stage: such as "round2/pretrain"; None: the last that has checkpoints. Raises ValueError for a step or stage that
+    there is not.
+    """
+    stage = stage or _last_stage(run)
+    training = _training(run, stage)
+    if not 1 <= step <= training.num_steps:
+        raise ValueError(f"--step={step}: {stage} has the steps 1 to {training.num_steps}")
+    state, batch = _before(run, stage, training, step)
+    report = {"stage": stage, "step": step} | _look(training, state, batch, step)
+    report["logged"] = on_main(lambda: _logged(run, stage, step))
+    file = run.workdir / "replays" / f"{stage.replace('/', '-')}-step{step}.json"
+    on_main(lambda: write_json(file, _plain(report)))
+    if is_main_process():
+        print(render(report))
+    log(f"{file} has all of it")
+    return report
+
+
+def _stages(run: Run) -> list[str]:
+    """The stages that train, in their order."""
+    names = [pretrain_name(number) for number in range(1, len(run.config.rounds) + 1)]
+    if run.config.finetune is not None:
+        task = Task(run)
+        names += [fold_name(variant, fold) for variant in task.variants for fold in task.folds]
+    return names
+
+
+def _last_stage(run: Run) -> str:
+    stages = [name for name in _stages(run) if saved_steps(run.workdir / name / CHECKPOINTS)]
+    if not stages:
+        raise ValueError(f"{run.workdir}: no stage has a checkpoint; name one, e.g. --stage=round1/pretrain")
+    return stages[-1]
+
+
+def _training(run: Run, stage: str) -> Training:
+    if (pretraining := re.fullmatch(r"round(\d+)/pretrain", stage)) and 1 <= int(pretraining[1]) <= len(
+        run.config.rounds
+    ):
+        return round_training(run, int(pretraining[1]))
+    if stage not in (known := _stages(run)):
+        raise ValueError(f"--stage={stage}: this run trains in {', '.join(known)}")
+    variant, fold = re.fullmatch(rf"finetune/({PRETRAINED}|{SCRATCH})/fold(\d+)", stage).groups()
+    return Task(run).training(variant, int(fold))
+
+
+def _before(run: Run, stage: str, training: Training, step: int) -> tuple[TrainState, Batch]:
+    """The state before a step and its batch, both on the devices."""
+    trainer, folder = training.trainer, run.workdir / stage / CHECKPOINTS
+    state = trainer.init(training.seed)
+    if earlier := [saved for saved in saved_steps(folder) if saved < step]:
+        state = read(folder, earlier[-1], state)
+    else:
+        state = training.initialize(state)
+    first = int(state.step)
+    log(f"{stage}: from {f'checkpoint {first}' if earlier else 'the start'} to step {step}")
+    batches = training.batches(first)
+    for _ in track(range(first + 1, step), "steps before it", unit="step"):
+        state, _ = trainer.step(state, shard_batch(next(batches), trainer.mesh))
+    if (reached := int(state.step)) < step - 1:
+        raise ValueError(
+            f"--step={step}: step {reached + 1} is bad and stops the run before that; replay --step={reached + 1}, or "
+            f"let the run pass over it (health.skip_bad_steps)"
+        )
+    return state, shard_batch(next(batches), trainer.mesh)
+
+
+def _look(training: Training, state: TrainState, batch: Batch, step: int) -> dict[str, Any]:
+    """All that is seen of the step that `state` is before. Uses `state` up."""
+    trainer = training.trainer
+    seen = jax.jit(lambda state, batch: _forward(trainer, state, batch), out_shardings=replicated(trainer.mesh))
+    norms = jax.jit(_by_layer, out_shardings=replicated(trainer.mesh))
+    activations, clips = jax.device_get(seen(state, batch))
+    parameters, gradients = jax.device_get((norms(state.params), norms(trainer.gradient(state, batch))))
+    usual = float(state.guard.usual_loss)
+    _, metrics = trainer.step(state, batch)  # the very program that the run has
+    metrics = {name: value.item() for name, value in jax.device_get(metrics).items()}
+    names = sorted(parameters, key=_order)
+    layers = [
+        {"layer": name, "parameters": parameters.get(name), "activations": activations.get(name),
+         "gradients": gradients.get(name)} for name in names
+    ]  # fmt: skip
+    ids = training.batches.clip_ids(step)
+    entries = [{"clip": ids[row]} | {name: clips[name][row] for name in CLIP_FIGURES if name in clips}
+               for row in range(len(ids))]  # fmt: skip
+    verdict = metrics.pop("verdict")
+    return {
+        "bad": verdict != GOOD, "metrics": metrics, "usual_loss": usual, "layers": layers, "clips": entries,
+        "first_not_finite": _first_not_finite(entries, layers, metrics["loss"]),
+    }  # fmt: skip
+
+
+def _forward(trainer: Trainer, state: TrainState, batch: Batch) -> tuple[dict, dict]:
+    """Figures of every layer's output, and of every clip, [B] each."""
+    model = trainer.model(state)
+    model.encoder.transformer.inspected = True
+    run = nnx.capture(
+        lambda model: trainer.inspect(model, state, batch), nnx.Intermediate, method_outputs=nnx.Intermediate
+    )
+    _, captured = run(model)
+    outputs: dict[str, list[jax.Array]] = {}
+    for path, variable in nnx.to_flat_state(captured):
+        *module, method = map(str, path)
+        arrays = jax.tree.leaves(variable.get_value())
+        if method == "layers":
+            stream_LBTD = arrays[-1]
+            outputs |= {f"{'.'.join(module)}.layers.{i}": [x] for i, x in enumerate(stream_LBTD, start=1)}
+        elif method == "__call__" and _layer((*module, "")) == ".".join(module):
+            outputs[".".join(module)] = arrays
+    activations = {
+        name: {
+            "rms": jnp.sqrt(sum(jnp.square(x.astype(jnp.float32)).sum() for x in arrays) / sum(x.size for x in arrays)),
+            "max": jnp.stack([jnp.abs(x).max() for x in arrays]).max(), "not_finite": sum(map(_not_finite, arrays)),
+        } for name, arrays in outputs.items()
+    }  # fmt: skip
+    clips = {"frames": batch.valid_BT.sum(1)}
+    for name, x in (("audio", batch.audio_BTF), ("video", batch.video_BTHW)):
+        if x is not None:
+            x = x.reshape(len(x), -1)
+            finite = jnp.isfinite(x).all(1)  # min and max may pass over NaN
+            clips |= {
+                f"{name}_min": jnp.where(finite, x.min(1), jnp.nan),
+                f"{name}_max": jnp.where(finite, x.max(1), jnp.nan),
+            }
+    clips["last_layer_max"] = jnp.abs(stream_LBTD[-1]).max((1, 2))
+    return activations, clips
+
+
+def _by_layer(params: nnx.State) -> dict[str, dict[str, jax.Array]]:
+    """The L2 norm of the parameters (or their gradients) of each layer, and how many are not finite."""
+    parts = defaultdict(list)
+    for path, leaf in nnx.to_flat_state(params):
+        path, x = tuple(map(str, path)), leaf[...]
+        if path[:3] == ("encoder", "transformer", "layers"):  # a stack
+            for i in range(len(x)):
+                parts[f"encoder.transformer.layers.{i + 1}"].append(x[i])
+        else:
+            parts[_layer(path)].append(x)
+    return {
+        name: {"norm": jnp.sqrt(sum(jnp.square(x).sum() for x in xs)), "not_finite": sum(map(_not_finite, xs))}
+        for name, xs in parts.items()
+    }
+
+
+def _layer(path: tuple[str, ...]) -> str:
+    """The layer that a parameter is counted to: what holds it, a block of the ResNet or a norm, say."""
+    return ".".join(path[:-1][:4]) or path[0]
+
+
+def _order(name: str) -> tuple[int, list]:
+    place = next((i for i, prefix in enumerate(ORDER) if name.startswith(prefix)), len(ORDER))
+    return place, [int(part) if part.isdigit() else 0 for part in name.split(".")]
+
+
+def _not_finite(x: jax.Array) -> jax.Array:
+    return (~jnp.isfinite(x)).sum()
+
+
+def _first_not_finite(clips: list[dict], layers: list[dict], loss: float) -> str:
+    """Where a number first was not finite, in the order in which they are computed; "" if all were."""
+    for clip in clips:
+        for name, value in clip.items():
+            if name.startswith(("audio", "video")) and not np.isfinite(value):
+                return f"input: {name.split('_')[0]} of clip {clip['clip']}"
+    for kind, entries in (("parameters", layers), ("activations", layers), ("gradients", layers[::-1])):
+        if kind == "gradients" and not math.isfinite(loss):
+            return "loss"
+        for entry in entries:
+            if entry[kind] and entry[kind]["not_finite"]:
+                return f"{kind} of {entry['layer']}"
+    return ""
+
+
+def _logged(run: Run, stage: str, step: int) -> dict[str, float | None] | None:
+    """What the run itself wrote of the step, if it did."""
+    for record in read_metrics(run.workdir / METRICS_FILE):
+        if (record["stage"], record["step"]) == (stage, step) and TRAIN_PREFIX + "loss" in record:
+            return {name: record[TRAIN_PREFIX + name] for name in ("loss", "grad_norm")}
+    return None
+
+
+def render(report: dict[str, Any]) -> str:
+    """The report as text."""
+    metrics, logged = report["metrics"], report["logged"]
+    lines = [f"Step {report['step']} of {report['stage']}: {'BAD' if report['bad'] else 'good'}"]
+    lines.append(text_table((["metric", "value"], [[name, _number(value)] for name, value in metrics.items()])))
+    if logged is not None:
+        same = all(value is None or value == metrics[name] for name, value in logged.items())
+        shown = ", ".join(f"{name} {_number(value)}" for name, value in logged.items())
+        lines.append("  the run logged the same loss and gradient norm" if same else f"  the run logged {shown}")
+    lines.append(f"  mean loss of the good steps before: {_number(report['usual_loss'])}")
+    rows = []
+    for entry in report["layers"]:
+        kinds = [entry[kind] or {} for kind in ("parameters", "activations", "gradients")]
+        figures = [kinds[0].get("norm"), kinds[1].get("rms"), kinds[1].get("max"), kinds[2].get("norm")]
+        bad = sum(int(kind.get("not_finite", 0)) for kind in kinds)
+        rows.append([entry["layer"], *map(_number, figures), str(bad)])
+    columns = ["layer", "parameters, norm", "output, rms", "output, max", "gradient, norm", "not finite"]
+    lines += ["", "Layers, in the order of the step; gradients of the mean loss, not clipped"]
+    lines.append(text_table((columns, rows)))
+    lines.append(f"  the first that is not finite: {report['first_not_finite'] or 'none, all numbers are finite'}")
+    clips = sorted(report["clips"], key=lambda clip: -np.nan_to_num(clip["last_layer_max"], nan=np.inf))
+    names = [name for name in clips[0] if name != "clip"]
+    rows = [[clip["clip"], *(_number(clip[name]) for name in names)] for clip in clips[:CLIPS_TO_SHOW]]
+    more = f", {CLIPS_TO_SHOW} of {len(clips)}" if len(clips) > CLIPS_TO_SHOW else ""
+    lines += ["", f"Clips, by the largest number of the last layer{more}"]
+    lines.append(text_table((["clip", *(name.replace("_", " ") for name in names)], rows)))
+    return "\n".join(lines)
+
+
+def _number(value: Any) -> str:
+    return "-" if value is None else f"{value:,}" if isinstance(value, int | np.integer) else f"{float(value):.5g}"
+
+
+def _plain(value: Any) -> Any:
+    """For JSON, which has no word for what is no finite number: those become text."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    value = value.item() if isinstance(value, np.ndarray | np.generic) else value
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,198 @@
+"""`mmpretrain status RUN`: how a run is doing, read from its folder alone, on any machine that sees it, without JAX."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import textwrap
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmpretrain.config import HealthConfig
+from mmpretrain.observe.metrics import read_metrics
+from mmpretrain.observe.wall_time import SIGN_EVERY_SEC, read_wall_time, shares
+from mmpretrain.report.tables import duration, percent, round_table, text_table
+from mmpretrain.run.collapse import Collapsed, check_predictions, check_targets
+from mmpretrain.run.layout import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    EVALUATION,
+    EXPORT,
+    METRICS_FILE,
+    fold_name,
+    newest_step,
+    pretrain_name,
+    read_json,
+    round_figures,
+    round_names,
+    targets_name,
+    variants,
+    walk_table,
+)
+from mmpretrain.run.stage import RECIPE_FILE, RESULT_FILE, WALL_TIME_FILE
+
+SILENT_SEC = 6 * SIGN_EVERY_SEC  # a run that gives no sign for so long is dead or hangs
+SLOW = 5  # so many times the usual time between two records without one: stalled
+
+Records = Sequence[Mapping[str, Any]]
+
+
+def status(workdir: Path) -> str:
+    """The whole report as text. Raises FileNotFoundError or ValueError for a folder that is no run's."""
+    if not workdir.is_dir():
+        raise FileNotFoundError(f"{workdir}: there is no such folder; a run's is what --config.workdir names")
+    if not (workdir / CONFIG_FILE).exists():
+        raise ValueError(
+            f"{workdir} is no run: it has no {CONFIG_FILE}, which every run begins with; a run's folder is what "
+            f"--config.workdir names"
+        )
+    config = json.loads((workdir / CONFIG_FILE).read_text())
+    names, records = _stages(config), read_metrics(workdir / METRICS_FILE)
+    running = next((name for name in names if _is_alive(workdir / name)), "")
+    blocks = [f"{workdir}, seed {config['seed']}\n{walk_table(workdir, names, running)}"]
+    for name in names:
+        folder = workdir / name
+        if (folder / RECIPE_FILE).exists() and not (folder / RESULT_FILE).exists():
+            own = [record for record in records if record["stage"] == name]
+            blocks.append(_block(name, [*_life(folder, own), *_progress(name, own, config), *_time(folder)]))
+    blocks.append(_block("health", _health(workdir, config, records)))
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _stages(config: Mapping[str, Any]) -> list[str]:
+    """All that `mmpretrain run` would do with the recipe."""
+    names = round_names(len(config["rounds"]))
+    if (finetune := config["finetune"]) is not None:
+        folds = finetune["folds"]
+        if not folds:
+            from mmpretrain.evaluation.protocols import get_protocol
+
+            folds = range(1, get_protocol(finetune["protocol"]).num_folds + 1)
+        kinds = variants(finetune["encoder"], finetune["compare_from_scratch"])
+        names += [fold_name(kind, fold) for kind in kinds for fold in folds] + [EVALUATION]
+    return names + ([EXPORT] if config["rounds"] else [])
+
+
+def _block(title: str, lines: Sequence[str]) -> str:
+    wrapped = [textwrap.fill(line, 116, initial_indent="  ", subsequent_indent="    ") for line in lines]
+    return "\n".join([title, *wrapped]) if lines else ""
+
+
+def _is_alive(folder: Path) -> bool:
+    wall = read_wall_time(folder / WALL_TIME_FILE)
+    return wall is not None and wall["doing"] != "" and time.time() - wall["updated"] <= SILENT_SEC
+
+
+def _life(folder: Path, own: Records) -> list[str]:
+    """Whether somebody works on the stage that is begun but not done, and what there is of it."""
+    wall, now = read_wall_time(folder / WALL_TIME_FILE), time.time()
+    if wall is None:
+        return ["begun; nothing is known of its time"]
+    ago, kept, lines = now - wall["updated"], [], []
+    if (step := newest_step(folder / CHECKPOINTS)) is not None:
+        written = (folder / CHECKPOINTS / str(step)).stat().st_mtime
+        kept.append(f"last checkpoint: step {step}, {duration(now - written)} ago")
+    if own:
+        kept.append(f"last record: step {own[-1]['step']}, {duration(now - own[-1]['time/unix_sec'])} ago")
+    if not wall["doing"]:
+        lines.append(f"STOPPED {duration(ago)} ago, in order; the same command continues")
+    elif not _is_alive(folder):
+        lines.append(
+            f"NO SIGN OF LIFE for {duration(ago)}: killed, or the machine of process 0 hangs; it was at "
+            f"{_words(wall['doing'])}; the same command continues"
+        )
+    else:
+        lines.append(f"running: {_words(wall['doing'])}; last sign {duration(ago)} ago; attempt {wall['attempts']}")
+        times = [record["time/unix_sec"] for record in _since_start(own)]
+        usual = max((b - a for a, b in itertools.pairwise(times)), default=0.0)
+        if usual and now - own[-1]["time/unix_sec"] > max(SLOW * usual, SILENT_SEC):
+            lines.append(f"STALLED? there has been no record for {SLOW} times as long as between any two before")
+    return lines + (["; ".join(kept)] if kept else [])
+
+
+def _since_start(own: Records) -> Records:
+    """The records since the last start, of which the first says `run/...`."""
+    starts = [i for i, record in enumerate(own) if "run/devices" in record]
+    return own[starts[-1] if starts else 0 :]
+
+
+def _progress(name: str, own: Records, config: Mapping[str, Any]) -> list[str]:
+    logged = [record for record in own if "train/loss" in record]
+    if not logged:
+        return []
+    last, rounds = logged[-1], config["rounds"]
+    number = int(name.split("/")[0].removeprefix("round")) if name.startswith("round") else None
+    total = (config["finetune"] if number is None else rounds[number - 1])["num_steps"]
+    lines = [f"step {last['step']:,} of {total:,} ({percent(last['step'] / total)})"]
+    if "time/step_sec" in last:
+        step_sec = last["time/step_sec"]
+        figures = [
+            f"{1 / step_sec:.3g} steps/s", f"{last['throughput/frames_per_sec']:,.0f} frames/s",
+            f"{last['throughput/audio_hours_per_hour']:,.0f} hours an hour",
+            f"input wait {percent(last['time/input_wait_sec'] / step_sec)}",
+        ]  # fmt: skip
+        figures += [f"MFU {percent(last['throughput/mfu'])}"] if "throughput/mfu" in last else []
+        lines[0] += ": " + ", ".join(figures)
+        first = next((record for record in _since_start(own) if "train/loss" in record), last)
+        if first is not last:  # with evaluation and saving
+            step_sec = (last["time/unix_sec"] - first["time/unix_sec"]) / (last["step"] - first["step"])
+        to_go = f"to go at this rate: {duration((total - last['step']) * step_sec)}"
+        if number is not None and number < len(rounds):
+            later = sum(round_["num_steps"] for round_ in rounds[number:]) * step_sec
+            to_go += f", and {duration(later)} for pretraining the rounds after it"
+        lines.append(to_go)
+    trend = f"loss {_number(last['train/loss'])}"
+    before = logged[max(0, len(logged) - 1 - max(1, len(logged) // 4))]
+    if before is not last and None not in (last["train/loss"], before["train/loss"]):
+        trend += f", {last['train/loss'] - before['train/loss']:+.3g} since step {before['step']:,}"
+    if masked := last.get("train/masked_accuracy"):
+        trend += f"; masked accuracy {percent(masked)}"
+    if valid := [record for record in own if "valid/loss" in record]:
+        trend += f"; validation loss {_number(valid[-1]['valid/loss'])} at step {valid[-1]['step']:,}"
+    return [*lines, trend]
+
+
+def _time(folder: Path) -> list[str]:
+    wall = read_wall_time(folder / WALL_TIME_FILE)
+    if wall is None or not wall["seconds"]["useful_steps"]:
+        return []
+    parts = [f"{_words(part)} {percent(share)}" for part, share in shares(wall["seconds"]).items() if share >= 0.001]
+    return ["wall time: " + ", ".join(parts)]
+
+
+def _health(workdir: Path, config: Mapping[str, Any], records: Records) -> list[str]:
+    """What is wrong, and the figures of the rounds that are done."""
+    limits, lines = HealthConfig(**config["health"]), []
+    bad = [r for r in records if any(name.startswith("train/") and value is None for name, value in r.items())]
+    lines.append("every logged figure is a number" if records and not bad else "")
+    if bad:
+        lines[-1] = f"NOT FINITE: {len(bad)} records, the first at step {bad[0]['step']} of {bad[0]['stage']}"
+    for number in range(1, len(config["rounds"]) + 1):
+        codebooks = read_json(workdir / targets_name(number) / RESULT_FILE).get("codebooks", [])
+        if codebooks and not (workdir / pretrain_name(number) / RESULT_FILE).exists():
+            used = ", ".join(f"{c['clusters_used']:.0f} of {c['num_clusters']}" for c in codebooks)
+            lines.append(f"round {number}: targets use {used} clusters")
+        lines += _collapse(lambda n=number, c=codebooks: check_targets(n, c, limits))
+    rounds = round_figures(workdir, len(config["rounds"]))
+    for entry in rounds:
+        lines += _collapse(lambda e=entry: check_predictions(e["round"], e.get("codebooks") or [e], limits))
+    table = text_table(round_table({"rounds": rounds})).splitlines() if rounds else []
+    return [*filter(None, lines), *table]
+
+
+def _collapse(check) -> list[str]:
+    try:
+        check()
+    except Collapsed as error:
+        return [f"COLLAPSED: {error}"]
+    return []
+
+
+def _words(part: str) -> str:
+    return part.replace("_", " ")
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"

@@ -1,0 +1,56 @@
+"""The formula of a step's FLOPs beside XLA's own count of the very step."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from mmpretrain.config import InputConfig, ParallelConfig, encoder_size
+from mmpretrain.cost.flops import forward_flops_per_frame, mfu, step_flops
+from mmpretrain.objectives.masked_prediction import MaskedPrediction
+from mmpretrain.parallel.mesh import make_mesh
+from mmpretrain.train.optimizer import make_optimizer
+from mmpretrain.train.step import make_trainer
+from tests.tiny import QUIET, random_batch, tiny_round
+
+
+def xla_flops(model, batch, *, num_clusters: int) -> float:
+    """Of the step before it is compiled. XLA counts the body of a loop once, so the model has one layer."""
+    round_ = tiny_round()
+    round_.targets[0].num_clusters = num_clusters
+    mesh = make_mesh(ParallelConfig(), jax.devices()[:1])
+    trainer = make_trainer(MaskedPrediction(model, round_), make_optimizer(round_.optimizer, 100), mesh)
+    return trainer.step.lower(jax.eval_shape(trainer.init, 0), batch).cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize(("modalities", "shape"), [(("audio",), (4, 500)), (("audio", "video"), (1, 60))])
+def test_the_formula_is_near_what_xla_counts(modalities, shape):
+    # XLA leaves out products with padding, hence long clips and large pictures, and counts what is no product.
+    inputs = InputConfig(image_size=352)
+    model = encoder_size("base", modalities=modalities, num_layers=1, inputs=inputs, **QUIET)
+    batch = random_batch((shape[1],) * shape[0], model=model)
+    ours = sum(step_flops(model, num_clips=shape[0], num_frames=shape[1], num_clusters=[2000]).values())
+    assert ours == pytest.approx(xla_flops(model, batch, num_clusters=2000), rel=0.05)
+
+
+def test_parts_grow_as_they_should():
+    base = encoder_size("base")
+
+    def parts(model=base, num_frames=100, num_clusters=(500,)):
+        return forward_flops_per_frame(model, num_frames=num_frames, num_clusters=num_clusters)
+
+    small = parts()
+    assert parts(num_frames=200)["layers"] - small["layers"] == 12 * 4 * 100 * 768
+    assert parts(num_clusters=(500, 500))["head"] == 2 * small["head"]
+    tied = dataclasses.replace(base, tied_projection=True)
+    assert parts(tied, num_clusters=(500, 500))["head"] == 2 * small["head"] - 2 * 768 * 256
+    assert parts(dataclasses.replace(base, num_layers=24))["layers"] == 2 * small["layers"]
+    assert "stem" not in parts(dataclasses.replace(base, modalities=("audio",)))
+    assert "fusion" not in parts(dataclasses.replace(base, fusion="add"))
+    step = step_flops(base, num_clips=4, num_frames=100, num_clusters=(500,))
+    assert step["layers"] == 3 * 400 * small["layers"]
+    assert step["stem"] == 2 * 400 * small["stem"]
+
+
+def test_mfu_is_the_share_of_the_peak():
+    assert mfu(2e12, 0.5, 8e12) == 0.5

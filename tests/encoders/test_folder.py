@@ -1,0 +1,246 @@
+"""Exported encoders: they come back as they were, take clips of any kind, and say what is wrong with a folder."""
+
+import functools
+import itertools
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+
+import mmpretrain
+from mmpretrain.encoders.folder import FRAME_MULTIPLE, Encoder, read_config, save_encoder
+from mmpretrain.encoders.weights import WholeFolder
+from mmpretrain.features.audio import audio_features
+from mmpretrain.models.encoder import AVEncoder
+from tests.tiny import initial, random_batch, tiny_model
+
+LINEAGE = {"fingerprint": "0123456789abcdef", "round": 2, "corpora": "tiny"}
+random = np.random.default_rng(0)
+
+
+@functools.cache
+def module(*modalities) -> AVEncoder:
+    config = tiny_model(*modalities)
+    return nnx.merge(*initial(lambda rngs: AVEncoder(config, rngs=rngs)))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "encoder"
+    save_encoder(folder, module("audio", "video"), lineage=LINEAGE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(exported) -> Encoder:
+    return mmpretrain.load_encoder(exported)
+
+
+def clip(num_frames: int, size: int = 20):
+    samples = random.integers(-9000, 9000, 640 * num_frames).astype(np.int16)
+    return samples, random.integers(0, 256, (num_frames, size, size), np.uint8)
+
+
+def by_hand(num_frames, audio, video):
+    """The encoder that was saved, on exactly the frames of a clip."""
+    model = module("audio", "video")
+    batch = random_batch((num_frames,), model=model.config)
+    batch = batch._replace(
+        audio_BTF=audio_features(audio, num_frames, "frame")[None] if audio is not None else 0 * batch.audio_BTF,
+        video_BTHW=video[None, :, 2:18, 2:18] if video is not None else 0 * batch.video_BTHW,
+        has_audio_B=np.array([audio is not None]), has_video_B=np.array([video is not None]),
+    )  # fmt: skip
+    graphdef, state = nnx.split(model)
+    return np.asarray(jax.jit(lambda state, batch: nnx.merge(graphdef, state)(batch))(state, batch)[0])
+
+
+@pytest.mark.parametrize("given", [("audio", "video"), ("audio",), ("video",)])
+def test_a_loaded_encoder_gives_the_features_of_the_saved_one(encoder, given):
+    samples, crops = clip(13)
+    audio, video = (samples if "audio" in given else None), (crops if "video" in given else None)
+    features_TD = encoder.features(audio=audio, video=video)
+    assert features_TD.shape == (13, 16)
+    assert features_TD.dtype == np.float32
+    np.testing.assert_allclose(features_TD, by_hand(13, audio, video), atol=2e-5)
+
+
+def test_every_tensor_comes_back_as_it_was(encoder):
+    ours, saved = (nnx.state(m) for m in (encoder.module, module("audio", "video")))
+    for a, b in zip(*map(jax.tree.leaves, (ours, saved)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert encoder.lineage == LINEAGE
+    assert encoder.config == module("audio", "video").config
+
+
+@pytest.mark.parametrize("num_frames", [1, FRAME_MULTIPLE - 1, FRAME_MULTIPLE, FRAME_MULTIPLE + 1])
+def test_any_length_and_sound_that_ends_inside_a_frame(num_frames):
+    encoder = Encoder(module("audio"), {})
+    samples, _ = clip(num_frames)
+    whole = encoder.features(audio=samples)
+    assert whole.shape == (num_frames, 16)
+    assert encoder.features(audio=samples[:-600]).shape == (num_frames, 16)
+    assert np.isfinite(whole).all()
+
+
+def test_the_video_decides_the_length(encoder):
+    samples, crops = clip(9)
+    assert encoder.features(audio=samples[: 640 * 7], video=crops).shape == (9, 16)
+    assert encoder.features(audio=np.tile(samples, 2), video=crops).shape == (9, 16)
+
+
+def test_an_encoder_of_sound_takes_pictures_of_any_size():
+    samples, crops = clip(9, size=4)
+    encoder = Encoder(module("audio"), {})
+    np.testing.assert_array_equal(encoder.features(samples, crops), encoder.features(samples))
+
+
+def test_layers_by_number():
+    encoder = Encoder(module("audio"), {})
+    samples, _ = clip(5)
+    layers = [encoder.features(audio=samples, layer=layer) for layer in (0, 1, 2, None)]
+    for one, next_ in itertools.pairwise(layers):
+        assert np.abs(one - next_).max() > 1e-3
+
+
+@pytest.mark.parametrize("layer", [-1, 3])
+def test_a_layer_that_there_is_not_is_refused(layer):
+    with pytest.raises(ValueError, match=rf"layer={layer}; this encoder has layers 1 to 2, and 0"):
+        Encoder(module("audio"), {}).features(audio=clip(3)[0], layer=layer)
+
+
+def test_features_of_nothing_are_refused(encoder):
+    with pytest.raises(ValueError, match=r"this encoder is of audio and video: features\(\) needs audio or video"):
+        encoder.features()
+    with pytest.raises(ValueError, match="the clip is empty"):
+        encoder.features(audio=np.zeros(0, np.int16))
+
+
+@pytest.mark.parametrize(("has", "lacks"), [("audio", "video"), ("video", "audio")])
+def test_features_of_what_the_encoder_cannot_take_are_refused(has, lacks):
+    given = dict(zip(("audio", "video"), clip(3), strict=True))
+    with pytest.raises(ValueError, match=rf"this encoder is of {has}: features\(\) needs {has}"):
+        Encoder(module(has), {}).features(**{lacks: given[lacks]})
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"audio": np.zeros(6400, np.float32)}, r"audio must be int16 \[N\].* but is float32 \[6400\]"),
+        ({"audio": np.zeros((2, 6400), np.int16)}, r"audio must be int16 \[N\].* but is int16 \[2, 6400\]"),
+        ({"video": np.zeros((5, 20, 20), np.float32)}, r"video must be uint8 .* but is float32 \[5, 20, 20\]"),
+        ({"video": np.zeros((5, 20, 20, 3), np.uint8)}, r"grey crops .* but is uint8 \[5, 20, 20, 3\]"),
+        ({"video": np.zeros((5, 12, 12), np.uint8)}, r"S at least 16, but is uint8 \[5, 12, 12\]"),
+    ],
+)
+def test_clips_of_another_kind_are_refused(encoder, given, words):
+    with pytest.raises(ValueError, match=words):
+        encoder.features(**given)
+
+
+@pytest.fixture
+def damaged(exported, tmp_path):
+    """A copy of the folder to damage."""
+    return shutil.copytree(exported, tmp_path / "damaged")
+
+
+def change_tensors(folder, change) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def change_config(folder, change) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def refusal(folder) -> str:
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        mmpretrain.load_encoder(folder)
+    return str(caught.value)
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path):
+    assert "is no exported encoder: it has no config.json; `mmpretrain export` makes one" in refusal(tmp_path / "x")
+
+
+def test_another_format_is_refused(damaged):
+    change_config(damaged, lambda config: config.update(format="mmpretrain-encoder-9"))
+    assert "format='mmpretrain-encoder-9', but this version reads 'mmpretrain-encoder-1'" in refusal(damaged)
+
+
+def test_a_damaged_config_is_refused(damaged):
+    (damaged / "config.json").write_text('{"format": "mmpretrain')
+    assert "config.json is damaged" in refusal(damaged)
+
+
+def test_an_unknown_field_of_the_model_is_refused(damaged):
+    change_config(damaged, lambda config: config["model"].update(depth=3))
+    assert "unknown field 'depth' of ModelConfig; known are" in refusal(damaged)
+
+
+def test_missing_weights_are_refused(damaged):
+    (damaged / "model.safetensors").unlink()
+    assert "has no model.safetensors" in refusal(damaged)
+
+
+def test_truncated_weights_are_refused(damaged):
+    file = damaged / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    assert "is damaged" in refusal(damaged)
+    file.write_bytes(b"")
+    assert "is damaged" in refusal(damaged)
+
+
+def test_a_missing_tensor_is_named(damaged):
+    change_tensors(damaged, lambda tensors: tensors.pop("fusion_proj.kernel"))
+    assert "lacks the tensor 'fusion_proj.kernel'" in refusal(damaged)
+
+
+def test_a_tensor_too_many_is_named(damaged):
+    change_tensors(damaged, lambda tensors: tensors.update({"video.stem.other": np.zeros(3, np.float32)}))
+    assert "has a tensor 'video.stem.other' that its config.json has no place for" in refusal(damaged)
+
+
+def test_a_tensor_of_another_shape_is_named(damaged):
+    change_tensors(damaged, lambda tensors: tensors.update({"fusion_norm.bias": np.zeros(3, np.float32)}))
+    assert "tensor 'fusion_norm.bias' has shape (3,); its config.json calls for (32,)" in refusal(damaged)
+
+
+def test_the_folder_says_what_it_is(exported):
+    config, lineage = read_config(exported)
+    assert config == tiny_model("audio", "video")
+    assert lineage == LINEAGE
+    card = (exported / "README.md").read_text()
+    assert "features = encoder.features(audio=samples, video=crops)" in card
+    assert "| fingerprint | 0123456789abcdef |" in card
+    assert {path.name for path in exported.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path):
+    folder = tmp_path / "encoder"
+
+    def write_half(text):
+        with WholeFolder(folder) as draft:
+            (draft / "config.json").write_text(text)
+            assert not folder.exists() or (folder / "config.json").read_text() == "whole"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half("half")
+    assert not folder.exists()
+    with WholeFolder(folder) as draft:  # over what the interrupted one left
+        assert not list(draft.iterdir())
+        (draft / "config.json").write_text("whole")
+    with pytest.raises(KeyboardInterrupt):
+        write_half("half")
+    assert (folder / "config.json").read_text() == "whole"
+    with WholeFolder(folder) as draft:
+        (draft / "other").write_text("new")
+    assert [path.name for path in folder.iterdir()] == ["other"]
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]

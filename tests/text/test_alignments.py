@@ -1,0 +1,63 @@
+"""Words to frames and phones, and the refusal of a file that is no alignment."""
+
+import numpy as np
+import pytest
+
+from mmpretrain.text.alignments import (
+    PRONUNCIATIONS,
+    Span,
+    match_clips,
+    phones_of,
+    read_alignments,
+    unit_names,
+    units_of_frames,
+)
+
+
+def write(path, *lines):
+    path.write_text("\n".join(["clip,start_s,end_s,word", *lines]) + "\n")
+    return path
+
+
+def test_words_become_units_of_frames(tmp_path):
+    words = read_alignments(
+        write(tmp_path / "a.csv", "c,0.08,0.20,Red", "c,0,0.08,sil", "d,0,0.5,sp", "c,0.20,0.22,at")
+    )
+    assert words["c"] == [Span(0, 0.08, "sil"), Span(0.08, 0.2, "red"), Span(0.2, 0.22, "at")]
+    assert words["d"] == [Span(0, 0.5, "sil")], "both pauses are silence"
+    names = unit_names(words)
+    assert names == ["at", "red", "sil"]
+    # The middles of frames are 0.02, 0.06, 0.10, 0.14, 0.18, 0.22: the last word ends just there.
+    assert units_of_frames(words["c"], names, 7, 25).tolist() == [2, 2, 1, 1, 1, -1, -1]
+    assert np.bincount(units_of_frames(words["c"], names, 24, 100)[:22]).tolist() == [2, 12, 8]
+
+
+def test_phones_are_spread_evenly_over_their_word():
+    phones = phones_of([Span(0.0, 0.3, "red"), Span(0.3, 0.4, "unheard"), Span(0.4, 0.6, "sil")])
+    assert [phone.name for phone in phones] == ["R", "EH", "D", "sil"]
+    np.testing.assert_allclose([phone.end_sec for phone in phones], [0.1, 0.2, 0.3, 0.6])
+
+
+def test_the_table_has_the_words_of_grid():
+    letters = set("abcdefghijklmnopqrstuvxyz")
+    assert len(PRONUNCIATIONS) == 51 + 1
+    assert letters < set(PRONUNCIATIONS)
+
+
+def test_clips_are_found_by_the_end_of_their_id():
+    assert match_clips(["x1", "s2/x2"], ["av/s1/x1", "s2/x2", "ax1"]) == {"av/s1/x1": "x1", "s2/x2": "s2/x2"}
+    with pytest.raises(ValueError, match="'x1' could be of s1/x1 or s2/x1; write the longer name"):
+        match_clips(["x1"], ["s1/x1", "s2/x1"])
+    with pytest.raises(ValueError, match=r"none of the 1 clips of the alignments \(x1.* must hold clip ids"):
+        match_clips(["x1"], ["s1/x2"])
+
+
+def test_refusals(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"--alignments=.*none.csv: there is no such file"):
+        read_alignments(tmp_path / "none.csv")
+    (tmp_path / "b.csv").write_text("clip,word\nc,red\n")
+    with pytest.raises(ValueError, match="has no column start_s, end_s; it needs the columns clip,start_s,end_s,word"):
+        read_alignments(tmp_path / "b.csv")
+    for line in ("c,0.2,0.1,red", "c,zero,1,red", "c,0,1,", "c,0"):
+        with pytest.raises(ValueError, match=r"line 3: c, .* mend or remove the line"):
+            read_alignments(write(tmp_path / "c.csv", "c,0,0.2,sil", line))
