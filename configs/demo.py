@@ -58,5 +58,5 @@ def get_config() -> RunConfig:
         ),
         checkpoint=CheckpointConfig(every_steps=50),
         log_every=20,
-        valid_every=100,
+        validation_every=100,
     )

@@ -28,7 +28,7 @@ Every sound and video file below --source becomes a clip, or, with --manifest, e
 
 Only `path` is needed: relative to --source, to the CSV's own folder or to the folder above it. `clip_id` may name the
 clip. start_sec and end_sec cut a part out of a file. Any other column is kept with the clip. Rows without a split are
-train or valid by --valid-share.""",
+train or validation by --validation-share.""",
     "ravdess": """\
 RAVDESS speech or song: Actor_01/03-01-05-01-01-01-01.wav (or mp4, flac), folders at any depth. Labels come from the
 names. Where a take is there with sound and picture (01-...), its 02-... and 03-... files are left out.""",
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     corpora = parser.add_subparsers(dest="corpus", required=True, metavar="CORPUS", help=", ".join(LAYOUTS))
     for name, layout in LAYOUTS.items():
         corpus = corpora.add_parser(name, description=layout, formatter_class=argparse.RawDescriptionHelpFormatter)
-        corpus.set_defaults(valid_share=0.0, min_face_rate=0.5, workers=1)  # for corpora without the argument
+        corpus.set_defaults(validation_share=0.0, min_face_rate=0.5, workers=1)  # for corpora without the argument
         corpus.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the prepared corpus")
         if name == "synthetic":
             corpus.add_argument("--clips", type=int, default=240, help="how many clips (default: %(default)s)")
@@ -89,7 +89,10 @@ def _add_source_arguments(corpus: argparse.ArgumentParser, name: str) -> None:
         )
     if name in ("folder", "lrs3"):
         corpus.add_argument(
-            "--valid-share", type=float, default=0.05, help="held out as valid where no split is given (default: 0.05)"
+            "--validation-share",
+            type=float,
+            default=0.05,
+            help="held out as validation where no split is given (default: 0.05)",
         )
     corpus.add_argument(
         "--landmarker", metavar="PATH", help="MediaPipe's face_landmarker.task (default: $MMPRETRAIN_LANDMARKER, else "
@@ -112,8 +115,10 @@ def _run(args: argparse.Namespace) -> None:
     options = preparation.Options(args.mouth_size, args.face_size, args.min_face_rate)
     if args.workers < 1:
         raise ValueError(f"--workers {args.workers} does no work; use 1 or more")
-    if not 0 <= args.valid_share < 1:
-        raise ValueError(f"--valid-share {args.valid_share} is not a share below 1; 0.05 holds out one in twenty")
+    if not 0 <= args.validation_share < 1:
+        raise ValueError(
+            f"--validation-share {args.validation_share} is not a share below 1; 0.05 holds out one in twenty"
+        )
     clips, name = _read(args)
     has_videos = any(clip.path and clip.path.suffix.lower() in VIDEO_SUFFIXES for clip in clips if not clip.refused)
     model = faces.landmarker_model(args.landmarker) if has_videos else None
@@ -127,7 +132,7 @@ def _read(args: argparse.Namespace) -> tuple[list, str]:
     if args.corpus == "folder":
         from data_prep.corpora import folder
 
-        clips = folder.read(args.source, args.manifest, valid_share=args.valid_share, split_by=args.split_by)
+        clips = folder.read(args.source, args.manifest, validation_share=args.validation_share, split_by=args.split_by)
         return clips, args.source.resolve().name
     if args.corpus == "ravdess":
         from data_prep.corpora import ravdess
@@ -136,7 +141,7 @@ def _read(args: argparse.Namespace) -> tuple[list, str]:
     if args.corpus == "lrs3":
         from data_prep.corpora import lrs3
 
-        return lrs3.read(args.source, valid_share=args.valid_share), "lrs3"
+        return lrs3.read(args.source, validation_share=args.validation_share), "lrs3"
     return _synthetic(args.clips, args.seed), f"synthetic-{args.seed}"
 
 

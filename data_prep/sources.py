@@ -38,7 +38,7 @@ _EMOTION_OF = {word: name for name, words in _EMOTION_SYNONYMS.items() for word 
 _EMOTION_OF |= {name: name for name in EMOTIONS}
 
 _SPLIT_OF = {"train": "train", "training": "train", "trn": "train", "test": "test", "tst": "test", "eval": "test"}
-_SPLIT_OF |= dict.fromkeys(("valid", "validation", "val", "dev", "devel", "development"), "valid")
+_SPLIT_OF |= dict.fromkeys(("valid", "validation", "val", "dev", "devel", "development"), "validation")
 
 
 class Rendered(Protocol):
@@ -87,14 +87,14 @@ def standard_emotion(word: str) -> str | None:
 
 
 def standard_split(word: str) -> str | None:
-    """train, valid or test for a corpus's own word, None for any other."""
+    """train, validation or test for a corpus's own word, None for any other."""
     return _SPLIT_OF.get(word.strip().lower())
 
 
-def hashed_split(key: str, valid_share: float) -> str:
-    """`valid` for about `valid_share` of all keys, else `train`: a property of the key alone."""
+def hashed_split(key: str, validation_share: float) -> str:
+    """`validation` for about `validation_share` of all keys, else `train`: a property of the key alone."""
     digest = hashlib.blake2b(f"valid/{key}".encode(), digest_size=8).digest()
-    return "valid" if int.from_bytes(digest, "big") < valid_share * 2**64 else "train"
+    return "validation" if int.from_bytes(digest, "big") < validation_share * 2**64 else "train"
 
 
 def media_files(folder: Path) -> list[Path]:

@@ -104,7 +104,7 @@ submit() { # submit FOLDER STAGE: the job's number is then in $job
   job=$(sbatch --parsable --nodes=2 --cpus-per-task=1 --mem-per-cpu=1G --time=10 --output="$work/job-%j.log" \
     launch/slurm.sbatch "${@:2}" --round=1 --config=tests/multiprocess/sound.py --config.workdir="$work/$1" \
     --config.data.corpora[0].path="$work/data" --config.data.num_workers=0 --config.rounds[0].num_steps=160 \
-    --config.checkpoint.every_steps=20 --config.log_every=2 --config.valid_every=80)
+    --config.checkpoint.every_steps=20 --config.log_every=2 --config.validation_every=80)
   jobs+=("$job")
 }
 state() { scontrol --oneliner show job "$1" | sed 's/.*JobState=\([A-Z_]*\).*/\1/'; }

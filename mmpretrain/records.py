@@ -39,7 +39,7 @@ EMOTIONS = (
     "contempt", "excited", "frustrated", "boredom", "other",
 )  # fmt: skip
 
-SPLITS = ("train", "valid", "test")
+SPLITS = ("train", "validation", "test")
 
 # A prepared corpus is a folder: the TFDS dataset `clips`, one index file a split beside its shards, and `corpus.json`,
 # which is written last: a folder without it is not whole.

@@ -69,7 +69,7 @@ REFUSALS = [
     ("data.bucket_frames", (), "positive lengths in frames"),
     ("data.bucket_frames", (0, 20), "positive lengths in frames"),
     ("data.long_clips", "cut", "one of crop, drop"),
-    ("data.valid_share", 1.1, "between 0 and 1"),
+    ("data.validation_share", 1.1, "between 0 and 1"),
     ("data.noise.prob", 3, "between 0 and 1"),
     ("data.batch_multiple", 0, "at least 1"),
     ("data.batch_frames", 19, "at least the longest of data.bucket_frames=(20,)"),
@@ -123,7 +123,7 @@ REFUSALS = [
     ("parallel.micro_batches", 0, "above 0"),
     ("checkpoint.best_by", "ua", "one of , loss, masked_loss"),
     ("log_every", 0, "a positive number of steps"),
-    ("valid_every", -1, "a positive number of steps"),
+    ("validation_every", -1, "a positive number of steps"),
     ("checkpoint.every_steps", 0, "above 0"),
     ("checkpoint.keep", 0, "above 0"),
 ]

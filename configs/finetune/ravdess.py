@@ -71,5 +71,5 @@ def get_config() -> RunConfig:
         ),
         checkpoint=CheckpointConfig(every_steps=100),
         log_every=20,
-        valid_every=200,
+        validation_every=200,
     )

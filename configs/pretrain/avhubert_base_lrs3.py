@@ -76,5 +76,5 @@ def get_config(variant: str = "released") -> RunConfig:
                 targets=hidden(layer=12, num_clusters=2000, **fit), masking=separate, modality_dropout=0.5, **shared
             ),
         ),
-        valid_every=10_000,
+        validation_every=10_000,
     )  # fmt: skip

@@ -66,5 +66,5 @@ def get_config() -> RunConfig:
         ),
         checkpoint=CheckpointConfig(every_steps=100),
         log_every=20,
-        valid_every=100,
+        validation_every=100,
     )

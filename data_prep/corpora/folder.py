@@ -11,18 +11,18 @@ from data_prep.sources import SourceClip, hashed_split, media_files, standard_em
 MANIFEST_COLUMNS = ("path", "clip_id", "id", "speaker", "text", "emotion", "split", "start_sec", "end_sec")
 
 
-def read(source: Path, manifest: Path | None, *, valid_share: float, split_by: str) -> list[SourceClip]:
+def read(source: Path, manifest: Path | None, *, validation_share: float, split_by: str) -> list[SourceClip]:
     """The clips of a folder: those its manifest names, or every media file where there is no manifest.
 
-    A clip's id is its path under `source` without the suffix. Where the manifest has no split, about `valid_share` of
-    the clips (or speakers, with split_by="speaker") are `valid`, the others `train`.
+    A clip's id is its path under `source` without the suffix. Where the manifest has no split, about
+    `validation_share` of the clips (or speakers, with split_by="speaker") are `validation`, the others `train`.
     Raises FileNotFoundError or ValueError for a source or manifest that cannot be used.
     """
     files = media_files(source)
     if manifest is None:
-        clips = [_clip(source, path, {}, valid_share, split_by) for path in files]
+        clips = [_clip(source, path, {}, validation_share, split_by) for path in files]
         return with_unique_ids(clips)
-    clips = list(_manifest_clips(source, manifest, valid_share, split_by))
+    clips = list(_manifest_clips(source, manifest, validation_share, split_by))
     named = {clip.path.resolve() for clip in clips}
     unnamed = sum(path.resolve() not in named for path in files)
     if unnamed:
@@ -30,7 +30,7 @@ def read(source: Path, manifest: Path | None, *, valid_share: float, split_by: s
     return with_unique_ids(clips)
 
 
-def _manifest_clips(source: Path, manifest: Path, valid_share: float, split_by: str) -> Iterator[SourceClip]:
+def _manifest_clips(source: Path, manifest: Path, validation_share: float, split_by: str) -> Iterator[SourceClip]:
     if not manifest.is_file():
         raise FileNotFoundError(f"--manifest {manifest} does not exist; give a CSV with a column `path`")
     with open(manifest, newline="", encoding="utf-8-sig") as file:
@@ -44,7 +44,7 @@ def _manifest_clips(source: Path, manifest: Path, valid_share: float, split_by: 
             values = {key: value.strip() for key, value in row.items() if key and isinstance(value, str)}
             if not values.get("path"):
                 continue
-            yield _clip(source, _resolve(values["path"], source, manifest), values, valid_share, split_by)
+            yield _clip(source, _resolve(values["path"], source, manifest), values, validation_share, split_by)
 
 
 def _resolve(named: str, source: Path, manifest: Path) -> Path:
@@ -53,7 +53,7 @@ def _resolve(named: str, source: Path, manifest: Path) -> Path:
     return next((place for place in places if place.is_file()), places[0])
 
 
-def _clip(source: Path, path: Path, row: dict[str, str], valid_share: float, split_by: str) -> SourceClip:
+def _clip(source: Path, path: Path, row: dict[str, str], validation_share: float, split_by: str) -> SourceClip:
     notes, refused = [], ""
     try:
         start_sec, end_sec = _part(row)
@@ -71,8 +71,8 @@ def _clip(source: Path, path: Path, row: dict[str, str], valid_share: float, spl
     split = standard_split(row["split"]) if row.get("split") else None
     if split is None:
         if row.get("split"):
-            notes.append(f"split {row['split']} is not train, valid or test: chosen by hash")
-        split = hashed_split(speaker if split_by == "speaker" and speaker else clip_id, valid_share)
+            notes.append(f"split {row['split']} is not train, validation or test: chosen by hash")
+        split = hashed_split(speaker if split_by == "speaker" and speaker else clip_id, validation_share)
     return SourceClip(
         clip_id=clip_id,
         path=path,

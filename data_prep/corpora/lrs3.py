@@ -34,10 +34,11 @@ class Piece(NamedTuple):
     end_sec: float | None
 
 
-def read(source: Path, *, valid_share: float) -> list[SourceClip]:
+def read(source: Path, *, validation_share: float) -> list[SourceClip]:
     """The clips of a release, or of those of its three sets that are there.
 
-    About `valid_share` of pretrain and trainval is `valid`, by hash of the uncut clip. The speaker is the talk.
+    About `validation_share` of pretrain and trainval is `validation`, by hash of the uncut clip. The speaker is the
+    talk.
     Raises FileNotFoundError if none of the sets is there.
     """
     if not any((source / name).is_dir() for name in SETS):
@@ -48,11 +49,11 @@ def read(source: Path, *, valid_share: float) -> list[SourceClip]:
         clip
         for name in SETS
         for path in sorted((source / name).glob("*/*.mp4"))
-        for clip in _clips(name, path, valid_share)
+        for clip in _clips(name, path, validation_share)
     ]
 
 
-def _clips(name: str, path: Path, valid_share: float) -> Iterator[SourceClip]:
+def _clips(name: str, path: Path, validation_share: float) -> Iterator[SourceClip]:
     clip_id = f"{name}/{path.parent.name}/{path.stem}"
     text_file = path.with_suffix(".txt")
     text, words, note = "", [], ""
@@ -67,7 +68,7 @@ def _clips(name: str, path: Path, valid_share: float) -> Iterator[SourceClip]:
         yield SourceClip(
             clip_id=clip_id if len(pieces) == 1 else f"{clip_id}_{k}",
             path=path,
-            split="test" if name == "test" else hashed_split(clip_id, valid_share),
+            split="test" if name == "test" else hashed_split(clip_id, validation_share),
             speaker=f"lrs3-{path.parent.name}",
             text=piece.text,
             info={"set": name},

@@ -20,8 +20,8 @@ from data_prep.synthesis.streams import stream
 __all__ = ["EMOTIONS", "UNITS", "ClipSpec", "SyntheticClip", "clip_specs", "render"]
 
 # Split of each speaker; clips take speakers in this order, so the first four already have all splits.
-SPEAKER_SPLITS = ("train", "test", "train", "valid", "train", "train", "test", "train",
-                  "train", "train", "valid", "train", "test", "train", "train") * 2  # fmt: skip
+SPEAKER_SPLITS = ("train", "test", "train", "validation", "train", "train", "test", "train",
+                  "train", "train", "validation", "train", "test", "train", "train") * 2  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,7 +41,7 @@ def check(config: RunConfig) -> None:
     _require(
         config.parallel.lost_after_sec >= 5, "parallel.lost_after_sec", config.parallel.lost_after_sec, "at least 5"
     )
-    for field in ("log_every", "valid_every"):
+    for field in ("log_every", "validation_every"):
         _require(getattr(config, field) > 0, field, getattr(config, field), "a positive number of steps")
     for field in ("every_steps", "keep"):
         _check_positive(f"checkpoint.{field}", getattr(config.checkpoint, field))
@@ -99,7 +99,7 @@ def _check_data(data: DataConfig) -> None:
     buckets = data.bucket_frames
     _require(len(buckets) > 0 and min(buckets) > 0, "data.bucket_frames", buckets, "positive lengths in frames")
     _check_choice("data.long_clips", data.long_clips, ("crop", "drop"))
-    _check_share("data.valid_share", data.valid_share)
+    _check_share("data.validation_share", data.validation_share)
     _check_share("data.noise.prob", data.noise.prob)
     _require(data.noise.prob == 0 or bool(data.noise.path), "data.noise.path", data.noise.path, "a folder of sounds")
     _require(data.batch_multiple >= 1, "data.batch_multiple", data.batch_multiple, "at least 1")

@@ -35,7 +35,7 @@ class NoiseConfig:
 class DataConfig:
     corpora: tuple[CorpusConfig, ...] = ()
     exclude_speakers: tuple[str, ...] = ()  # left out of pretraining altogether (e.g. the test actors of a protocol)
-    valid_share: float = 0.05  # held out by clip id from corpora that have no `valid` split
+    validation_share: float = 0.05  # held out by clip id from corpora that have no `validation` split
     batch_frames: int = 32_000  # frames per global batch, padding included; 32 GPUs x 1000 in the reference
     bucket_frames: tuple[int, ...] = (100, 200, 300, 400, 500)  # the lengths T that batches may have
     batch_multiple: int = 8  # clips per batch come in multiples of this, whatever the number of devices that it serves
@@ -238,7 +238,7 @@ class RunConfig:
     health: HealthConfig = dataclasses.field(default_factory=HealthConfig)
     observe: ObserveConfig = dataclasses.field(default_factory=ObserveConfig)
     log_every: int = 100  # steps
-    valid_every: int = 10_000  # steps between evaluations on the validation clips in pretraining
+    validation_every: int = 10_000  # steps between evaluations on the validation clips in pretraining
 
     def __post_init__(self) -> None:
         # Rounds that were built with one optimizer or masking object must not change together under an override.

@@ -137,18 +137,18 @@ def open_clips(corpora: Sequence[CorpusConfig], splits: Sequence[str] = records.
 def training_and_validation(data: DataConfig) -> tuple[ClipTable, ClipTable]:
     """The clips to train on and those to validate on, after `exclude_speakers`, `min_frames` and `long_clips`.
 
-    Validation is the split "valid" where a corpus has one, else a share `valid_share` of its training clips, chosen by
-    a hash of the clip's id (0: none). Raises what `open_clips` raises, and ValueError if nothing is left to train on
-    or an excluded speaker does not occur.
+    Validation is the split of that name where a corpus has one, else a share `validation_share` of its training clips,
+    chosen by a hash of the clip's id (0: none). Raises what `open_clips` raises, and ValueError if nothing is left to
+    train on or an excluded speaker does not occur.
     """
-    tables = _open_each(data.corpora, ("train", "valid"))
+    tables = _open_each(data.corpora, ("train", "validation"))
     _check_speakers(data, tables)
     dropped = Counter()
     for i, table in enumerate(tables):
         reasons = [_reason_to_drop(row, data) for row in table.rows]
         dropped.update(filter(None, reasons))
         tables[i] = table.select(np.array([not reason for reason in reasons], bool))
-    held_out = np.concatenate([_held_out(table, data.valid_share) for table in tables])
+    held_out = np.concatenate([_held_out(table, data.validation_share) for table in tables])
     table = _join(data.corpora, tables)
     if held_out.all():
         causes = [f"{count} {reason}" for reason, count in dropped.items()] + [f"{len(table)} for validation"]
@@ -180,8 +180,8 @@ def _check_speakers(data: DataConfig, tables: Sequence[ClipTable]) -> None:
 
 def _held_out(table: ClipTable, share: float) -> np.ndarray:
     """bool [N]: the clips of one corpus that are for validation."""
-    if any(source.split == "valid" for source in table.sources):
-        return np.array([row.split == "valid" for row in table.rows], bool)
+    if any(source.split == "validation" for source in table.sources):
+        return np.array([row.split == "validation" for row in table.rows], bool)
     hashes = np.array([unit_hash("valid", clip_id) for clip_id in table.clip_ids])
     held_out = hashes < share
     if share > 0 and len(table) > 1 and not held_out.any():

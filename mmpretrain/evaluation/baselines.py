@@ -49,5 +49,5 @@ def mfcc_baseline(
         return classification_metrics(labels_N[rows], model.predict(features_ND[rows]), classes)
 
     # max keeps the first of equals, which is the strongest penalty.
-    best = max(map(train, INVERSE_PENALTIES), key=lambda model: evaluate(model, fold.valid).ua)
+    best = max(map(train, INVERSE_PENALTIES), key=lambda model: evaluate(model, fold.validation).ua)
     return evaluate(best, fold.test)

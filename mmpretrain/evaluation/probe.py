@@ -15,9 +15,9 @@ INVERSE_PENALTY = 0.1
 
 
 def linear_probe(
-    features_NLD: np.ndarray, labels_N: np.ndarray, train: np.ndarray, valid: np.ndarray, classes: Sequence[str]
+    features_NLD: np.ndarray, labels_N: np.ndarray, train: np.ndarray, validation: np.ndarray, classes: Sequence[str]
 ) -> list[ClassificationResult]:
-    """Logistic regression on the rows `train` of each of L layers, scored on the rows `valid`.
+    """Logistic regression on the rows `train` of each of L layers, scored on the rows `validation`.
 
     features_NLD: float32, one pooled vector a clip and layer; labels_N: int class ids. Other rows are not looked at.
     The penalty is fixed: nothing is chosen. Raises ValueError where the train rows hold fewer than two classes.
@@ -28,6 +28,6 @@ def linear_probe(
     def score(features_ND: np.ndarray) -> ClassificationResult:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=INVERSE_PENALTY, max_iter=5000))
         model.fit(features_ND[train], labels_N[train])
-        return classification_metrics(labels_N[valid], model.predict(features_ND[valid]), classes)
+        return classification_metrics(labels_N[validation], model.predict(features_ND[validation]), classes)
 
     return [score(features_NLD[:, layer]) for layer in range(features_NLD.shape[1])]

@@ -24,7 +24,7 @@ class Fold:
     """Positions in the list of rows that the protocol was given, int64, ascending."""
 
     train: np.ndarray
-    valid: np.ndarray
+    validation: np.ndarray
     test: np.ndarray
 
 
@@ -32,7 +32,8 @@ class Fold:
 class Protocol:
     """selection: where the model is chosen; "val", the validation part, is the only rule there is so far.
 
-    assign(rows, fold) names the part of each row: "train", "valid", "test", or "" for a clip that the protocol drops.
+    assign(rows, fold) names the part of each row: "train", "validation", "test", or "" for a clip that the protocol
+    drops.
     """
 
     name: str
@@ -88,8 +89,8 @@ def _by_split(rows: Sequence[IndexRow], fold: int) -> list[str]:
 
 def _parts(groups: Sequence[int | None], fold: int, num_folds: int) -> list[str]:
     """Names the part of each clip by the fold that tests it (counted from 0; None: dropped)."""
-    test, valid = fold - 1, fold % num_folds
-    names = {test: "test", valid: "valid", None: ""}
+    test, validation = fold - 1, fold % num_folds
+    names = {test: "test", validation: "validation", None: ""}
     return [names.get(group, "train") for group in groups]
 
 
@@ -146,7 +147,7 @@ def _subject_protocol(
 
 
 _PROTOCOLS = (
-    Protocol("official", 1, "the train, valid and test splits of the corpus itself", 1, _by_split),
+    Protocol("official", 1, "the train, validation and test splits of the corpus itself", 1, _by_split),
     _subject_protocol(
         "ravdess-6x4",
         "RAVDESS, test actors 1-4, 5-8, 9-12, 13-16, 17-20, 21-24",

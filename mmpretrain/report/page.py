@@ -168,7 +168,7 @@ def _rounds(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) ->
         lines = {
             f"round {number}": [
                 (charts.series(records, stage, f"train/{metric}"), "thin"),
-                (charts.series(records, stage, f"valid/{metric}"), "bold"),
+                (charts.series(records, stage, f"validation/{metric}"), "bold"),
             ]
             for number, stage in stages
         }
@@ -226,7 +226,7 @@ def _finetuning(records: Sequence[Mapping[str, Any]]) -> str:
     stages = _stages(records, r"finetune/(\w+)/fold\d+")
     names = sorted({name for name, _ in stages})  # from_scratch before pretrained
     panels = []
-    for title, metric in (("training loss", "train/loss"), ("UA on validation clips", "valid/ua")):
+    for title, metric in (("training loss", "train/loss"), ("UA on validation clips", "validation/ua")):
         lines = {}
         for name in names:
             folds = [charts.series(records, stage, metric) for other, stage in stages if other == name]

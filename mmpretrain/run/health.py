@@ -56,13 +56,13 @@ def _measure(run: Run, number: int) -> None:
 
 def _chance(run: Run, number: int) -> list[float | None]:
     """The accuracy of always answering the commonest cluster, of each codebook, on the validation clips."""
-    _, valid = run.clips_of_round(number)
-    if not len(valid):
+    _, validation = run.clips_of_round(number)
+    if not len(validation):
         return [None] * len(run.config.rounds[number - 1].targets)
     shares = []
     for store in open_targets(run, number):
         per_frame = store.lineage["frame_rate_hz"] // FRAME_RATE_HZ
-        counts = np.bincount(np.concatenate([store.clip(clip_id)[::per_frame] for clip_id in valid.clip_ids]))
+        counts = np.bincount(np.concatenate([store.clip(clip_id)[::per_frame] for clip_id in validation.clip_ids]))
         shares.append(float(counts.max() / counts.sum()))
     return shares
 
@@ -81,16 +81,16 @@ def _labelled(run: Run, number: int) -> tuple[Task, Fold] | None:
 
 def _probe(run: Run, task: Task, fold: Fold, number: int) -> dict[str, Any]:
     """UA of every layer of round `number` on the fold's validation clips; no test clip is read."""
-    rows = np.concatenate([fold.train, fold.valid])
+    rows = np.concatenate([fold.train, fold.validation])
     features_NLD, labels_N = _pooled(run, task, number, rows), task.labels[rows]
-    train, valid = np.split(np.arange(len(rows)), [len(fold.train)])
+    train, validation = np.split(np.arange(len(rows)), [len(fold.train)])
 
     def score() -> dict[str, Any]:
-        results = linear_probe(features_NLD, labels_N, train, valid, task.config.classes)
+        results = linear_probe(features_NLD, labels_N, train, validation, task.config.classes)
         best = max(range(len(results)), key=lambda layer: results[layer].ua)
         return {
             "ua": results[best].ua, "layer": best + 1, "ua_by_layer": [result.ua for result in results],
-            "chance_ua": results[best].chance_ua, "clips": len(valid), "training_clips": len(train),
+            "chance_ua": results[best].chance_ua, "clips": len(validation), "training_clips": len(train),
             "protocol": f"{task.protocol.name} v{task.protocol.version}", "fold": task.folds[0],
         }  # fmt: skip
 

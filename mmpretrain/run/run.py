@@ -98,15 +98,15 @@ class Run:
     def clips(self) -> tuple[ClipTable, ClipTable]:
         """The clips to pretrain on and those to validate on that have a modality of the model."""
         modalities = self.config.model.modalities
-        train, valid = training_and_validation(self.config.data)
-        return train.require(modalities), valid.require(modalities) if len(valid) else valid
+        train, validation = training_and_validation(self.config.data)
+        return train.require(modalities), validation.require(modalities) if len(validation) else validation
 
     def clips_of_round(self, number: int) -> tuple[ClipTable, ClipTable]:
         """As `clips`, without those that lack what a codebook of round `number` is made of.
 
         Raises ValueError if all do.
         """
-        train, valid = self.clips
+        train, validation = self.clips
         for index, targets in enumerate(self.config.rounds[number - 1].targets):
             if targets.features not in CLIP_FEATURES:
                 continue
@@ -123,8 +123,8 @@ class Run:
                     f"round {number}: {int((~has).sum())} of {len(train)} training clips have no {missing}, hence no "
                     f"{kind.title} targets; they are left out"
                 )
-            train, valid = train.select(has), valid.select(valid.has(kind.needs))
-        return train, valid
+            train, validation = train.select(has), validation.select(validation.has(kind.needs))
+        return train, validation
 
     def recipe(self, *parts: str, **more: Any) -> dict[str, Any]:
         """What decides a stage's result: those parts of the recipe, the clips, and anything else."""

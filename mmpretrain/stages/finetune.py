@@ -135,22 +135,22 @@ def _train_fold(run: Run, task: Task, variant: str, number: int) -> dict[str, An
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
         fold = task.fold(number)
         training, title = task.training(variant, number), fold_title(variant, number)
-        log(f"{title}: {len(fold.train)} training, {len(fold.valid)} validation, {len(fold.test)} test clips")
+        log(f"{title}: {len(fold.train)} training, {len(fold.validation)} validation, {len(fold.test)} test clips")
         watched = watch(run, name, title, wall, training.trainer, training.batches.plan, task.model(variant))
         predict = predictor(training.trainer)
 
         def evaluate(state: TrainState) -> dict[str, float]:
-            logits = predict(state, task.evaluation_batches(fold.valid, variant), len(fold.valid))
-            labels = task.labels[fold.valid]
+            logits = predict(state, task.evaluation_batches(fold.validation, variant), len(fold.validation))
+            labels = task.labels[fold.validation]
             result = classification_metrics(labels, logits.argmax(-1), config.classes)
-            return {"valid/loss": _mean_nll(logits, labels)} | {
-                f"valid/{metric}": getattr(result, metric) for metric in ("ua", "wa", "wf1", "macro_f1")
+            return {"validation/loss": _mean_nll(logits, labels)} | {
+                f"validation/{metric}": getattr(result, metric) for metric in ("ua", "wa", "wf1", "macro_f1")
             }
 
         loop = Loop(
             training, evaluate, **watched, workdir=run.workdir, title=f"fine-tuning {title}",
             log_every=run.config.log_every, eval_every=config.eval_every, checkpoint=run.config.checkpoint,
-            best_by=f"valid/{config.select_by}",
+            best_by=f"validation/{config.select_by}",
         )  # fmt: skip
         with contextlib.closing(loop.writer):
             state, _ = loop.best(loop.run())

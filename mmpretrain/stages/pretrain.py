@@ -36,15 +36,15 @@ BEST_ENCODER = "best_encoder"
 def pretrain(run: Run, number: int) -> dict[str, Any]:
     """Pretrains round `number` (from 1) and leaves its encoder. Returns its last validation metrics."""
     config, round_ = run.config, run.config.rounds[number - 1]
-    train, valid = run.clips_of_round(number)
+    train, validation = run.clips_of_round(number)
     rounds = {k: v for k, v in run.recipe("rounds").items() if not _is_later(k, number)}
-    recipe = run.recipe("model", "data") | rounds | {"clips": train.fingerprint + valid.fingerprint}
+    recipe = run.recipe("model", "data") | rounds | {"clips": train.fingerprint + validation.fingerprint}
     recipe |= run.micro_batch_recipe(config.model)
     best_by = config.checkpoint.best_by
-    if best_by and not len(valid):
+    if best_by and not len(validation):
         raise ValueError(
-            f"checkpoint.best_by={best_by!r}, but round {number} has no validation clips; raise data.valid_share, or "
-            f"set checkpoint.best_by=''"
+            f"checkpoint.best_by={best_by!r}, but round {number} has no validation clips; raise data.validation_share, "
+            f"or set checkpoint.best_by=''"
         )
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
@@ -56,13 +56,13 @@ def pretrain(run: Run, number: int) -> dict[str, Any]:
         )  # fmt: skip
 
         def evaluate(state: TrainState) -> dict[str, float]:
-            clips = run.evaluation_batches(valid, config.model, batch_frames=config.data.batch_frames, **targets)
+            clips = run.evaluation_batches(validation, config.model, batch_frames=config.data.batch_frames, **targets)
             return validate(trainer, state, clips)
 
         loop = Loop(
             training, evaluate, **watched, workdir=run.workdir, title=f"round {number}: pretraining",
-            log_every=config.log_every, eval_every=config.valid_every, checkpoint=config.checkpoint,
-            best_by=f"valid/{best_by}" if best_by else None,
+            log_every=config.log_every, eval_every=config.validation_every, checkpoint=config.checkpoint,
+            best_by=f"validation/{best_by}" if best_by else None,
         )  # fmt: skip
         with contextlib.closing(loop.writer):
             state = loop.run()
@@ -88,7 +88,9 @@ def pretrain(run: Run, number: int) -> dict[str, Any]:
             chosen = f"the best {best_by} on validation, after step {values['step']}"
             export(state, BEST_ENCODER, lineage | {"fingerprint": f"{lineage['fingerprint']}-{values['step']}",
                                                    "steps": values["step"], "chosen": chosen})  # fmt: skip
-            log(f"round {number}: {chosen}: {values[f'valid/{best_by}']:.4g}; its encoder: {folder / BEST_ENCODER}")
+            log(
+                f"round {number}: {chosen}: {values[f'validation/{best_by}']:.4g}; its encoder: {folder / BEST_ENCODER}"
+            )
         return result
 
     return run.stage(pretrain_name(number), recipe, work)
@@ -117,7 +119,7 @@ def _targets(run: Run, number: int) -> dict[str, Any]:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {name.removeprefix("valid/"): value for name, value in values.items()}
+    return {name.removeprefix("validation/"): value for name, value in values.items()}
 
 
 def round_trainer(run: Run, number: int) -> Trainer:
@@ -127,13 +129,13 @@ def round_trainer(run: Run, number: int) -> Trainer:
 
 
 def validate(trainer: Trainer, state: TrainState, batches) -> dict[str, float]:
-    """Means over all clips of `batches`, as `valid/NAME`; empty if there is none."""
+    """Means over all clips of `batches`, as `validation/NAME`; empty if there is none."""
     totals: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
     for batch in batches:
         sums = jax.device_get(trainer.evaluate(state, shard_batch(batch, trainer.mesh)))
         for name, pair in {"loss": (sums.loss, sums.weight), **sums.metrics}.items():
             totals[name] += pair
-    return {f"valid/{name}": float(total / max(count, 1.0)) for name, (total, count) in totals.items()}
+    return {f"validation/{name}": float(total / max(count, 1.0)) for name, (total, count) in totals.items()}
 
 
 def _features(targets) -> str:

@@ -71,12 +71,12 @@ def _summary(run: Run) -> dict[str, Any]:
     if (exported := _finished(run, EXPORT)) is not None:
         times[EXPORT] = exported["wall_time_sec"]
         summary["export_max_error"] = exported["max_error"]
-    train, valid = run.clips
+    train, validation = run.clips
     trained = {name: _finished(run, name) for name in times if not name.startswith("prepare ")}
     summary["goodput"] = {name: result["goodput"] for name, result in trained.items() if result and "goodput" in result}
     summary["corpus"] = {
         "training clips": len(train), "training hours": round(int(train.lengths.sum()) / 25 / 3600, 3),
-        "validation clips": len(valid), "speakers": len({row.speaker for row in train.rows if row.speaker}),
+        "validation clips": len(validation), "speakers": len({row.speaker for row in train.rows if row.speaker}),
     }  # fmt: skip
     return summary | {"wall_time_sec": times}
 

@@ -45,12 +45,14 @@ def source_encoder(run: Run, number: int) -> Path:
 def make_targets(run: Run, number: int) -> dict[str, Any]:
     """Makes the target stores of round `number` (from 1), one a codebook. Returns their quality."""
     round_ = run.config.rounds[number - 1]
-    train, valid = run.clips_of_round(number)
-    recipe = run.recipe("model", "data") | _round_recipe(run, number) | {"clips": train.fingerprint + valid.fingerprint}
+    train, validation = run.clips_of_round(number)
+    recipe = (
+        run.recipe("model", "data") | _round_recipe(run, number) | {"clips": train.fingerprint + validation.fingerprint}
+    )
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
         stores = [
-            _make_store(run, number, index, folder / codebook_name(index), train, valid, fingerprint(recipe))
+            _make_store(run, number, index, folder / codebook_name(index), train, validation, fingerprint(recipe))
             for index in range(len(round_.targets))
         ]
         return {"codebooks": [_result(store) for store in stores]}
@@ -64,7 +66,7 @@ def codebook_name(index: int) -> str:
 
 
 def _make_store(
-    run: Run, number: int, index: int, folder: Path, train: ClipTable, valid: ClipTable, recipe_hash: str
+    run: Run, number: int, index: int, folder: Path, train: ClipTable, validation: ClipTable, recipe_hash: str
 ) -> TargetStore:
     """Makes the store of one codebook of round `number`, or takes up where an interrupted run had stopped."""
     round_ = run.config.rounds[number - 1]
@@ -82,7 +84,7 @@ def _make_store(
     made_by = f"{recipe_hash}-{codebook_hash(codebook.centroids)}"
     progress = LabelProgress(folder / "labelling", made_by, writer=jax.process_index())
     barrier()  # all have read what is labelled before one labels more
-    for table in (train, valid):
+    for table in (train, validation):
         todo = table.select(np.array([clip_id not in progress.ids for clip_id in table.clip_ids], bool))
         own = features(todo, everywhere=False) if len(todo) else ()
         clips = track(own, f"{title}: labelling", -(-len(todo) // jax.process_count()), "clip")
@@ -92,7 +94,7 @@ def _make_store(
 
     def write() -> None:
         progress = LabelProgress(folder / "labelling", made_by)
-        clip_ids = train.clip_ids + valid.clip_ids
+        clip_ids = train.clip_ids + validation.clip_ids
         ids = progress.merge(clip_ids)
         write_store(
             folder / STORE, clip_ids=clip_ids, ids_per_clip=ids, codebook=codebook, frame_rate_hz=round_.label_rate_hz,
@@ -101,7 +103,7 @@ def _make_store(
                 "source": _encoder_fingerprint(run, number) if targets.features == "hidden" else "",
                 "corpus_fingerprint": train.fingerprint,
                 "fit_splits": ["train"], "fit_clips": sample["clips"], "fit_frames": sample["frames"],
-                "quality": _quality(ids, (train, valid), targets.num_clusters, rows_per_frame),
+                "quality": _quality(ids, (train, validation), targets.num_clusters, rows_per_frame),
             },
         )  # fmt: skip
         progress.remove()
@@ -112,7 +114,7 @@ def _make_store(
 
 def open_targets(run: Run, number: int) -> tuple[TargetStore, ...]:
     """The stores of round `number`, one a codebook, checked against the recipe and the clips."""
-    round_, (train, valid) = run.config.rounds[number - 1], run.clips_of_round(number)
+    round_, (train, validation) = run.config.rounds[number - 1], run.clips_of_round(number)
     stores = tuple(
         open_store(
             run.workdir / targets_name(number) / codebook_name(index) / STORE,
@@ -124,7 +126,7 @@ def open_targets(run: Run, number: int) -> tuple[TargetStore, ...]:
         for index, targets in enumerate(round_.targets)
     )
     for store in stores:
-        for table in (train, valid):
+        for table in (train, validation):
             store.check_lengths(table.clip_ids, table.lengths)
     return stores
 

@@ -149,8 +149,8 @@ def _progress(name: str, own: Records, config: Mapping[str, Any]) -> list[str]:
         trend += f", {last['train/loss'] - before['train/loss']:+.3g} since step {before['step']:,}"
     if masked := last.get("train/masked_accuracy"):
         trend += f"; masked accuracy {percent(masked)}"
-    if valid := [record for record in own if "valid/loss" in record]:
-        trend += f"; validation loss {_number(valid[-1]['valid/loss'])} at step {valid[-1]['step']:,}"
+    if validation := [record for record in own if "validation/loss" in record]:
+        trend += f"; validation loss {_number(validation[-1]['validation/loss'])} at step {validation[-1]['step']:,}"
     return [*lines, trend]
 
 

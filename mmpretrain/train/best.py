@@ -13,7 +13,7 @@ FOLDER = "best"
 
 
 class Best:
-    """metric: by its full name, such as `valid/loss`; None: nothing is kept. All processes use it together."""
+    """metric: by its full name, such as `validation/loss`; None: nothing is kept. All processes use it together."""
 
     def __init__(self, folder: Path, metric: str | None):
         self._saved, self._metric, self._value = Checkpointer(folder / FOLDER, keep=1), metric, None

@@ -30,7 +30,7 @@ TRAIN_PREFIX = "train/"
 class Loop:
     """A training run with all that goes on beside its steps.
 
-    evaluate(state): metrics by full name, such as `valid/loss`; called every `eval_every` steps and at the end.
+    evaluate(state): metrics by full name, such as `validation/loss`; called every `eval_every` steps and at the end.
     best_by: the metric whose best state is kept as well (None: only the last).
     """
 

@@ -97,23 +97,23 @@ def test_table_pickles_and_serves_threads(corpora):
 def test_validation_is_the_split_where_there_is_one(corpora):
     training, validation = training_and_validation(data_of(corpora["split"]))
     assert {row.split for row in training.rows} == {"train"}
-    assert {row.split for row in validation.rows} == {"valid"}
+    assert {row.split for row in validation.rows} == {"validation"}
     assert len(training) == len(validation) == 3
 
 
 def test_validation_is_held_out_by_clip_id_elsewhere(corpora):
-    training, validation = training_and_validation(data_of(corpora["plain"], valid_share=0.25))
+    training, validation = training_and_validation(data_of(corpora["plain"], validation_share=0.25))
     assert not set(training.clip_ids) & set(validation.clip_ids)
     assert len(training) + len(validation) == 40
     assert 4 <= len(validation) <= 16
     # The same clips, whatever else is in the mixture.
-    _, mixed = training_and_validation(data_of(corpora["plain"], corpora["split"], valid_share=0.25))
+    _, mixed = training_and_validation(data_of(corpora["plain"], corpora["split"], validation_share=0.25))
     assert [name for name in mixed.clip_ids if name.startswith("plain/")] == [f"plain/{c}" for c in validation.clip_ids]
 
 
 def test_held_out_share_has_at_least_one_clip_unless_it_is_0(corpora):
-    assert len(training_and_validation(data_of(corpora["plain"], valid_share=1e-9))[1]) == 1
-    assert len(training_and_validation(data_of(corpora["plain"], valid_share=0.0))[1]) == 0
+    assert len(training_and_validation(data_of(corpora["plain"], validation_share=1e-9))[1]) == 1
+    assert len(training_and_validation(data_of(corpora["plain"], validation_share=0.0))[1]) == 0
 
 
 def test_filters(corpora):

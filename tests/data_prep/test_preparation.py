@@ -50,7 +50,7 @@ def sounds(tmp_path) -> Path:
 
 def test_every_file_is_accounted_for_and_the_good_ones_are_written(sounds, tmp_path, capsys):
     output = tmp_path / "out"
-    assert prepare_folder(sounds, output, "--valid-share", 0) == 0
+    assert prepare_folder(sounds, output, "--validation-share", 0) == 0
     rows = report_of(output)
     assert {name: row["status"] for name, row in rows.items()} == {
         "good0": "kept", "good1": "kept", "good2": "kept",
@@ -120,7 +120,7 @@ def test_a_changed_file_is_looked_at_again(sounds, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--mouth-size", "4"], "--mouth-size 4"),
-        (["--valid-share", "1.5"], "--valid-share 1.5"),
+        (["--validation-share", "1.5"], "--validation-share 1.5"),
         (["--min-face-rate", "2"], "--min-face-rate 2"),
         (["--workers", "0"], "--workers 0"),
         (["--manifest", "nowhere.csv"], "nowhere.csv"),

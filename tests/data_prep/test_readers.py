@@ -15,8 +15,8 @@ def touch(*paths: Path) -> None:
         path.write_bytes(b"x")
 
 
-def read_folder(source, manifest=None, *, valid_share=0.05, split_by="clip"):
-    return folder.read(source, manifest, valid_share=valid_share, split_by=split_by)
+def read_folder(source, manifest=None, *, validation_share=0.05, split_by="clip"):
+    return folder.read(source, manifest, validation_share=validation_share, split_by=split_by)
 
 
 def test_a_folder_is_read_recursively_with_unique_ids(tmp_path):
@@ -57,7 +57,13 @@ def test_a_manifest_labels_and_cuts(tmp_path):
         encoding="utf-8",
     )
     one, two, three, four = read_folder(tmp_path, manifest)
-    assert (one.clip_id, one.speaker, one.text, one.emotion, one.split) == ("one", "s1", "well, hi", "angry", "valid")
+    assert (one.clip_id, one.speaker, one.text, one.emotion, one.split) == (
+        "one",
+        "s1",
+        "well, hi",
+        "angry",
+        "validation",
+    )
     assert (one.start_sec, one.end_sec, one.info) == (1.5, 2.5, {"mood": "grim"})
     assert two.emotion == ""
     assert two.info == {"emotion": "puzzled"}
@@ -80,14 +86,14 @@ def test_a_manifest_that_cannot_be_used_says_why(tmp_path, content, message):
 
 def test_splits_are_drawn_by_clip_or_by_speaker(tmp_path):
     touch(*(tmp_path / f"{k:03d}.mp4" for k in range(200)))
-    clips = read_folder(tmp_path, valid_share=0.2)
-    assert 20 < sum(clip.split == "valid" for clip in clips) < 60
-    assert clips == read_folder(tmp_path, valid_share=0.2)
-    assert {clip.split for clip in read_folder(tmp_path, valid_share=0.0)} == {"train"}
+    clips = read_folder(tmp_path, validation_share=0.2)
+    assert 20 < sum(clip.split == "validation" for clip in clips) < 60
+    assert clips == read_folder(tmp_path, validation_share=0.2)
+    assert {clip.split for clip in read_folder(tmp_path, validation_share=0.0)} == {"train"}
     manifest = tmp_path / "m.csv"
     manifest.write_text("path,speaker\n" + "".join(f"{k:03d}.mp4,s{k % 20}\n" for k in range(200)))
     splits: dict[str, set[str]] = {}
-    for clip in read_folder(tmp_path, manifest, valid_share=0.3, split_by="speaker"):
+    for clip in read_folder(tmp_path, manifest, validation_share=0.3, split_by="speaker"):
         splits.setdefault(clip.speaker, set()).add(clip.split)
     assert all(len(of_speaker) == 1 for of_speaker in splits.values())
     assert len(set.union(*splits.values())) == 2
@@ -102,7 +108,7 @@ def test_emotion_words_of_other_corpora_are_known():
 
 
 def test_a_source_that_is_no_folder_is_named(tmp_path):
-    for read in (read_folder, ravdess.read, lambda source: lrs3.read(source, valid_share=0.0)):
+    for read in (read_folder, ravdess.read, lambda source: lrs3.read(source, validation_share=0.0)):
         with pytest.raises(FileNotFoundError, match="--source"):
             read(tmp_path / "nowhere")
 
@@ -166,7 +172,7 @@ def test_lrs3_sets_ids_and_splits(tmp_path):
         path = tmp_path / name / "-a_video_id" / f"{number}.mp4"
         touch(path)
         path.with_suffix(".txt").write_text(TEXT)
-    clips = lrs3.read(tmp_path, valid_share=0.0)
+    clips = lrs3.read(tmp_path, validation_share=0.0)
     assert [clip.clip_id for clip in clips] == [
         *(f"pretrain/-a_video_id/00001_{k}" for k in range(4)), "trainval/-a_video_id/50001", "test/-a_video_id/00001",
     ]  # fmt: skip
@@ -178,6 +184,6 @@ def test_lrs3_sets_ids_and_splits(tmp_path):
 
 def test_hashed_split_is_a_property_of_the_key():
     keys = [f"clip{k}" for k in range(4000)]
-    share = sum(hashed_split(key, 0.1) == "valid" for key in keys) / len(keys)
+    share = sum(hashed_split(key, 0.1) == "validation" for key in keys) / len(keys)
     assert share == pytest.approx(0.1, abs=0.02)
-    assert all(hashed_split(key, 0.2) == "valid" for key in keys if hashed_split(key, 0.1) == "valid")
+    assert all(hashed_split(key, 0.2) == "validation" for key in keys if hashed_split(key, 0.1) == "validation")

@@ -40,7 +40,7 @@ def prepared(tmp_path_factory) -> Path:
         writer = csv.writer(file)
         writer.writerow(["path", "clip_id", "end_sec"])
         writer.writerows((path, clip_id, end) for clip_id, (path, end) in CLIPS.items())
-    arguments = ["--manifest", folder / "m.csv", "--landmarker", MODEL, "--valid-share", 0]
+    arguments = ["--manifest", folder / "m.csv", "--landmarker", MODEL, "--validation-share", 0]
     assert prepare_folder(AV, folder / "out", *arguments) == 0
     return folder / "out"
 

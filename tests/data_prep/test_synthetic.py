@@ -62,7 +62,11 @@ def test_speakers_belong_to_one_split_and_speak_every_emotion(specs):
         splits[spec.speaker].add(spec.split)
         emotions[spec.speaker][spec.emotion] += 1
     assert all(len(names) == 1 for names in splits.values())
-    assert collections.Counter(next(iter(names)) for names in splits.values()) == {"train": 20, "valid": 4, "test": 6}
+    assert collections.Counter(next(iter(names)) for names in splits.values()) == {
+        "train": 20,
+        "validation": 4,
+        "test": 6,
+    }
     assert all(set(counts.values()) == {2} and len(counts) == 4 for counts in emotions.values())
 
 

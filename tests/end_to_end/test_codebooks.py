@@ -76,7 +76,7 @@ def test_codebooks_of_sound_prosody_and_face_have_heads_of_their_own(faces, tmp_
     config.rounds[0].targets, config.rounds[0].num_steps, config.rounds[0].modality_dropout = made_of, 4, 0.0
     run = Run(config)
     refine(run)
-    everyone, (train, valid) = run.clips[0], run.clips_of_round(1)
+    everyone, (train, validation) = run.clips[0], run.clips_of_round(1)
     left_out = sum(not row.has_blendshapes for row in everyone.rows)
     message = f"{left_out} of {len(everyone)} training clips have no blendshapes, hence no face geometry targets"
     assert message in capsys.readouterr().err
@@ -86,7 +86,7 @@ def test_codebooks_of_sound_prosody_and_face_have_heads_of_their_own(faces, tmp_
     assert [(store.lineage["features"], store.lineage["num_clusters"]) for store in stores] == [
         ("mfcc", 6), ("fbank", 7), ("prosody", 5), ("face_geometry", 8), ("face_appearance", 9),
     ]  # fmt: skip
-    assert all(sorted(store.clip_ids) == sorted(train.clip_ids + valid.clip_ids) for store in stores)
+    assert all(sorted(store.clip_ids) == sorted(train.clip_ids + validation.clip_ids) for store in stores)
     quality = [store.lineage["quality"]["pnmi"] for store in stores]
     assert quality[3] > 0.25, "the blendshapes of this corpus are made of its units"
     card = (tmp_path / "run" / "round1" / "pretrain" / "encoder" / "README.md").read_text()

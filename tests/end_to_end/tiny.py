@@ -25,5 +25,5 @@ def get_config() -> RunConfig:
     config.health.min_accuracy_gain = -1.0  # a dozen steps learn nothing, and the walk shall go on
     config.checkpoint.every_steps = 4
     config.log_every = 2
-    config.valid_every = 6
+    config.validation_every = 6
     return config

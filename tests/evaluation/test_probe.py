@@ -12,15 +12,15 @@ def test_a_layer_that_tells_the_classes_apart_scores_and_noise_does_not():
     noise = random.normal(size=(120, 6)).astype(np.float32)
     telling = noise + 4 * np.eye(6, dtype=np.float32)[labels]
     features = np.stack([noise, telling], axis=1)
-    train, valid, other = np.arange(60), np.arange(60, 90), np.arange(90, 120)
-    of_noise, of_telling = linear_probe(features, labels, train, valid, CLASSES)
+    train, validation, other = np.arange(60), np.arange(60, 90), np.arange(90, 120)
+    of_noise, of_telling = linear_probe(features, labels, train, validation, CLASSES)
     assert of_telling.ua > 0.95
     assert of_noise.ua < 0.6
     assert of_telling.support.sum() == 30
 
     features[other], changed = np.nan, labels.copy()
     changed[other] = -1  # test clips are not looked at
-    again = linear_probe(features, changed, train, valid, CLASSES)
+    again = linear_probe(features, changed, train, validation, CLASSES)
     assert [result.ua for result in again] == [of_noise.ua, of_telling.ua]
 
 

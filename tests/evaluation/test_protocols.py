@@ -34,7 +34,7 @@ def test_every_clip_is_tested_once_and_no_subject_crosses(ravdess, name):
     tested = []
     for number in range(1, protocol.num_folds + 1):
         fold = protocol.fold(ravdess, number)
-        parts = [fold.train, fold.valid, fold.test]
+        parts = [fold.train, fold.validation, fold.test]
         assert sorted(np.concatenate(parts).tolist()) == list(range(1440))
         assert len(set().union(*(actors(ravdess, part) for part in parts))) == 24
         assert sum(len(actors(ravdess, part)) for part in parts) == 24
@@ -47,10 +47,10 @@ def test_ravdess_6x4_tests_four_actors_in_order_and_validates_on_the_next_four(r
     protocol = get_protocol("ravdess-6x4")
     first, last = protocol.fold(ravdess, 1), protocol.fold(ravdess, 6)
     assert actors(ravdess, first.test) == [1, 2, 3, 4]
-    assert actors(ravdess, first.valid) == [5, 6, 7, 8]
-    assert (len(first.train), len(first.valid), len(first.test)) == (960, 240, 240)
+    assert actors(ravdess, first.validation) == [5, 6, 7, 8]
+    assert (len(first.train), len(first.validation), len(first.test)) == (960, 240, 240)
     assert actors(ravdess, last.test) == [21, 22, 23, 24]
-    assert actors(ravdess, last.valid) == [1, 2, 3, 4]
+    assert actors(ravdess, last.validation) == [1, 2, 3, 4]
 
 
 def test_other_lists_are_those_of_their_authors(ravdess):
@@ -73,16 +73,16 @@ def test_crema_5_leaves_out_the_unreadable_clips():
 def test_clips_without_an_emotion_or_of_other_classes_appear_nowhere(ravdess):
     rows = [row("silent", "", ""), *ravdess]
     fold = get_protocol("ravdess-6x4").fold(rows, 2, classes=("neutral", "happy"))
-    positions = np.concatenate([fold.train, fold.valid, fold.test])
+    positions = np.concatenate([fold.train, fold.validation, fold.test])
     assert 0 not in positions
     assert {rows[i].emotion for i in positions} == {"neutral", "happy"}
     assert len(positions) == 24 * 12
 
 
 def test_official_follows_the_splits_of_the_corpus():
-    rows = [row(f"c{i}", f"s{i}", split=split) for i, split in enumerate(["test", "train", "valid", "train"])]
+    rows = [row(f"c{i}", f"s{i}", split=split) for i, split in enumerate(["test", "train", "validation", "train"])]
     fold = get_protocol("official").fold(rows, 1)
-    assert (fold.train.tolist(), fold.valid.tolist(), fold.test.tolist()) == ([1, 3], [2], [0])
+    assert (fold.train.tolist(), fold.validation.tolist(), fold.test.tolist()) == ([1, 3], [2], [0])
 
 
 @given(st.lists(st.integers(1, 30), min_size=3, max_size=30), st.integers(3, 8), st.randoms(use_true_random=False))
@@ -94,10 +94,10 @@ def test_speaker_folds_of_any_corpus_are_disjoint_balanced_and_do_not_depend_on_
     tests = []
     for number in range(1, num_folds + 1):
         fold = protocol.fold(rows, number)
-        parts = [{rows[i].speaker for i in part} for part in (fold.train, fold.valid, fold.test)]
+        parts = [{rows[i].speaker for i in part} for part in (fold.train, fold.validation, fold.test)]
         assert sum(map(len, parts)) == len(set().union(*parts)) == len(sizes)
         again = protocol.fold(shuffled, number)
-        for part in ("train", "valid", "test"):
+        for part in ("train", "validation", "test"):
             ids = {rows[i].clip_id for i in getattr(fold, part)}
             assert ids == {shuffled[i].clip_id for i in getattr(again, part)}
         tests.append(len(fold.test))
@@ -117,12 +117,13 @@ def test_an_unknown_name_lists_the_known_ones():
     [
         ("official", [row("a", "x")], 2, "fold 2: protocol `official` has folds 1 to 1"),
         ("official", [row("a", "x", "")], 1, "none of the 1 clips has an emotion; fine-tune on a labelled corpus"),
-        ("official", [row("a", "x")], 1, "no labelled clip in its valid part"),
+        ("official", [row("a", "x")], 1, "no labelled clip in its validation part"),
         (
             "official",
-            [row(s, "x", split=s) for s in ("train", "valid", "test")],
+            [row(s, "x", split=s) for s in ("train", "validation", "test")],
             1,
-            "speaker x is both in train and in valid; split the corpus by speaker, or use the protocol `speakers-5`",
+            "speaker x is both in train and in validation; split the corpus by speaker, or use the protocol "
+            "`speakers-5`",
         ),
         (
             "ravdess-6x4",

@@ -44,7 +44,7 @@ def test_events_equal_the_records_after_a_kill_and_a_restart(tmp_path):
     writer = start(0)
     for step in (2, 4, 6, 8):
         writer.write(step, {"train/loss": 1 / step, "time/step_sec": 0.1 * step})
-        writer.write(step, {"valid/loss": 2 / step, "valid/ua": float("nan")})
+        writer.write(step, {"validation/loss": 2 / step, "validation/ua": float("nan")})
     assert shown(folder) == logged(path), "at once, before anything is closed"
     writer.close()
     writer = start(5)  # killed; the checkpoint knows of five records
@@ -56,7 +56,7 @@ def test_events_equal_the_records_after_a_kill_and_a_restart(tmp_path):
     events = shown(folder)
     assert events == logged(path)
     assert [step for step, *_ in events["train/loss"]] == [2, 4, 6, 6, 8]
-    assert set(events) == {"train/loss", "valid/loss", "time/step_sec", "run/parameters"}
+    assert set(events) == {"train/loss", "validation/loss", "time/step_sec", "run/parameters"}
     assert b"8 x cpu" in b"".join(file.read_bytes() for file in folder.iterdir())
 
 
@@ -80,7 +80,7 @@ def test_weights_and_biases_go_on_with_the_same_run(tmp_path, monkeypatch):
     for _ in range(2):
         board = Wandb(tmp_path / "wandb", "faces", "run", STAGE, {"config.seed": 7})
         board.begin([{"stage": STAGE, "step": 1, "time/unix_sec": 1.0, "train/loss": 0.5, "run/devices": "8 x cpu"}])
-        board.write({"stage": STAGE, "step": 2, "time/unix_sec": 2.0, "train/loss": 0.25, "valid/ua": None})
+        board.write({"stage": STAGE, "step": 2, "time/unix_sec": 2.0, "train/loss": 0.25, "validation/ua": None})
         board.close()
         ids.append(board.run_id)
     assert len(set(ids)) == 1

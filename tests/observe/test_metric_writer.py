@@ -28,12 +28,12 @@ def test_records_come_back_in_order_as_plain_json(path):
 
 
 def test_what_is_not_finite_is_null(path):
-    MetricWriter(path, "s").write(1, {"train/loss": math.nan, "valid/loss": jnp.inf})
+    MetricWriter(path, "s").write(1, {"train/loss": math.nan, "validation/loss": jnp.inf})
     assert without_timings(json.loads(path.read_text())) == {
         "stage": "s",
         "step": 1,
         "train/loss": None,
-        "valid/loss": None,
+        "validation/loss": None,
     }
 
 

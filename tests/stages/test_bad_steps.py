@@ -37,7 +37,9 @@ def quick():
 def corpus(tmp_path_factory):
     random, clips = np.random.default_rng(0), []
     for i in range(20):
-        clip = make_clip(f"clip{i}", 14 + i % 5, size=IMAGE_SIZE, video=False, split="valid" if i % 5 == 0 else "train")
+        clip = make_clip(
+            f"clip{i}", 14 + i % 5, size=IMAGE_SIZE, video=False, split="validation" if i % 5 == 0 else "train"
+        )
         noise = (random.normal(size=len(clip.audio)) * 3000).astype(np.int16)
         clips.append(dataclasses.replace(clip, audio=noise))
     return write_corpus(tmp_path_factory.mktemp("corpora") / "noise", clips, IMAGE_SIZE, IMAGE_SIZE + 16)
@@ -48,7 +50,7 @@ def config(corpus, tmp_path) -> RunConfig:
     targets = mfcc(5, fit_share=1.0, fit_passes=2, fit_restarts=1)
     config = tiny_run(
         workdir=str(tmp_path / "run"), model=tiny_model("audio", dropout=0.1), finetune=None, log_every=1,
-        rounds=(tiny_round(targets=targets, num_steps=NUM_STEPS),), valid_every=2,
+        rounds=(tiny_round(targets=targets, num_steps=NUM_STEPS),), validation_every=2,
     )  # fmt: skip
     config.data.corpora = (CorpusConfig(str(corpus)),)
     config.data.batch_multiple = jax.device_count()
@@ -191,7 +193,7 @@ def test_the_best_encoder_is_that_of_the_best_validation(config, metric):
     config.rounds[0].optimizer.peak_lr, config.rounds[0].optimizer.warmup_steps = 1.0, NUM_STEPS
     config.health.max_loss_rise = 0.0
     train(config)
-    values = {r["step"]: r[f"valid/{metric}"] for r in records(config) if f"valid/{metric}" in r}
+    values = {r["step"]: r[f"validation/{metric}"] for r in records(config) if f"validation/{metric}" in r}
     assert sorted(values) == [2, 4, 6, 8]
     best = (max if metric == "masked_accuracy" else min)(values, key=values.get)
     assert best != NUM_STEPS, "or this shows nothing"

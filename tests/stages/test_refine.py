@@ -24,7 +24,7 @@ from tests.corpus_fixture import make_clip, write_corpus
 from tests.tiny import IMAGE_SIZE, tiny_model, tiny_round, tiny_run
 
 GO_ON = HealthConfig(min_accuracy_gain=-1)  # two steps learn nothing
-SPEAKERS = {"a": "train", "b": "train", "c": "train", "d": "valid", "e": "test"}
+SPEAKERS = {"a": "train", "b": "train", "c": "train", "d": "validation", "e": "test"}
 
 
 @pytest.fixture(scope="module")

@@ -41,10 +41,10 @@ def make_run(corpus, workdir, **options) -> Run:
     few = dict(fit_share=1.0, fit_passes=2, fit_restarts=1)
     config = tiny_run(
         workdir=str(workdir), model=tiny_model("audio"), health=HealthConfig(min_accuracy_gain=-1), finetune=None,
-        rounds=(tiny_round(targets=mfcc(5, **few), num_steps=8),), log_every=2, valid_every=4,
+        rounds=(tiny_round(targets=mfcc(5, **few), num_steps=8),), log_every=2, validation_every=4,
     )  # fmt: skip
     config.data.corpora, config.checkpoint.every_steps = (CorpusConfig(str(corpus)),), CHECKPOINT
-    config.data.valid_share = 0.3
+    config.data.validation_share = 0.3
     config.observe.peak_tflops = PEAK_TFLOPS
     return Run(config, **options)
 

@@ -24,7 +24,7 @@ def corpus(tmp_path_factory):
     rng = np.random.default_rng(0)
     clips = []
     for i in range(NUM_CLIPS):
-        clip = make_clip(f"clip{i:02}", 8 + i % 5, video=False, size=16, split="train" if i % 5 else "valid")
+        clip = make_clip(f"clip{i:02}", 8 + i % 5, video=False, size=16, split="train" if i % 5 else "validation")
         noise = rng.standard_normal(len(clip.audio)) * 100 * (i + 1)
         clips.append(dataclasses.replace(clip, audio=noise.astype(np.int16)))
     return write_corpus(tmp_path_factory.mktemp("corpus") / "noise", clips, 16, 32)
@@ -49,7 +49,7 @@ def test_fitted_on_a_share_of_the_training_clips_and_labels_all_with_one_codeboo
 
     monkeypatch.setattr(targets, "fit", fit)
     run = run_of(corpus, tmp_path, fit_share=0.25)
-    train, valid = run.clips
+    train, validation = run.clips
     targets.make_targets(run, 1)
     (store,) = targets.open_targets(run, 1)
 
@@ -58,8 +58,8 @@ def test_fitted_on_a_share_of_the_training_clips_and_labels_all_with_one_codeboo
     np.testing.assert_array_equal(fitted_on[0], np.concatenate([of_train[clip_id] for clip_id in chosen]))
     assert store.lineage["fit_splits"] == ["train"]
     assert (store.lineage["fit_clips"], store.lineage["fit_frames"]) == (8, len(fitted_on[0]))
-    assert (len(train), len(valid)) == (32, 8)
-    for clip_id, features_TD in (of_train | features_of(valid)).items():
+    assert (len(train), len(validation)) == (32, 8)
+    for clip_id, features_TD in (of_train | features_of(validation)).items():
         distances = np.square(features_TD[:, None] - store.codebook.centroids).sum(-1)
         np.testing.assert_array_equal(store.clip(clip_id), distances.argmin(1), err_msg=clip_id)
 

@@ -119,8 +119,8 @@ def _records():
             )
             if step % 100 == 0:
                 records[-1] |= {
-                    "valid/loss": 4.25 - (4.2 - floor) * learned,
-                    "valid/masked_accuracy": 0.95 * top * learned,
+                    "validation/loss": 4.25 - (4.2 - floor) * learned,
+                    "validation/masked_accuracy": 0.95 * top * learned,
                 }
     for name, top in (("pretrained", 0.85), ("from_scratch", 0.6)):
         for fold in (1, 2):
@@ -133,8 +133,8 @@ def _records():
                         "stage": f"finetune/{name}/fold{fold}",
                         "step": step,
                         "train/loss": loss,
-                        "valid/ua": ua,
-                        "valid/wa": ua,
+                        "validation/ua": ua,
+                        "validation/wa": ua,
                     }
                 )
     return records
