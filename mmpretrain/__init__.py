@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-def load_encoder(path):
+if TYPE_CHECKING:
+    from mmpretrain.encoders.folder import Encoder
+
+
+def load_encoder(path: str | Path) -> Encoder:
     """The encoder of an exported folder, ready to compute features; see `mmpretrain.encoders.folder.Encoder`."""
     from mmpretrain.encoders.folder import load_encoder
 

@@ -11,9 +11,12 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 FRAME_RATE_HZ = 25
 SAMPLE_RATE_HZ = 16_000
@@ -125,7 +128,7 @@ class Batch(NamedTuple):
     clip_B: Any
 
 
-def dataset_features(mouth_size: int, face_size: int):
+def dataset_features(mouth_size: int, face_size: int) -> tfds.features.FeaturesDict:
     """The TFDS features of a clip. Sizes are fixed per corpus, since TFDS reads one unknown dim without TensorFlow."""
     import tensorflow_datasets as tfds
 

@@ -132,6 +132,52 @@ def test_a_turned_arrow_is_named():
     ]
 
 
+def public_functions(body: list[ast.stmt], owner: str = "") -> list[tuple[str, ast.FunctionDef]]:
+    """Functions and methods without a leading underscore, and what making and calling an object of a class takes."""
+    found = []
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            found += public_functions(node.body, f"{node.name}.")
+        elif isinstance(node, ast.FunctionDef) and (node.name in ("__init__", "__call__") or node.name[0] != "_"):
+            found.append((owner + node.name, node))
+    return found
+
+
+def untyped(source: str, where: str) -> list[str]:
+    wrong = []
+    for name, function in public_functions(ast.parse(source).body):
+        given, static = function.args, [ast.unparse(decorator) for decorator in function.decorator_list]
+        arguments = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+        own = int("." in name and "staticmethod" not in static)  # `self` and `cls` need no type
+        missing = [each.arg for each in arguments[own:] if each is not None and each.annotation is None]
+        missing += ["what it returns"] if function.returns is None and not name.endswith(".__init__") else []
+        wrong += [f"{where}:{function.lineno}: {name} has no type for {', '.join(missing)}"] if missing else []
+    return wrong
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if not within(name, "configs")])
+def test_public_signatures_are_typed(module):
+    file = MODULES[module]
+    wrong = untyped(file.read_text(), str(file.relative_to(ROOT)))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_an_untyped_signature_is_named():
+    source = """
+class Thing:
+    def __init__(self, size): ...
+    def _private(self, x): ...
+    @staticmethod
+    def make(kind) -> "Thing": ...
+def load(path: str, *, strict, **rest): ...
+"""
+    assert untyped(source, "FILE") == [
+        "FILE:3: Thing.__init__ has no type for size",
+        "FILE:6: Thing.make has no type for kind",
+        "FILE:7: load has no type for strict, rest, what it returns",
+    ]
+
+
 @pytest.mark.parametrize(
     "module",
     [

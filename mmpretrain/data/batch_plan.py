@@ -90,7 +90,11 @@ class BatchPlan:
 
     def summary(self) -> str:
         """One line for the log."""
-        return _summary(self)
+        shapes = ", ".join(f"{size} x {num_frames}" for size, num_frames in self.shapes)
+        return (
+            f"{self.num_batches_per_epoch} batches in {len(self.shapes)} shapes of clips x frames ({shapes}), "
+            f"{100 * self.padding_share:.1f} % padding"
+        )
 
     def _epoch(self, epoch: int) -> list[tuple[int, np.ndarray]]:
         if (batches := self._epochs.get(epoch)) is None:
@@ -145,15 +149,6 @@ class EvaluationPlan:
         num_frames, clips = self._planned[step]
         return PlannedBatch(step, 0, num_frames, clips)
 
-    @property
-    def padding_share(self) -> float:
-        """The share of frames that is padding, filler rows included."""
-        return _padding_share(self._lengths, self._planned)
-
-    def summary(self) -> str:
-        """One line for the log."""
-        return _summary(self)
-
 
 def _buckets(lengths_N: np.ndarray, bucket_frames: Sequence[int]) -> np.ndarray:
     """int64 [N]: the shortest bucket that holds each clip, else the longest one."""
@@ -204,11 +199,3 @@ def _padding_share(lengths_N: np.ndarray, batches: list[tuple[int, np.ndarray]])
     total = sum(num_frames * len(clips) for num_frames, clips in batches)
     real = sum(np.minimum(lengths_N[clips[clips >= 0]], num_frames).sum() for num_frames, clips in batches)
     return float(1 - real / total) if total else 0.0
-
-
-def _summary(plan: BatchPlan | EvaluationPlan) -> str:
-    shapes = ", ".join(f"{size} x {num_frames}" for size, num_frames in plan.shapes)
-    return (
-        f"{plan.num_batches_per_epoch} batches in {len(plan.shapes)} shapes of clips x frames ({shapes}), "
-        f"{100 * plan.padding_share:.1f} % padding"
-    )

@@ -14,6 +14,7 @@ from mmpretrain.config import AUDIO_DIM, ModelConfig
 from mmpretrain.models.layers import LayerNorm, dropout, fold, linear, scale_gradient
 from mmpretrain.models.resnet import VideoFrontend
 from mmpretrain.models.transformer import Transformer
+from mmpretrain.records import Batch
 
 
 class AVEncoder(nnx.Module):
@@ -77,8 +78,8 @@ class AVEncoder(nnx.Module):
         """Every hidden state, 0 being the transformer's input: [L + 1, B, T, D], without the final norm."""
         return self.transformer.all_layers(x_BTD, valid_BT, fold(key, 1))
 
-    def __call__(self, batch, *, layer: int | None = None) -> jax.Array:
-        """Features of whole, unmasked clips in evaluation: [B, T, D]. batch: a `data.records.Batch`.
+    def __call__(self, batch: Batch, *, layer: int | None = None) -> jax.Array:
+        """Features of whole, unmasked clips in evaluation: [B, T, D].
 
         layer: None for the final output; k for the stream after layer k; 0 for the fused input of the transformer.
         """

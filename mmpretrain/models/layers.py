@@ -11,20 +11,28 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
 
 LAYER_NORM_EPS = 1e-5
 BATCH_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
 
 
-def torch_uniform(fan_in: int):
+def torch_uniform(fan_in: int) -> Initializer:
     """Uniform on +-1/sqrt(fan_in): what the reference's plain Linear and Conv3d layers start from."""
     bound = 1 / math.sqrt(fan_in)
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 def linear(
-    d_in: int, d_out: int, axes: tuple[str | None, str | None], *, dtype, rngs: nnx.Rngs, kernel_init=None
+    d_in: int,
+    d_out: int,
+    axes: tuple[str | None, str | None],
+    *,
+    dtype: DTypeLike,
+    rngs: nnx.Rngs,
+    kernel_init: Initializer | None = None,
 ) -> nnx.Linear:
     """A Linear layer with the reference's default start, or with `kernel_init` and a zero bias where that is given."""
     return nnx.Linear(
@@ -98,7 +106,7 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 
-def fold(key: jax.Array | None, index) -> jax.Array | None:
+def fold(key: jax.Array | None, index: int | jax.Array) -> jax.Array | None:
     """The `index`-th key below `key`; None stays None."""
     return None if key is None else jax.random.fold_in(key, index)
 

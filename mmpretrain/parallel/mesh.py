@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -13,6 +14,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mmpretrain.config import ParallelConfig
+
+Tree = TypeVar("Tree")  # a pytree of arrays
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
@@ -81,7 +84,7 @@ def spec_of(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) ->
     return P(*spec)
 
 
-def shardings(tree, mesh: Mesh):
+def shardings(tree: Tree, mesh: Mesh) -> Tree:
     """NamedShardings for a pytree of (abstract) Flax variables and arrays, by the variables' `axes`."""
 
     def one(leaf):
@@ -102,7 +105,7 @@ def batch_multiple(mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in RULES["batch"])
 
 
-def cut_batch(tree, num_parts: int, mesh: Mesh):
+def cut_batch(tree: Tree, num_parts: int, mesh: Mesh) -> Tree:
     """Arrays [B, ...] cut along clips into parts to go through one after another: [num_parts, B / num_parts, ...].
 
     Within `jit`. Every device cuts its own rows, so none moves: part i has the clips i, i + num_parts, ...
@@ -129,7 +132,7 @@ def process_rows(mesh: Mesh, num_clips: int) -> np.ndarray:
     return np.unique(np.concatenate([np.arange(num_clips)[index] for index in places]))
 
 
-def shard_batch(batch, mesh: Mesh):
+def shard_batch(batch: Tree, mesh: Mesh) -> Tree:
     """This process's rows of a batch (NumPy, leading dim clips, as `process_rows`) as global arrays over the mesh."""
     sharding = batch_sharding(mesh)
     parts = batch_multiple(mesh)
@@ -164,6 +167,6 @@ def of_main(array: np.ndarray) -> np.ndarray:
     return array if jax.process_count() == 1 else np.asarray(multihost_utils.broadcast_one_to_all(array))
 
 
-def whole(tree, mesh: Mesh):
+def whole(tree: Tree, mesh: Mesh) -> Tree:
     """A pytree of global arrays with every array whole on every device. All processes take part."""
     return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)

@@ -6,7 +6,7 @@ All share one style: a muted palette, thin lines, names written at the lines ins
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -171,7 +171,7 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -
         return _svg(figure)
 
 
-def draw_bars(values: Mapping[str, float], write) -> str:
+def draw_bars(values: Mapping[str, float], write: Callable[[float], str]) -> str:
     """Horizontal bars in the given order, each with its value written by `write` at its end."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 0.35 + 0.27 * len(values)), layout="constrained")

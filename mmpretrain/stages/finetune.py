@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mmpretrain.config import ModelConfig, as_dict, fingerprint, flatten
+from mmpretrain.config import FinetuneConfig, ModelConfig, as_dict, fingerprint, flatten
 from mmpretrain.data.clips import ClipTable, open_clips
 from mmpretrain.encoders.folder import load_encoder, read_config, save_encoder
 from mmpretrain.encoders.weights import WEIGHTS, WholeFolder, save_weights
@@ -166,7 +166,7 @@ def _train_fold(run: Run, task: Task, variant: str, number: int) -> dict[str, An
     return run.stage(name, recipe, work)
 
 
-def predictor(trainer: Trainer):
+def predictor(trainer: Trainer) -> Callable[[TrainState, Iterator[Batch], int], np.ndarray]:
     """A function (state, batches, num_clips) -> logits float32 [num_clips, C]."""
     graphdef, objective = trainer.graphdef, trainer.objective
 
@@ -209,7 +209,7 @@ def _mean_nll(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(-log_probs[np.arange(len(labels)), labels].mean())
 
 
-def _require(run: Run):
+def _require(run: Run) -> FinetuneConfig:
     if run.config.finetune is None:
         raise ValueError("this recipe has no finetune part; set `finetune=FinetuneConfig(...)` in it")
     return run.config.finetune

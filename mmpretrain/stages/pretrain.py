@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from mmpretrain.config import fingerprint
+from mmpretrain.config import TargetsConfig, fingerprint
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.objectives.masked_prediction import MaskedPrediction
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import shard_batch, whole
 from mmpretrain.parallel.processes import on_main
-from mmpretrain.records import FRAME_RATE_HZ
+from mmpretrain.records import FRAME_RATE_HZ, Batch
 from mmpretrain.run.layout import pretrain_name
 from mmpretrain.run.run import Run
 from mmpretrain.run.watching import watch
@@ -128,7 +129,7 @@ def round_trainer(run: Run, number: int) -> Trainer:
     return run.make_trainer(MaskedPrediction(run.config.model, round_), tx)
 
 
-def validate(trainer: Trainer, state: TrainState, batches) -> dict[str, float]:
+def validate(trainer: Trainer, state: TrainState, batches: Iterable[Batch]) -> dict[str, float]:
     """Means over all clips of `batches`, as `validation/NAME`; empty if there is none."""
     totals: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
     for batch in batches:
@@ -138,7 +139,7 @@ def validate(trainer: Trainer, state: TrainState, batches) -> dict[str, float]:
     return {f"validation/{name}": float(total / max(count, 1.0)) for name, (total, count) in totals.items()}
 
 
-def _features(targets) -> str:
+def _features(targets: TargetsConfig) -> str:
     kind = CLIP_FEATURES.get(targets.features)
     return kind.title if kind else f"layer {targets.layer}"
 
