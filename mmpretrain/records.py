@@ -113,8 +113,7 @@ class Batch(NamedTuple):
     audio_BTF: float32, normalised, or None for a model without audio.
     video_BTHW: uint8, cropped and flipped but not normalised (the model does that), or None for a model without video.
     valid_BT: bool, True on real frames. has_audio_B, has_video_B: bool, whether the clip has that modality at all.
-    targets_BTS: int32 cluster ids of S codebooks, -1 where there is none (padding included). At 100 Hz, T is four times
-    as long here as elsewhere.
+    targets_BTS: int32 cluster ids of S codebooks, -1 where there is none (padding included).
     label_B: int32 class ids, -1 where there is none. clip_B: int32 row in the clip table, -1 for a filler row.
     """
 

@@ -21,9 +21,9 @@ from mmpretrain.config import (
     hidden,
     mfcc,
     recipe_of,
+    reference_quirks,
 )
 from mmpretrain.config.checks import check
-from mmpretrain.config.reference import reference_quirks
 from tests.tiny import tiny_model, tiny_run
 
 ROOT = Path(__file__).parents[1]
@@ -49,8 +49,6 @@ REFUSALS = [
     ("model.modalities", ("audio", "audio"), "audio, video or both"),
     ("model.modalities", ("sound",), "audio, video or both"),
     ("model.fusion", "sum", "one of concat, add"),
-    ("model.norm", "both", "one of pre, post"),
-    ("model.similarity", "l2", "one of cosine, dot"),
     ("model.dtype", "float16", "one of float32, bfloat16"),
     ("model.remat", "all", "one of none, layers, dots"),
     ("model.inputs.view", "eyes", "one of mouth, face"),
@@ -83,13 +81,12 @@ REFUSALS = [
     ("rounds[0].targets", (), "at least one codebook"),
     ("rounds[1].init", "last", "one of random, previous_round"),
     ("rounds[0].init", "previous_round", "one of random"),
-    ("rounds[0].label_rate_hz", 50, "25 or 100"),
-    ("rounds[1].label_rate_hz", 100, "25 where targets are of hidden"),
-    ("rounds[0].dead_classes", -4, "0 or more"),
-    ("rounds[0].modality_dropout_unit", "epoch", "one of clip, batch"),
+    ("rounds[0].reference.targets_per_frame", 2, "1 or 4"),
+    ("rounds[1].reference.targets_per_frame", 4, "1 where targets are of hidden"),
+    ("rounds[0].reference.dead_classes", -4, "0 or more"),
     ("rounds[0].masking.video_source", "noise", "one of same_clip, other_clip"),
     ("rounds[0].masking.video_source", "other_clip", "'same_clip' with rounds[0].masking.kind='feature'"),
-    ("rounds[0].masking.zero_lone_clip", True, "False with rounds[0].masking.kind='feature'"),
+    ("rounds[0].reference.zero_lone_clip", True, "False with rounds[0].masking.kind='feature'"),
     ("rounds[0].targets[0].fit_share", 0, "above 0 and at most 1"),
     ("rounds[0].targets[0].fit_restarts", 0, "above 0"),
     ("rounds[0].targets[0].fit_passes", 0, "above 0"),
@@ -145,9 +142,9 @@ def test_refusal_names_field_value_and_remedy(field, value, wanted):
 
 def test_augmentation_by_masks_has_none_of_the_options_of_pretraining():
     config = tiny_run()
-    config.finetune.masking = MaskingConfig(kind="input", equal_counts=True)
+    config.finetune.masking = MaskingConfig(kind="input", video_source="other_clip")
     with pytest.raises(
-        ValueError, match=r"finetune\.masking\.equal_counts=True; it must be False: it is of pretraining"
+        ValueError, match=r"finetune\.masking\.video_source='other_clip'; it must be 'same_clip': it is of pretraining"
     ):
         check(config)
 
@@ -164,11 +161,15 @@ def test_noise_needs_a_folder_of_sounds():
         check(config)
 
 
-@pytest.mark.parametrize(("field", "value"), [("video_source", "other_clip"), ("zero_lone_clip", True)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("masking.video_source", "other_clip"), ("reference.zero_lone_clip", True)]
+)
 def test_a_clip_cannot_read_another_part_of_its_batch(field, value):
     config = tiny_run(parallel=ParallelConfig(micro_batches=2))
-    config.rounds[0].masking = MaskingConfig(kind="input", **{field: value})
-    wanted = rf"rounds\[0\]\.masking\.{field}={value!r}; it must be .* with parallel\.micro_batches=2"
+    config.rounds[0].masking = MaskingConfig(kind="input")
+    group, name = field.split(".")
+    setattr(getattr(config.rounds[0], group), name, value)
+    wanted = rf"rounds\[0\]\.{group}\.{name}={value!r}; it must be .* with parallel\.micro_batches=2"
     with pytest.raises(ValueError, match=wanted):
         check(config)
     config.parallel.micro_batches = 1
@@ -268,8 +269,8 @@ def test_reference_quirks_pass_the_checks_and_no_recipe_has_any(unpublished):
         quirky = reference_quirks(plain, unpublished=unpublished)
         check(quirky)
         tree, before = (recipe_of(config, *EVERY_PART) for config in (quirky, plain))
-        model = {"norm", "similarity", "temperature", "tied_projection"} if unpublished else set()
-        rounds = {"label_rate_hz", "dead_classes", "equal_counts", "zero_lone_clip", "modality_dropout_unit"}
+        model = {"post_norm", "dot_similarity", "temperature", "tied_projection"} if unpublished else set()
+        rounds = {"targets_per_frame", "dead_classes", "equal_mask_counts", "zero_lone_clip", "whole_batch_dropout"}
         changed = {name.split(".")[-1] for name in tree if tree[name] != before[name]}
         assert model <= changed <= model | rounds | {"count_padding"}
         assert {name.split(".")[0] for name in tree if tree[name] != before[name]} <= {

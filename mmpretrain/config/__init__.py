@@ -1,7 +1,17 @@
 """Recipes: the typed tree (`tree`), its named parts (`presets`), its JSON (`recipe`), what cannot work (`checks`)."""
 
-from mmpretrain.config.presets import encoder_size, face_appearance, face_geometry, fbank, hidden, mfcc, prosody
+from mmpretrain.config.presets import (
+    encoder_size,
+    face_appearance,
+    face_geometry,
+    fbank,
+    hidden,
+    mfcc,
+    prosody,
+    reference_quirks,
+)
 from mmpretrain.config.recipe import as_dict, fingerprint, flatten, from_dict, recipe_of
+from mmpretrain.config.reference import ReferenceModelConfig, ReferenceRoundConfig
 from mmpretrain.config.tree import (
     AUDIO_DIM,
     FEATURES,
@@ -37,6 +47,8 @@ __all__ = [
     "ObserveConfig",
     "OptimizerConfig",
     "ParallelConfig",
+    "ReferenceModelConfig",
+    "ReferenceRoundConfig",
     "RoundConfig",
     "RunConfig",
     "TargetsConfig",
@@ -52,4 +64,5 @@ __all__ = [
     "mfcc",
     "prosody",
     "recipe_of",
+    "reference_quirks",
 ]

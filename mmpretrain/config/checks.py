@@ -30,7 +30,8 @@ def check(config: RunConfig) -> None:
     for number, round_ in enumerate(config.rounds, start=1):
         _check_round(round_, f"rounds[{number - 1}]", first=number == 1, model=config.model)
         if config.parallel.micro_batches > 1:
-            _check_micro_batches(round_, f"rounds[{number - 1}]", config.parallel.micro_batches)
+            parts = f"with parallel.micro_batches={config.parallel.micro_batches}"
+            _check_own_inputs(round_, f"rounds[{number - 1}]", parts)
     if config.finetune is not None:
         _check_finetune(config.finetune)
     sizes = [config.parallel.data, config.parallel.fsdp, config.parallel.tensor]
@@ -78,8 +79,6 @@ def _check_model(model: ModelConfig) -> None:
     fits = len(set(model.modalities)) == len(model.modalities) > 0 and set(model.modalities) <= set(known)
     _require(fits, "model.modalities", model.modalities, 'audio, video or both, e.g. ("audio",)')
     _check_choice("model.fusion", model.fusion, ("concat", "add"))
-    _check_choice("model.norm", model.norm, ("pre", "post"))
-    _check_choice("model.similarity", model.similarity, ("cosine", "dot"))
     _check_choice("model.dtype", model.dtype, ("float32", "bfloat16"))
     _check_choice("model.remat", model.remat, ("none", "layers", "dots"))
     _check_choice("model.inputs.view", model.inputs.view, ("mouth", "face"))
@@ -122,18 +121,16 @@ def _check_round(round_: RoundConfig, name: str, *, first: bool, model: ModelCon
             wanted = f"a layer from 1 to model.num_layers={model.num_layers}"
             _require(1 <= targets.layer <= model.num_layers, f"{name}.targets[{i}].layer", targets.layer, wanted)
     _check_choice(f"{name}.init", round_.init, ("random",) if first else ("random", "previous_round"))
-    _require(round_.label_rate_hz in (25, 100), f"{name}.label_rate_hz", round_.label_rate_hz, "25 or 100")
+    per_frame, field = round_.reference.targets_per_frame, f"{name}.reference.targets_per_frame"
+    _require(per_frame in (1, 4), field, per_frame, "1 or 4")
     others = sorted({targets.features for targets in round_.targets} - {"mfcc"})
-    wanted = f"25 where targets are of {' and '.join(others)}"
-    _require(round_.label_rate_hz == 25 or not others, f"{name}.label_rate_hz", round_.label_rate_hz, wanted)
-    _require(round_.dead_classes >= 0, f"{name}.dead_classes", round_.dead_classes, "0 or more")
+    _require(per_frame == 1 or not others, field, per_frame, f"1 where targets are of {' and '.join(others)}")
+    dead_classes = round_.reference.dead_classes
+    _require(dead_classes >= 0, f"{name}.reference.dead_classes", dead_classes, "0 or more")
     _check_choice(f"{name}.masking.kind", masking.kind, ("feature", "input"))
     _check_masking(masking, f"{name}.masking")
-    inputs_only = dict(video_source="same_clip", zero_lone_clip=False)
-    for field, off in inputs_only.items() if masking.kind == "feature" else ():
-        value = getattr(masking, field)
-        _require(value == off, f"{name}.masking.{field}", value, f"{off!r} with {name}.masking.kind='feature'")
-    _check_choice(f"{name}.modality_dropout_unit", round_.modality_dropout_unit, ("clip", "batch"))
+    if masking.kind == "feature":
+        _check_own_inputs(round_, name, f"with {name}.masking.kind='feature'")
     _check_share(f"{name}.modality_dropout", round_.modality_dropout)
     _check_share(f"{name}.audio_dropout", round_.audio_dropout)
     _require(round_.modality_dropout == 0 or len(model.modalities) == 2, f"{name}.modality_dropout",
@@ -141,11 +138,11 @@ def _check_round(round_: RoundConfig, name: str, *, first: bool, model: ModelCon
     _check_optimizer(round_.optimizer, f"{name}.optimizer", round_.num_steps)
 
 
-def _check_micro_batches(round_: RoundConfig, name: str, micro_batches: int) -> None:
-    """Options by which a clip reads others of its batch, which may be in another part."""
-    for field, off in dict(video_source="same_clip", zero_lone_clip=False).items():
-        value = getattr(round_.masking, field)
-        _require(value == off, f"{name}.masking.{field}", value, f"{off!r} with parallel.micro_batches={micro_batches}")
+def _check_own_inputs(round_: RoundConfig, name: str, where: str) -> None:
+    """Nothing by which the input of a clip depends on the other clips of its batch."""
+    source, lone = round_.masking.video_source, round_.reference.zero_lone_clip
+    _require(source == "same_clip", f"{name}.masking.video_source", source, f"'same_clip' {where}")
+    _require(not lone, f"{name}.reference.zero_lone_clip", lone, f"False {where}")
 
 
 def _check_targets(targets: TargetsConfig, name: str) -> None:
@@ -175,9 +172,8 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
     if finetune.masking is not None:
         _check_choice("finetune.masking.kind", finetune.masking.kind, ("input",))
         _check_masking(finetune.masking, "finetune.masking")
-        for field, off in dict(video_source="same_clip", equal_counts=False, zero_lone_clip=False).items():
-            value = getattr(finetune.masking, field)
-            _require(value == off, f"finetune.masking.{field}", value, f"{off!r}: it is of pretraining alone")
+        source = finetune.masking.video_source
+        _require(source == "same_clip", "finetune.masking.video_source", source, "'same_clip': it is of pretraining")
     _require(0 <= finetune.freq_warp < 0.5, "finetune.freq_warp", finetune.freq_warp, "from 0 to below 0.5")
     _check_optimizer(finetune.optimizer, "finetune.optimizer", finetune.num_steps)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
-from mmpretrain.config.tree import ModelConfig, TargetsConfig
+from mmpretrain.config.reference import ReferenceModelConfig, ReferenceRoundConfig
+from mmpretrain.config.tree import ModelConfig, RunConfig, TargetsConfig
 
 _SIZES = {
     "tiny": dict(width=96, num_layers=3, num_heads=4, mlp_dim=384, resnet_width=8, proj_dim=64),
@@ -51,3 +53,21 @@ def face_geometry(num_clusters: int = 50, **changes: Any) -> tuple[TargetsConfig
 def hidden(layer: int, num_clusters: int, **changes: Any) -> tuple[TargetsConfig, ...]:
     """One codebook of the previous round's stream after `layer` (counted from 1)."""
     return (TargetsConfig(features="hidden", layer=layer, num_clusters=num_clusters, **changes),)
+
+
+def reference_quirks(config: RunConfig, *, unpublished: bool = False) -> RunConfig:
+    """`config` with everything on that only the reference does (`config/reference.py`). No recipe has any of it.
+
+    Targets come at 100 Hz in the rounds where all are of MFCC. unpublished: also what its code can do but no released
+    model has, with temperature 1. Several label sets, which no released model has either, are several `targets`.
+    """
+    model = dataclasses.replace(config.model, temperature=1.0, reference=ReferenceModelConfig(True, True, True))
+    rounds = []
+    for round_ in config.rounds:
+        reference = ReferenceRoundConfig(
+            targets_per_frame=4 if all(targets.features == "mfcc" for targets in round_.targets) else 1,
+            dead_classes=4, equal_mask_counts=True, zero_lone_clip=round_.masking.kind == "input",
+            whole_batch_dropout=True, count_padding=True,
+        )  # fmt: skip
+        rounds.append(dataclasses.replace(round_, reference=reference))
+    return dataclasses.replace(config, model=model if unpublished else config.model, rounds=tuple(rounds))

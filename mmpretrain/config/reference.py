@@ -1,30 +1,28 @@
-"""What only the reference does, as a preset that a recipe can apply: `reference_quirks(config)`."""
+"""What only AV-HuBERT's own code does, and no recipe of ours: all of it off unless set.
 
+`presets.reference_quirks` turns it on, to compare with the reference number for number (docs/reference.md).
+"""
+
+# No `from __future__ import annotations`: the command line reads the fields' types as objects.
 import dataclasses
 
-from mmpretrain.config import RunConfig
+
+@dataclasses.dataclass
+class ReferenceModelConfig:
+    """Of the network. No released model has any of it."""
+
+    post_norm: bool = False  # layers normalise their sums instead of their branches' inputs (deep ones train worse)
+    dot_similarity: bool = False  # dot product of a projected frame and a cluster's embedding, not their cosine
+    tied_projection: bool = False  # several codebooks share one projection instead of having one each
 
 
-def reference_quirks(config: RunConfig, *, unpublished: bool = False) -> RunConfig:
-    """`config` with what only the reference does; what each field does stands beside it. No recipe has these.
+@dataclasses.dataclass
+class ReferenceRoundConfig:
+    """Of a round of pretraining."""
 
-    In every round: equal mask counts in a batch, zeros at batch size 1, modality dropout of whole batches, padding
-    that counts, four dead classes, and labels at 100 Hz where all are of MFCC. unpublished: also what its code can do
-    but no released model has: norms after the sums, a shared projection, dot products with temperature 1. Several label
-    sets, which no released model has either, are several `targets`.
-    """
-    model = dataclasses.replace(config.model, norm="post", similarity="dot", temperature=1.0, tied_projection=True)
-    rounds = []
-    for round_ in config.rounds:
-        lone = round_.masking.kind == "input"
-        rounds.append(
-            dataclasses.replace(
-                round_,
-                label_rate_hz=100 if all(targets.features == "mfcc" for targets in round_.targets) else 25,
-                dead_classes=4,
-                masking=dataclasses.replace(round_.masking, equal_counts=True, zero_lone_clip=lone),
-                modality_dropout_unit="batch",
-                count_padding=True,
-            )
-        )
-    return dataclasses.replace(config, model=model if unpublished else config.model, rounds=tuple(rounds))
+    targets_per_frame: int = 1  # 4: clusters of all MFCC rows, of 10 ms each, of which a frame takes its first
+    dead_classes: int = 0  # classes before the clusters that are never a target (a released checkpoint has 4)
+    equal_mask_counts: bool = False  # every clip keeps as many masked frames as the one with the fewest in the batch
+    zero_lone_clip: bool = False  # a batch of one clip: masked inputs read 0, not the mask vector or other pictures
+    whole_batch_dropout: bool = False  # modality dropout is drawn once for all clips of a batch
+    count_padding: bool = False  # batch statistics and penalty count padding and unused pictures too

@@ -8,6 +8,8 @@ what cannot work. Defaults follow the released AV-HuBERT Base recipe unless a co
 import copy
 import dataclasses
 
+from mmpretrain.config.reference import ReferenceModelConfig, ReferenceRoundConfig
+
 AUDIO_DIM = 104  # four stacked 10 ms frames of 26 log filterbank energies: one row per 40 ms frame
 
 # What clusters can be made of: of a clip's sound (three), of its face (two), or of an encoder's layer (the last).
@@ -72,10 +74,7 @@ class ModelConfig:
     fusion: str = "concat"  # or "add"
     pos_conv_kernel: int = 128
     pos_conv_groups: int = 16
-    norm: str = "pre"  # where a layer normalises: "pre", its branches' inputs; "post", its sums (deep ones train worse)
     proj_dim: int = 256  # of the prediction head
-    similarity: str = "cosine"  # of a projected frame and a cluster's embedding; or "dot", which lets logits grow
-    tied_projection: bool = False  # several label sets share one projection instead of having one each
     temperature: float = 0.1
     dropout: float = 0.1
     attention_dropout: float = 0.1
@@ -85,6 +84,7 @@ class ModelConfig:
     feature_grad_scale: float = 0.1  # gradient into the two front-ends
     dtype: str = "float32"  # of activations; parameters, reductions and logits are always float32. Or "bfloat16"
     remat: str = "none"  # what the backward pass recomputes: "none", "layers" (everything), "dots" (all but matmuls)
+    reference: ReferenceModelConfig = dataclasses.field(default_factory=ReferenceModelConfig)
 
 
 @dataclasses.dataclass
@@ -102,8 +102,6 @@ class MaskingConfig:
     video_prob: float = 0.3
     video_span_frames: int = 5
     video_source: str = "same_clip"  # of pictures put over masked ones; or "other_clip" of the batch, at equal times
-    equal_counts: bool = False  # unmask random frames until all clips of a batch have as few masked: spans get holes
-    zero_lone_clip: bool = False  # input masking of a batch with one clip: 0, not the mask vector or other pictures
 
 
 @dataclasses.dataclass
@@ -141,17 +139,14 @@ class RoundConfig:
     targets: tuple[TargetsConfig, ...] = dataclasses.field(default_factory=lambda: (TargetsConfig(),))  # one a codebook
     encoder: str = "previous_round"  # whose layers "hidden" targets are of; or the path of an exported encoder
     init: str = "random"  # the weights that training starts from; or "previous_round": those of its encoder
-    label_rate_hz: int = 25  # of the targets; 100: clusters of all MFCC rows, of which a frame takes its first
-    dead_classes: int = 0  # classes before the clusters that are never a target (a reference checkpoint has 4)
     masking: MaskingConfig = dataclasses.field(default_factory=MaskingConfig)
     modality_dropout: float = 0.0  # probability that one modality is dropped
-    modality_dropout_unit: str = "clip"  # what is drawn for: each clip, or all of a "batch" at once
     audio_dropout: float = 0.5  # given that one is dropped, that it is the audio
     unmasked_weight: float = 0.0  # of the loss on unmasked frames
     feature_penalty: float = 10.0  # times the mean square of the fused features
-    count_padding: bool = False  # batch statistics and penalty count padding and unused pictures too
     num_steps: int = 400_000
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    reference: ReferenceRoundConfig = dataclasses.field(default_factory=ReferenceRoundConfig)
 
 
 @dataclasses.dataclass

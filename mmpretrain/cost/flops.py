@@ -38,7 +38,7 @@ def forward_flops_per_frame(model: ModelConfig, *, num_frames: int, num_clusters
         flops["fusion"] = 2 * len(model.modalities) * D * D
     flops["position"] = 2 * model.pos_conv_kernel * (D // model.pos_conv_groups) * D
     flops["layers"] = model.num_layers * (2 * 4 * D * D + 4 * num_frames * D + 2 * 2 * D * model.mlp_dim)
-    projections = 1 if model.tied_projection else len(num_clusters)
+    projections = 1 if model.reference.tied_projection else len(num_clusters)
     flops["head"] = projections * 2 * D * P + sum(2 * P * K for K in num_clusters)
     return flops
 

@@ -31,7 +31,7 @@ class Targets(Protocol):
     """Cluster ids of clips under one codebook, such as a target store."""
 
     def clip(self, clip_id: str) -> np.ndarray:
-        """int32, `labels_per_frame` per frame."""
+        """int32, one or more a frame."""
 
 
 def make_batch(
@@ -43,7 +43,7 @@ def make_batch(
     train: bool,
     seed: int,
     targets: Sequence[Targets] = (),
-    labels_per_frame: int = 1,
+    targets_per_frame: int = 1,
     labels: np.ndarray | None = None,
     freq_mask: int = 0,
     freq_warp: float = 0.0,
@@ -53,7 +53,8 @@ def make_batch(
     In training (`train`) each clip has its own random stretch of time (where it is longer than the batch), place and
     mirroring of the picture, noise, hidden band of up to `freq_mask` filterbank channels, and stretch of frequencies by
     1 - `freq_warp` to 1 + `freq_warp`; otherwise the start, the centre and none of these. Sound, picture and targets
-    begin at the same frame. targets: of each codebook. labels: int32 [N] over the table.
+    begin at the same frame. targets: of each codebook; of several a frame the first is taken. labels: int32 [N] over
+    the table.
     Raises ValueError naming the clip if it cannot be read or its targets have another length.
     """
     if train and data.noise.prob > 0:
@@ -65,7 +66,7 @@ def make_batch(
         valid_BT=np.zeros((num_clips, num_frames), bool),
         has_audio_B=np.zeros(num_clips, bool),
         has_video_B=np.zeros(num_clips, bool),
-        targets_BTS=np.full((num_clips, num_frames * labels_per_frame, max(len(targets), 1)), -1, np.int32),
+        targets_BTS=np.full((num_clips, num_frames, max(len(targets), 1)), -1, np.int32),
         label_B=np.full(num_clips, -1, np.int32),
         clip_B=planned.clips.astype(np.int32),
     )
@@ -93,8 +94,7 @@ def make_batch(
                 offset_yx, flip = _draw_picture(video_THW, size, data, stream("picture"))
             batch.video_BTHW[b, :length] = crop_and_flip(video_THW, size, offset_yx, flip)
         for s, store in enumerate(targets):
-            ids_T = _clip_targets(store, clip, labels_per_frame)
-            ids_T = ids_T[start * labels_per_frame : (start + length) * labels_per_frame]
+            ids_T = _clip_targets(store, clip, targets_per_frame)[start : start + length]
             batch.targets_BTS[b, : len(ids_T), s] = ids_T
         if labels is not None:
             batch.label_B[b] = labels[row]
@@ -157,4 +157,4 @@ def _clip_targets(targets: Targets, clip: Clip, per_frame: int) -> np.ndarray:
             f"clip {clip.clip_id!r} has {clip.num_frames} frames, but its targets {len(ids_T)}"
             f"{f' of {per_frame} a frame' if per_frame > 1 else ''}; make the targets again"
         )
-    return ids_T
+    return ids_T[::per_frame]

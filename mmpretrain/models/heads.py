@@ -24,11 +24,11 @@ class ClusterHead(nnx.Module):
     def __init__(self, config: ModelConfig, num_classes: Sequence[int], *, rngs: nnx.Rngs):
         P = config.proj_dim
         self.num_classes = tuple(num_classes)
-        projections = 1 if config.tied_projection else len(self.num_classes)
+        projections = 1 if config.reference.tied_projection else len(self.num_classes)
         self.proj = linear(config.width, projections * P, ("embed", None), dtype=config.dtype, rngs=rngs)
         embeddings = jax.random.uniform(rngs.params(), (sum(self.num_classes), P))
         self.embeddings = nnx.Param(embeddings, axes=("clusters", None))
-        self.similarity = {"cosine": cosine, "dot": dot}[config.similarity]
+        self.similarity = dot if config.reference.dot_similarity else cosine
         self.temperature = config.temperature
 
     def __call__(self, x_BTD: jax.Array) -> tuple[jax.Array, ...]:

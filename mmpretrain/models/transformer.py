@@ -96,7 +96,7 @@ class TransformerLayer(nnx.Module):
         self.mlp_in = mlp(config.width, config.mlp_dim, ("embed", "mlp"))
         self.mlp_out = mlp(config.mlp_dim, config.width, ("mlp", "embed"))
         self.dropout, self.activation_dropout = config.dropout, config.activation_dropout
-        self.pre_norm = config.norm == "pre"
+        self.pre_norm = not config.reference.post_norm
 
     def __call__(self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
         if self.pre_norm:
@@ -128,7 +128,7 @@ class Transformer(nnx.Module):
         self.position = PositionalConv(config.width, config.pos_conv_kernel, config.pos_conv_groups, rngs=rngs)
         self.layers = stack(rngs)
         self.norm = LayerNorm(config.width, rngs=rngs)
-        self.num_layers, self.pre_norm = config.num_layers, config.norm == "pre"
+        self.num_layers, self.pre_norm = config.num_layers, not config.reference.post_norm
         self.dropout, self.layerdrop, self.remat = config.dropout, config.layerdrop, config.remat
         self.inspected = False  # True: leaves every layer's stream [L, B, T, D] as the intermediate "layers"
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from mmpretrain.config import ModelConfig, RoundConfig
@@ -15,7 +14,7 @@ from mmpretrain.models.encoder import normalize_pixels
 from mmpretrain.models.heads import MaskedClusterModel
 from mmpretrain.objectives.base import Sums
 from mmpretrain.objectives.masking import modality_use, other_clips, same_clip_sources, span_mask
-from mmpretrain.records import FRAME_RATE_HZ, Batch
+from mmpretrain.records import Batch
 
 
 class Masks(NamedTuple):
@@ -62,7 +61,7 @@ class MaskedPrediction:
     round: RoundConfig
 
     def make_model(self, rngs: nnx.Rngs) -> MaskedClusterModel:
-        num_classes = [targets.num_clusters + self.round.dead_classes for targets in self.round.targets]
+        num_classes = [targets.num_clusters + self.round.reference.dead_classes for targets in self.round.targets]
         return MaskedClusterModel(self.model, num_classes, self.round.masking.kind, rngs=rngs)
 
     def draw(self, key: jax.Array, batch: Batch) -> Masks:
@@ -71,11 +70,13 @@ class MaskedPrediction:
         use_audio, use_video = modality_use(
             use_key, batch.has_audio_B, batch.has_video_B,
             prob=self.round.modality_dropout, audio_prob=self.round.audio_dropout,
-            whole_batch=self.round.modality_dropout_unit == "batch",
+            whole_batch=self.round.reference.whole_batch_dropout,
         )  # fmt: skip
 
         def spans(key, prob, span_frames):
-            return span_mask(key, valid, prob=prob, span_frames=span_frames, equal_counts=masking.equal_counts)
+            return span_mask(
+                key, valid, prob=prob, span_frames=span_frames, equal_counts=self.round.reference.equal_mask_counts
+            )
 
         frames = jnp.broadcast_to(jnp.arange(valid.shape[1]), valid.shape)
         if masking.kind == "feature":
@@ -105,7 +106,7 @@ class MaskedPrediction:
             audio, pixels = batch.audio_BTF, normalize_pixels(batch.video_BTHW, valid, self.model)
         x, fused = model.encoder.embed(
             audio, pixels, valid, draws.use_audio_B, draws.use_video_B, dropout_key, train=dropout_key is not None,
-            counted_BT=jnp.ones_like(valid) if self.round.count_padding else None,
+            counted_BT=jnp.ones_like(valid) if self.round.reference.count_padding else None,
         )  # fmt: skip
         classes, mask, valid = self._asked(batch, draws)
         x, fused = (a[:, : valid.shape[1]] for a in (x, fused))
@@ -116,11 +117,10 @@ class MaskedPrediction:
 
     def _asked(self, batch: Batch, draws: Masks) -> tuple[jax.Array, jax.Array, jax.Array]:
         """`Prediction`'s classes_BTS, masked_BT and valid_BT, of the T frames that have labels."""
-        per_frame = self.round.label_rate_hz / FRAME_RATE_HZ
-        num_frames = min(batch.valid_BT.shape[1], int(batch.targets_BTS.shape[1] / per_frame))
-        targets = batch.targets_BTS[:, (np.arange(num_frames) * per_frame).astype(int)]
+        num_frames = min(batch.valid_BT.shape[1], batch.targets_BTS.shape[1])
+        targets = batch.targets_BTS[:, :num_frames]
         mask, valid = (a[:, :num_frames] for a in (draws.audio_BT | draws.video_BT, batch.valid_BT))
-        return jnp.where(targets >= 0, targets + self.round.dead_classes, -1), mask, valid
+        return jnp.where(targets >= 0, targets + self.round.reference.dead_classes, -1), mask, valid
 
     def _hide_inputs(
         self, model: MaskedClusterModel, batch: Batch, draws: Masks
@@ -134,7 +134,7 @@ class MaskedPrediction:
         elif video is not None:
             video = video[draws.source_clip_BT, draws.source_BT]
             seen = seen & seen[draws.source_clip_BT, draws.source_BT]
-        if self.round.masking.zero_lone_clip:
+        if self.round.reference.zero_lone_clip:
             alone = batch.valid_BT.any(1).sum() == 1
             vector = jnp.where(alone, 0, vector)
             seen = seen & ~(alone & draws.video_BT)
@@ -149,7 +149,7 @@ class MaskedPrediction:
         predicted = valid_BT & (classes_BTS >= 0).all(-1)
         if self.round.unmasked_weight == 0:
             predicted &= mask_BT
-        penalised = jnp.ones_like(valid_BT) if self.round.count_padding else valid_BT
+        penalised = jnp.ones_like(valid_BT) if self.round.reference.count_padding else valid_BT
         return Counts(predicted.sum(dtype=jnp.float32), penalised.sum(dtype=jnp.float32))
 
     def __call__(
@@ -194,7 +194,7 @@ class MaskedPrediction:
         whole = own if counts is None else counts
         cluster_loss = means["masked_loss"][0] + self.round.unmasked_weight * means["unmasked_loss"][0]
         # Mean square of the fused features. The reference adds its mean over the batch times the batch's weight.
-        counted = jnp.ones_like(valid) if self.round.count_padding else valid
+        counted = jnp.ones_like(valid) if self.round.reference.count_padding else valid
         penalty = total(jnp.square(fused.astype(jnp.float32)).mean(-1), counted)
         return Sums(
             loss=cluster_loss + self.round.feature_penalty * (penalty / jnp.maximum(whole.penalised, 1)) * whole.weight,

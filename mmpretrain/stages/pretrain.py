@@ -18,7 +18,7 @@ from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import shard_batch, whole
 from mmpretrain.parallel.processes import on_main
-from mmpretrain.records import FRAME_RATE_HZ, Batch
+from mmpretrain.records import Batch
 from mmpretrain.run.layout import pretrain_name
 from mmpretrain.run.run import Run
 from mmpretrain.run.watching import watch
@@ -53,7 +53,7 @@ def pretrain(run: Run, number: int) -> dict[str, Any]:
         trainer, targets = training.trainer, _targets(run, number)
         watched = watch(
             run, pretrain_name(number), f"round {number}", wall, trainer, training.batches.plan, config.model,
-            [codebook.num_clusters + round_.dead_classes for codebook in round_.targets],
+            [codebook.num_clusters + round_.reference.dead_classes for codebook in round_.targets],
         )  # fmt: skip
 
         def evaluate(state: TrainState) -> dict[str, float]:
@@ -115,8 +115,8 @@ def round_training(run: Run, number: int) -> Training:
 
 def _targets(run: Run, number: int) -> dict[str, Any]:
     """As `make_batch` takes them."""
-    rate = run.config.rounds[number - 1].label_rate_hz
-    return {"targets": open_targets(run, number), "labels_per_frame": rate // FRAME_RATE_HZ}
+    per_frame = run.config.rounds[number - 1].reference.targets_per_frame
+    return {"targets": open_targets(run, number), "targets_per_frame": per_frame}
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

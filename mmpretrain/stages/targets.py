@@ -70,7 +70,7 @@ def _make_store(
 ) -> TargetStore:
     """Makes the store of one codebook of round `number`, or takes up where an interrupted run had stopped."""
     round_ = run.config.rounds[number - 1]
-    targets, rows_per_frame = round_.targets[index], round_.label_rate_hz // FRAME_RATE_HZ
+    targets, rows_per_frame = round_.targets[index], round_.reference.targets_per_frame
 
     def features(table: ClipTable, *, everywhere: bool) -> Iterator[tuple[int, np.ndarray]]:
         if targets.features in CLIP_FEATURES:
@@ -78,7 +78,7 @@ def _make_store(
         return _hidden(run, table, number, index, everywhere)
 
     if on_main((folder / STORE).exists):
-        return open_store(folder / STORE, expect_frame_rate_hz=round_.label_rate_hz)
+        return open_store(folder / STORE, expect_frame_rate_hz=FRAME_RATE_HZ * round_.reference.targets_per_frame)
     title = f"round {number}" + (f", codebook {index + 1}" if len(round_.targets) > 1 else "")
     codebook, sample = _codebook(run, number, index, folder, train, features, title)
     made_by = f"{recipe_hash}-{codebook_hash(codebook.centroids)}"
@@ -97,7 +97,8 @@ def _make_store(
         clip_ids = train.clip_ids + validation.clip_ids
         ids = progress.merge(clip_ids)
         write_store(
-            folder / STORE, clip_ids=clip_ids, ids_per_clip=ids, codebook=codebook, frame_rate_hz=round_.label_rate_hz,
+            folder / STORE, clip_ids=clip_ids, ids_per_clip=ids, codebook=codebook,
+            frame_rate_hz=FRAME_RATE_HZ * round_.reference.targets_per_frame,
             lineage_fields={
                 "features": targets.features, "layer": targets.layer,
                 "source": _encoder_fingerprint(run, number) if targets.features == "hidden" else "",
@@ -109,7 +110,7 @@ def _make_store(
         progress.remove()
 
     on_main(write)
-    return open_store(folder / STORE, expect_frame_rate_hz=round_.label_rate_hz)
+    return open_store(folder / STORE, expect_frame_rate_hz=FRAME_RATE_HZ * round_.reference.targets_per_frame)
 
 
 def open_targets(run: Run, number: int) -> tuple[TargetStore, ...]:
@@ -121,7 +122,7 @@ def open_targets(run: Run, number: int) -> tuple[TargetStore, ...]:
             expect_num_clusters=targets.num_clusters,
             expect_feature_dim=_feature_dim(run, number, targets.features),
             expect_fingerprint=train.fingerprint,
-            expect_frame_rate_hz=round_.label_rate_hz,
+            expect_frame_rate_hz=FRAME_RATE_HZ * round_.reference.targets_per_frame,
         )
         for index, targets in enumerate(round_.targets)
     )
@@ -158,7 +159,7 @@ def known_units(table: ClipTable, per_frame: int = 1) -> np.ndarray:
 def _round_recipe(run: Run, number: int) -> dict[str, Any]:
     """The fields of the rounds up to this one's targets, on which its targets depend."""
     before = {k: v for k, v in run.recipe("rounds").items() if _round_of(k) < number}
-    prefixes = tuple(f"rounds[{number - 1}].{field}" for field in ("targets[", "label_rate_hz"))
+    prefixes = tuple(f"rounds[{number - 1}].{field}" for field in ("targets[", "reference.targets_per_frame"))
     own = {k: v for k, v in run.recipe("rounds").items() if k.startswith(prefixes)}
     if run.config.rounds[number - 1].encoder != "previous_round":
         own[f"rounds[{number - 1}].encoder"] = _encoder_fingerprint(run, number)
@@ -174,7 +175,7 @@ def _codebook(
 ) -> tuple[Codebook, dict[str, int]]:
     """Fits the codebook, or takes the one that an interrupted run had fitted."""
     round_ = run.config.rounds[number - 1]
-    targets, rows_per_frame = round_.targets[index], round_.label_rate_hz // FRAME_RATE_HZ
+    targets, rows_per_frame = round_.targets[index], round_.reference.targets_per_frame
     rows = fit_rows(train, targets.fit_share, targets.fit_max_frames // rows_per_frame)
     wanted, sample = max(1, round(targets.fit_share * len(train))), train.select(rows)
     lengths = sample.lengths * rows_per_frame

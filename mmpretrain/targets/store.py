@@ -175,7 +175,9 @@ def open_store(
         remedy = f"it is of other features than the recipe's: set targets.features and layer so, or {_make_again(path)}"
         agree("feature_dim of the codebook", lineage["feature_dim"], expect_feature_dim, remedy)
     if expect_frame_rate_hz is not None:
-        remedy = f"set label_rate_hz={lineage['frame_rate_hz']} in the round, or {_make_again(path)}"
+        remedy = (
+            f"set reference.targets_per_frame={lineage['frame_rate_hz'] // 25} in the round, or {_make_again(path)}"
+        )
         agree("frame_rate_hz", lineage["frame_rate_hz"], expect_frame_rate_hz, remedy)
     if lineage["frame_rate_hz"] < FRAME_RATE_HZ or lineage["frame_rate_hz"] % FRAME_RATE_HZ:
         raise ValueError(

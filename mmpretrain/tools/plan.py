@@ -26,7 +26,7 @@ from mmpretrain.cost.hlo import Program
 from mmpretrain.data.batch_plan import batch_size
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.mesh import batch_multiple, shardings
-from mmpretrain.records import FRAME_RATE_HZ, Batch
+from mmpretrain.records import Batch
 from mmpretrain.report.tables import duration, percent, text_table
 from mmpretrain.run.run import Run
 from mmpretrain.stages.pretrain import round_trainer
@@ -155,7 +155,7 @@ class Plan:
             valid_BT=array((B, T), bool),
             has_audio_B=array((B,), bool),
             has_video_B=array((B,), bool),
-            targets_BTS=array((B, T * round_.label_rate_hz // FRAME_RATE_HZ, len(round_.targets)), np.int32),
+            targets_BTS=array((B, T, len(round_.targets)), np.int32),
             label_B=array((B,), np.int32),
             clip_B=array((B,), np.int32),
         )
@@ -300,7 +300,7 @@ def _devices(topology: Topology) -> tuple[Sequence[jax.Device], str]:
 
 
 def _step_flops(config: RunConfig, round_: RoundConfig, shape: tuple[int, int]) -> dict[str, float]:
-    clusters = [targets.num_clusters + round_.dead_classes for targets in round_.targets]
+    clusters = [targets.num_clusters + round_.reference.dead_classes for targets in round_.targets]
     return flops.step_flops(config.model, num_clips=shape[0], num_frames=shape[1], num_clusters=clusters)
 
 

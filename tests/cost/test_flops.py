@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import pytest
 
-from mmpretrain.config import InputConfig, ParallelConfig, encoder_size
+from mmpretrain.config import InputConfig, ParallelConfig, ReferenceModelConfig, encoder_size
 from mmpretrain.cost.flops import forward_flops_per_frame, mfu, step_flops
 from mmpretrain.objectives.masked_prediction import MaskedPrediction
 from mmpretrain.parallel.mesh import make_mesh
@@ -42,7 +42,7 @@ def test_parts_grow_as_they_should():
     small = parts()
     assert parts(num_frames=200)["layers"] - small["layers"] == 12 * 4 * 100 * 768
     assert parts(num_clusters=(500, 500))["head"] == 2 * small["head"]
-    tied = dataclasses.replace(base, tied_projection=True)
+    tied = dataclasses.replace(base, reference=ReferenceModelConfig(tied_projection=True))
     assert parts(tied, num_clusters=(500, 500))["head"] == 2 * small["head"] - 2 * 768 * 256
     assert parts(dataclasses.replace(base, num_layers=24))["layers"] == 2 * small["layers"]
     assert "stem" not in parts(dataclasses.replace(base, modalities=("audio",)))

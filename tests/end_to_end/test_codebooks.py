@@ -6,8 +6,16 @@ import json
 import numpy as np
 import pytest
 
-from mmpretrain.config import CorpusConfig, face_appearance, face_geometry, fbank, hidden, mfcc, prosody
-from mmpretrain.config.reference import reference_quirks
+from mmpretrain.config import (
+    CorpusConfig,
+    face_appearance,
+    face_geometry,
+    fbank,
+    hidden,
+    mfcc,
+    prosody,
+    reference_quirks,
+)
 from mmpretrain.data.clips import open_clips
 from mmpretrain.observe.metrics import read_metrics
 from mmpretrain.records import NUM_BLENDSHAPES

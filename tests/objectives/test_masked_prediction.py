@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmpretrain.config import MaskingConfig, mfcc
+from mmpretrain.config import MaskingConfig, ReferenceModelConfig, ReferenceRoundConfig, mfcc
 from mmpretrain.objectives.masked_prediction import MaskedPrediction, Masks
 from mmpretrain.objectives.masking import same_clip_sources
 from tests.tiny import initial, padded, random_batch, rows, tiny_model, tiny_round
@@ -245,8 +245,9 @@ def test_gradient_of_a_batch_with_every_kind_of_clip_is_finite():
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_several_codebooks_each_have_their_own_head_and_their_losses_add_up(tied):
-    model = tiny_model("audio", tied_projection=tied)
-    objective = make_objective(model, "feature", targets=mfcc(5) + mfcc(7), dead_classes=2, unmasked_weight=0.5)
+    model = tiny_model("audio", reference=ReferenceModelConfig(tied_projection=tied))
+    reference = ReferenceRoundConfig(dead_classes=2)
+    objective = make_objective(model, "feature", targets=mfcc(5) + mfcc(7), reference=reference, unmasked_weight=0.5)
     batch = random_batch(LENGTHS, model=model)
     second = np.where(batch.valid_BT, np.random.default_rng(3).integers(0, 5, batch.valid_BT.shape), -1)
     batch = batch._replace(targets_BTS=np.stack([second, batch.targets_BTS[..., 0]], -1).astype(np.int32))
@@ -270,15 +271,15 @@ def test_several_codebooks_each_have_their_own_head_and_their_losses_add_up(tied
     assert sums.metrics["masked_accuracy"][1] == 2 * count
 
 
-def test_a_frame_takes_the_first_of_its_labels_and_frames_without_are_cut():
+def test_frames_beyond_the_last_target_of_a_batch_are_cut():
     model = tiny_model("audio")
-    objective = make_objective(model, "feature", label_rate_hz=100)
+    objective = make_objective(model, "feature")
     batch = random_batch(LENGTHS, model=model)
-    labels = np.arange(2 * 46).reshape(2, 46, 1) % 7  # 46 = 4 * 12 - 2: the last frame has half of its labels
+    targets = np.arange(2 * 11).reshape(2, 11, 1) % 7
     graphdef, params, stats = initial(objective.make_model)
     network, draws = nnx.merge(graphdef, params, stats), one_run_masks(batch)
-    prediction = objective.predict(network, batch._replace(targets_BTS=labels), draws, None)
-    np.testing.assert_array_equal(prediction.classes_BTS, labels[:, ::4][:, :11])
+    prediction = objective.predict(network, batch._replace(targets_BTS=targets), draws, None)
+    np.testing.assert_array_equal(prediction.classes_BTS, targets)
     assert prediction.logits[0].shape[1] == prediction.fused_BTC.shape[1] == prediction.masked_BT.shape[1] == 11
 
 
@@ -286,7 +287,7 @@ def test_a_lone_clip_reads_zeros_where_it_is_masked_if_so_asked(batch):
     lone = rows(batch, [0])
     draws = rows(one_run_masks(batch), [0])
     plain = evaluation()
-    quirky = Evaluation(make_objective(masking=MaskingConfig(kind="input", zero_lone_clip=True)))
+    quirky = Evaluation(make_objective(reference=ReferenceRoundConfig(zero_lone_clip=True)))
     assert not np.allclose(quirky(lone, draws)[1], plain(lone, draws)[1], atol=1e-3)
     np.testing.assert_array_equal(quirky(batch, one_run_masks(batch))[1], plain(batch, one_run_masks(batch))[1])
     vector = quirky.params["mask_embedding"]
@@ -318,7 +319,7 @@ def test_padding_counts_in_the_penalty_if_so_asked(batch):
     more_draws = draws._replace(
         **{name: np.pad(getattr(draws, name), ((0, 0), (0, 6))) for name in ("audio_BT", "video_BT", "source_BT")}
     )
-    run = evaluation(count_padding=True, feature_penalty=1.0)
+    run = Evaluation(make_objective(reference=ReferenceRoundConfig(count_padding=True), feature_penalty=1.0))
     short, long = (
         np.divide(*run(*args)[0].metrics["feature_penalty"]) for args in ((batch, draws), (more, more_draws))
     )

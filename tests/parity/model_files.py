@@ -7,12 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mmpretrain.config import AUDIO_DIM, MaskingConfig, ModelConfig, RoundConfig, RunConfig, mfcc
-from mmpretrain.config.reference import reference_quirks
+from mmpretrain.config import (
+    AUDIO_DIM,
+    MaskingConfig,
+    ModelConfig,
+    ReferenceModelConfig,
+    RoundConfig,
+    RunConfig,
+    mfcc,
+    reference_quirks,
+)
 from mmpretrain.export.avhubert.names import load_state_dict
 from mmpretrain.models.heads import MaskedClusterModel
 from mmpretrain.objectives.masked_prediction import MaskedPrediction, Masks
-from mmpretrain.records import Batch
+from mmpretrain.records import FRAME_RATE_HZ, Batch
 from tests.parity.fixture_files import load_arrays
 
 # What no released model of the reference has and ours cannot be: a file with another value fails, it is not skipped.
@@ -49,10 +57,12 @@ class StoredRun:
             fusion=theirs["modality_fuse"],
             pos_conv_kernel=theirs["conv_pos"],
             pos_conv_groups=theirs["conv_pos_groups"],
-            norm="pre" if theirs["layer_norm_first"] else "post",
             proj_dim=theirs["final_dim"] or theirs["encoder_embed_dim"],
-            similarity=theirs.get("sim_type", "cosine"),
-            tied_projection=not theirs["untie_final_proj"],
+            reference=ReferenceModelConfig(
+                post_norm=not theirs["layer_norm_first"],
+                dot_similarity=theirs.get("sim_type", "cosine") == "dot",
+                tied_projection=not theirs["untie_final_proj"],
+            ),
             temperature=theirs["logit_temp"],
             dropout=theirs["dropout"],
             attention_dropout=theirs["attention_dropout"],
@@ -68,7 +78,7 @@ class StoredRun:
             feature_penalty=(meta.get("loss_weights") or [0.0])[0],
         )
         recipe = reference_quirks(RunConfig(model=model, rounds=(round_,)))
-        recipe.rounds[0].label_rate_hz = meta["label_rate"]
+        recipe.rounds[0].reference.targets_per_frame = meta["label_rate"] // FRAME_RATE_HZ
         return recipe
 
     @property
@@ -88,8 +98,11 @@ class StoredRun:
         everywhere_B, none_B = np.full(len(valid_BT), True), np.full(len(valid_BT), -1, np.int32)
         labels = [arrays[f"in/targets_{i}"] for i in range(len(self.meta["vocab"]))]
         shortest = min(label.shape[1] for label in labels)
+        # Of several labels a frame its first counts, and a frame that lacks one of them at the end has none.
+        per_frame = self.recipe.rounds[0].reference.targets_per_frame
+        labels = [label[:, : shortest // per_frame * per_frame : per_frame] for label in labels]
         # Cluster c is the reference's class c + 4; what is below is none of ours.
-        targets_BTS = np.maximum(np.stack([label[:, :shortest] for label in labels], -1) - self.dead_classes, -1)
+        targets_BTS = np.maximum(np.stack(labels, -1) - self.dead_classes, -1)
         return Batch(
             jnp.asarray(arrays["in/audio"], jnp.float32), jnp.asarray(arrays["in/video_u8"]), jnp.asarray(valid_BT),
             everywhere_B, everywhere_B, jnp.asarray(targets_BTS, jnp.int32), none_B, none_B,
@@ -97,7 +110,7 @@ class StoredRun:
 
     @property
     def dead_classes(self) -> int:
-        return self.recipe.rounds[0].dead_classes
+        return self.recipe.rounds[0].reference.dead_classes
 
     @property
     def dropped(self) -> set[str]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from mmpretrain.config import AUDIO_DIM, ModelConfig
+from mmpretrain.config import AUDIO_DIM, ModelConfig, ReferenceModelConfig
 from mmpretrain.encoders.folder import load_encoder, load_head, save_encoder
 from mmpretrain.export.avhubert.names import UNUSED, EncoderOnly, load_state_dict, to_state_dict
 from mmpretrain.export.avhubert.pickle_data import Placeholder
@@ -36,10 +36,10 @@ MODEL_OPTIONS = {
     "attention_dropout": "attention_dropout", "activation_dropout": "activation_dropout",
     "input_dropout": "dropout_input", "layerdrop": "encoder_layerdrop", "feature_grad_scale": "feature_grad_mult",
 }  # fmt: skip
-# Our field, the reference's option, and its value for each of ours.
+# Our field of `model.reference`, the reference's option, and its value for each of ours.
 WORDED_OPTIONS = {
-    "norm": ("layer_norm_first", {"pre": True, "post": False}),
-    "similarity": ("sim_type", {"cosine": "cosine", "dot": "dot"}),
+    "post_norm": ("layer_norm_first", {False: True, True: False}),
+    "dot_similarity": ("sim_type", {False: "cosine", True: "dot"}),
     "tied_projection": ("untie_final_proj", {False: True, True: False}),
 }
 INPUT_OPTIONS = {"image_size": "image_crop_size", "pixel_mean": "image_mean", "pixel_std": "image_std"}
@@ -111,7 +111,7 @@ def export_checkpoint(folder: str | Path, file: str | Path) -> list[str]:
     batch_norms = [name.removesuffix(".running_var") for name in arrays if name.endswith(".running_var")]
     arrays |= {name + UNUSED: np.zeros((), np.int64) for name in batch_norms} | head
     model = {theirs: getattr(config, field) for field, theirs in MODEL_OPTIONS.items()}
-    model |= {theirs: values[getattr(config, field)] for field, (theirs, values) in WORDED_OPTIONS.items()}
+    model |= {theirs: values[getattr(config.reference, field)] for field, (theirs, values) in WORDED_OPTIONS.items()}
     task = {theirs: getattr(config.inputs, field) for field, theirs in INPUT_OPTIONS.items()}
     content = {
         "args": None,
@@ -171,12 +171,13 @@ def _config(settings: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) ->
             raise ValueError(f"{SIZES[field][0]!r} has shape {tensors[SIZES[field][0]].shape}, but {theirs}={value}")
         if value is not None:
             fields[field] = value
+    reference = {}
     for field, (theirs, values) in WORDED_OPTIONS.items():
-        given = settings.get(theirs, values[getattr(ModelConfig, field)])
-        ours = [word for word, value in values.items() if value == given]
+        given = settings.get(theirs, values[False])
+        ours = [on for on, value in values.items() if value == given]
         if not ours:
             raise ValueError(f"{theirs}={given!r}; encoders here have {' or '.join(map(repr, values.values()))}")
-        fields[field] = ours[0]
+        reference[field] = ours[0]
     for option, value in (FIXED_MODEL_OPTIONS | FIXED_INPUT_OPTIONS).items():
         if settings.get(option, value) != value:
             raise ValueError(f"{option}={settings[option]!r}; encoders here have {option}={value!r}")
@@ -186,7 +187,7 @@ def _config(settings: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) ->
     for divisor in ("num_heads", "pos_conv_groups"):
         if fields[divisor] < 1 or fields["width"] % fields[divisor]:
             raise ValueError(f"{MODEL_OPTIONS[divisor]}={fields[divisor]} does not divide the width {fields['width']}")
-    config = ModelConfig(**fields)
+    config = ModelConfig(**fields, reference=ReferenceModelConfig(**reference))
     inputs = {field: _typed(settings.get(theirs), getattr(config.inputs, field))
               for field, theirs in (INPUT_OPTIONS | {"view": "view"}).items()}  # fmt: skip
     known = {field: value for field, value in inputs.items() if value is not None}

@@ -12,7 +12,7 @@ from flax import nnx
 
 import mmpretrain
 from mmpretrain.__main__ import main
-from mmpretrain.config import InputConfig, ModelConfig
+from mmpretrain.config import InputConfig, ModelConfig, ReferenceModelConfig
 from mmpretrain.encoders.folder import HEAD_FILE, read_config, save_encoder
 from mmpretrain.export.avhubert.checkpoint import export_checkpoint, import_checkpoint
 from mmpretrain.export.avhubert.names import EncoderOnly, state_dict_shapes
@@ -29,7 +29,7 @@ FINE_TUNED = "encoder.w2v_model."
 CONFIG = ModelConfig(
     width=12, num_layers=3, num_heads=2, mlp_dim=20, resnet_width=2, pos_conv_kernel=8, pos_conv_groups=4, proj_dim=5,
     temperature=0.2, dropout=0.3, attention_dropout=0.15, activation_dropout=0.05, input_dropout=0.25, layerdrop=0.07,
-    feature_grad_scale=0.5, norm="post", similarity="dot", tied_projection=True,
+    feature_grad_scale=0.5, reference=ReferenceModelConfig(post_norm=True, dot_similarity=True, tied_projection=True),
     inputs=InputConfig(view="face", image_size=80, pixel_mean=0.5, pixel_std=0.25),
 )  # fmt: skip
 NETWORK = {

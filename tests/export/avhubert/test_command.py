@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmpretrain.config import ModelConfig
+from mmpretrain.config import ModelConfig, ReferenceModelConfig
 from mmpretrain.export.avhubert.names import load_state_dict, state_dict_shapes, to_state_dict
 from mmpretrain.models.heads import MaskedClusterModel
 
@@ -49,9 +49,9 @@ def test_layouts_are_those_of_pytorch(tensors):
     np.testing.assert_allclose(ours[:, :, 1].reshape(1, 1, 12), key, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("tied", "norm"), [(False, "post"), (True, "pre")])
-def test_several_label_sets_lie_one_after_the_other(tied, norm):
-    config = dataclasses.replace(SMALL, tied_projection=tied, norm=norm)
+@pytest.mark.parametrize(("tied", "post_norm"), [(False, True), (True, False)])
+def test_several_label_sets_lie_one_after_the_other(tied, post_norm):
+    config = dataclasses.replace(SMALL, reference=ReferenceModelConfig(post_norm, tied_projection=tied))
     model = MaskedClusterModel(config, [7, 3], "feature", rngs=nnx.Rngs(0))
     tensors = to_state_dict(model)
     assert tensors["label_embs_concat"].shape == (10, 5)
