@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpretrain.__main__ import STAGES, main
+from mmpretrain.__main__ import command_names, main
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """
@@ -45,8 +45,9 @@ CONFIG = "--config=recipe.py"
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train", CONFIG], "unknown stage 'train'; stages are run, refine, targets"),
+        (["train", CONFIG], "unknown command 'train'; commands are run, refine, targets"),
         (["refine"], "no recipe; give one with --config=FILE"),
+        (["refine", "--config.seed=7"], "no recipe; give one with --config=FILE"),
         (["refine", "--config=no_such_recipe.py"], "--config=no_such_recipe.py: there is no such file"),
         (["refine", CONFIG, "--config.modle.width=3"], "'modle' of RunConfig; known are workdir, seed, data, model"),
         (["refine", CONFIG, "--config.model.wdith=3"], "'wdith' of ModelConfig; known are modalities, inputs, width"),
@@ -84,7 +85,16 @@ CONFIG = "--config=recipe.py"
             ["refine", CONFIG, "--config.parallel.micro_batches=3"],
             "each of them into parallel.micro_batches=3; set it to",
         ),
-        (["replay", "no_such_run", "--step=3"], "no_such_run is no folder of a run: it has no config.json"),
+        (["replay", "no_such_run", "--step=3"], "no_such_run: there is no such folder; a run's is what --config"),
+        (["replay", ".", "--step=3"], ". is no run: it has no config.json"),
+        (["replay", ".", "--step=3", CONFIG], "the command is `mmpretrain replay RUN --step=S"),
+        (["status", ".", "--accept_changes"], "--accept_changes is for run and refine and targets and pretrain and"),
+        (["export", CONFIG, "--format=onyx"], "--format=onyx; it must be one of folder, avhubert"),
+        (["export", ".", "--format=folder", "--output=again"], "--format=folder; it must be one of avhubert"),
+        (
+            ["export", ".", "--format=avhubert", "--output=a.pt", "--accept_changes"],
+            "is for `mmpretrain export --c",
+        ),
         (["replay", "no_such_run"], "the command is `mmpretrain replay RUN --step=S [--stage=round2/pretrain]`"),
         (["refine", CONFIG, "--step=3"], "--step=3 is for replay, not for refine"),
         (["finetune", CONFIG], "this recipe has no finetune part"),
@@ -112,13 +122,25 @@ def test_a_broken_recipe_is_named(command, recipe):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"], ["refine", "--help"], ["refine", CONFIG, "-h"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"]])
 def test_help_teaches(command, arguments):
     code, out, err = command(*arguments)
     assert code == 0
     assert not err
-    assert all(f"  {stage} " in out for stage in STAGES)
+    assert all(f"  {name} " in out for name in command_names())
     assert "mmpretrain run --config=configs/demo.py" in out
+    assert max(map(len, out.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("arguments", [["refine", "--help"], ["refine", CONFIG, "-h"], ["help", "refine"]])
+def test_a_command_has_its_own_help(command, arguments):
+    code, out, err = command(*arguments)
+    assert code == 0
+    assert not err
+    assert out.startswith("mmpretrain refine --config=FILE [--rounds=2-3] [--profile=100-105] [--accept_changes]")
+    assert all(f"  {shown} " in out for shown in ("--config=FILE", "--rounds=2-3", "--profile=100-105"))
+    assert "mmpretrain refine --rounds=2 --config=configs/demo.py" in out
+    assert "mmpretrain run" not in out
 
 
 def test_nothing_at_all_prints_the_help_but_fails(command):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmpretrain.config import FinetuneConfig, RunConfig, from_dict
 from mmpretrain.observe.wall_time import read_wall_time, running_sec, shares
 from mmpretrain.report.tables import duration, percent, text_table
 from mmpretrain.run.stage import RECIPE_FILE, RESULT_FILE, WALL_TIME_FILE, read_result
@@ -41,6 +42,39 @@ def health_file(workdir: Path, number: int) -> Path:
 def round_names(num_rounds: int) -> list[str]:
     """The stages of all rounds in order."""
     return [name(number) for number in range(1, num_rounds + 1) for name in (targets_name, pretrain_name)]
+
+
+def stages_by_command(config: RunConfig) -> dict[str, list[str]]:
+    """The stages of a recipe in order, by the command that does them: all that `mmpretrain run` goes through."""
+    stages = {}
+    if config.rounds:
+        stages["refine"] = round_names(len(config.rounds))
+    if config.finetune is not None:
+        kinds = variants(config.finetune.encoder, config.finetune.compare_from_scratch)
+        stages["finetune"] = [fold_name(kind, fold) for kind in kinds for fold in folds_of(config.finetune)]
+        stages["evaluate"] = [EVALUATION]
+    if config.rounds:
+        stages["export"] = [EXPORT]
+    return stages
+
+
+def stage_names(config: RunConfig) -> list[str]:
+    """The stages of a recipe in order."""
+    return [name for names in stages_by_command(config).values() for name in names]
+
+
+def training_stages(config: RunConfig) -> list[str]:
+    """Those that train, in order."""
+    return [name for name in stage_names(config) if name.startswith("finetune/") or name.endswith("/pretrain")]
+
+
+def folds_of(finetune: FinetuneConfig) -> tuple[int, ...]:
+    """The folds to fine-tune on; none given: all of the protocol."""
+    if finetune.folds:
+        return finetune.folds
+    from mmpretrain.evaluation.protocols import get_protocol  # slow to import, and seldom needed
+
+    return tuple(range(1, get_protocol(finetune.protocol).num_folds + 1))
 
 
 def variants(encoder: str, compare_from_scratch: bool) -> tuple[str, ...]:
@@ -115,3 +149,20 @@ def _figures(workdir: Path, number: int) -> dict[str, Any]:
 def read_json(file: Path) -> dict[str, Any]:
     """Empty where there is no file."""
     return json.loads(file.read_text()) if file.exists() else {}
+
+
+def recipe_of_run(folder: Path) -> RunConfig:
+    """The recipe that a run was last given, for the run where it lies now.
+
+    Raises FileNotFoundError or ValueError for a folder that is no run's.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder; a run's is what --config.workdir names")
+    if not (folder / CONFIG_FILE).exists():
+        raise ValueError(
+            f"{folder} is no run: it has no {CONFIG_FILE}, which every run begins with; a run's folder is what "
+            f"--config.workdir names"
+        )
+    config = from_dict(RunConfig, read_json(folder / CONFIG_FILE))
+    config.workdir = str(folder)
+    return config

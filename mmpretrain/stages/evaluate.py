@@ -19,6 +19,7 @@ from mmpretrain.evaluation.protocols import summarize_folds
 from mmpretrain.observe.progress import log, track
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
+from mmpretrain.run.command import ACCEPT_CHANGES, Command
 from mmpretrain.run.layout import EVALUATION, PRETRAINED, SCRATCH, fold_name
 from mmpretrain.run.run import Run
 from mmpretrain.stages.finetune import Task, predictor
@@ -88,3 +89,11 @@ def _write_predictions(path: Path, task: Task, rows: np.ndarray, logits: np.ndar
             of = task.table.rows[row]
             shown = [f"{p:.4f}" for p in probs]
             writer.writerow([of.clip_id, of.speaker, classes[task.labels[row]], classes[probs.argmax()], *shown])
+
+
+COMMAND = Command(
+    "evaluate",
+    "tests the fine-tuned classifiers, beside a plain baseline",
+    lambda given: evaluate(given.begin()),
+    options=(ACCEPT_CHANGES,),
+)

@@ -10,12 +10,14 @@ import numpy as np
 from flax import nnx
 
 from mmpretrain.encoders.folder import load_encoder, read_config, save_encoder
+from mmpretrain.export import FORMATS, find_format
 from mmpretrain.export.avhubert.checkpoint import pretraining_head
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import replicated, shard_batch, whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.records import Batch
+from mmpretrain.run.command import ACCEPT_CHANGES, Argument, Command, Given, Option
 from mmpretrain.run.layout import CHECKPOINTS, EXPORT, pretrain_name
 from mmpretrain.run.run import Run
 from mmpretrain.run.stage import read_result
@@ -71,3 +73,51 @@ def _largest_difference(run: Run, encoder: nnx.Module, path: Path) -> float:
             theirs_TD = loaded.features(clip.audio if len(clip.audio) else None, view if len(view) else None)
             worst = max(worst, float(np.abs(theirs_TD - ours_TD[valid_T]).max()))
     return worst
+
+
+def write_format(name: str, folder: Path, target: Path) -> None:
+    """Writes `target`, the exported encoder of `folder` in another format."""
+    kind = find_format(name)
+    if kind.suffix and target.is_dir():
+        raise ValueError(f"--output={target} is a folder; give the name of a file, e.g. {target}/encoder{kind.suffix}")
+    for line in kind.write(folder, target):
+        log(line)
+    log(f"{target}: written, {kind.help}")
+
+
+def _of_run(given: Given) -> None:
+    run, name = given.begin(), given["format"]
+    export(run)
+    if name in FORMATS:
+        target = run.workdir / EXPORT / f"{name}{find_format(name).suffix}"
+        on_main(lambda: write_format(name, run.workdir / EXPORT / "encoder", target))
+
+
+def _of_folder(given: Given) -> None:
+    write_format(given["format"], given.path, Path(given["output"]))
+
+
+COMMAND = Command(
+    "export",
+    "the last round's encoder as a folder, loaded back and compared",
+    _of_run,
+    options=(
+        Option("format", ("folder", *FORMATS), "another format that is written beside the folder"),
+        ACCEPT_CHANGES,
+    ),
+    examples=(
+        "mmpretrain export --config=configs/demo.py --format=avhubert  # writes export/avhubert.pt too",
+        "mmpretrain export encoders/base_vox --format=avhubert --output=again.pt  # of any exported encoder",
+    ),
+    details=tuple(f"--format={name}: {find_format(name).help}." for name in FORMATS),
+    instead=Command(
+        "export",
+        "given an exported encoder: that encoder in another format",
+        _of_folder,
+        takes=Argument("DIR", "the folder of an exported encoder"),
+        options=(
+            Option("format", FORMATS, "the format to write", required=True),
+            Option("output", str, "the file to write", "FILE", required=True),
+        ),
+    ),
+)

@@ -25,6 +25,7 @@ from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import replicated, shard_batch, whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.records import EMOTIONS, Batch
+from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command
 from mmpretrain.run.layout import PRETRAINED, SCRATCH, fold_name, variants
 from mmpretrain.run.run import Run
 from mmpretrain.run.watching import watch
@@ -213,3 +214,12 @@ def _require(run: Run) -> FinetuneConfig:
     if run.config.finetune is None:
         raise ValueError("this recipe has no finetune part; set `finetune=FinetuneConfig(...)` in it")
     return run.config.finetune
+
+
+COMMAND = Command(
+    "finetune",
+    "emotion classifiers on the folds of the recipe's protocol",
+    lambda given: finetune(given.begin()),
+    options=(PROFILE, ACCEPT_CHANGES),
+    examples=("mmpretrain finetune --config=configs/demo.py --config.finetune.encoder=encoders/base_vox",),
+)

@@ -19,6 +19,8 @@ from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import shard_batch, whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.records import Batch
+from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, ROUND, Command, Given
+from mmpretrain.run.health import finish_round
 from mmpretrain.run.layout import pretrain_name
 from mmpretrain.run.run import Run
 from mmpretrain.run.watching import watch
@@ -146,3 +148,18 @@ def _features(targets: TargetsConfig) -> str:
 
 def _is_later(field: str, number: int) -> bool:
     return field.startswith("rounds[") and int(field.removeprefix("rounds[").split("]")[0]) >= number
+
+
+def _command(given: Given) -> None:
+    run, number = given.begin(), given["round"]
+    pretrain(run, number)
+    finish_round(run, number)
+
+
+COMMAND = Command(
+    "pretrain",
+    "the pretraining of one round",
+    _command,
+    options=(ROUND, PROFILE, ACCEPT_CHANGES),
+    examples=("mmpretrain pretrain --round=2 --config=configs/demo.py --config.rounds[1].num_steps=500",),
+)

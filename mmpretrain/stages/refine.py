@@ -5,6 +5,7 @@ from __future__ import annotations
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.run.collapse import check_targets
+from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, ROUNDS, Command
 from mmpretrain.run.health import finish_round
 from mmpretrain.run.layout import pretrain_name, round_names, state_of, targets_name, walk_table
 from mmpretrain.run.run import Run
@@ -64,3 +65,22 @@ def _is_done(run: Run, name: str) -> bool:
 
 def _show(run: Run, running: str = "") -> None:
     log("rounds\n" + on_main(lambda: walk_table(run.workdir, round_names(len(run.config.rounds)), running)))
+
+
+COMMAND = Command(
+    "refine",
+    "all rounds, or --rounds=2-3: targets, pretrain, targets, pretrain, ...",
+    lambda given: refine(given.begin(), given["rounds"]),
+    options=(ROUNDS, PROFILE, ACCEPT_CHANGES),
+    examples=(
+        "mmpretrain refine --config=configs/pretrain/small_real.py --config.workdir=runs/mine --config.seed=7",
+        "mmpretrain refine --rounds=2 --config=configs/demo.py '--config.rounds[1].encoder=encoders/base_vox'",
+        "mmpretrain refine --config=configs/demo.py --profile=100-105  # traces them in each round",
+    ),
+    details=(
+        "It shows a table of its stages, and after each round how healthy that round is. Each round of --rounds must "
+        "find the encoder that it starts from or makes its targets of: usually that of the round before, which must be "
+        "finished. A round does without the round before if it makes its targets from the clips or, as in the second "
+        "example, from a named encoder: any exported one.",
+    ),
+)

@@ -11,8 +11,10 @@ import numpy as np
 from mmpretrain import records
 from mmpretrain.observe.metrics import read_metrics
 from mmpretrain.observe.progress import log
+from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.page import write_report
 from mmpretrain.report.tables import render_summary
+from mmpretrain.run.command import Command, Given
 from mmpretrain.run.layout import (
     EVALUATION,
     EXPORT,
@@ -126,3 +128,11 @@ def _pictures(run: Run) -> list[dict[str, Any]]:
         title = ", ".join(part for part in (clip.clip_id, clip.speaker, clip.emotion) if part)
         pictures.append({"title": title, "mouth": clip.mouth[frames], "face": clip.face[frames]})
     return pictures
+
+
+def _command(given: Given) -> None:
+    run = given.begin()
+    on_main(lambda: report(run))
+
+
+COMMAND = Command("report", "summary.json and report.html of what is there so far", _command)

@@ -1,46 +1,31 @@
-"""Which stages each command walks, in which order."""
+"""Command `run`: all stages of a recipe, in order."""
 
 from __future__ import annotations
 
 from mmpretrain.parallel.processes import on_main
-from mmpretrain.run.health import finish_round
+from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command
+from mmpretrain.run.layout import stages_by_command
 from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.export import export
 from mmpretrain.stages.finetune import finetune
-from mmpretrain.stages.pretrain import pretrain
 from mmpretrain.stages.refine import refine
 from mmpretrain.stages.report import report
-from mmpretrain.stages.targets import make_targets
+
+DO = {"refine": refine, "finetune": finetune, "evaluate": evaluate, "export": export}
 
 
-def run_stages(command: str, run: Run, number: int | None = None, rounds: range | None = None) -> None:
-    """Runs what `mmpretrain COMMAND` stands for.
+def run_all(run: Run) -> None:
+    """Does what the recipe has stages for, passes over those that are finished, and reports."""
+    for command in stages_by_command(run.config):
+        DO[command](run)
+    on_main(lambda: report(run))
 
-    number: the round of `targets` and `pretrain`. rounds: those that `refine` walks, default all.
-    """
-    match command:
-        case "run":
-            if run.config.rounds:
-                refine(run)
-            if run.config.finetune is not None:
-                finetune(run)
-                evaluate(run)
-            if run.config.rounds:
-                export(run)
-            on_main(lambda: report(run))
-        case "refine":
-            refine(run, rounds)
-        case "targets":
-            make_targets(run, number)
-        case "pretrain":
-            pretrain(run, number)
-            finish_round(run, number)
-        case "finetune":
-            finetune(run)
-        case "evaluate":
-            evaluate(run)
-        case "export":
-            export(run)
-        case "report":
-            on_main(lambda: report(run))
+
+COMMAND = Command(
+    "run",
+    "all of the stages below, in order; finished ones are passed over",
+    lambda given: run_all(given.begin()),
+    options=(PROFILE, ACCEPT_CHANGES),
+    examples=("mmpretrain run --config=configs/demo.py",),
+)

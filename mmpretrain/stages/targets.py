@@ -20,6 +20,7 @@ from mmpretrain.parallel.processes import barrier, on_main
 from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.randomness import stream_key, unit_hash
 from mmpretrain.records import FRAME_RATE_HZ, Batch
+from mmpretrain.run.command import ACCEPT_CHANGES, ROUND, Command, Given
 from mmpretrain.run.layout import targets_name
 from mmpretrain.run.run import Run
 from mmpretrain.targets.kmeans import Codebook, fit
@@ -279,3 +280,10 @@ def _quality(
 def _result(store: TargetStore) -> dict[str, Any]:
     counted = ("num_clusters", "clusters_used", "entropy_bits", "inertia", "num_clips", "num_frames", "fit_frames")
     return {name: store.lineage[name] for name in counted} | {"quality": store.lineage["quality"]}
+
+
+def _command(given: Given) -> None:
+    make_targets(given.begin(), given["round"])
+
+
+COMMAND = Command("targets", "the targets of one round", _command, options=(ROUND, ACCEPT_CHANGES))

@@ -28,6 +28,7 @@ from mmpretrain.observe.progress import log
 from mmpretrain.parallel.mesh import batch_multiple, shardings
 from mmpretrain.records import Batch
 from mmpretrain.report.tables import duration, percent, text_table
+from mmpretrain.run.command import Command, Option
 from mmpretrain.run.run import Run
 from mmpretrain.stages.pretrain import round_trainer
 from mmpretrain.train.step import Trainer, TrainState
@@ -42,13 +43,11 @@ LIBTPU_WITHOUT_TPU = {
 }  # fmt: skip
 
 
-def plan(config: RunConfig, topology_name: str | None) -> str:
+def plan(config: RunConfig, topology_name: str) -> str:
     """The plan as text. To be called before JAX has looked for devices.
 
     Raises ValueError for a topology or mesh that cannot be, and where the compiler for TPUs is not installed.
     """
-    if topology_name is None:
-        raise ValueError("plan needs --topology=CHIP:SHAPE, e.g. --topology=v5e:16x16")
     topology = parse_topology(topology_name)
     if not config.rounds:
         raise ValueError("rounds is empty; a plan is of the pretraining of the last round")
@@ -317,3 +316,14 @@ def _si(value: float, unit: str = "B") -> str:
     """E.g. 412 MB."""
     power = 0 if value < 1 else min(int(math.log10(value) / 3 + 1e-3), 5)
     return f"{value / 1000**power:.3g} {' kMGTP'[power].strip()}{unit}"
+
+
+COMMAND = Command(
+    "plan",
+    "what the last round needs of chips that need not be here, and how long",
+    lambda given: print(plan(given.config, given["topology"])),
+    options=(
+        Option("topology", str, "the chips and their number, e.g. v5e:16x16 or h100:8", "CHIP:SHAPE", required=True),
+    ),
+    examples=("mmpretrain plan --topology=v5e:16x16 --config=configs/pretrain/avhubert_base_lrs3.py  # no TPU needed",),
+)

@@ -5,11 +5,9 @@ The run stays as it is; only `replays/` beside its stages gets a file.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,22 +15,21 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mmpretrain.config import RunConfig, from_dict
 from mmpretrain.observe.metrics import read_metrics
 from mmpretrain.observe.progress import is_main_process, log, track
 from mmpretrain.parallel.mesh import replicated, shard_batch
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.records import Batch
 from mmpretrain.report.tables import text_table
+from mmpretrain.run.command import RUN, Command, Option
 from mmpretrain.run.layout import (
     CHECKPOINTS,
-    CONFIG_FILE,
     METRICS_FILE,
     PRETRAINED,
     SCRATCH,
-    fold_name,
-    pretrain_name,
+    recipe_of_run,
     saved_steps,
+    training_stages,
 )
 from mmpretrain.run.run import Run
 from mmpretrain.run.stage import write_json
@@ -52,16 +49,6 @@ ORDER = (
     "encoder.fusion_proj", "mask_embedding", "encoder.transformer.position", "encoder.transformer.layers",
     "encoder.transformer.norm", "head.proj", "head",
 )  # fmt: skip
-
-
-def recipe_of_run(folder: str | Path) -> RunConfig:
-    """The recipe that a run was last given, for the run where it lies now."""
-    file = Path(folder) / CONFIG_FILE
-    if not file.exists():
-        raise FileNotFoundError(f"{folder} is no folder of a run: it has no {CONFIG_FILE}")
-    config = from_dict(RunConfig, json.loads(file.read_text()))
-    config.workdir = str(folder)
-    return config
 
 
 def replay(run: Run, step: int, stage: str | None) -> dict[str, Any]:
@@ -86,17 +73,8 @@ def replay(run: Run, step: int, stage: str | None) -> dict[str, Any]:
     return report
 
 
-def _stages(run: Run) -> list[str]:
-    """The stages that train, in their order."""
-    names = [pretrain_name(number) for number in range(1, len(run.config.rounds) + 1)]
-    if run.config.finetune is not None:
-        task = Task(run)
-        names += [fold_name(variant, fold) for variant in task.variants for fold in task.folds]
-    return names
-
-
 def _last_stage(run: Run) -> str:
-    stages = [name for name in _stages(run) if saved_steps(run.workdir / name / CHECKPOINTS)]
+    stages = [name for name in training_stages(run.config) if saved_steps(run.workdir / name / CHECKPOINTS)]
     if not stages:
         raise ValueError(f"{run.workdir}: no stage has a checkpoint; name one, e.g. --stage=round1/pretrain")
     return stages[-1]
@@ -107,7 +85,7 @@ def _training(run: Run, stage: str) -> Training:
         run.config.rounds
     ):
         return round_training(run, int(pretraining[1]))
-    if stage not in (known := _stages(run)):
+    if stage not in (known := training_stages(run.config)):
         raise ValueError(f"--stage={stage}: this run trains in {', '.join(known)}")
     variant, fold = re.fullmatch(rf"finetune/({PRETRAINED}|{SCRATCH})/fold(\d+)", stage).groups()
     return Task(run).training(variant, int(fold))
@@ -289,3 +267,17 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     value = value.item() if isinstance(value, np.ndarray | np.generic) else value
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+COMMAND = Command(
+    "replay",
+    "one step of a training stage again, alone: its clips, and norms by layer",
+    lambda given: replay(Run(given.config), given["step"], given["stage"]),
+    takes=RUN,
+    recipe_at=recipe_of_run,
+    options=(
+        Option("step", int, "the step, from 1", "S", required=True, lower=1),
+        Option("stage", str, "the stage, by default the last that has checkpoints", "round2/pretrain"),
+    ),
+    examples=("mmpretrain replay runs/mine --step=437 --stage=round2/pretrain",),
+)

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import itertools
-import json
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpretrain.config import HealthConfig
+from mmpretrain.config import RunConfig
 from mmpretrain.observe.metrics import read_metrics
 from mmpretrain.observe.wall_time import SIGN_EVERY_SEC, read_wall_time, shares
 from mmpretrain.report.tables import duration, percent, round_table, text_table
 from mmpretrain.run.collapse import Collapsed, check_predictions, check_targets
+from mmpretrain.run.command import RUN, Command
 from mmpretrain.run.layout import (
     CHECKPOINTS,
-    CONFIG_FILE,
-    EVALUATION,
-    EXPORT,
     METRICS_FILE,
-    fold_name,
     newest_step,
     pretrain_name,
     read_json,
+    recipe_of_run,
     round_figures,
-    round_names,
+    stage_names,
     targets_name,
-    variants,
     walk_table,
 )
 from mmpretrain.run.stage import RECIPE_FILE, RESULT_FILE, WALL_TIME_FILE
@@ -41,17 +37,10 @@ Records = Sequence[Mapping[str, Any]]
 
 def status(workdir: Path) -> str:
     """The whole report as text. Raises FileNotFoundError or ValueError for a folder that is no run's."""
-    if not workdir.is_dir():
-        raise FileNotFoundError(f"{workdir}: there is no such folder; a run's is what --config.workdir names")
-    if not (workdir / CONFIG_FILE).exists():
-        raise ValueError(
-            f"{workdir} is no run: it has no {CONFIG_FILE}, which every run begins with; a run's folder is what "
-            f"--config.workdir names"
-        )
-    config = json.loads((workdir / CONFIG_FILE).read_text())
-    names, records = _stages(config), read_metrics(workdir / METRICS_FILE)
+    config = recipe_of_run(workdir)
+    names, records = stage_names(config), read_metrics(workdir / METRICS_FILE)
     running = next((name for name in names if _is_alive(workdir / name)), "")
-    blocks = [f"{workdir}, seed {config['seed']}\n{walk_table(workdir, names, running)}"]
+    blocks = [f"{workdir}, seed {config.seed}\n{walk_table(workdir, names, running)}"]
     for name in names:
         folder = workdir / name
         if (folder / RECIPE_FILE).exists() and not (folder / RESULT_FILE).exists():
@@ -59,20 +48,6 @@ def status(workdir: Path) -> str:
             blocks.append(_block(name, [*_life(folder, own), *_progress(name, own, config), *_time(folder)]))
     blocks.append(_block("health", _health(workdir, config, records)))
     return "\n\n".join(block for block in blocks if block)
-
-
-def _stages(config: Mapping[str, Any]) -> list[str]:
-    """All that `mmpretrain run` would do with the recipe."""
-    names = round_names(len(config["rounds"]))
-    if (finetune := config["finetune"]) is not None:
-        folds = finetune["folds"]
-        if not folds:
-            from mmpretrain.evaluation.protocols import get_protocol
-
-            folds = range(1, get_protocol(finetune["protocol"]).num_folds + 1)
-        kinds = variants(finetune["encoder"], finetune["compare_from_scratch"])
-        names += [fold_name(kind, fold) for kind in kinds for fold in folds] + [EVALUATION]
-    return names + ([EXPORT] if config["rounds"] else [])
 
 
 def _block(title: str, lines: Sequence[str]) -> str:
@@ -118,13 +93,13 @@ def _since_start(own: Records) -> Records:
     return own[starts[-1] if starts else 0 :]
 
 
-def _progress(name: str, own: Records, config: Mapping[str, Any]) -> list[str]:
+def _progress(name: str, own: Records, config: RunConfig) -> list[str]:
     logged = [record for record in own if "train/loss" in record]
     if not logged:
         return []
-    last, rounds = logged[-1], config["rounds"]
+    last, rounds = logged[-1], config.rounds
     number = int(name.split("/")[0].removeprefix("round")) if name.startswith("round") else None
-    total = (config["finetune"] if number is None else rounds[number - 1])["num_steps"]
+    total = (config.finetune if number is None else rounds[number - 1]).num_steps
     lines = [f"step {last['step']:,} of {total:,} ({percent(last['step'] / total)})"]
     if "time/step_sec" in last:
         step_sec = last["time/step_sec"]
@@ -140,7 +115,7 @@ def _progress(name: str, own: Records, config: Mapping[str, Any]) -> list[str]:
             step_sec = (last["time/unix_sec"] - first["time/unix_sec"]) / (last["step"] - first["step"])
         to_go = f"to go at this rate: {duration((total - last['step']) * step_sec)}"
         if number is not None and number < len(rounds):
-            later = sum(round_["num_steps"] for round_ in rounds[number:]) * step_sec
+            later = sum(round_.num_steps for round_ in rounds[number:]) * step_sec
             to_go += f", and {duration(later)} for pretraining the rounds after it"
         lines.append(to_go)
     trend = f"loss {_number(last['train/loss'])}"
@@ -162,20 +137,20 @@ def _time(folder: Path) -> list[str]:
     return ["wall time: " + ", ".join(parts)]
 
 
-def _health(workdir: Path, config: Mapping[str, Any], records: Records) -> list[str]:
+def _health(workdir: Path, config: RunConfig, records: Records) -> list[str]:
     """What is wrong, and the figures of the rounds that are done."""
-    limits, lines = HealthConfig(**config["health"]), []
+    limits, lines = config.health, []
     bad = [r for r in records if any(name.startswith("train/") and value is None for name, value in r.items())]
     lines.append("every logged figure is a number" if records and not bad else "")
     if bad:
         lines[-1] = f"NOT FINITE: {len(bad)} records, the first at step {bad[0]['step']} of {bad[0]['stage']}"
-    for number in range(1, len(config["rounds"]) + 1):
+    for number in range(1, len(config.rounds) + 1):
         codebooks = read_json(workdir / targets_name(number) / RESULT_FILE).get("codebooks", [])
         if codebooks and not (workdir / pretrain_name(number) / RESULT_FILE).exists():
             used = ", ".join(f"{c['clusters_used']:.0f} of {c['num_clusters']}" for c in codebooks)
             lines.append(f"round {number}: targets use {used} clusters")
         lines += _collapse(lambda n=number, c=codebooks: check_targets(n, c, limits))
-    rounds = round_figures(workdir, len(config["rounds"]))
+    rounds = round_figures(workdir, len(config.rounds))
     for entry in rounds:
         lines += _collapse(lambda e=entry: check_predictions(e["round"], e.get("codebooks") or [e], limits))
     table = text_table(round_table({"rounds": rounds})).splitlines() if rounds else []
@@ -196,3 +171,12 @@ def _words(part: str) -> str:
 
 def _number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.4g}"
+
+
+COMMAND = Command(
+    "status",
+    "how a run is doing, from outside: progress, rates, time to go, health",
+    lambda given: print(status(given.path)),
+    takes=RUN,
+    examples=("mmpretrain status runs/mine  # at any time, from anywhere",),
+)

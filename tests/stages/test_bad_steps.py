@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,12 +13,12 @@ from flax import nnx
 from mmpretrain.config import CorpusConfig, RunConfig, as_dict, mfcc
 from mmpretrain.encoders.folder import load_encoder, read_config
 from mmpretrain.observe.metrics import read_metrics, without_timings
-from mmpretrain.run.layout import saved_steps
+from mmpretrain.run.layout import recipe_of_run, saved_steps
 from mmpretrain.run.run import Run, TrainingBatches
 from mmpretrain.run.stage import write_json
 from mmpretrain.stages.pretrain import BEST_ENCODER, pretrain, round_training
 from mmpretrain.stages.targets import make_targets
-from mmpretrain.tools.replay import recipe_of_run, replay
+from mmpretrain.tools.replay import replay
 from mmpretrain.train.checkpoint import read
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.tiny import IMAGE_SIZE, tiny_model, tiny_round, tiny_run
@@ -127,7 +128,7 @@ def test_replay_names_where_the_first_number_is_missing_and_leaves_the_run_alone
     with pytest.raises(FloatingPointError):
         train(config)
     before = {file: file.read_bytes() for file in Run(config).workdir.rglob("*") if file.is_file()}
-    run = Run(recipe_of_run(config.workdir))
+    run = Run(recipe_of_run(Path(config.workdir)))
     report = replay(run, 5, None)
     assert report["bad"]
     assert report["first_not_finite"] == f"input: audio of clip {round_training(run, 1).batches.clip_ids(5)[1]}"
@@ -151,7 +152,7 @@ def test_replay_names_where_the_first_number_is_missing_and_leaves_the_run_alone
 
 def test_replay_has_the_numbers_that_the_run_had_bit_for_bit(config):
     logged = {r["step"]: r for r in train(config) if "train/loss" in r}
-    run = Run(recipe_of_run(config.workdir))
+    run = Run(recipe_of_run(Path(config.workdir)))
     for step in (1, 6, NUM_STEPS):  # from the start, from checkpoint 3 over two more, from a checkpoint just before
         report = replay(run, step, "round1/pretrain")
         record = {name.removeprefix("train/"): value for name, value in logged[step].items() if name[:6] == "train/"}
@@ -180,7 +181,7 @@ def test_what_cannot_be_replayed_is_said(config, step, stage, words):
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path, config):
-    with pytest.raises(FileNotFoundError, match=r"is no folder of a run: it has no config\.json"):
+    with pytest.raises(ValueError, match=r"is no run: it has no config\.json"):
         recipe_of_run(tmp_path)
     write_json(tmp_path / "config.json", as_dict(config))
     assert recipe_of_run(tmp_path) == dataclasses.replace(config, workdir=str(tmp_path))

@@ -260,7 +260,7 @@ def test_a_file_cut_off_anywhere_is_one_line_and_leaves_nothing(command, tmp_pat
         (["import-avhubert", "a.pt", "--output=encoder", "--round=1"], "--round=1 is for targets and pretrain"),
         (["import-avhubert", "a.pt", "--output=encoder", "--format=avhubert"], "--format=avhubert is for export"),
         (["export", "no_such", "--format=avhubert", "--output=a.pt"], "no_such is no exported encoder"),
-        (["export", "encoder", "--output=a.pt"], "export DIR --format=avhubert --output=FILE.pt"),
+        (["export", "encoder", "--output=a.pt"], "export DIR --format=avhubert --output=FILE`, without a recipe"),
         (["export", "encoder", "--format=onnx", "--output=a.pt"], "onnx"),
         (["export", "sound", "--format=avhubert", "--output=a.pt"], "the reference's networks are of audio and video"),
         (["export", "level", "--format=avhubert", "--output=a.pt"], "audio_normalization='level' has no counterpart"),
@@ -343,7 +343,7 @@ def test_full_listings_of_public_checkpoints_go_through(tmp_path, name):
 def test_a_run_is_exported_beside_its_folder(command, tmp_path, monkeypatch):
     recipe = "from tests.tiny import tiny_run\n\ndef get_config():\n    return tiny_run(workdir='run')\n"
     (tmp_path / "recipe.py").write_text(recipe)
-    monkeypatch.setattr("mmpretrain.stages.run.run_stages", lambda *args: None)  # the folder is there already
+    monkeypatch.setattr("mmpretrain.stages.export.export", lambda run: None)  # the folder is there already
     config = tiny_model("audio", "video")
     encoder = nnx.merge(*initial(lambda rngs: AVEncoder(config, rngs=rngs)))
     shapes = {"mask_emb": (104,), "label_embs_concat": (9, 8), "final_proj.weight": (8, 16), "final_proj.bias": (8,)}

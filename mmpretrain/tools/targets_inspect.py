@@ -22,6 +22,7 @@ from mmpretrain.randomness import generator, unit_hash
 from mmpretrain.records import CORPUS_FILE, FRAME_RATE_HZ
 from mmpretrain.report.cluster_picture import ClipPicture, draw_clips
 from mmpretrain.report.tables import percent, text_table
+from mmpretrain.run.command import Argument, Command, Given, Option
 from mmpretrain.run.stage import write_json
 from mmpretrain.targets.quality import cluster_quality, entropy_bits, joint_counts, run_lengths, shared_information
 from mmpretrain.targets.store import TargetStore, open_store
@@ -331,3 +332,24 @@ def _picture(
     return ClipPicture(
         title, clip.mouth, log_filterbank(clip.audio), store.clip(clip.clip_id), store.lineage["frame_rate_hz"], said
     )
+
+
+def _command(given: Given) -> None:
+    alignments, output = (given[name] and Path(given[name]) for name in ("alignments", "output"))
+    inspect_targets(given.path, given["corpus"] or (), alignments, output)
+
+
+COMMAND = Command(
+    "targets inspect",
+    "whether a store of targets is any good",
+    _command,
+    takes=Argument("STORE", "a store of targets, e.g. RUN/round2/targets/codebook1/store"),
+    options=(
+        Option("output", str, "the folder to write, by default `inspection` beside the store", "DIR"),
+        Option("corpus", list, "a prepared corpus, by default those of the store's run; may be given again", "DIR"),
+        Option("alignments", str, "words with their times, as a table", "FILE.csv"),
+    ),
+    examples=(
+        "mmpretrain targets inspect runs/mine/round2/targets/codebook1/store --output=quality --alignments=words.csv",
+    ),
+)

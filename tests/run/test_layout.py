@@ -1,0 +1,46 @@
+"""The stages that a recipe stands for, which every command that needs them takes from one place."""
+
+import dataclasses
+
+import pytest
+
+from mmpretrain.config import FinetuneConfig, RoundConfig, mfcc
+from mmpretrain.run.layout import recipe_of_run, stage_names, stages_by_command, training_stages
+from mmpretrain.run.stage import write_json
+from tests.tiny import tiny_run
+
+ROUNDS = tuple(RoundConfig(targets=mfcc(3), num_steps=1) for _ in range(2))
+WALKED = ["round1/targets", "round1/pretrain", "round2/targets", "round2/pretrain"]
+
+
+def recipe(**fields):
+    return dataclasses.replace(tiny_run(), **fields)
+
+
+def test_a_recipe_with_all_parts_goes_through_all_stages_in_order():
+    finetune = FinetuneConfig(protocol="speakers-5", folds=(2, 4), compare_from_scratch=True)
+    config = recipe(rounds=ROUNDS, finetune=finetune)
+    folds = [f"finetune/{kind}/fold{fold}" for kind in ("pretrained", "scratch") for fold in (2, 4)]
+    assert stages_by_command(config) == {
+        "refine": WALKED, "finetune": folds, "evaluate": ["evaluation"], "export": ["export"],
+    }  # fmt: skip
+    assert list(stages_by_command(config)) == ["refine", "finetune", "evaluate", "export"]
+    assert stage_names(config) == [*WALKED, *folds, "evaluation", "export"]
+    assert training_stages(config) == [WALKED[1], WALKED[3], *folds]
+
+
+def test_a_recipe_without_a_part_has_no_stages_of_it():
+    assert stage_names(recipe(rounds=ROUNDS, finetune=None)) == [*WALKED, "export"]
+    finetune = FinetuneConfig(protocol="crema-5", encoder="none")
+    folds = [f"finetune/scratch/fold{fold}" for fold in range(1, 6)]
+    assert stage_names(recipe(rounds=(), finetune=finetune)) == [*folds, "evaluation"]
+
+
+def test_the_recipe_of_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder"):
+        recipe_of_run(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"is no run: it has no config\.json, which every run begins with"):
+        recipe_of_run(tmp_path)
+    write_json(tmp_path / "config.json", {"sed": 3})
+    with pytest.raises(ValueError, match="unknown field 'sed' of RunConfig"):
+        recipe_of_run(tmp_path)
