@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_prep.crops import NUM_POINTS
+from mmpretrain.files import whole_file
 from mmpretrain.records import BLENDSHAPES, NUM_BLENDSHAPES
 
 MODEL_URL = (
@@ -184,7 +185,7 @@ def landmarker_model(given: str | None) -> Path:
 
 
 def _fetch(url: str, target: Path) -> Path:
-    """Downloads the model beside its place, checks it, and only then moves it there."""
+    """Downloads the model, checks it, and only then puts it in its place."""
     remedy = f"download {url} elsewhere and give its path with --landmarker or {MODEL_ENV}"
     try:
         with urllib.request.urlopen(url, timeout=60) as response:
@@ -193,8 +194,6 @@ def _fetch(url: str, target: Path) -> Path:
         raise FileNotFoundError(f"the face landmarker cannot be fetched ({error}); {remedy}") from None
     if hashlib.sha256(content).hexdigest() != MODEL_SHA256:
         raise ValueError(f"the face landmarker at {url} has another checksum than the one known to be good; {remedy}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(f".{os.getpid()}.part")
-    partial.write_bytes(content)
-    os.replace(partial, target)
+    with whole_file(target) as draft:
+        draft.write_bytes(content)
     return target

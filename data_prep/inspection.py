@@ -7,13 +7,13 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
 from data_prep import faces, media
 from data_prep.sources import SourceClip
+from mmpretrain.files import write_arrays
 
 VERSION = 2  # of what an inspection finds: raised when a change here would find something else
 
@@ -66,13 +66,10 @@ def inspect_clip(clip: SourceClip, *, cache_dir: Path, model: Path | None, model
         found = Inspection(error=_short(error))
     facts = dataclasses.asdict(found)
     del facts["cache_file"], facts["cached"]
-    cache_file.parent.mkdir(parents=True, exist_ok=True)
-    partial = cache_file.with_name(f"{key}.{os.getpid()}.tmp")
-    with open(partial, "wb") as file:
-        np.savez(
-            file, facts=json.dumps(facts), points=track.points, blendshapes=track.blendshapes, detected=track.detected
-        )
-    os.replace(partial, cache_file)
+    write_arrays(
+        cache_file, facts=json.dumps(facts), points=track.points, blendshapes=track.blendshapes,
+        detected=track.detected,
+    )  # fmt: skip
     return dataclasses.replace(found, cache_file=str(cache_file))
 
 

@@ -22,10 +22,11 @@ from tqdm import tqdm
 from data_prep.faces import MODEL_SHA256
 from data_prep.inspection import Inspection, inspect_clip
 from data_prep.processing import Task, make_clip
-from data_prep.report import ReportRow, row_of, summarize, write_report, write_text
+from data_prep.report import ReportRow, row_of, summarize, write_report
 from data_prep.sources import VIDEO_SUFFIXES, SourceClip
 from data_prep.workers import ordered_map
 from mmpretrain import records
+from mmpretrain.files import read_json, write_json
 
 REQUEST_FILE = "preparation.json"  # what was asked for, written first
 CRASHED = "decoding it crashes the decoder"
@@ -90,7 +91,7 @@ def prepare(
             "wall_time_sec": round(time.monotonic() - started, 1),
             "units": num_units,
         }
-        write_text(output / records.CORPUS_FILE, json.dumps(corpus, indent=1) + "\n")
+        write_json(output / records.CORPUS_FILE, corpus)
     print(summarize(rows.values()))
     print(f"corpus {output}, report {output / 'report.csv'}, {time.monotonic() - started:.0f} s")
 
@@ -109,9 +110,9 @@ def _is_done(output: Path, request: dict[str, Any], overwrite: bool) -> bool:
     if not request_file.exists():
         if corpus_file.exists() or (output / records.DATASET_NAME).exists():
             raise ValueError(f"--output {output} holds a dataset of another command; give another folder")
-        write_text(request_file, json.dumps(request, indent=1) + "\n")
+        write_json(request_file, request)
         return False
-    before = json.loads(request_file.read_text())
+    before = read_json(request_file)
     if before != request and not overwrite:
         changed = [key for key in request if before.get(key) != request[key]]
         changes = [f"{key} was {before.get(key)}, now {request[key]}" for key in changed]
@@ -122,7 +123,7 @@ def _is_done(output: Path, request: dict[str, Any], overwrite: bool) -> bool:
     if before == request and corpus_file.exists() and not overwrite:
         return True
     corpus_file.unlink(missing_ok=True)
-    write_text(request_file, json.dumps(request, indent=1) + "\n")
+    write_json(request_file, request)
     return False
 
 

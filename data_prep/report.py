@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.inspection import Inspection
 from data_prep.sources import SourceClip
+from mmpretrain.files import write_text
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME, Clip
 
 MIN_FRAMES = 5  # a shorter picture or sound is not a clip
@@ -120,13 +120,6 @@ def write_report(path: Path, rows: Iterable[ReportRow]) -> None:
     writer.writeheader()
     writer.writerows(dataclasses.asdict(row) for row in rows)
     write_text(path, text.getvalue())
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replaces a file whole: a reader finds the old text or the new one, never a part."""
-    partial = path.with_name(f"{path.name}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def summarize(rows: Iterable[ReportRow]) -> str:

@@ -195,6 +195,18 @@ def test_loading_it_does_not_load_jax(module):
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+def test_files_are_put_in_their_place_by_one_module():
+    by_hand = re.compile(r"os\.(replace|rename)\(|\.rename\(|\.write_text\(")
+    found = [
+        f"{file.relative_to(ROOT)}:{number}: write it with mmpretrain.files, which leaves it whole or not at all"
+        for name, file in MODULES.items()
+        if name not in ("mmpretrain.files", "mmpretrain.train.checkpoint")  # the latter puts damaged ones aside
+        for number, line in enumerate(file.read_text().splitlines(), start=1)
+        if by_hand.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
 def tracked_files() -> list[Path]:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:

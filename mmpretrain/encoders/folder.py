@@ -2,13 +2,12 @@
 
 Beside them may lie what the encoder does not need but a pretraining checkpoint of the reference holds (`HEAD_FILE`).
 
-encoder = mmpretrain.load_encoder("runs/demo/export")
-features = encoder.features(audio=samples, video=crops)      # [T, D], 25 a second
+encoder = mmpretrain.load_encoder("runs/demo/export/encoder")
+features = encoder.features(audio=samples, video=crops)  # [T, D], 25 a second
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -23,13 +22,14 @@ from safetensors.numpy import load_file, save_file
 from mmpretrain.config import AUDIO_DIM, ModelConfig, as_dict, from_dict
 from mmpretrain.data.video import centre_offset, crop_and_flip
 from mmpretrain.encoders.card import model_card
-from mmpretrain.encoders.weights import WholeFolder, load_weights, save_weights
+from mmpretrain.encoders.weights import load_weights, save_weights
 from mmpretrain.features.audio import audio_features
+from mmpretrain.files import read_json, whole_folder, write_json, write_text
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Batch
 
 FORMAT = "mmpretrain-encoder-1"
-CONFIG_FILE = "config.json"
+ENCODER_CONFIG_FILE = "config.json"
 HEAD_FILE = "pretraining_head.safetensors"
 FRAME_MULTIPLE = 100  # clips are padded to a multiple of this many frames, so that few shapes are compiled
 
@@ -41,27 +41,27 @@ def save_encoder(
 
     head: the tensors of pretraining that are not the encoder's, under the reference's names (`export.avhubert`).
     """
-    with WholeFolder(path) as draft:
+    with whole_folder(path) as draft:
         config = {"format": FORMAT, "model": as_dict(encoder.config), "lineage": lineage}
         config |= {"frame_rate_hz": FRAME_RATE_HZ, "sample_rate_hz": SAMPLE_RATE_HZ}
-        (draft / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n")
+        write_json(draft / ENCODER_CONFIG_FILE, config)
         save_weights(draft, encoder)
         if head:
             save_file(dict(head), draft / HEAD_FILE)
-        (draft / "README.md").write_text(model_card(encoder.config, lineage))
+        write_text(draft / "README.md", model_card(encoder.config, lineage))
 
 
 def read_config(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
     """The model configuration and lineage of an exported encoder. Raises ValueError or FileNotFoundError."""
-    file = Path(path) / CONFIG_FILE
+    file = Path(path) / ENCODER_CONFIG_FILE
     if not file.exists():
         raise FileNotFoundError(
-            f"{path} is no exported encoder: it has no {CONFIG_FILE}; `mmpretrain export` makes one"
+            f"{path} is no exported encoder: it has no {ENCODER_CONFIG_FILE}; `mmpretrain export` makes one"
         )
     try:
-        config = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is damaged ({error}); export it again") from error
+        config = read_json(file)
+    except ValueError as error:
+        raise ValueError(f"{error}; export it again") from error
     if config.get("format") != FORMAT:
         raise ValueError(f"{file}: format={config.get('format')!r}, but this version reads {FORMAT!r}")
     return from_dict(ModelConfig, config["model"]), config["lineage"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import jax
@@ -50,24 +48,3 @@ def load_weights(folder: Path, module: nnx.Module) -> None:
 
 def _name(path: tuple) -> str:
     return ".".join(map(str, path))
-
-
-class WholeFolder:
-    """A folder that appears under its name only when everything in it has been written.
-
-    with WholeFolder(path) as draft: ... write into draft ...; an older folder of that name is replaced.
-    """
-
-    def __init__(self, path: str | Path):
-        self._path = Path(path)
-        self._draft = self._path.with_name(self._path.name + ".draft")
-
-    def __enter__(self) -> Path:
-        shutil.rmtree(self._draft, ignore_errors=True)
-        self._draft.mkdir(parents=True)
-        return self._draft
-
-    def __exit__(self, kind, error, trace) -> None:
-        if kind is None:
-            shutil.rmtree(self._path, ignore_errors=True)
-            os.replace(self._draft, self._path)

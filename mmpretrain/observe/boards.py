@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmpretrain.files import write_text
+
 WANDB_MISSING = (
     "observe.wandb_project={!r} needs Weights & Biases, which is not installed: pip install 'mmpretrain-jax[wandb]', "
     "or leave the field empty"
@@ -76,7 +78,7 @@ class Wandb:
         self._folder.mkdir(parents=True, exist_ok=True)
         id_file = self._folder / "id"
         if not id_file.exists():
-            id_file.write_text(uuid.uuid4().hex[:16])
+            write_text(id_file, uuid.uuid4().hex[:16])
         try:
             self._run = wandb.init(
                 project=self._project, id=id_file.read_text(), resume="allow", dir=self._folder, group=self._run_name,
@@ -100,10 +102,6 @@ class Wandb:
 
     def close(self) -> None:
         self._run.finish()
-
-    @property
-    def run_id(self) -> str:
-        return self._run.id
 
 
 def _split(record: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:

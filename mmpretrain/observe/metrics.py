@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from mmpretrain.files import whole_file
 from mmpretrain.observe.progress import is_main_process
 
 TIMINGS = ("time/", "throughput/", "goodput/", "memory/", "run/")
@@ -114,10 +115,7 @@ def _number(value: Any) -> float | int | None:
 
 
 def _replace(path: Path, records: list[dict[str, Any]]) -> None:
-    """Rewrites the file whole or not at all."""
-    draft = path.with_name(path.name + ".tmp")
-    with open(draft, "w") as file:
+    with whole_file(path) as draft, open(draft, "w") as file:
         file.writelines(json.dumps(record) + "\n" for record in records)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(draft, path)

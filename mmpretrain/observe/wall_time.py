@@ -7,13 +7,13 @@ in a small file that is written anew every few seconds, so that little is lost i
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from mmpretrain.files import read_json, write_json
 
 # What time goes to, in the order in which it is shown.
 PARTS = {
@@ -110,10 +110,7 @@ class WallTime:
             return
         content = {"attempts": self._attempts, "doing": self.doing, "updated": self._today(), "seconds": self.seconds()}
         with self._lock:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            draft = self._file.with_name(self._file.name + ".tmp")
-            draft.write_text(json.dumps(content, indent=1) + "\n")
-            os.replace(draft, self._file)
+            write_json(self._file, content)
 
     def _show_life(self) -> None:
         while not self._over.wait(SIGN_EVERY_SEC):
@@ -123,7 +120,7 @@ class WallTime:
 
 def read_wall_time(file: Path) -> dict[str, Any] | None:
     """attempts, doing ("": it ended in order), updated (seconds since 1970), seconds by part. None: it never began."""
-    return json.loads(file.read_text()) if file.exists() else None
+    return read_json(file, if_missing=None)
 
 
 def running_sec(seconds: Mapping[str, float]) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import colorsys
 import dataclasses
 import itertools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmpretrain.files import whole_file
 from mmpretrain.records import FRAME_RATE_HZ
 from mmpretrain.report.charts import FAINT, INK, MUTED, STYLE
 
@@ -63,9 +63,8 @@ def draw_clips(path: Path, clips: Sequence[ClipPicture]) -> None:
             all_axes[0].set_title(clip.title, color=INK)
             all_axes[-1].tick_params(bottom=True)
             all_axes[-1].set_xlabel("seconds")
-        draft = path.with_name(path.name + ".tmp")
-        figure.savefig(draft, format="png", dpi=110)
-    os.replace(draft, path)
+        with whole_file(path) as draft:
+            figure.savefig(draft, format="png", dpi=110)
 
 
 def _draw_video(axes: Axes, video_THW: np.ndarray, seconds: float) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmpretrain.files import write_text
 from mmpretrain.observe.wall_time import PARTS
 from mmpretrain.report import charts
 from mmpretrain.report.tables import (
@@ -111,9 +111,7 @@ def write_report(
         + "\n".join(part for part in parts if part)
         + "\n</main>\n</body>\n</html>\n"
     )
-    draft = Path(path).with_name(Path(path).name + ".tmp")
-    draft.write_text(page, encoding="utf-8")
-    os.replace(draft, path)
+    write_text(path, page)
 
 
 def _title(summary: Mapping[str, Any]) -> str:

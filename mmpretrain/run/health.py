@@ -13,6 +13,7 @@ from mmpretrain.config import fingerprint
 from mmpretrain.encoders.folder import load_encoder, read_config
 from mmpretrain.evaluation.probe import linear_probe
 from mmpretrain.evaluation.protocols import Fold
+from mmpretrain.files import read_json, write_json
 from mmpretrain.models.encoder import AVEncoder, normalize_pixels
 from mmpretrain.observe.progress import log, track
 from mmpretrain.parallel.mesh import replicated, shard_batch
@@ -20,9 +21,8 @@ from mmpretrain.parallel.processes import on_main
 from mmpretrain.records import FRAME_RATE_HZ, Batch
 from mmpretrain.report.tables import render_health
 from mmpretrain.run.collapse import check_predictions
-from mmpretrain.run.layout import health_file, read_json, round_figures
+from mmpretrain.run.layout import health_file, round_figures
 from mmpretrain.run.run import Run
-from mmpretrain.run.stage import write_json
 from mmpretrain.stages.finetune import Task
 from mmpretrain.stages.targets import encoder_path, open_targets
 
@@ -44,7 +44,7 @@ def _measure(run: Run, number: int) -> None:
         protocol = {"classes": list(task.config.classes), "protocol": task.config.protocol, "fold": task.folds[0]}
         of = fingerprint({"encoder": of, "clips": task.table.fingerprint} | protocol)
     file = health_file(run.workdir, number)
-    if on_main(lambda: read_json(file).get("of")) == of:
+    if on_main(lambda: read_json(file, if_missing={}).get("of")) == of:
         return
     result = {
         "of": of,

@@ -5,12 +5,12 @@ Reads files only and does without JAX.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmpretrain.config import FinetuneConfig, RunConfig, from_dict
+from mmpretrain.files import read_json
 from mmpretrain.observe.wall_time import read_wall_time, running_sec, shares
 from mmpretrain.report.tables import duration, percent, text_table
 from mmpretrain.run.stage import RECIPE_FILE, RESULT_FILE, WALL_TIME_FILE, read_result
@@ -132,7 +132,7 @@ def round_figures(workdir: Path, last: int) -> list[dict[str, Any]]:
 def _figures(workdir: Path, number: int) -> dict[str, Any]:
     """Those of the targets and of the encoder. A round's are its first codebook's; accuracies and loss are of all."""
     targets, trained = (read_result(workdir, name(number)) for name in (targets_name, pretrain_name))
-    saved = read_json(health_file(workdir, number))
+    saved = read_json(health_file(workdir, number), if_missing={})
     chances = saved.get("chance_accuracy", [None] * len(targets["codebooks"]))
     codebooks: Sequence[Mapping[str, Any]] = [
         {name: codebook["quality"].get(name) for name in ("pnmi", "purity", "mean_run_frames")}
@@ -144,11 +144,6 @@ def _figures(workdir: Path, number: int) -> dict[str, Any]:
     whole = {name: trained.get(name) for name in ("masked_accuracy", "unmasked_accuracy", "loss")}
     several = {"codebooks": codebooks} if len(codebooks) > 1 else {}
     return {"round": number} | codebooks[0] | whole | several | {"probe": saved.get("probe")}
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Empty where there is no file."""
-    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def recipe_of_run(folder: Path) -> RunConfig:

@@ -19,6 +19,7 @@ from mmpretrain.config.checks import check
 from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
 from mmpretrain.data.clips import ClipTable, training_and_validation
 from mmpretrain.data.pipeline import iterate, make_batch
+from mmpretrain.files import write_json
 from mmpretrain.objectives.base import Objective
 from mmpretrain.observe.boards import WANDB_MISSING
 from mmpretrain.observe.progress import log
@@ -28,7 +29,7 @@ from mmpretrain.parallel.processes import on_main
 from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.records import Batch
 from mmpretrain.run.layout import CONFIG_FILE, METRICS_FILE, TENSORBOARD
-from mmpretrain.run.stage import run_stage, write_json
+from mmpretrain.run.stage import run_stage
 from mmpretrain.targets.labelling import CLIP_FEATURES
 from mmpretrain.train.step import Trainer, make_trainer
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmpretrain.config import fingerprint
+from mmpretrain.files import read_json, write_json
 from mmpretrain.observe.progress import is_main_process, log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
@@ -56,15 +55,7 @@ def read_result(workdir: Path, name: str) -> dict[str, Any]:
     file = workdir / name / RESULT_FILE
     if not file.exists():
         raise FileNotFoundError(f"stage {name} of {workdir} is not finished; run it first (or all: `mmpretrain run`)")
-    return json.loads(file.read_text())
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(draft, path)
+    return read_json(file)
 
 
 def _is_done(folder: Path, recipe: Mapping[str, Any], accept_changes: bool) -> bool:
@@ -82,7 +73,7 @@ def _begin(folder: Path, recipe: Mapping[str, Any]) -> bool:
 def _check_recipe(folder: Path, recipe: Mapping[str, Any], accept_changes: bool) -> None:
     if not (folder / RECIPE_FILE).exists():
         return
-    made_with = json.loads((folder / RECIPE_FILE).read_text())
+    made_with = read_json(folder / RECIPE_FILE)
     if fingerprint(made_with) == fingerprint(recipe):
         return
     missing = object()
@@ -95,7 +86,7 @@ def _check_recipe(folder: Path, recipe: Mapping[str, Any], accept_changes: bool)
             f"{folder}, or go on with the new one from here: --accept_changes"
         )
     log(f"{folder}: accepted that {shown}")
-    changes = json.loads((folder / CHANGES_FILE).read_text()) if (folder / CHANGES_FILE).exists() else []
+    changes = read_json(folder / CHANGES_FILE, if_missing=[])
     changes.append({key: [made_with.get(key), recipe.get(key)] for key in changed})
     write_json(folder / CHANGES_FILE, changes)
     write_json(folder / RECIPE_FILE, dict(recipe))

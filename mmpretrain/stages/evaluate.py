@@ -16,6 +16,7 @@ from mmpretrain.encoders.weights import load_weights
 from mmpretrain.evaluation.baselines import clip_statistics, mfcc_baseline
 from mmpretrain.evaluation.metrics import ClassificationResult, classification_metrics, pooled
 from mmpretrain.evaluation.protocols import summarize_folds
+from mmpretrain.files import whole_file
 from mmpretrain.observe.progress import log, track
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
@@ -82,7 +83,7 @@ def _summary(results: list[ClassificationResult]) -> dict[str, Any]:
 def _write_predictions(path: Path, task: Task, rows: np.ndarray, logits: np.ndarray) -> None:
     classes = task.config.classes
     probabilities = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
-    with open(path, "w", newline="") as file:
+    with whole_file(path) as draft, open(draft, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["clip_id", "speaker", "true", "predicted", *classes])
         for row, probs in zip(rows, probabilities, strict=True):

@@ -16,9 +16,10 @@ from flax import nnx
 from mmpretrain.config import FinetuneConfig, ModelConfig, as_dict, fingerprint, flatten
 from mmpretrain.data.clips import ClipTable, open_clips
 from mmpretrain.encoders.folder import load_encoder, read_config, save_encoder
-from mmpretrain.encoders.weights import WEIGHTS, WholeFolder, save_weights
+from mmpretrain.encoders.weights import WEIGHTS, save_weights
 from mmpretrain.evaluation.metrics import classification_metrics
 from mmpretrain.evaluation.protocols import Fold, get_protocol
+from mmpretrain.files import whole_folder
 from mmpretrain.objectives.classification import Classification
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
@@ -200,7 +201,7 @@ def put_encoder(state: TrainState, trainer: Trainer, path: Path) -> TrainState:
 
 def _save_classifier(folder: Path, model: nnx.Module, lineage: dict[str, Any]) -> None:
     """The classifier, and its encoder by itself: for use, or for the targets of another round."""
-    with WholeFolder(folder / "classifier") as draft:
+    with whole_folder(folder / "classifier") as draft:
         save_weights(draft, model)
     save_encoder(folder / "encoder", model.encoder, lineage=lineage)
 

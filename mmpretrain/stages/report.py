@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmpretrain import records
+from mmpretrain.files import read_json, write_json
 from mmpretrain.observe.metrics import read_metrics
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
@@ -27,7 +27,7 @@ from mmpretrain.run.layout import (
     targets_name,
 )
 from mmpretrain.run.run import Run
-from mmpretrain.run.stage import RESULT_FILE, read_result, write_json
+from mmpretrain.run.stage import RESULT_FILE, read_result
 from mmpretrain.stages.targets import known_units, open_targets
 
 PICTURED_CLIPS, PICTURED_FRAMES = 4, 8
@@ -55,7 +55,7 @@ def _finished(run: Run, name: str) -> dict[str, Any] | None:
 def _summary(run: Run) -> dict[str, Any]:
     config, times = run.config, {}
     for corpus in config.data.corpora:
-        prepared = json.loads((Path(corpus.path) / records.CORPUS_FILE).read_text())
+        prepared = read_json(Path(corpus.path) / records.CORPUS_FILE)
         times[f"prepare {prepared['name']}"] = prepared["wall_time_sec"]
     rounds = round_figures(run.workdir, len(config.rounds))
     for entry in rounds:

@@ -13,6 +13,7 @@ from flax import nnx
 from mmpretrain.config import fingerprint
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.encoders.folder import load_encoder, read_config
+from mmpretrain.files import write_arrays
 from mmpretrain.observe.progress import Progress, log, track
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import batch_sharding, local_mesh, own_rows, replicated, shard_batch
@@ -206,13 +207,7 @@ def _codebook(
             on_pass=lambda num_frames, inertia: progress.update(frames=num_frames, inertia=inertia),
         )  # fmt: skip
 
-    def save() -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / "codebook.unfinished.npz"
-        np.savez(draft, centroids_KD=codebook.centroids, inertia=codebook.inertia)
-        draft.replace(saved)
-
-    on_main(save)
+    on_main(lambda: write_arrays(saved, centroids_KD=codebook.centroids, inertia=codebook.inertia))
     return _load_codebook(saved), size
 
 

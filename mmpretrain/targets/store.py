@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from mmpretrain.files import read_json, whole_folder, write_arrays, write_json
 from mmpretrain.records import FRAME_RATE_HZ
 from mmpretrain.targets.kmeans import Codebook
 from mmpretrain.targets.quality import cluster_quality
@@ -85,7 +84,7 @@ def write_store(
     lineage_fields: dict[str, Any],
     frame_rate_hz: int = FRAME_RATE_HZ,
 ) -> TargetStore:
-    """Writes a whole store or none: into a folder beside `path`, which is renamed when all is there.
+    """Writes a whole store or none.
 
     ids_per_clip: integers [T] of each clip, in the order of `clip_ids`. lineage_fields: exactly `MAKER_FIELDS`.
     Raises FileExistsError where there is something at `path`, ValueError for ids that cannot be.
@@ -115,15 +114,12 @@ def write_store(
         "entropy_bits": unlabelled["entropy_bits"],
         "counts": np.bincount(ids_N, minlength=num_clusters).tolist(),
     }
-    unfinished = path.with_name(path.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    np.save(unfinished / "ids.npy", ids_N)
-    np.save(unfinished / "offsets.npy", offsets)
-    np.save(unfinished / "codebook.npy", codebook.centroids.astype(np.float32))
-    (unfinished / "clip_ids.json").write_text(json.dumps(list(clip_ids), indent=0))
-    (unfinished / LINEAGE_FILE).write_text(json.dumps(lineage, indent=1))
-    os.rename(unfinished, path)
+    with whole_folder(path) as draft:
+        np.save(draft / "ids.npy", ids_N)
+        np.save(draft / "offsets.npy", offsets)
+        np.save(draft / "codebook.npy", codebook.centroids.astype(np.float32))
+        write_json(draft / "clip_ids.json", list(clip_ids))
+        write_json(draft / LINEAGE_FILE, lineage)
     return open_store(path, expect_frame_rate_hz=frame_rate_hz)
 
 
@@ -146,8 +142,8 @@ def open_store(
             f"{path / LINEAGE_FILE} is missing: no whole target store is there; {_make_again(path)}"
         )
     try:
-        lineage = json.loads((path / LINEAGE_FILE).read_text())
-        clip_ids = tuple(json.loads((path / "clip_ids.json").read_text()))
+        lineage = read_json(path / LINEAGE_FILE)
+        clip_ids = tuple(read_json(path / "clip_ids.json"))
         ids_N, offsets, centroids_KD = (
             np.load(path / f"{name}.npy", mmap_mode="r" if name == "ids" else None, allow_pickle=False)
             for name in ("ids", "offsets", "codebook")
@@ -229,10 +225,7 @@ class LabelProgress:
         flat = np.concatenate([np.zeros(0, np.int32), *new.values()])
         number = len(list(self.folder.glob(f"part-{self._writer}-*.npz")))
         part = self.folder / f"part-{self._writer}-{number:05d}.npz"
-        unfinished = part.with_suffix(".unfinished")
-        with open(unfinished, "wb") as file:
-            np.savez(file, clip_ids=np.array(list(new), np.str_), lengths=lengths, ids=flat)
-        os.rename(unfinished, part)
+        write_arrays(part, clip_ids=np.array(list(new), np.str_), lengths=lengths, ids=flat)
         self.ids |= new
 
     def merge(self, clip_ids: Sequence[str]) -> list[np.ndarray]:

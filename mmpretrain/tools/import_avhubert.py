@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmpretrain.encoders.folder import CONFIG_FILE, read_config
+from mmpretrain.encoders.folder import ENCODER_CONFIG_FILE, read_config
 from mmpretrain.export.avhubert.checkpoint import import_checkpoint
 from mmpretrain.observe.progress import log
 from mmpretrain.run.command import Argument, Command, Given, Option
@@ -12,7 +12,7 @@ from mmpretrain.run.command import Argument, Command, Given, Option
 
 def import_avhubert(file: Path, folder: Path) -> None:
     """Writes `folder` out of an AV-HuBERT checkpoint; a folder that is there must be an exported encoder."""
-    if folder.exists() and not (folder / CONFIG_FILE).exists():
+    if folder.exists() and not (folder / ENCODER_CONFIG_FILE).exists():
         raise ValueError(f"--output={folder} is there already and is no exported encoder; give another name")
     for line in import_checkpoint(file, folder):
         log(f"{file}: {line}")

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mmpretrain.files import write_json
 from mmpretrain.observe.metrics import read_metrics
 from mmpretrain.observe.progress import is_main_process, log, track
 from mmpretrain.parallel.mesh import replicated, shard_batch
@@ -32,7 +33,6 @@ from mmpretrain.run.layout import (
     training_stages,
 )
 from mmpretrain.run.run import Run
-from mmpretrain.run.stage import write_json
 from mmpretrain.stages.finetune import Task
 from mmpretrain.stages.pretrain import round_training
 from mmpretrain.train.checkpoint import read

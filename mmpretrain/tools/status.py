@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpretrain.config import RunConfig
+from mmpretrain.files import read_json
 from mmpretrain.observe.metrics import read_metrics
 from mmpretrain.observe.wall_time import SIGN_EVERY_SEC, read_wall_time, shares
 from mmpretrain.report.tables import duration, percent, round_table, text_table
@@ -20,7 +21,6 @@ from mmpretrain.run.layout import (
     METRICS_FILE,
     newest_step,
     pretrain_name,
-    read_json,
     recipe_of_run,
     round_figures,
     stage_names,
@@ -145,7 +145,7 @@ def _health(workdir: Path, config: RunConfig, records: Records) -> list[str]:
     if bad:
         lines[-1] = f"NOT FINITE: {len(bad)} records, the first at step {bad[0]['step']} of {bad[0]['stage']}"
     for number in range(1, len(config.rounds) + 1):
-        codebooks = read_json(workdir / targets_name(number) / RESULT_FILE).get("codebooks", [])
+        codebooks = read_json(workdir / targets_name(number) / RESULT_FILE, if_missing={}).get("codebooks", [])
         if codebooks and not (workdir / pretrain_name(number) / RESULT_FILE).exists():
             used = ", ".join(f"{c['clusters_used']:.0f} of {c['num_clusters']}" for c in codebooks)
             lines.append(f"round {number}: targets use {used} clusters")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,14 @@ import numpy as np
 from mmpretrain.config import CorpusConfig
 from mmpretrain.data.clips import ClipTable, open_clips
 from mmpretrain.features.audio import log_filterbank
+from mmpretrain.files import read_json, write_json
 from mmpretrain.observe.progress import log, track
 from mmpretrain.randomness import generator, unit_hash
 from mmpretrain.records import CORPUS_FILE, FRAME_RATE_HZ
 from mmpretrain.report.cluster_picture import ClipPicture, draw_clips
 from mmpretrain.report.tables import percent, text_table
 from mmpretrain.run.command import Argument, Command, Given, Option
-from mmpretrain.run.stage import write_json
+from mmpretrain.run.layout import CONFIG_FILE
 from mmpretrain.targets.quality import cluster_quality, entropy_bits, joint_counts, run_lengths, shared_information
 from mmpretrain.targets.store import TargetStore, open_store
 from mmpretrain.text.alignments import (
@@ -37,7 +37,7 @@ from mmpretrain.text.alignments import (
     units_of_frames,
 )
 
-RESULT_FILE, PICTURE_FILE = "inspect.json", "clips.png"
+INSPECTION_FILE, PICTURE_FILE = "inspect.json", "clips.png"
 SHOWN_CLUSTERS = 8  # most and least frequent ones each
 SHOWN_CLIPS = 3
 LONGEST_RUN = 12  # longer ones share the last row of the histogram
@@ -93,12 +93,12 @@ def inspect_targets(
     }
 
     output.mkdir(parents=True, exist_ok=True)
-    (output / RESULT_FILE).unlink(missing_ok=True)  # written last: with it, the folder is whole
+    (output / INSPECTION_FILE).unlink(missing_ok=True)  # written last: with it, the folder is whole
     shown = _choose_clips(table, spans)
     draw_clips(output / PICTURE_FILE, [_picture(store, table, row, spans, known) for row in shown])
-    write_json(output / RESULT_FILE, result)
+    write_json(output / INSPECTION_FILE, result)
     print(render_inspection(result))
-    log(f"{output / RESULT_FILE} and {PICTURE_FILE} are written")
+    log(f"{output / INSPECTION_FILE} and {PICTURE_FILE} are written")
     return result
 
 
@@ -176,8 +176,8 @@ def _clips_of(store: TargetStore, corpora: Sequence[str]) -> ClipTable:
 def _corpora_of_run(path: Path) -> list[str]:
     """Those named by the nearest `config.json` above the store, which a run writes into its folder."""
     for folder in path.resolve().parents:
-        if (folder / "config.json").is_file():
-            corpora = json.loads((folder / "config.json").read_text()).get("data", {}).get("corpora", [])
+        if (folder / CONFIG_FILE).is_file():
+            corpora = read_json(folder / CONFIG_FILE).get("data", {}).get("corpora", [])
             if corpora and all(Path(corpus["path"]).is_dir() for corpus in corpora):
                 return [corpus["path"] for corpus in corpora]
             names = ", ".join(corpus["path"] for corpus in corpora) or "none"
@@ -230,7 +230,7 @@ def _spoken(known: dict[str, Units]) -> dict[str, Units]:
 
 
 def _has_units(corpus_dir: str) -> bool:
-    return json.loads((Path(corpus_dir) / CORPUS_FILE).read_text()).get("units", 0) > 0
+    return read_json(Path(corpus_dir) / CORPUS_FILE).get("units", 0) > 0
 
 
 def _agreement(clusters_N: np.ndarray, known: Units, num_clusters: int) -> dict[str, Any]:

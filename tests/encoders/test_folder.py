@@ -13,7 +13,6 @@ from safetensors.numpy import load_file, save_file
 
 import mmpretrain
 from mmpretrain.encoders.folder import FRAME_MULTIPLE, Encoder, read_config, save_encoder
-from mmpretrain.encoders.weights import WholeFolder
 from mmpretrain.features.audio import audio_features
 from mmpretrain.models.encoder import AVEncoder
 from tests.tiny import initial, random_batch, tiny_model
@@ -222,25 +221,22 @@ def test_the_folder_says_what_it_is(exported):
     assert {path.name for path in exported.iterdir()} == {"config.json", "model.safetensors", "README.md"}
 
 
-def test_a_folder_is_whole_or_not_there(tmp_path):
+def test_an_encoder_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     folder = tmp_path / "encoder"
 
-    def write_half(text):
-        with WholeFolder(folder) as draft:
-            (draft / "config.json").write_text(text)
-            assert not folder.exists() or (folder / "config.json").read_text() == "whole"
-            raise KeyboardInterrupt
+    def stop(*_):
+        assert not folder.exists() or read_config(folder)[1] == LINEAGE
+        raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        write_half("half")
-    assert not folder.exists()
-    with WholeFolder(folder) as draft:  # over what the interrupted one left
-        assert not list(draft.iterdir())
-        (draft / "config.json").write_text("whole")
-    with pytest.raises(KeyboardInterrupt):
-        write_half("half")
-    assert (folder / "config.json").read_text() == "whole"
-    with WholeFolder(folder) as draft:
-        (draft / "other").write_text("new")
-    assert [path.name for path in folder.iterdir()] == ["other"]
+    def save_half():
+        with monkeypatch.context() as patch:
+            patch.setattr("mmpretrain.encoders.folder.model_card", stop)  # written last
+            with pytest.raises(KeyboardInterrupt):
+                save_encoder(folder, module("audio"), lineage={"fingerprint": "another"})
+
+    save_half()
+    assert not list(tmp_path.iterdir())
+    save_encoder(folder, module("audio"), lineage=LINEAGE)
+    save_half()
+    assert read_config(folder)[1] == LINEAGE
     assert [path.name for path in tmp_path.iterdir()] == ["encoder"]

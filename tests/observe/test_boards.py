@@ -82,7 +82,7 @@ def test_weights_and_biases_go_on_with_the_same_run(tmp_path, monkeypatch):
         board.begin([{"stage": STAGE, "step": 1, "time/unix_sec": 1.0, "train/loss": 0.5, "run/devices": "8 x cpu"}])
         board.write({"stage": STAGE, "step": 2, "time/unix_sec": 2.0, "train/loss": 0.25, "validation/ua": None})
         board.close()
-        ids.append(board.run_id)
+        ids.append((tmp_path / "wandb" / "id").read_text())
     assert len(set(ids)) == 1
     files = list((tmp_path / "wandb").rglob(f"run-{ids[0]}.wandb"))
     assert files

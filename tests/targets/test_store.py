@@ -82,13 +82,13 @@ def test_a_stopped_write_leaves_no_store_and_can_be_repeated(tmp_path, monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mmpretrain.targets.store.json.dumps", stop_half_way)
+        patch.setattr("mmpretrain.targets.store.write_json", stop_half_way)
         with pytest.raises(KeyboardInterrupt):
             write(path)
     with pytest.raises(FileNotFoundError):
         open_store(path)
     with pytest.raises(FileNotFoundError):
-        open_store(path.with_name("t.unfinished"))
+        open_store(path.with_name("t.draft"))
     assert not path.exists()
     write(path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["t"]
@@ -183,7 +183,7 @@ def test_labelling_goes_on_where_it_stopped(tmp_path):
     assert first.ids == {}
     first.add(["b", "a"], [np.array([3, 1]), np.array([], int)])
     first.add(["c"], [np.array([2, 2, 2])])
-    (tmp_path / "work" / "f1" / "part-00002.unfinished").write_bytes(b"killed here")
+    (tmp_path / "work" / "f1" / "part-0-00002.npz.draft").write_bytes(b"killed here")
     again = LabelProgress(tmp_path / "work", "f1")
     assert sorted(again.ids) == ["a", "b", "c"]
     again.add(["d"], [np.array([0])])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import mmap
-import os
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ import ml_dtypes
 import numpy as np
 
 from mmpretrain.export.avhubert.pickle_data import Placeholder, read_pickle
+from mmpretrain.files import whole_file
 
 ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"
 STREAM_MAGIC, STREAM_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # the first two pickles of the old layout
@@ -211,17 +211,14 @@ def write_torch_file(path: str | Path, content: Any) -> None:
 
     `torch.load(path, weights_only=True)` reads it. The file appears whole or not at all.
     """
-    path, arrays = Path(path), []
-    draft = path.with_name(path.name + ".draft")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays: list[np.ndarray] = []
     pickled = struct.pack("<BB", 0x80, PICKLE_PROTOCOL) + b"".join(_pickle(content, arrays)) + b"."
-    with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:
+    with whole_file(path) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:
         entries = {"data.pkl": pickled, "byteorder": b"little", "version": b"3\n"}
         for name, data in entries.items():
             archive.writestr(zipfile.ZipInfo(f"archive/{name}"), data)
         for key, array in enumerate(arrays):
             archive.writestr(zipfile.ZipInfo(f"archive/data/{key}"), _little_endian(array).tobytes())
-    os.replace(draft, path)
 
 
 def _little_endian(array: np.ndarray) -> np.ndarray:
