@@ -131,7 +131,7 @@ def faiss(frames_ND: np.ndarray, num_clusters: int, seed: int, mesh) -> Outcome:
 
 
 def inertia_of(frames_ND: np.ndarray, centroids_KD: np.ndarray, mesh) -> float:
-    return kmeans.lloyd(frames_ND, centroids_KD.astype(np.float32), passes=0, mesh=mesh).inertia
+    return kmeans.lloyd(kmeans.Blocks(frames_ND, mesh), centroids_KD.astype(np.float32), passes=0).inertia
 
 
 def compare(num_frames: int, dim: int, num_clusters: int, *, runs: int, restarts: int, seed: int, mesh) -> None:

@@ -149,7 +149,8 @@ until_state "$job" COMPLETED
 
 python - "$work" <<'END'
 import json, pathlib, sys
-from mmpretrain.observe.metrics import read_metrics, without_timings
+from mmpretrain.observe.metric_log import read_metrics
+from tests.metric_records import without_timings
 
 def figures(run):
     folder = pathlib.Path(sys.argv[1], run)

@@ -15,7 +15,7 @@ from mmpretrain.cost.flops import FORMULA, step_flops
 from mmpretrain.data.batch_plan import BatchPlan
 from mmpretrain.observe.boards import TensorBoard, Wandb
 from mmpretrain.observe.clock import StepClock
-from mmpretrain.observe.metrics import Board, MetricWriter
+from mmpretrain.observe.metric_log import Board, MetricWriter
 from mmpretrain.observe.profiling import Profiler
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime

@@ -9,7 +9,7 @@ import numpy as np
 
 from mmpretrain import records
 from mmpretrain.files import read_json, write_json
-from mmpretrain.observe.metrics import read_metrics
+from mmpretrain.observe.metric_log import read_metrics
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.page import write_report

@@ -30,6 +30,8 @@ BATCH_STOP_GAIN = 1e-2  # a pass over a batch that lowers the inertia by less th
 STOP_GAIN = 1e-4  # and so is one over all frames by less than this
 RESIDENT_BYTES = 1 << 30  # of frames may stay between passes on a device that does not tell its memory (a CPU)
 
+OnPass = Callable[[int, float], None]  # is told the number of frames and the inertia
+
 
 @dataclasses.dataclass(frozen=True)
 class Codebook:
@@ -47,7 +49,7 @@ def fit(
     passes: int,
     restarts: int,
     mesh: Mesh | None = None,
-    on_pass: Callable[[int, float], None] = lambda num_frames, inertia: None,
+    on_pass: OnPass = lambda num_frames, inertia: None,
 ) -> Codebook:
     """k-means of frames of any floating dtype, in memory or memory-mapped; mesh None: the first device.
 
@@ -71,24 +73,18 @@ def fit(
     order_key, key = jax.random.split(key)
     order_N = np.asarray(jax.random.permutation(order_key, num_frames))
     sizes = _batch_sizes(frames_ND, num_clusters, _resident_bytes(mesh))
-    batch = _Blocks(frames_ND[np.sort(order_N[: sizes[0]])], mesh)
+    batch = Blocks(frames_ND[np.sort(order_N[: sizes[0]])], mesh)
     best = None
     for restart_key in jax.random.split(key, restarts):
         start_KD = np.asarray(initial_centroids(batch.frames_ND, num_clusters, restart_key))
         start_KD = of_main(start_KD)  # another processor may round otherwise, and then draw otherwise
-        codebook = _lloyd(batch, start_KD, passes, BATCH_STOP_GAIN, on_pass)
+        codebook = lloyd(batch, start_KD, passes=passes, stop_gain=BATCH_STOP_GAIN, on_pass=on_pass)
         if best is None or codebook.inertia < best.inertia:
             best = codebook
     for size in sizes[1:]:
-        batch = _Blocks(frames_ND[np.sort(order_N[:size])], mesh)
-        best = _lloyd(batch, best.centroids, passes, BATCH_STOP_GAIN, on_pass)
-    return _lloyd(_Blocks(frames_ND, mesh), best.centroids, passes, STOP_GAIN, on_pass)
-
-
-def lloyd(frames_ND: np.ndarray, centroids_KD: np.ndarray, *, passes: int, mesh: Mesh | None = None) -> Codebook:
-    """At most `passes` full passes from these centroids, fewer when the inertia stops falling."""
-    blocks = _Blocks(np.asarray(frames_ND), mesh or _one_device())
-    return _lloyd(blocks, centroids_KD, passes, STOP_GAIN, lambda num_frames, inertia: None)
+        batch = Blocks(frames_ND[np.sort(order_N[:size])], mesh)
+        best = lloyd(batch, best.centroids, passes=passes, stop_gain=BATCH_STOP_GAIN, on_pass=on_pass)
+    return lloyd(Blocks(frames_ND, mesh), best.centroids, passes=passes, on_pass=on_pass)
 
 
 def assign(frames_ND: np.ndarray, centroids_KD: np.ndarray, *, mesh: Mesh | None = None) -> np.ndarray:
@@ -96,7 +92,7 @@ def assign(frames_ND: np.ndarray, centroids_KD: np.ndarray, *, mesh: Mesh | None
 
     Raises ValueError for frames that are not finite.
     """
-    blocks = _Blocks(np.asarray(frames_ND), mesh or _one_device())
+    blocks = Blocks(frames_ND, mesh)
     labelled, newest = [], None
     for block, _ in blocks:
         # As in _one_pass: the next block is sent while the devices work on this one.
@@ -112,10 +108,14 @@ def assign(frames_ND: np.ndarray, centroids_KD: np.ndarray, *, mesh: Mesh | None
 NOT_FINITE = "the features to cluster are not finite; look at the encoder they come from"
 
 
-class _Blocks:
-    """Frames as equal blocks on the mesh, the last filled up with zeros; few enough, they are placed there once."""
+class Blocks:
+    """Frames as equal blocks on the mesh, the last one filled up with zeros. mesh None: the first device.
 
-    def __init__(self, frames_ND: np.ndarray, mesh: Mesh):
+    Few frames are placed on the devices once; of many, every pass sends each block anew.
+    """
+
+    def __init__(self, frames_ND: np.ndarray, mesh: Mesh | None = None):
+        frames_ND, mesh = np.asarray(frames_ND), mesh or _one_device()
         self.frames_ND, self.mesh = frames_ND, mesh
         parts = batch_multiple(mesh)
         per_part = max(1, -(-len(frames_ND) // parts))
@@ -143,7 +143,18 @@ class _Blocks:
             yield block, len(rows)
 
 
-def _lloyd(blocks: _Blocks, centroids_KD: np.ndarray, passes: int, stop_gain: float, on_pass) -> Codebook:
+def lloyd(
+    blocks: Blocks,
+    centroids_KD: np.ndarray,
+    *,
+    passes: int,
+    stop_gain: float = STOP_GAIN,
+    on_pass: OnPass = lambda num_frames, inertia: None,
+) -> Codebook:
+    """At most `passes` passes from these centroids; one that lowers the inertia by less than `stop_gain` is the last.
+
+    Raises ValueError for frames that are not finite.
+    """
     previous = math.inf
     for number in range(passes + 1):
         means_KD, counts_K, inertia, distance_N = _one_pass(blocks, centroids_KD)
@@ -158,7 +169,7 @@ def _lloyd(blocks: _Blocks, centroids_KD: np.ndarray, passes: int, stop_gain: fl
             centroids_KD[counts_K == 0] = blocks.frames_ND[_farthest(distance_N, int((counts_K == 0).sum()))]
 
 
-def _one_pass(blocks: _Blocks, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, list[jax.Array]]:
+def _one_pass(blocks: Blocks, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, list[jax.Array]]:
     """One pass: the means [K, D] and counts [K] of the clusters, the inertia of the centroids, distances by block."""
     num_clusters, dim = centroids_KD.shape
     state = _zeros(num_clusters, dim, mesh=blocks.mesh)

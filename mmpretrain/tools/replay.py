@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from mmpretrain.files import write_json
-from mmpretrain.observe.metrics import read_metrics
+from mmpretrain.observe.metric_log import read_metrics
 from mmpretrain.observe.progress import is_main_process, log, track
 from mmpretrain.parallel.mesh import replicated, shard_batch
 from mmpretrain.parallel.processes import on_main

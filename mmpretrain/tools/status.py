@@ -11,7 +11,7 @@ from typing import Any
 
 from mmpretrain.config import RunConfig
 from mmpretrain.files import read_json
-from mmpretrain.observe.metrics import read_metrics
+from mmpretrain.observe.metric_log import read_metrics
 from mmpretrain.observe.wall_time import SIGN_EVERY_SEC, read_wall_time, shares
 from mmpretrain.report.tables import duration, percent, round_table, text_table
 from mmpretrain.run.collapse import Collapsed, check_predictions, check_targets

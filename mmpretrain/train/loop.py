@@ -12,7 +12,7 @@ import jax
 from mmpretrain.config import CheckpointConfig
 from mmpretrain.observe.clock import StepClock
 from mmpretrain.observe.memory import peak_memory
-from mmpretrain.observe.metrics import MetricWriter
+from mmpretrain.observe.metric_log import MetricWriter
 from mmpretrain.observe.profiling import Profiler
 from mmpretrain.observe.progress import Progress, log
 from mmpretrain.parallel.mesh import shard_batch

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mmpretrain.observe.metrics import read_metrics, without_timings
+from mmpretrain.observe.metric_log import read_metrics
+from tests.metric_records import without_timings
 
 CHECKOUT = Path(__file__).parents[2]
 

@@ -9,8 +9,9 @@ import time
 
 import pytest
 
-from mmpretrain.observe.metrics import read_metrics, without_timings
+from mmpretrain.observe.metric_log import read_metrics
 from tests.end_to_end.conftest import CHECKOUT
+from tests.metric_records import without_timings
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 

@@ -17,7 +17,7 @@ from mmpretrain.config import (
     reference_quirks,
 )
 from mmpretrain.data.clips import open_clips
-from mmpretrain.observe.metrics import read_metrics
+from mmpretrain.observe.metric_log import read_metrics
 from mmpretrain.records import NUM_BLENDSHAPES
 from mmpretrain.run.run import Run
 from mmpretrain.stages.refine import refine

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from mmpretrain.observe.metrics import read_metrics
+from mmpretrain.observe.metric_log import read_metrics
 from tests.end_to_end.conftest import CHECKOUT, arguments, results
 
 # The recipe's longest piece of work between two of these is a few seconds.

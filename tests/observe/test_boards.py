@@ -7,7 +7,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mmpretrain.observe.boards import TensorBoard, Wandb
-from mmpretrain.observe.metrics import MetricWriter, read_metrics
+from mmpretrain.observe.metric_log import MetricWriter, read_metrics
 
 STAGE = "round1/pretrain"
 

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from mmpretrain.config import ModelConfig, encoder_size
-from mmpretrain.export.avhubert.names import load_state_dict, state_dict_shapes
+from mmpretrain.export.avhubert.names import load_state_dict, reference_tensors
 from mmpretrain.models import layers, resnet
 from mmpretrain.models.encoder import normalize_pixels
 from mmpretrain.models.heads import MaskedClusterModel
@@ -22,7 +22,7 @@ def load_frontend() -> tuple[resnet.VideoFrontend, ModelConfig]:
     channels = len(tensors[PREFIX + "frontend3D.2.weight"])
     config = encoder_size("tiny", resnet_width=channels, num_layers=1)
     model = MaskedClusterModel(config, [2], "input", rngs=nnx.Rngs(0))
-    rest = {name: np.zeros(shape) for name, shape in state_dict_shapes(model).items() if not name.startswith(PREFIX)}
+    rest = {each.name: np.zeros(each.shape) for each in reference_tensors(model) if not each.name.startswith(PREFIX)}
     load_state_dict(model, rest | tensors)
     return model.encoder.video, config
 

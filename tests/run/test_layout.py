@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from mmpretrain.config import FinetuneConfig, RoundConfig, mfcc
+from mmpretrain.files import write_json
 from mmpretrain.run.layout import recipe_of_run, stage_names, stages_by_command, training_stages
-from mmpretrain.run.stage import write_json
 from tests.tiny import tiny_run
 
 ROUNDS = tuple(RoundConfig(targets=mfcc(3), num_steps=1) for _ in range(2))

@@ -37,10 +37,11 @@ def main(output: str) -> None:
         )  # fmt: skip
         arrays[f"{name} centroids"] = codebook.centroids
         arrays[f"{name} ids"] = kmeans.assign(frames, codebook.centroids, mesh=mesh)
+        blocks = kmeans.Blocks(frames, mesh)
         # More clusters than frames near them: some are empty, and move.
         far = np.concatenate([codebook.centroids, codebook.centroids + 300])
-        arrays[f"{name} reseeded"] = kmeans.lloyd(frames, far, passes=1, mesh=mesh).centroids
-        block = next(iter(kmeans._Blocks(frames, mesh)))[0]
+        arrays[f"{name} reseeded"] = kmeans.lloyd(blocks, far, passes=1).centroids
+        block = next(iter(blocks))[0]
         state = kmeans._zeros(16, 6, mesh=mesh)
         report[name] = {
             "inertia": codebook.inertia,

@@ -12,15 +12,16 @@ from flax import nnx
 
 from mmpretrain.config import CorpusConfig, RunConfig, as_dict, mfcc
 from mmpretrain.encoders.folder import load_encoder, read_config
-from mmpretrain.observe.metrics import read_metrics, without_timings
+from mmpretrain.files import write_json
+from mmpretrain.observe.metric_log import read_metrics
 from mmpretrain.run.layout import recipe_of_run, saved_steps
 from mmpretrain.run.run import Run, TrainingBatches
-from mmpretrain.run.stage import write_json
 from mmpretrain.stages.pretrain import BEST_ENCODER, pretrain, round_training
 from mmpretrain.stages.targets import make_targets
 from mmpretrain.tools.replay import replay
 from mmpretrain.train.checkpoint import read
 from tests.corpus_fixture import make_clip, write_corpus
+from tests.metric_records import without_timings
 from tests.tiny import IMAGE_SIZE, tiny_model, tiny_round, tiny_run
 
 NUM_STEPS = 8

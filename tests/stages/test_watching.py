@@ -16,7 +16,7 @@ import pytest
 from mmpretrain.config import CorpusConfig, HealthConfig, ObserveConfig, mfcc
 from mmpretrain.cost.flops import step_flops
 from mmpretrain.observe.memory import peak_memory
-from mmpretrain.observe.metrics import MetricWriter, read_metrics, without_timings
+from mmpretrain.observe.metric_log import MetricWriter, read_metrics
 from mmpretrain.observe.wall_time import PARTS
 from mmpretrain.run.run import Run
 from mmpretrain.run.watching import peak_flops
@@ -24,6 +24,7 @@ from mmpretrain.stages.refine import refine
 from mmpretrain.stages.report import report
 from mmpretrain.tools.status import status
 from tests.corpus_fixture import make_clip, write_corpus
+from tests.metric_records import without_timings
 from tests.observe.test_boards import logged, shown
 from tests.tiny import IMAGE_SIZE, tiny_model, tiny_round, tiny_run
 

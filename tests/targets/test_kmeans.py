@@ -50,10 +50,10 @@ def test_a_pass_moves_centroids_to_the_means_of_their_frames():
     rng = np.random.default_rng(2)
     frames, centroids = rng.standard_normal((157, 3)).astype(np.float32), rng.standard_normal((5, 3)).astype(np.float32)
     distances = slow_distances(frames, centroids)
-    before = kmeans.lloyd(frames, centroids, passes=0)
+    before = kmeans.lloyd(kmeans.Blocks(frames), centroids, passes=0)
     np.testing.assert_array_equal(before.centroids, centroids)
     np.testing.assert_allclose(before.inertia, distances.min(1).mean(), rtol=1e-5)
-    after = kmeans.lloyd(frames, centroids, passes=1)
+    after = kmeans.lloyd(kmeans.Blocks(frames), centroids, passes=1)
     for k in range(5):
         mean = frames[distances.argmin(1) == k].mean(0)
         np.testing.assert_allclose(after.centroids[k], mean, rtol=1e-4, atol=1e-5)
@@ -63,14 +63,14 @@ def test_a_pass_moves_centroids_to_the_means_of_their_frames():
 def test_empty_clusters_move_to_the_farthest_frames():
     frames = np.array([[0.0], [0.2], [9.0], [-7.0], [0.4]], np.float32)
     centroids = np.array([[0.0], [100.0], [200.0]], np.float32)
-    after = kmeans.lloyd(frames, centroids, passes=1)
+    after = kmeans.lloyd(kmeans.Blocks(frames), centroids, passes=1)
     np.testing.assert_allclose(after.centroids[:, 0], [frames.mean(), 9, -7], rtol=1e-5)
 
 
 def test_every_cluster_lives_after_starting_from_one_place():
     frames, _ = blobs(6, 20, 2)
     start = np.tile(frames.mean(0), (6, 1)) + np.array([0, 1000, 2000, 3000, 4000, 5000], np.float32)[:, None]
-    after = kmeans.lloyd(frames, start, passes=20)
+    after = kmeans.lloyd(kmeans.Blocks(frames), start, passes=20)
     assert len(np.unique(kmeans.assign(frames, after.centroids))) == 6
 
 
@@ -131,7 +131,7 @@ def test_frames_from_a_file_stream_in_blocks_and_give_the_same_codebook(tmp_path
     assert list(dict.fromkeys(heard)) == [448, 900]  # 64 a cluster, then all
     # Nothing may stay on the device: every pass reads the file again.
     monkeypatch.setattr(kmeans, "_resident_bytes", lambda mesh: 0)
-    assert kmeans._Blocks(mapped, kmeans._one_device())._placed is None
+    assert kmeans.Blocks(mapped)._placed is None
     streamed = fit(mapped)
     np.testing.assert_array_equal(streamed.centroids, resident.centroids)
     np.testing.assert_array_equal(kmeans.assign(mapped, streamed.centroids), kmeans.assign(frames, resident.centroids))
@@ -168,7 +168,7 @@ def test_k_means_parallel_starts_as_low_as_k_means_plus_plus():
 
     def start_inertia(find):
         found = [np.asarray(find(jax.random.key(seed))) for seed in range(3)]
-        return np.mean([kmeans.lloyd(frames, start, passes=0).inertia for start in found])
+        return np.mean([kmeans.lloyd(kmeans.Blocks(frames), start, passes=0).inertia for start in found])
 
     plus_plus = start_inertia(lambda key: kmeans_init.plus_plus(frames, jnp.ones(4000), 40, key))
     parallel = start_inertia(lambda key: kmeans_init.parallel(frames, 40, key))

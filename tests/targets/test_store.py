@@ -106,7 +106,10 @@ def test_a_whole_store_is_not_overwritten(tmp_path):
         ({"expect_num_clusters": 6}, r"num_clusters is 5 but 6 was expected; set targets.num_clusters=5, or remove"),
         ({"expect_feature_dim": 39}, r"feature_dim of the codebook is 3 but 39 was expected; .*set targets.features"),
         ({"expect_fingerprint": "dead"}, r"corpus_fingerprint is 'feedbeef' but 'dead' was expected; .*data.corpora"),
-        ({"expect_frame_rate_hz": 50}, r"frame_rate_hz is 25 but 50 was expected; set label_rate_hz=25 in the round"),
+        (
+            {"expect_frame_rate_hz": 50},
+            r"frame_rate_hz is 25 but 50 was expected; set reference.targets_per_frame=1 in the round",
+        ),
     ],
 )
 def test_a_store_that_is_not_the_run_s_does_not_open(tmp_path, expected, message):

@@ -50,7 +50,7 @@ def load_state_dict(model: MaskedClusterModel | EncoderOnly, tensors: Mapping[st
     to be right. Raises ValueError naming the first tensor that is missing, of another shape than the model calls for,
     or left over; the model is then as it was.
     """
-    wanted = list(_tensors(model))
+    wanted = list(reference_tensors(model))
     for tensor in wanted:
         if tensor.name not in tensors:
             raise ValueError(f"the state dict lacks {tensor.name!r}, which this model configuration calls for")
@@ -75,16 +75,11 @@ def to_state_dict(model: MaskedClusterModel | EncoderOnly) -> dict[str, np.ndarr
     """The inverse of `load_state_dict`: name -> float32 array in PyTorch layouts, without `num_batches_tracked`."""
     values = {path: np.asarray(place.get_value(), np.float32) for path, place in _weights(model).items()}
     arrays = {}
-    for tensor in _tensors(model):
+    for tensor in reference_tensors(model):
         axes = _axes(tensor)
         array = values[tensor.path][tensor.part].reshape([tensor.shape[axis] for axis in axes])
         arrays[tensor.name] = np.ascontiguousarray(array.transpose(np.argsort(axes)))
     return arrays
-
-
-def state_dict_shapes(model: MaskedClusterModel | EncoderOnly) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor that `load_state_dict` asks for. `model` may be abstract (`nnx.eval_shape`)."""
-    return {tensor.name: tensor.shape for tensor in _tensors(model)}
 
 
 def _weights(model: nnx.Module) -> dict[str, nnx.Variable]:
@@ -95,7 +90,8 @@ def _axes(tensor: Tensor) -> tuple[int, ...]:
     return tensor.axes or AXES[len(tensor.shape)]
 
 
-def _tensors(model: MaskedClusterModel | EncoderOnly) -> Iterator[Tensor]:
+def reference_tensors(model: MaskedClusterModel | EncoderOnly) -> Iterator[Tensor]:
+    """Every tensor that `load_state_dict` asks for. `model` may be abstract (`nnx.eval_shape`)."""
     config, D = model.encoder.config, model.encoder.config.width
     fused = D * len(config.modalities) if config.fusion == "concat" else D
     if not isinstance(model, EncoderOnly):

@@ -15,7 +15,7 @@ from mmpretrain.__main__ import main
 from mmpretrain.config import InputConfig, ModelConfig, ReferenceModelConfig
 from mmpretrain.encoders.folder import HEAD_FILE, read_config, save_encoder
 from mmpretrain.export.avhubert.checkpoint import export_checkpoint, import_checkpoint
-from mmpretrain.export.avhubert.names import EncoderOnly, state_dict_shapes
+from mmpretrain.export.avhubert.names import EncoderOnly, reference_tensors
 from mmpretrain.export.avhubert.torch_file import open_torch_file
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.records import Batch
@@ -58,7 +58,7 @@ def arrays_of(shapes: dict[str, tuple]) -> dict[str, np.ndarray]:
 @functools.cache
 def small_arrays() -> dict[str, np.ndarray]:
     encoder = nnx.eval_shape(lambda: AVEncoder(CONFIG, rngs=nnx.Rngs(0)))
-    shapes = state_dict_shapes(EncoderOnly(encoder))
+    shapes = {tensor.name: tensor.shape for tensor in reference_tensors(EncoderOnly(encoder))}
     norms = [name.removesuffix("running_var") for name in shapes if name.endswith("running_var")]
     head = {"mask_emb": (104,), "label_embs_concat": (9, 5), "final_proj.weight": (5, 12), "final_proj.bias": (5,)}
     return arrays_of(shapes | head | {f"{norm}num_batches_tracked": () for norm in norms})

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from mmpretrain.config import ModelConfig, ReferenceModelConfig
-from mmpretrain.export.avhubert.names import load_state_dict, state_dict_shapes, to_state_dict
+from mmpretrain.export.avhubert.names import load_state_dict, reference_tensors, to_state_dict
 from mmpretrain.models.heads import MaskedClusterModel
 
 # No two sizes are alike, so that a transposed dim would show.
@@ -24,8 +24,8 @@ def make_model() -> MaskedClusterModel:
 def tensors() -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
     return {
-        name: random.standard_normal(shape).astype(np.float32)
-        for name, shape in state_dict_shapes(nnx.eval_shape(make_model)).items()
+        tensor.name: random.standard_normal(tensor.shape).astype(np.float32)
+        for tensor in reference_tensors(nnx.eval_shape(make_model))
     }
 
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmpretrain.observe.metrics import MetricWriter, read_metrics, without_timings
+from mmpretrain.observe.metric_log import MetricWriter, read_metrics
+from tests.metric_records import without_timings
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def test_timings_can_be_told_from_what_a_run_must_reproduce():
 def test_every_record_is_there_after_kill_9(path):
     program = (
         "import os, signal, sys\n"
-        "from mmpretrain.observe.metrics import MetricWriter\n"
+        "from mmpretrain.observe.metric_log import MetricWriter\n"
         "writer = MetricWriter(sys.argv[1], 's')\n"
         "for step in range(20): writer.write(step, {'train/loss': 1.0})\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -1,7 +1,8 @@
 """Metrics of a run as JSON lines: one record a line, appended by every stage, without duplicates after a resume.
 
 A record is {"stage": "round1/pretrain", "step": 100, "time/unix_sec": ..., "train/loss": 3.2, ...}. Names that begin
-with one of `TIMINGS` say how, where and when it was computed; all others are the same again when the run is repeated.
+with time/, throughput/, goodput/, memory/ or run/ say how, where and when it was computed; all others are the same
+again when the run is repeated.
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ from typing import Any, Protocol
 
 from mmpretrain.files import whole_file
 from mmpretrain.observe.progress import is_main_process
-
-TIMINGS = ("time/", "throughput/", "goodput/", "memory/", "run/")
 
 
 class Board(Protocol):
@@ -102,11 +101,6 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
             if number < len(lines):
                 raise ValueError(f"{path}, line {number}: no JSON record; remove the line to go on") from error
     return records
-
-
-def without_timings(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a record that a repeated run must reproduce."""
-    return {name: value for name, value in record.items() if not name.startswith(TIMINGS)}
 
 
 def _number(value: Any) -> float | int | None:
