@@ -111,6 +111,7 @@ def _run(args: argparse.Namespace) -> None:
     # Imported here so that --help answers at once and worker processes load no more than they use.
     from data_prep import faces, preparation
     from data_prep.sources import VIDEO_SUFFIXES
+    from mmpretrain import records
 
     options = preparation.Options(args.mouth_size, args.face_size, args.min_face_rate)
     if args.workers < 1:
@@ -123,8 +124,9 @@ def _run(args: argparse.Namespace) -> None:
     has_videos = any(clip.path and clip.path.suffix.lower() in VIDEO_SUFFIXES for clip in clips if not clip.refused)
     model = faces.landmarker_model(args.landmarker) if has_videos else None
     preparation.prepare(
-        clips, args.output, options, name=name, model=model, num_workers=args.workers, overwrite=args.overwrite
-    )
+        clips, args.output, options, name=name, tracks=records.FACE_TRACKS | records.TRUE_UNITS,
+        labels={"emotion": "class", "text": "text"}, model=model, num_workers=args.workers, overwrite=args.overwrite,
+    )  # fmt: skip
 
 
 def _read(args: argparse.Namespace) -> tuple[list, str]:
@@ -151,8 +153,9 @@ def _synthetic(num_clips: int, seed: int) -> list:
 
     def source_clip(spec):
         return SourceClip(
-            clip_id=spec.clip_id, path=None, split=spec.split, speaker=spec.speaker, emotion=spec.emotion,
-            text=" ".join(spec.words), render=functools.partial(synthetic.render, spec, seed),
+            clip_id=spec.clip_id, path=None, split=spec.split, speaker=spec.speaker,
+            labels={"emotion": spec.emotion, "text": " ".join(spec.words)},
+            render=functools.partial(synthetic.render, spec, seed),
         )  # fmt: skip
 
     return [source_clip(spec) for spec in synthetic.clip_specs(num_clips, seed)]

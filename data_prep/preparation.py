@@ -13,10 +13,11 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from data_prep.faces import MODEL_SHA256
@@ -55,29 +56,35 @@ def prepare(
     options: Options,
     *,
     name: str,
+    tracks: Mapping[str, records.TrackSpec],
+    labels: Mapping[str, str],
     model: Path | None = None,
     num_workers: int = 1,
     overwrite: bool = False,
 ) -> None:
     """Makes the prepared corpus `output` of the clips, or says that it is there already.
 
+    name: of the prepared corpus. tracks, labels: what its clips may have (see `records.Schema`).
     model: the face landmarker, needed where a file may have a picture. overwrite: replace a corpus that was made (or
     begun) from other clips or options; landmarks that are still right are used again.
     Raises ValueError where nothing can be prepared or another corpus is in the way.
     """
     started = time.monotonic()
+    schema = records.Schema(options.mouth_size, options.face_size, tracks, labels)
     if not clips:
         raise ValueError("no clips found in the source; see `--help` of this corpus for the layout that is expected")
+    for clip in clips:
+        schema.check_labels(clip.clip_id, clip.labels)
     output.mkdir(parents=True, exist_ok=True)
     with _sole_writer(output):
         model_hash = hashlib.sha256(model.read_bytes()).hexdigest() if model else ""
-        if _is_done(output, _request(clips, options, name, model_hash), overwrite):
+        if _is_done(output, _request(clips, options, schema, name, model_hash), overwrite):
             print(f"{output} is already prepared from these clips: nothing to do")
             return
         found = _inspect_all(clips, output, model, model_hash, num_workers)
         rows = {clip.clip_id: row_of(clip, found.get(clip.clip_id), options.min_face_rate) for clip in clips}
         try:
-            index, num_units = _write_dataset(clips, found, rows, output, options, num_workers)
+            index = _write_dataset(clips, found, rows, output, schema, num_workers)
         finally:
             write_report(output / "report.csv", rows.values())
         corpus = {
@@ -85,21 +92,22 @@ def prepare(
             "fingerprint": records.corpus_fingerprint(row for split in index.values() for row in split),
             "frame_rate_hz": records.FRAME_RATE_HZ,
             "sample_rate_hz": records.SAMPLE_RATE_HZ,
-            "mouth_size": options.mouth_size,
-            "face_size": options.face_size,
+            "schema": schema.to_json(),
             "splits": {split: _size_of(split_rows) for split, split_rows in index.items()},
             "wall_time_sec": round(time.monotonic() - started, 1),
-            "units": num_units,
         }
         write_json(output / records.CORPUS_FILE, corpus)
     print(summarize(rows.values()))
     print(f"corpus {output}, report {output / 'report.csv'}, {time.monotonic() - started:.0f} s")
 
 
-def _request(clips: list[SourceClip], options: Options, name: str, model_hash: str) -> dict[str, Any]:
-    sources = json.dumps([clip.fingerprint() for clip in clips], sort_keys=True)
+def _request(
+    clips: list[SourceClip], options: Options, schema: records.Schema, name: str, model_hash: str
+) -> dict[str, Any]:
+    # Label values may be arrays.
+    sources = json.dumps([clip.fingerprint() for clip in clips], sort_keys=True, default=np.ndarray.tolist)
     digest = hashlib.sha256(sources.encode()).hexdigest()[:16]
-    asked = {"corpus": name, **dataclasses.asdict(options), "landmarker": model_hash[:16]}
+    asked = {"corpus": name, **schema.to_json(), "min_face_rate": options.min_face_rate, "landmarker": model_hash[:16]}
     asked |= {"record_version": records.DATASET_VERSION}
     return asked | {"num_clips": len(clips), "sources": digest}
 
@@ -154,18 +162,18 @@ def _write_dataset(
     found: dict[str, Inspection],
     rows: dict[str, ReportRow],
     output: Path,
-    options: Options,
+    schema: records.Schema,
     num_workers: int,
-) -> tuple[dict[str, list[records.IndexRow]], int]:
+) -> dict[str, list[records.IndexRow]]:
     """Writes the clips whose rows say so and brings the rows up to date. Returns what `builder.write_dataset` does."""
     from data_prep.builder import write_dataset  # TFDS takes a second to import, and worker processes do not need it
 
-    sizes = {"mouth_size": options.mouth_size, "face_size": options.face_size}
+    sizes = schema.mouth_size, schema.face_size
     tasks = []
     for clip in clips:
         row, inspection = rows[clip.clip_id], found.get(clip.clip_id, Inspection())
         if row.status == "kept":
-            tasks.append(Task(clip, inspection.cache_file, row.has_audio, row.has_video, **sizes))
+            tasks.append(Task(clip, inspection.cache_file, row.has_audio, row.has_video, *sizes))
     if not tasks:
         raise ValueError(f"none of the {len(clips)} clips can be kept; {output / 'report.csv'} says why for each")
 
@@ -185,7 +193,7 @@ def _write_dataset(
 
     splits = [split for split in records.SPLITS if any(task.clip.split == split for task in tasks)]
     with tqdm(total=len(tasks), desc="writing crops and sound", unit="clip", disable=None) as bar:
-        return write_dataset(output, {split: functools.partial(clips_of, split) for split in splits}, **sizes)
+        return write_dataset(output, {split: functools.partial(clips_of, split) for split in splits}, schema)
 
 
 def _size_of(rows: list[records.IndexRow]) -> dict[str, float]:

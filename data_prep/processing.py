@@ -11,7 +11,7 @@ from data_prep import media
 from data_prep.crops import crop_clip
 from data_prep.inspection import load_face
 from data_prep.sources import SourceClip
-from mmpretrain.records import NUM_BLENDSHAPES, Clip
+from mmpretrain.records import Clip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,30 +33,28 @@ def make_clip(task: Task) -> Clip | str:
         contents = _draw(task) if source.render is not None else _decode(task)
     except media.DECODING_ERRORS as error:
         return str(error) or type(error).__name__
-    labels = {name: getattr(source, name) for name in ("clip_id", "split", "speaker", "text", "emotion")}
-    return Clip(**labels, **contents)
+    described = {name: getattr(source, name) for name in ("clip_id", "split", "speaker", "labels")}
+    return Clip(**described, **contents)
 
 
 def _draw(task: Task) -> dict[str, Any]:
     drawn = task.clip.render()
     mouth, face = crop_clip(drawn.frames, drawn.points, mouth_size=task.mouth_size, face_size=task.face_size)
     info = task.clip.info | drawn.info
-    return {"audio": drawn.audio, "mouth": mouth, "face": face, "units": drawn.units, "info": info}
+    return {"audio": drawn.audio, "mouth": mouth, "face": face, "tracks": drawn.tracks, "info": info}
 
 
 def _decode(task: Task) -> dict[str, Any]:
     opened = media.open_media(task.clip.path, task.clip.start_sec, task.clip.end_sec)
     mouth = np.zeros((0, task.mouth_size, task.mouth_size), np.uint8)
     face = np.zeros((0, task.face_size, task.face_size), np.uint8)
-    blendshapes = np.zeros((0, NUM_BLENDSHAPES), np.float16)
     audio = np.zeros(0, np.int16)
+    tracks = {}
     if task.has_video:
-        points, blendshapes = load_face(task.cache_file)
+        points, tracks["blendshapes"] = load_face(task.cache_file)
         mouth, face = crop_clip(
             media.shown_frames(opened), points, mouth_size=task.mouth_size, face_size=task.face_size
         )
     if task.has_audio:
         audio = media.audio_samples(opened, len(mouth) if task.has_video else None)
-    units = np.zeros(0, np.int32)
-    seen = {"mouth": mouth, "face": face, "blendshapes": blendshapes}
-    return seen | {"audio": audio, "units": units, "info": task.clip.info}
+    return {"audio": audio, "mouth": mouth, "face": face, "tracks": tracks, "info": task.clip.info}

@@ -62,8 +62,8 @@ def row_of(clip: SourceClip, found: Inspection | None, min_face_rate: float) -> 
 
     found is None where there was nothing to look at: refused by the reader, or drawn instead of decoded.
     """
-    labels = {name: getattr(clip, name) for name in ("clip_id", "emotion", "speaker", "split")}
-    row = ReportRow(source=str(clip.path or "drawn"), **labels)
+    described = {name: getattr(clip, name) for name in ("clip_id", "speaker", "split")}
+    row = ReportRow(source=str(clip.path or "drawn"), emotion=clip.labels.get("emotion", ""), **described)
     notes = [clip.note]
     if clip.refused:
         row.refuse(clip.refused)

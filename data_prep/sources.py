@@ -43,12 +43,12 @@ _SPLIT_OF |= dict.fromkeys(("valid", "validation", "val", "dev", "devel", "devel
 
 class Rendered(Protocol):
     """A clip that comes from no file: frames uint8 [T, H, W] grey at 25 fps, points float32 [T, 9, 2] in pixels (see
-    `crops.py`), audio int16 [640 T] at 16 kHz, units int32 [T], and what else is worth keeping."""
+    `crops.py`), audio int16 [640 T] at 16 kHz, tracks by name [T, ...], and what else is worth keeping."""
 
     frames: np.ndarray
     points: np.ndarray
     audio: np.ndarray
-    units: np.ndarray
+    tracks: dict[str, np.ndarray]
     info: dict[str, Any]
 
 
@@ -56,17 +56,17 @@ class Rendered(Protocol):
 class SourceClip:
     """One clip as the corpus describes it, before anything is decoded.
 
-    path: the media file, or None with `render`. start_sec, end_sec: the part of the file, end_sec None for its end.
-    refused: why the reader itself leaves the clip out (it still gets a row in the report). note: anything the report
-    should say. render: draws the clip, for corpora without files.
+    labels: by the names of the corpus's label columns; empty ones may be left out. path: the media file, or None with
+    `render`. start_sec, end_sec: the part of the file, end_sec None for its end. refused: why the reader itself leaves
+    the clip out (it still gets a row in the report). note: anything the report should say. render: draws the clip, for
+    corpora without files.
     """
 
     clip_id: str
     path: Path | None
     split: str = "train"
     speaker: str = ""
-    text: str = ""
-    emotion: str = ""
+    labels: dict[str, Any] = dataclasses.field(default_factory=dict)
     info: dict[str, Any] = dataclasses.field(default_factory=dict)
     start_sec: float = 0.0
     end_sec: float | None = None
@@ -77,8 +77,8 @@ class SourceClip:
     def fingerprint(self) -> list[Any]:
         """What, if it changed, would change the prepared clip; the file stands by its size and time of change."""
         stat = self.path.stat() if self.path and self.path.exists() else None
-        labels = [self.clip_id, self.split, self.speaker, self.text, self.emotion, self.info, self.refused]
-        return [*labels, self.start_sec, self.end_sec, *([stat.st_size, stat.st_mtime_ns] if stat else [])]
+        said = [self.clip_id, self.split, self.speaker, self.labels, self.info, self.refused]
+        return [*said, self.start_sec, self.end_sec, *([stat.st_size, stat.st_mtime_ns] if stat else [])]
 
 
 def standard_emotion(word: str) -> str | None:

@@ -1,7 +1,7 @@
 """What a clip is, on disk and in memory, and what a batch of clips is.
 
 This is the contract between `data_prep`, which writes clips, and everything that reads them. It imports neither JAX
-nor anything of ours.
+nor anything of ours. Which tracks and labels the clips of a corpus may have is its `Schema`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -47,8 +49,157 @@ SPLITS = ("train", "validation", "test")
 # A prepared corpus is a folder: the TFDS dataset `clips`, one index file a split beside its shards, and `corpus.json`,
 # which is written last: a folder without it is not whole.
 DATASET_NAME = "clips"
-DATASET_VERSION = "2.0.0"  # of what a record holds; a corpus of another version is not read (2: blendshapes)
+DATASET_VERSION = "3.0.0"  # of what a record holds; a corpus of another version is not read (3: tracks and labels)
 CORPUS_FILE = "corpus.json"
+
+# Words that may stand in a label of this name; labels of other names may be any word.
+VOCABULARIES = {"emotion": EMOTIONS}
+NOT_COLUMNS = ("audio", "video", "mouth", "face")  # these arrays every clip has
+
+
+def _tensor(features: Any, shape: tuple[int | None, ...], dtype: str) -> Any:
+    """A TFDS feature, kept as bytes, since TFDS would keep its numbers as float32 or int64."""
+    return features.Tensor(shape=shape, dtype=np.dtype(dtype), encoding=features.Encoding.BYTES)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelKind:
+    """How labels of one kind are checked, stored, and kept in the index.
+
+    means: what a value is, for messages. empty: the value that stands for none. accepts: whether a value is of this
+    kind. feature: what TFDS stores it as, given `tensorflow_datasets.features`. decode: from what TFDS reads to the
+    value. indexed: what the index keeps of it.
+    """
+
+    means: str
+    empty: Any
+    accepts: Callable[[Any], bool]
+    feature: Callable[[Any], Any]
+    decode: Callable[[Any], Any]
+    indexed: Callable[[Any], Any] = lambda value: value
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_words(value: Any) -> bool:
+    return isinstance(value, tuple) and all(map(_is_word, value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def _are_tokens(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype == np.int32
+
+
+# Of a whole clip: what changes from frame to frame is a track.
+LABEL_KINDS = {
+    "class": LabelKind("one word, empty for none", "", _is_word, lambda features: features.Text(), bytes.decode),
+    "classes": LabelKind(
+        "a tuple of words, empty for none", (), _are_words, lambda features: features.Sequence(features.Text()),
+        lambda words: tuple(word.decode() for word in words),
+    ),
+    "value": LabelKind(
+        "a number, NaN for none", math.nan, _is_number, lambda features: _tensor(features, (), "float64"), float,
+        indexed=float,
+    ),
+    "text": LabelKind(
+        "a string, empty for none", "", _is_word, lambda features: features.Text(), bytes.decode, indexed=len
+    ),
+    "tokens": LabelKind(
+        "an int32 array [N], empty for none", np.zeros(0, np.int32), _are_tokens,
+        lambda features: _tensor(features, (None,), "int32"), np.asarray, indexed=len,
+    ),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackSpec:
+    """A track of T frames is an array [T, *shape] of `dtype`, such as "float32"."""
+
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """Which arrays and labels the clips of a corpus may have; any clip may lack any of them.
+
+    mouth_size, face_size: sides of the crops. tracks: by name, what has a value per frame. labels: by name, the kind of
+    the column, one of `LABEL_KINDS`. Raises ValueError for a kind that there is not, or a name that cannot be a
+    column's.
+    """
+
+    mouth_size: int
+    face_size: int
+    tracks: Mapping[str, TrackSpec] = dataclasses.field(default_factory=dict)
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in (*self.tracks, *self.labels):
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in NOT_COLUMNS:
+                raise ValueError(
+                    f"a track or label cannot be called {name!r}; use small letters, digits and _, and another name "
+                    f"than {', '.join(NOT_COLUMNS)}"
+                )
+        for name, kind in self.labels.items():
+            if kind not in LABEL_KINDS:
+                raise ValueError(f"label {name!r} has the kind {kind!r}; use one of {', '.join(LABEL_KINDS)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """What `json` can write and `from_json` reads."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Schema:
+        tracks = {name: TrackSpec(tuple(spec["shape"]), spec["dtype"]) for name, spec in fields["tracks"].items()}
+        return cls(fields["mouth_size"], fields["face_size"], tracks, fields["labels"])
+
+    def check_labels(self, clip_id: str, labels: Mapping[str, Any]) -> None:
+        """Raises ValueError for a label that is not a column of the corpus, or no value of its kind."""
+        for name, value in labels.items():
+            kind = LABEL_KINDS.get(self.labels.get(name, ""))
+            if kind is None:
+                columns = ", ".join(self.labels) or "none"
+                raise ValueError(
+                    f"clip {clip_id!r} has a label {name!r} ({value!r}), but the label columns of its corpus are "
+                    f"{columns}; declare it in the corpus's schema or leave it out"
+                )
+            if not kind.accepts(value):
+                raise ValueError(
+                    f"clip {clip_id!r}: label {name!r} is {value!r}, but its column is of kind "
+                    f"{self.labels[name]!r}; give {kind.means}"
+                )
+            words = {value} if isinstance(value, str) else set(value) if isinstance(value, tuple) else set()
+            if name in VOCABULARIES and words - {"", *VOCABULARIES[name]}:
+                raise ValueError(
+                    f"clip {clip_id!r}: label {name!r} is {value!r}, but its words are "
+                    f"{', '.join(VOCABULARIES[name])}; use one of them or leave the label out"
+                )
+
+    def check_tracks(self, clip: Clip) -> None:
+        """Raises ValueError for a track that is not one of the corpus, or that has another shape or dtype."""
+        for name, track in clip.tracks.items():
+            if name not in self.tracks:
+                raise ValueError(
+                    f"clip {clip.clip_id!r} has a track {name!r}, but the tracks of its corpus are "
+                    f"{', '.join(self.tracks) or 'none'}; declare it in the corpus's schema or leave it out"
+                )
+            spec = self.tracks[name]
+            wanted, found = (clip.num_frames, *spec.shape), track.shape
+            if found != wanted or track.dtype != np.dtype(spec.dtype):
+                raise ValueError(
+                    f"clip {clip.clip_id!r}: track {name!r} is {track.dtype} {list(found)}, but its corpus declares "
+                    f"{spec.dtype} {list(wanted)} for a clip of {clip.num_frames} frames; convert it, or change the "
+                    "corpus's schema"
+                )
+
+
+FACE_TRACKS = {"blendshapes": TrackSpec((NUM_BLENDSHAPES,), "float16")}  # what preparation finds in every face
+TRUE_UNITS = {"units": TrackSpec((), "int32")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,23 +208,27 @@ class Clip:
 
     mouth, face: uint8 [T, S, S], grey crops at 25 fps, both present or both empty.
     audio: int16 [N], mono at 16 kHz.
-    units: int32 [T], the true phone-like unit of each frame where it is known, else empty.
-    blendshapes: float16 [T, 52], how far each movement of the face goes (0 to 1), in the order of `BLENDSHAPES`, such
-    as a smile or an opened jaw, whoever's face it is. Empty where there is no video or the face is drawn.
-    emotion: one of `EMOTIONS`, or "" where there is none. info: the corpus's own words and anything else worth keeping.
+    tracks: by name, what is known of every frame, arrays [T, ...]. `units`: int32 [T], the true phone-like unit.
+    `blendshapes`: float16 [T, 52], how far each movement of the face goes (0 to 1), in the order of `BLENDSHAPES`, such
+    as a smile or an opened jaw, whoever's face it is.
+    labels: by name, what somebody said of the clip. `emotion`: one of `EMOTIONS`. `text`: what is spoken.
+    Tracks and labels that are empty are left out. info: the corpus's own words and anything else worth keeping.
     """
 
     clip_id: str
     audio: np.ndarray
     mouth: np.ndarray
     face: np.ndarray
-    units: np.ndarray
-    blendshapes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, NUM_BLENDSHAPES), np.float16))
+    tracks: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     split: str = "train"
     speaker: str = ""
-    text: str = ""
-    emotion: str = ""
     info: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # One way of having none, wherever a clip comes from.
+        object.__setattr__(self, "tracks", {name: track for name, track in self.tracks.items() if len(track)})
+        object.__setattr__(self, "labels", {name: v for name, v in self.labels.items() if not _is_none(v)})
 
     @property
     def num_frames(self) -> int:
@@ -81,29 +236,39 @@ class Clip:
         return len(self.mouth) if len(self.mouth) else -(-len(self.audio) // SAMPLES_PER_FRAME)
 
 
+def _is_none(value: Any) -> bool:
+    """Whether a label is empty, of whatever kind it is."""
+    return math.isnan(value) if _is_number(value) else hasattr(value, "__len__") and len(value) == 0
+
+
 @dataclasses.dataclass(frozen=True)
 class IndexRow:
-    """What planning needs to know of a clip without touching it. Row i of a split's index is record i of that split."""
+    """What planning needs to know of a clip without touching it. Row i of a split's index is record i of that split.
+
+    has: "audio", "video" and the names of its tracks, as far as the clip has them. labels: those of the clip that are
+    not empty; of texts and tokens their length.
+    """
 
     clip_id: str
     num_frames: int
-    has_audio: bool
-    has_video: bool
-    has_blendshapes: bool
+    has: tuple[str, ...]
     split: str
     speaker: str
-    emotion: str
+    labels: Mapping[str, Any]
     content_hash: str
 
     @classmethod
-    def of(cls, clip: Clip) -> IndexRow:
+    def of(cls, clip: Clip, schema: Schema) -> IndexRow:
         digest = hashlib.blake2b(digest_size=8)
-        for array in (clip.audio, clip.mouth, clip.face, clip.units, clip.blendshapes):
-            digest.update(str(array.shape).encode())
+        arrays = {"audio": clip.audio, "mouth": clip.mouth, "face": clip.face} | dict(sorted(clip.tracks.items()))
+        for name, array in arrays.items():
+            digest.update(f"{name}{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
+        has = [name for name, array in (("audio", clip.audio), ("video", clip.mouth)) if len(array)]
+        labels = {name: LABEL_KINDS[schema.labels[name]].indexed(value) for name, value in clip.labels.items()}
         return cls(
-            clip.clip_id, clip.num_frames, len(clip.audio) > 0, len(clip.mouth) > 0, len(clip.blendshapes) > 0,
-            clip.split, clip.speaker, clip.emotion, digest.hexdigest(),
+            clip.clip_id, clip.num_frames, (*has, *sorted(clip.tracks)), clip.split, clip.speaker, labels,
+            digest.hexdigest(),
         )  # fmt: skip
 
 
@@ -127,41 +292,51 @@ class Batch(NamedTuple):
     clip_B: Any
 
 
-def dataset_features(mouth_size: int, face_size: int) -> tfds.features.FeaturesDict:
+def dataset_features(schema: Schema) -> tfds.features.FeaturesDict:
     """The TFDS features of a clip. Sizes are fixed per corpus, since TFDS reads one unknown dim without TensorFlow."""
-    import tensorflow_datasets as tfds
+    from tensorflow_datasets import features
 
-    def tensor(shape, dtype):
-        return tfds.features.Tensor(shape=shape, dtype=dtype, encoding=tfds.features.Encoding.BYTES)
-
-    text = tfds.features.Text
-    return tfds.features.FeaturesDict(
+    text = features.Text
+    return features.FeaturesDict(
         {
             "clip_id": text(),
-            "audio": tensor((None,), np.int16),
-            "mouth": tensor((None, mouth_size, mouth_size), np.uint8),
-            "face": tensor((None, face_size, face_size), np.uint8),
-            "units": tensor((None,), np.int32),
-            "blendshapes": tensor((None, NUM_BLENDSHAPES), np.float16),
+            "audio": _tensor(features, (None,), "int16"),
+            "mouth": _tensor(features, (None, schema.mouth_size, schema.mouth_size), "uint8"),
+            "face": _tensor(features, (None, schema.face_size, schema.face_size), "uint8"),
+            "tracks": {
+                name: _tensor(features, (None, *spec.shape), spec.dtype) for name, spec in schema.tracks.items()
+            },
+            "labels": {name: LABEL_KINDS[kind].feature(features) for name, kind in schema.labels.items()},
             "split": text(),
             "speaker": text(),
-            "text": text(),
-            "emotion": text(),
             "info_json": text(),
         }
     )
 
 
-def encode_clip(clip: Clip) -> dict[str, Any]:
-    """A clip as the example that the TFDS builder writes."""
-    example = {field.name: getattr(clip, field.name) for field in dataclasses.fields(clip) if field.name != "info"}
-    return example | {"info_json": json.dumps(clip.info, sort_keys=True)}
+def encode_clip(clip: Clip, schema: Schema) -> dict[str, Any]:
+    """A clip as the example that the TFDS builder writes. Raises ValueError for what is not in the schema."""
+    schema.check_tracks(clip)
+    schema.check_labels(clip.clip_id, clip.labels)
+    absent = {name: np.zeros((0, *spec.shape), spec.dtype) for name, spec in schema.tracks.items()}
+    empty = {name: LABEL_KINDS[kind].empty for name, kind in schema.labels.items()}
+    return {
+        "clip_id": clip.clip_id, "audio": clip.audio, "mouth": clip.mouth, "face": clip.face,
+        "tracks": absent | dict(clip.tracks), "labels": empty | dict(clip.labels),
+        "split": clip.split, "speaker": clip.speaker, "info_json": json.dumps(clip.info, sort_keys=True),
+    }  # fmt: skip
 
 
-def decode_clip(example: dict[str, Any]) -> Clip:
+def decode_clip(example: Mapping[str, Any], schema: Schema) -> Clip:
     """The inverse of `encode_clip`, from what a TFDS data source returns."""
-    fields = {k: v.decode() if isinstance(v, bytes) else v for k, v in example.items()}
-    return Clip(info=json.loads(fields.pop("info_json")), **fields)
+    fields = {name: value.decode() if isinstance(value, bytes) else value for name, value in example.items()}
+    labels = {name: LABEL_KINDS[schema.labels[name]].decode(value) for name, value in fields.pop("labels").items()}
+    return Clip(labels=labels, info=json.loads(fields.pop("info_json")), **fields)
+
+
+def read_schema(corpus_dir: str | Path) -> Schema:
+    """What the clips of a whole prepared corpus may have."""
+    return Schema.from_json(json.loads((Path(corpus_dir) / CORPUS_FILE).read_text())["schema"])
 
 
 def dataset_dir(corpus_dir: str | Path) -> Path:
@@ -174,12 +349,17 @@ def index_path(corpus_dir: str | Path, split: str) -> Path:
 
 def write_index(corpus_dir: str | Path, split: str, rows: Iterable[IndexRow]) -> None:
     with open(index_path(corpus_dir, split), "w") as file:
-        file.writelines(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows)
+        file.writelines(json.dumps(vars(row)) + "\n" for row in rows)
 
 
 def read_index(corpus_dir: str | Path, split: str) -> list[IndexRow]:
     with open(index_path(corpus_dir, split)) as file:
-        return [IndexRow(**json.loads(line)) for line in file]
+        return [_index_row(json.loads(line)) for line in file]
+
+
+def _index_row(fields: dict[str, Any]) -> IndexRow:
+    labels = {name: tuple(value) if isinstance(value, list) else value for name, value in fields["labels"].items()}
+    return IndexRow(**fields | {"has": tuple(fields["has"]), "labels": labels})
 
 
 def corpus_fingerprint(rows: Iterable[IndexRow]) -> str:

@@ -70,7 +70,7 @@ def _clips(name: str, path: Path, validation_share: float) -> Iterator[SourceCli
             path=path,
             split="test" if name == "test" else hashed_split(clip_id, validation_share),
             speaker=f"lrs3-{path.parent.name}",
-            text=piece.text,
+            labels={"text": piece.text},
             info={"set": name},
             start_sec=piece.start_sec,
             end_sec=piece.end_sec,

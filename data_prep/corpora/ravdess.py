@@ -43,8 +43,7 @@ def _clip(path: Path) -> SourceClip:
         clip_id=path.stem,
         path=path,
         speaker=f"ravdess-{actor}",
-        text=_STATEMENTS[int(statement) - 1],
-        emotion=_EMOTIONS[int(emotion) - 1],
+        labels={"emotion": _EMOTIONS[int(emotion) - 1], "text": _STATEMENTS[int(statement) - 1]},
         info={
             "modality": _MODALITIES[modality],
             "channel": _CHANNELS[channel],

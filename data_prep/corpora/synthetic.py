@@ -55,6 +55,10 @@ class SyntheticClip:
     audio: np.ndarray
     units: np.ndarray
 
+    @property
+    def tracks(self) -> dict[str, np.ndarray]:
+        return {"units": self.units}
+
 
 def clip_specs(num_clips: int, seed: int) -> list[ClipSpec]:
     """The first `num_clips` clips of the corpus of this seed. From 30 on, every split has every emotion."""

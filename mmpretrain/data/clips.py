@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from mmpretrain import records
 from mmpretrain.config import CorpusConfig, DataConfig
 from mmpretrain.randomness import unit_hash
-from mmpretrain.records import Clip, IndexRow
+from mmpretrain.records import LABEL_KINDS, Clip, IndexRow, Schema
 
 
 class RecordSource:
@@ -28,7 +28,11 @@ class RecordSource:
         return RecordSource, (self.corpus_dir, self.split)
 
     def __getitem__(self, record: int) -> Clip:
-        return records.decode_clip(self._data_source[record])
+        return records.decode_clip(self._data_source[record], self._schema)
+
+    @functools.cached_property
+    def _schema(self) -> Schema:
+        return records.read_schema(self.corpus_dir)
 
     @functools.cached_property
     def _data_source(self):
@@ -44,12 +48,14 @@ class ClipTable:
     rows: what is known of each clip; its `clip_id` is `corpus/clip` where there are several corpora.
     weights: float64 [N], how often a clip appears in an epoch.
     places: int64 [N, 2], for each clip a position in `sources` and a record there.
+    label_kinds: by name, the kind of every label column that one of the corpora has.
     """
 
     rows: list[IndexRow]
     weights: np.ndarray
     sources: tuple[RecordSource, ...]
     places: np.ndarray
+    label_kinds: Mapping[str, str]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -73,9 +79,33 @@ class ClipTable:
         """bool [N]."""
         return self.has("video")
 
-    def has(self, contents: str) -> np.ndarray:
-        """bool [N]: which clips have "audio", "video" or "blendshapes"."""
-        return np.array([getattr(row, f"has_{contents}") for row in self.rows], bool)
+    def has(self, name: str) -> np.ndarray:
+        """bool [N]: which clips have "audio", "video" or the track of that name."""
+        if name not in self._has:
+            self._has[name] = np.array([name in row.has for row in self.rows], bool)
+        return self._has[name]
+
+    @functools.cached_property
+    def _has(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def label(self, name: str) -> list[str] | list[tuple[str, ...]] | np.ndarray:
+        """The label column of that name over the table, as the index keeps it, empty where a clip has none.
+
+        Words or tuples of words; of numbers float64 [N], NaN for none; of texts and tokens their lengths, int32 [N].
+        Raises ValueError if none of the corpora has the column.
+        """
+        if name not in self.label_kinds:
+            columns = ", ".join(sorted(self.label_kinds)) or "none"
+            raise ValueError(
+                f"the corpora {self.folders()} have no label column {name!r} (columns: {columns}); "
+                "use a corpus that was prepared with this label"
+            )
+        kind = LABEL_KINDS[self.label_kinds[name]]
+        none = kind.indexed(kind.empty)
+        column = [row.labels.get(name, none) for row in self.rows]
+        dtype = {int: np.int32, float: np.float64}.get(type(none))
+        return column if dtype is None else np.array(column, dtype)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -103,7 +133,8 @@ class ClipTable:
     def select(self, keep: np.ndarray) -> ClipTable:
         """The rows that `keep` names: bool [N], or positions."""
         kept = np.arange(len(self))[keep]
-        return ClipTable([self.rows[i] for i in kept], self.weights[kept], self.sources, self.places[kept])
+        rows = [self.rows[i] for i in kept]
+        return dataclasses.replace(self, rows=rows, weights=self.weights[kept], places=self.places[kept])
 
     def require(self, modalities: Sequence[str]) -> ClipTable:
         """The clips that have at least one of the model's modalities. Raises ValueError if there is none."""
@@ -205,6 +236,7 @@ def _open_corpus(corpus: CorpusConfig, splits: Sequence[str]) -> ClipTable:
         weights=np.full(len(places), corpus.weight, np.float64),
         sources=tuple(RecordSource(corpus.path, split) for split in present),
         places=np.array(places, np.int64).reshape(-1, 2),
+        label_kinds=Schema.from_json(whole["schema"]).labels,
     )
 
 
@@ -247,7 +279,20 @@ def _join(corpora: Sequence[CorpusConfig], tables: Sequence[ClipTable]) -> ClipT
         places=np.concatenate(
             [table.places + np.array([shift, 0]) for shift, table in zip(shifts, tables, strict=True)]
         ),
+        label_kinds=_join_kinds(names, tables),
     )
+
+
+def _join_kinds(names: Sequence[str], tables: Sequence[ClipTable]) -> dict[str, str]:
+    joined: dict[str, str] = {}
+    for corpus, table in zip(names, tables, strict=True):
+        for name, kind in table.label_kinds.items():
+            if joined.setdefault(name, kind) != kind:
+                raise ValueError(
+                    f"data.corpora: the label {name!r} is of kind {kind!r} in {corpus!r}, but {joined[name]!r} in a "
+                    "corpus before it; leave one of them out, or prepare it with the label under another name"
+                )
+    return joined
 
 
 def _paths(corpora: Sequence[CorpusConfig]) -> str:

@@ -52,7 +52,8 @@ class Protocol:
         if not 1 <= fold <= self.num_folds:
             raise ValueError(f"fold {fold}: protocol `{self.name}` has folds 1 to {self.num_folds}")
         wanted = None if classes is None else set(classes)
-        labelled = [i for i, row in enumerate(rows) if row.emotion and (wanted is None or row.emotion in wanted)]
+        emotions = [row.labels.get("emotion") for row in rows]
+        labelled = [i for i, emotion in enumerate(emotions) if emotion and (wanted is None or emotion in wanted)]
         if not labelled:
             raise ValueError(
                 f"protocol `{self.name}`: none of the {len(rows)} clips has an emotion"

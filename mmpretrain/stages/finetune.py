@@ -53,7 +53,7 @@ class Task:
         table = open_clips(self.config.corpora or run.config.data.corpora)
         self.table: ClipTable = table.require(run.config.model.modalities)
         class_of = {name: i for i, name in enumerate(self.config.classes)}
-        self.labels = np.array([class_of.get(row.emotion, -1) for row in self.table.rows], np.int32)
+        self.labels = np.array([class_of.get(emotion, -1) for emotion in self.table.label("emotion")], np.int32)
 
     @property
     def folds(self) -> tuple[int, ...]:

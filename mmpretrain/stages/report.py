@@ -125,7 +125,7 @@ def _pictures(run: Run) -> list[dict[str, Any]]:
     for i in list(shown.values())[:PICTURED_CLIPS]:
         clip = table.load(i)
         frames = np.linspace(0, clip.num_frames - 1, PICTURED_FRAMES).astype(int)
-        title = ", ".join(part for part in (clip.clip_id, clip.speaker, clip.emotion) if part)
+        title = ", ".join(part for part in (clip.clip_id, clip.speaker, clip.labels.get("emotion")) if part)
         pictures.append({"title": title, "mouth": clip.mouth[frames], "face": clip.face[frames]})
     return pictures
 

@@ -150,11 +150,14 @@ def known_units(table: ClipTable, per_frame: int = 1) -> np.ndarray:
 
     per_frame: how often each is repeated, for labels at a higher rate.
     """
-    units = []
-    for row in range(len(table)):
-        clip = table.load(row)
-        units.append(clip.units if len(clip.units) else np.full(clip.num_frames, -1, np.int32))
-    flat = np.concatenate(units) if units else np.zeros(0, np.int32)
+    has_units = table.has("units")
+    if not has_units.any():
+        return np.zeros(0, np.int32)
+    units = [
+        table.load(row).tracks["units"] if has else np.full(length, -1, np.int32)
+        for row, (has, length) in enumerate(zip(has_units, table.lengths, strict=True))
+    ]
+    flat = np.concatenate(units)
     return np.repeat(flat, per_frame) if (flat >= 0).any() else np.zeros(0, np.int32)
 
 

@@ -16,14 +16,15 @@ from mmpretrain.data.pipeline import iterate
 from mmpretrain.features.audio import FBANK_DIM, MFCC_DIM, fbank_of_frames, mfcc39_of_frames
 from mmpretrain.features.face import APPEARANCE_DIM, GEOMETRY_DIM, appearance_features, geometry_features
 from mmpretrain.features.prosody import PROSODY_DIM, prosody_features
-from mmpretrain.records import Clip
+from mmpretrain.records import NUM_BLENDSHAPES, Clip
 from mmpretrain.targets.kmeans import assign
 
+NO_BLENDSHAPES = np.zeros((0, NUM_BLENDSHAPES), np.float16)
 LABEL_FRAMES = 16_384  # at most so many frames are labelled at once (or one longer clip)
 
 
 class ClipFeatures(NamedTuple):
-    """Features that a clip has by itself. needs: "audio", "video" or "blendshapes", without which it has none.
+    """Features that a clip has by itself. needs: "audio", "video" or a track, without which it has none.
 
     of_clip: takes a clip to float32 [T, dim]; of MFCC alone also, with a second argument of 4, to [4 T, dim].
     """
@@ -51,7 +52,7 @@ def _appearance(clip: Clip) -> np.ndarray:
 
 
 def _geometry(clip: Clip) -> np.ndarray:
-    return geometry_features(clip.blendshapes)
+    return geometry_features(clip.tracks.get("blendshapes", NO_BLENDSHAPES))
 
 
 # By what a recipe calls them; "hidden", a layer of an encoder, needs more than the clip.

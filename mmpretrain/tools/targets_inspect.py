@@ -19,7 +19,7 @@ from mmpretrain.features.audio import log_filterbank
 from mmpretrain.files import read_json, write_json
 from mmpretrain.observe.progress import log, track
 from mmpretrain.randomness import generator, unit_hash
-from mmpretrain.records import CORPUS_FILE, FRAME_RATE_HZ
+from mmpretrain.records import FRAME_RATE_HZ
 from mmpretrain.report.cluster_picture import ClipPicture, draw_clips
 from mmpretrain.report.tables import percent, text_table
 from mmpretrain.run.command import Argument, Command, Given, Option
@@ -72,6 +72,9 @@ def inspect_targets(
     known = _known_units(store, table, spans)
     counts_K = np.array(store.lineage["counts"])
     quality = cluster_quality(clusters_N, None, num_clusters, store.offsets)
+    said_of_clips = {
+        "speaker": [row.speaker for row in table.rows], "emotion": [row.labels.get("emotion", "") for row in table.rows]
+    }  # fmt: skip
     run_cluster_R, run_frames_R = run_lengths(clusters_N, store.offsets)
     result = {
         "store": str(path),
@@ -84,11 +87,7 @@ def inspect_targets(
         "units": {
             name: _agreement(clusters_N, units, num_clusters) for name, units in (known | _spoken(known)).items()
         },
-        "labels": {
-            name: leak
-            for name in ("speaker", "emotion")
-            if (leak := _leak(store, [getattr(row, name) for row in table.rows], name))
-        },
+        "labels": {name: leak for name, per_clip in said_of_clips.items() if (leak := _leak(store, per_clip, name))},
         "clusters": _describe(counts_K, run_cluster_R, run_frames_R, clusters_N, known),
     }
 
@@ -202,11 +201,12 @@ def _spans_of(store: TargetStore, alignments: Path) -> dict[str, list[Span]]:
 def _known_units(store: TargetStore, table: ClipTable, spans: dict[str, list[Span]]) -> dict[str, Units]:
     """By name ("units" of the corpus, "phones", "words"), what is known of any frame."""
     known = {}
-    if any(_has_units(source.corpus_dir) for source in table.sources):
+    has_units = table.has("units")
+    if has_units.any():
         units_N, per_frame = np.full(len(store.ids), -1, np.int32), store.lineage["frame_rate_hz"] // FRAME_RATE_HZ
-        for row in track(range(len(table)), "reading the units of the clips", unit="clip"):
+        for row in track(np.flatnonzero(has_units), "reading the units of the clips", unit="clip"):
             clip_N = units_N[store.offsets[row] : store.offsets[row + 1]]
-            units = np.repeat(table.load(row).units, per_frame)[: len(clip_N)]
+            units = np.repeat(table.load(row).tracks["units"], per_frame)[: len(clip_N)]
             clip_N[: len(units)] = units
         names = [str(unit) for unit in range(units_N.max(initial=-1) + 1)]
         known["units"] = Units(names, units_N)
@@ -227,10 +227,6 @@ def _spoken(known: dict[str, Units]) -> dict[str, Units]:
         return {}
     names, units_N = known["phones"].names, known["phones"].units_N
     return {"spoken phones": Units(names, np.where(units_N == names.index(SILENCE), -1, units_N))}
-
-
-def _has_units(corpus_dir: str) -> bool:
-    return read_json(Path(corpus_dir) / CORPUS_FILE).get("units", 0) > 0
 
 
 def _agreement(clusters_N: np.ndarray, known: Units, num_clusters: int) -> dict[str, Any]:
@@ -322,13 +318,14 @@ def _picture(
     words = spans.get(clip.clip_id, [])
     said = [("phones", phones_of(words)), ("words", words)] if words else []
     if "units" in known:
-        changes = np.flatnonzero(np.diff(clip.units, prepend=-1, append=-1))
+        units = clip.tracks.get("units", np.zeros(0, np.int32))
+        changes = np.flatnonzero(np.diff(units, prepend=-1, append=-1))
         runs = [
-            Span(first / FRAME_RATE_HZ, end / FRAME_RATE_HZ, str(clip.units[first]))
+            Span(first / FRAME_RATE_HZ, end / FRAME_RATE_HZ, str(units[first]))
             for first, end in itertools.pairwise(changes)
         ]
         said.insert(0, ("units", runs))
-    title = ", ".join(filter(None, (meta.clip_id, meta.speaker, meta.emotion)))
+    title = ", ".join(filter(None, (meta.clip_id, meta.speaker, meta.labels.get("emotion"))))
     return ClipPicture(
         title, clip.mouth, log_filterbank(clip.audio), store.clip(clip.clip_id), store.lineage["frame_rate_hz"], said
     )

@@ -22,7 +22,9 @@ def corpora(tmp_path_factory):
     """`split` has all splits; `plain` has training clips only, of 10 to 49 frames, every fourth without video."""
     root = tmp_path_factory.mktemp("corpora")
     split = [
-        make_clip(f"c{i}", 20 + i, split=records.SPLITS[i % 3], speaker=f"s{i % 4}", emotion="happy", size=8)
+        make_clip(
+            f"c{i}", 20 + i, split=records.SPLITS[i % 3], speaker=f"s{i % 4}", labels={"emotion": "happy"}, size=8
+        )
         for i in range(9)
     ]
     plain = [make_clip(f"c{i}", 10 + i, video=i % 4 > 0, speaker=f"p{i % 5}", size=8) for i in range(40)]
@@ -51,15 +53,19 @@ def test_table_says_what_loading_finds(corpora):
 
 def test_blendshapes_come_back_and_the_table_knows_who_has_them(tmp_path):
     scores = np.random.default_rng(0).random((12, records.NUM_BLENDSHAPES)).astype(np.float16)
-    clips = [make_clip("with", 12, size=8, blendshapes=scores), make_clip("without", 12, size=8)]
+    clips = [make_clip("with", 12, size=8, tracks={"blendshapes": scores}), make_clip("without", 12, size=8)]
     table = open_clips([CorpusConfig(str(write_corpus(tmp_path / "c", clips, 8, 24)))])
     for i, clip_id in enumerate(table.clip_ids):
-        loaded = table.load(i).blendshapes
-        assert loaded.dtype == np.float16
-        np.testing.assert_array_equal(loaded, scores if clip_id == "with" else scores[:0])
+        loaded = table.load(i).tracks.get("blendshapes")
+        if clip_id == "with":
+            assert loaded.dtype == np.float16
+            np.testing.assert_array_equal(loaded, scores)
+        else:
+            assert loaded is None
         assert table.has("blendshapes")[i] == (clip_id == "with")
-    other = records.IndexRow.of(dataclasses.replace(clips[0], blendshapes=scores * 0))
-    assert other.content_hash != records.IndexRow.of(clips[0]).content_hash
+    schema = records.read_schema(tmp_path / "c")
+    other = dataclasses.replace(clips[0], tracks=clips[0].tracks | {"blendshapes": scores * 0})
+    assert records.IndexRow.of(other, schema).content_hash != records.IndexRow.of(clips[0], schema).content_hash
 
 
 def test_a_corpus_of_another_version_is_refused(corpora, tmp_path):

@@ -33,7 +33,8 @@ def clips_of(output, split="train") -> list[records.Clip]:
     import tensorflow_datasets as tfds
 
     source = tfds.builder_from_directory(str(records.dataset_dir(output))).as_data_source(split)
-    return [records.decode_clip(example) for example in source]
+    schema = records.read_schema(output)
+    return [records.decode_clip(example, schema) for example in source]
 
 
 @pytest.fixture
@@ -61,11 +62,13 @@ def test_every_file_is_accounted_for_and_the_good_ones_are_written(sounds, tmp_p
     assert "cannot be opened" in rows["broken"]["reason"]
     clips = clips_of(output)
     index = records.read_index(output, "train")
-    assert [records.IndexRow.of(clip) for clip in clips] == index
+    schema = records.read_schema(output)
+    assert [records.IndexRow.of(clip, schema) for clip in clips] == index
     corpus = json.loads((output / records.CORPUS_FILE).read_text())
     assert corpus["fingerprint"] == records.corpus_fingerprint(index)
     assert corpus["splits"] == {"train": {"clips": 3, "frames": 15 + 18 + 20, "hours": pytest.approx(0.0006, abs=1e-4)}}
-    assert (corpus["mouth_size"], corpus["face_size"], corpus["units"]) == (96, 112, 0)
+    assert (schema.mouth_size, schema.face_size, schema.labels) == (96, 112, {"emotion": "class", "text": "text"})
+    assert {row.has for row in index} == {("audio",)}
     good = next(clip for clip in clips if clip.clip_id == "good1")
     np.testing.assert_array_equal(good.audio, tone(0.7, hz=300))
     assert good.mouth.shape == (0, 96, 96)
@@ -90,7 +93,7 @@ def test_a_second_run_has_nothing_to_do_and_other_arguments_are_refused(sounds, 
     assert (output / records.CORPUS_FILE).stat().st_mtime_ns == written
     assert prepare_folder(sounds, output, "--mouth-size", 48, "--overwrite") == 0
     assert "looked at 7 clips, 6 of them known" in capsys.readouterr().out
-    assert json.loads((output / records.CORPUS_FILE).read_text())["mouth_size"] == 48
+    assert json.loads((output / records.CORPUS_FILE).read_text())["schema"]["mouth_size"] == 48
 
 
 def test_a_corpus_of_older_records_is_prepared_again_only_when_asked(sounds, tmp_path, capsys):
@@ -167,9 +170,9 @@ def test_synthetic_clips_are_the_same_every_time(tmp_path, capsys):
     clip = clips_of(tmp_path / "a")[0]
     assert clip.mouth.shape == (clip.num_frames, 48, 48)
     assert clip.face.shape == (clip.num_frames, 56, 56)
-    assert len(clip.units) == clip.num_frames
+    assert len(clip.tracks["units"]) == clip.num_frames
     assert len(clip.audio) == 640 * clip.num_frames
-    assert clip.emotion
+    assert clip.labels["emotion"]
     assert clip.info
     assert main(["synthetic", "--output", str(tmp_path / "c"), "--clips", "1"]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -57,15 +57,10 @@ def test_a_manifest_labels_and_cuts(tmp_path):
         encoding="utf-8",
     )
     one, two, three, four = read_folder(tmp_path, manifest)
-    assert (one.clip_id, one.speaker, one.text, one.emotion, one.split) == (
-        "one",
-        "s1",
-        "well, hi",
-        "angry",
-        "validation",
-    )
+    assert (one.clip_id, one.speaker, one.split) == ("one", "s1", "validation")
+    assert one.labels == {"text": "well, hi", "emotion": "angry"}
     assert (one.start_sec, one.end_sec, one.info) == (1.5, 2.5, {"mood": "grim"})
-    assert two.emotion == ""
+    assert two.labels["emotion"] == ""
     assert two.info == {"emotion": "puzzled"}
     assert "puzzled" in two.note
     assert "elsewhere" in two.note
@@ -117,10 +112,10 @@ def test_ravdess_names_carry_the_labels(tmp_path):
     touch(tmp_path / "speech" / "Actor_07" / "03-01-06-02-02-01-07.flac", tmp_path / "Actor_02" / "readme.wav")
     wrong, clip = ravdess.read(tmp_path)
     assert "not a RAVDESS name" in wrong.refused
-    assert (clip.clip_id, clip.speaker, clip.emotion, clip.split) == (
+    assert (clip.clip_id, clip.speaker, clip.labels["emotion"], clip.split) == (
         "03-01-06-02-02-01-07", "ravdess-07", "fearful", "train",
     )  # fmt: skip
-    assert clip.text == "dogs are sitting by the door"
+    assert clip.labels["text"] == "dogs are sitting by the door"
     assert clip.info == {
         "modality": "sound only", "channel": "speech", "intensity": "strong", "statement": 2, "repetition": 1,
     }  # fmt: skip
@@ -178,7 +173,7 @@ def test_lrs3_sets_ids_and_splits(tmp_path):
     ]  # fmt: skip
     assert [clip.split for clip in clips] == ["train"] * 5 + ["test"]
     assert {clip.speaker for clip in clips} == {"lrs3--a_video_id"}
-    assert clips[4].text == "and i think it's fine"
+    assert clips[4].labels["text"] == "and i think it's fine"
     assert (clips[4].start_sec, clips[4].end_sec) == (0.0, None)
 
 

@@ -68,7 +68,7 @@ def test_real_clips_lie_on_the_25_hz_grid(prepared):
     for clip in clips.values():
         assert clip.mouth.shape == (clip.num_frames, 96, 96)
         assert clip.face.shape == (clip.num_frames, 112, 112)
-        assert clip.blendshapes.shape == (clip.num_frames, records.NUM_BLENDSHAPES)
+        assert clip.tracks["blendshapes"].shape == (clip.num_frames, records.NUM_BLENDSHAPES)
         assert len(clip.audio) in (0, records.SAMPLES_PER_FRAME * clip.num_frames)
     # Twenty pictures in three seconds: most frames repeat the one before, up to the motion of the face's square.
     assert np.abs(np.diff(clips["sparse"].face.astype(int), axis=0)).mean() < 5
@@ -87,13 +87,13 @@ def test_blendshapes_tell_a_smile_and_an_open_mouth(prepared):
 
     def score(name: str, movement: str) -> np.ndarray:
         columns = [k for k, known in enumerate(records.BLENDSHAPES) if known.startswith(movement)]
-        return clips[name].blendshapes[:, columns].astype(float).mean(1)
+        return clips[name].tracks["blendshapes"][:, columns].astype(float).mean(1)
 
     assert score("glad", "mouthSmile").mean() > 0.3
     assert score("sad", "mouthSmile").max() < 0.05
     # Scores are of the frames that their landmarks are of: the lips are apart where the jaw is open.
     looked_at = map(load_face, prepared.glob("cache/landmarks/*/*.npz"))
-    points = next(points for points, scores in looked_at if np.array_equal(scores, clips["grid"].blendshapes))
+    points = next(points for points, scores in looked_at if np.array_equal(scores, clips["grid"].tracks["blendshapes"]))
     apart = points[:, LOWER_LIP, 1] - points[:, UPPER_LIP, 1]
     assert np.ptp(score("grid", "jawOpen")) > 0.1
     assert np.corrcoef(score("grid", "jawOpen"), apart)[0, 1] > 0.7
@@ -107,4 +107,4 @@ def test_all_of_ravdess_speech_is_read():
     assert len(clips) == 1440
     assert not any(clip.refused or clip.note for clip in clips)
     assert {clip.speaker for clip in clips} == {f"ravdess-{actor:02d}" for actor in range(1, 25)}
-    assert sum(clip.emotion == "neutral" for clip in clips) == 96
+    assert sum(clip.labels["emotion"] == "neutral" for clip in clips) == 96

@@ -66,13 +66,17 @@ def test_every_codebook_is_made_learned_and_reported(corpus, tmp_path):
 def faces(corpus, tmp_path_factory):
     """The clips of the embedded corpus with blendshapes that follow the units; every fifth has none, as if drawn."""
     table, rng = open_clips([CorpusConfig(str(corpus))]), np.random.default_rng(0)
-    of_unit = rng.random((table.load(0).units.max() + 20, NUM_BLENDSHAPES))
+    of_unit = rng.random((table.load(0).tracks["units"].max() + 20, NUM_BLENDSHAPES))
     clips = [table.load(i) for i in range(len(table))]
+
+    def scores_of(clip):
+        return of_unit[clip.tracks["units"]].astype(np.float16)
+
     clips = [
-        clip if i % 5 == 0 else dataclasses.replace(clip, blendshapes=of_unit[clip.units].astype(np.float16))
+        clip if i % 5 == 0 else dataclasses.replace(clip, tracks=clip.tracks | {"blendshapes": scores_of(clip)})
         for i, clip in enumerate(clips)
     ]
-    return write_corpus(tmp_path_factory.mktemp("corpus") / "faces", clips, 18, 20, units=1)
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "faces", clips, 18, 20)
 
 
 def test_codebooks_of_sound_prosody_and_face_have_heads_of_their_own(faces, tmp_path, capsys):
@@ -85,7 +89,7 @@ def test_codebooks_of_sound_prosody_and_face_have_heads_of_their_own(faces, tmp_
     run = Run(config)
     refine(run)
     everyone, (train, validation) = run.clips[0], run.clips_of_round(1)
-    left_out = sum(not row.has_blendshapes for row in everyone.rows)
+    left_out = sum("blendshapes" not in row.has for row in everyone.rows)
     message = f"{left_out} of {len(everyone)} training clips have no blendshapes, hence no face geometry targets"
     assert message in capsys.readouterr().err
     assert 0 < left_out == len(everyone) - len(train)

@@ -13,7 +13,7 @@ RAVDESS_EMOTIONS = ("calm", "happy", "sad", "angry", "fearful", "disgust", "surp
 
 
 def row(clip_id, speaker, emotion="happy", split="train"):
-    return IndexRow(clip_id, 50, True, True, False, split, speaker, emotion, "")
+    return IndexRow(clip_id, 50, ("audio", "video"), split, speaker, {"emotion": emotion} if emotion else {}, "")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_clips_without_an_emotion_or_of_other_classes_appear_nowhere(ravdess):
     fold = get_protocol("ravdess-6x4").fold(rows, 2, classes=("neutral", "happy"))
     positions = np.concatenate([fold.train, fold.validation, fold.test])
     assert 0 not in positions
-    assert {rows[i].emotion for i in positions} == {"neutral", "happy"}
+    assert {rows[i].labels["emotion"] for i in positions} == {"neutral", "happy"}
     assert len(positions) == 24 * 12
 
 

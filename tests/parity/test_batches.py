@@ -89,7 +89,7 @@ class StoredClips:
         mouth = np.stack([time % 256, time // 256, np.full_like(time, row), 0 * time], axis=1).astype(np.uint8)
         audio = sound if self.has_audio[row] else sound[:0]
         video = mouth.reshape(-1, 2, 2) if self.has_video[row] else np.zeros((0, 2, 2), np.uint8)
-        return Clip(str(row), audio, video, video, np.zeros(0, np.int32))
+        return Clip(str(row), audio, video, video)
 
 
 class StoredLabels:

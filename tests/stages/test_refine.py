@@ -35,7 +35,13 @@ def corpus(tmp_path_factory):
         for i in range(4):
             emotion = ("angry", "sad")[i % 2]
             clip = make_clip(
-                f"{speaker}{i}", 16 + i, size=IMAGE_SIZE, video=False, speaker=speaker, emotion=emotion, split=split
+                f"{speaker}{i}",
+                16 + i,
+                size=IMAGE_SIZE,
+                video=False,
+                speaker=speaker,
+                labels={"emotion": emotion},
+                split=split,
             )
             random = np.random.default_rng(len(clips))
             noise = random.normal(size=len(clip.audio)) * 300

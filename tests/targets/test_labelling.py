@@ -14,7 +14,9 @@ from tests.corpus_fixture import make_clip, write_corpus
 def table(tmp_path_factory):
     rng = np.random.default_rng(0)
     clips = [
-        make_clip(f"c{i}", 6 + i, size=16, blendshapes=rng.random((6 + i, NUM_BLENDSHAPES)).astype(np.float16))
+        make_clip(
+            f"c{i}", 6 + i, size=16, tracks={"blendshapes": rng.random((6 + i, NUM_BLENDSHAPES)).astype(np.float16)}
+        )
         for i in range(9)
     ]
     return open_clips([CorpusConfig(str(write_corpus(tmp_path_factory.mktemp("c") / "c", clips, 16, 32)))])

@@ -18,10 +18,12 @@ EMOTIONS = {"s/a": "happy", "s/b": "", "s/c": "happy", "s/d": "sad"}
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     clips = [
-        make_clip(clip_id, FRAMES, size=SIZE, audio=clip_id != "s/b", speaker=SPEAKERS[clip_id], emotion=emotion)
+        make_clip(
+            clip_id, FRAMES, size=SIZE, audio=clip_id != "s/b", speaker=SPEAKERS[clip_id], labels={"emotion": emotion}
+        )
         for clip_id, emotion in EMOTIONS.items()
     ]
-    return write_corpus(tmp_path_factory.mktemp("inspect") / "corpus", clips, SIZE, SIZE + 16, units=4)
+    return write_corpus(tmp_path_factory.mktemp("inspect") / "corpus", clips, SIZE, SIZE + 16)
 
 
 @pytest.fixture
