@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from data_prep.accounting import ReportRow, row_of, summarize, write_report
 from data_prep.faces import MODEL_SHA256
 from data_prep.inspection import Inspection, inspect_clip
 from data_prep.processing import Task, make_clip
-from data_prep.report import ReportRow, row_of, summarize, write_report
 from data_prep.sources import VIDEO_SUFFIXES, SourceClip
 from data_prep.workers import ordered_map
 from mmpretrain import records

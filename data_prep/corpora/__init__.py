@@ -1,1 +1,4 @@
-"""Corpus readers, one file each: which clips there are, with their labels and splits. They decode nothing."""
+"""Corpus readers: which clips a raw corpus holds, with which labels and splits. One module a corpus."""
+
+# The corpora in the order of the help, each the module of its name with a `CORPUS` in it (see `data_prep.corpus`).
+CORPORA = ("folder", "ravdess", "lrs3", "synthetic")

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_prep.corpus import SOURCE, VALIDATION_SHARE, Argument, Corpus
 from data_prep.sources import SourceClip, hashed_split, media_files, standard_emotion, standard_split, with_unique_ids
 
 MANIFEST_COLUMNS = ("path", "clip_id", "id", "speaker", "text", "emotion", "split", "start_sec", "end_sec")
@@ -103,3 +104,32 @@ def _part(row: dict[str, str]) -> tuple[float, float | None]:
     if not 0 <= start < (end if end is not None else float("inf")):
         raise ValueError(f"start_sec {start} to end_sec {end} is not a part of a file")
     return start, end
+
+
+LAYOUT = """\
+Every sound and video file below --source becomes a clip, or, with --manifest, every row of a CSV file:
+
+  path,speaker,text,emotion,split,start_sec,end_sec
+  anna/01.mp4,anna,hello there,happy,train,,
+  talk.mp4,ben,,,,12.4,17.0
+
+Only `path` is needed: relative to --source, to the CSV's own folder or to the folder above it. `clip_id` may name the
+clip. start_sec and end_sec cut a part out of a file. Any other column is kept with the clip. Rows without a split are
+train or validation by --validation-share."""
+
+CORPUS = Corpus(
+    name="folder",
+    layout=LAYOUT,
+    arguments=(
+        SOURCE,
+        Argument("manifest", dict(type=Path, metavar="CSV", help="which files, with which labels (see above)")),
+        Argument(
+            "split_by",
+            dict(choices=("clip", "speaker"), default="clip", help="what is held out whole (default: clip)"),
+        ),
+        VALIDATION_SHARE,
+    ),
+    read=read,
+    labels={"emotion": "class", "text": "text"},
+    prepared_name=lambda source, **_: source.resolve().name,
+)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from data_prep.corpus import SOURCE, VALIDATION_SHARE, Corpus
 from data_prep.sources import SourceClip, hashed_split
 from mmpretrain.records import FRAME_RATE_HZ
 
@@ -116,3 +117,17 @@ def cut_at_pauses(words: list[Word]) -> list[Piece]:
 
 def _piece(words: list[Word], start_sec: float, end_sec: float | None) -> Piece:
     return Piece(" ".join(word.text for word in words if word.text), start_sec, end_sec)
+
+
+LAYOUT = """\
+LRS3-TED as released: pretrain/, trainval/ and test/ (any of them), each <video id>/<number>.mp4 with .txt beside it.
+Long pretrain clips are cut at pauses; test is the test split."""
+
+CORPUS = Corpus(
+    name="lrs3",
+    layout=LAYOUT,
+    arguments=(SOURCE, VALIDATION_SHARE),
+    read=read,
+    labels={"text": "text"},
+    official={"pretrain": 118_516, "trainval": 31_982, "test": 1_321},
+)

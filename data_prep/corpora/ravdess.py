@@ -7,6 +7,7 @@ import dataclasses
 import re
 from pathlib import Path
 
+from data_prep.corpus import SOURCE, Corpus
 from data_prep.sources import SourceClip, media_files, with_unique_ids
 
 _NAME = re.compile(r"(0[123])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d\d)")
@@ -52,3 +53,17 @@ def _clip(path: Path) -> SourceClip:
             "repetition": int(repetition),
         },
     )
+
+
+LAYOUT = """\
+RAVDESS speech or song: Actor_01/03-01-05-01-01-01-01.wav (or mp4, flac), folders at any depth. Labels come from the
+names. Where a take is there with sound and picture (01-...), its 02-... and 03-... files are left out."""
+
+CORPUS = Corpus(
+    name="ravdess",
+    layout=LAYOUT,
+    arguments=(SOURCE,),
+    read=read,
+    labels={"emotion": "class", "text": "text"},
+    official={"speech": 1_440, "song": 1_012},
+)

@@ -7,15 +7,19 @@ of the emotion. Every clip is rendered from random streams of its own, so it dep
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from typing import Any
 
 import numpy as np
 
+from data_prep.corpus import Argument, Corpus
+from data_prep.sources import SourceClip
 from data_prep.synthesis import face, language, voice
 from data_prep.synthesis.character import EMOTIONS, make_manner, make_speaker
+from data_prep.synthesis.draws import stream
 from data_prep.synthesis.language import UNITS
-from data_prep.synthesis.streams import stream
+from mmpretrain.records import TRUE_UNITS
 
 __all__ = ["EMOTIONS", "UNITS", "ClipSpec", "SyntheticClip", "clip_specs", "render"]
 
@@ -60,6 +64,18 @@ class SyntheticClip:
         return {"units": self.units}
 
 
+def read(clips: int, seed: int) -> list[SourceClip]:
+    """The clips to be drawn, the first `clips` of the corpus of this seed. Raises ValueError for too few."""
+    return [
+        SourceClip(
+            clip_id=spec.clip_id, path=None, split=spec.split, speaker=spec.speaker,
+            labels={"emotion": spec.emotion, "text": " ".join(spec.words)},
+            render=functools.partial(render, spec, seed),
+        )
+        for spec in clip_specs(clips, seed)
+    ]  # fmt: skip
+
+
 def clip_specs(num_clips: int, seed: int) -> list[ClipSpec]:
     """The first `num_clips` clips of the corpus of this seed. From 30 on, every split has every emotion."""
     if num_clips < 4:
@@ -102,3 +118,22 @@ def render(spec: ClipSpec, seed: int) -> SyntheticClip:
         audio=audio,
         units=line.units_T,
     )
+
+
+LAYOUT = """\
+Talking faces drawn and voiced by this program, with true units for every frame: for the demo and for tests. Needs no
+files and no face landmarker."""
+
+CORPUS = Corpus(
+    name="synthetic",
+    layout=LAYOUT,
+    arguments=(
+        Argument("clips", dict(type=int, default=240, help="how many clips (default: %(default)s)")),
+        Argument("seed", dict(type=int, default=1, help="another seed, another corpus (default: %(default)s)")),
+    ),
+    read=read,
+    labels={"emotion": "class", "text": "text"},
+    tracks=TRUE_UNITS,
+    prepared_name=lambda seed, **_: f"synthetic-{seed}",
+    drawn=True,
+)

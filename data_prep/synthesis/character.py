@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from data_prep.synthesis.streams import stream
+from data_prep.synthesis.draws import stream
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from data_prep.synthesis.character import Manner, Speaker
+from data_prep.synthesis.draws import wander
 from data_prep.synthesis.language import INVENTORY, Timeline, coarticulate
-from data_prep.synthesis.streams import wander
 from mmpretrain.records import FRAME_RATE_HZ
 
 SIZE = 128  # side of the picture in pixels

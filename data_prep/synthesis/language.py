@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from data_prep.synthesis.streams import stream
+from data_prep.synthesis.draws import stream
 
 CONTROL_HZ = 100  # rate of everything that articulates; four control points a video frame
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from data_prep.synthesis.character import Manner, Speaker
+from data_prep.synthesis.draws import wander
 from data_prep.synthesis.language import CONTROL_HZ, INVENTORY, Timeline, coarticulate
-from data_prep.synthesis.streams import wander
 from mmpretrain.records import SAMPLE_RATE_HZ
 
 HOP = SAMPLE_RATE_HZ // CONTROL_HZ

@@ -8,7 +8,7 @@ import pytest
 
 from data_prep.corpora import synthetic
 from data_prep.synthesis import language
-from data_prep.synthesis.streams import stream
+from data_prep.synthesis.draws import stream
 from mmpretrain import records
 
 SEED = 3

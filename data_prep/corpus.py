@@ -1,0 +1,125 @@
+"""What a corpus declares beside its reader, so that the command and everything behind it know no corpus by name.
+
+Adding one: a module of `corpora/` with its `CORPUS`, and the module's name in the `CORPORA` of that package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from data_prep.sources import SourceClip
+from mmpretrain.records import FACE_TRACKS, TrackSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Argument:
+    """--NAME of a corpus, with - for _. settings: what `argparse.add_argument` takes.
+
+    accepts: whether a value that was given will do; refusal: what to say of one that will not, after `--name value`.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    accepts: Callable[[Any], bool] = lambda value: True
+    refusal: str = ""
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    def check(self, value: Any) -> None:
+        """Raises ValueError for a value that will not do."""
+        if not self.accepts(value):
+            raise ValueError(f"{self.flag} {value} {self.refusal}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """A corpus that can be prepared.
+
+    name: as the command calls it. layout: what it must look like, for `--help`. official: how many clips its makers
+    count in each part, where they say. arguments: its own. read: the clips, given the values of `arguments` by name;
+    raises ValueError or OSError. labels, tracks: what its clips may have (see `records.Schema`).
+    prepared_name: what the prepared corpus is called, given what `read` is given; by default the corpus's name.
+    drawn: it comes from no files, hence needs no face landmarker and no worker processes.
+    """
+
+    name: str
+    layout: str
+    arguments: tuple[Argument, ...]
+    read: Callable[..., list[SourceClip]]
+    labels: Mapping[str, str]
+    tracks: Mapping[str, TrackSpec] = dataclasses.field(default_factory=lambda: FACE_TRACKS)
+    official: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    prepared_name: Callable[..., str] | None = None
+    drawn: bool = False
+
+    @property
+    def all_arguments(self) -> tuple[Argument, ...]:
+        return self.arguments if self.drawn else (*self.arguments, *_OF_FILES)
+
+    def parser(self) -> argparse.ArgumentParser:
+        """Reads what follows the corpus's name on the command line."""
+        official = ", ".join(f"{part} {count:,}" for part, count in self.official.items())
+        parser = argparse.ArgumentParser(
+            prog=f"python -m data_prep {self.name}", formatter_class=argparse.RawDescriptionHelpFormatter,
+            description=self.layout + (f"\n\nClips as released: {official}." if official else ""),
+        )  # fmt: skip
+        parser.set_defaults(landmarker=None, min_face_rate=0.5, workers=1)  # for what is drawn
+        parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the prepared corpus")
+        for argument in self.all_arguments:
+            parser.add_argument(argument.flag, **argument.settings)
+        for view, size in (("mouth", 96), ("face", 112)):
+            text = f"side of the {view} crop (default: %(default)s)"
+            parser.add_argument(f"--{view}-size", type=int, default=size, metavar="PX", help=text)
+        parser.add_argument(
+            "--overwrite", action="store_true", help="replace what other arguments made; landmarks are used again"
+        )
+        return parser
+
+    def clips(self, args: argparse.Namespace) -> tuple[list[SourceClip], str]:
+        """The clips of the corpus and what it will be called. Raises what `read` raises."""
+        for argument in self.all_arguments:
+            argument.check(getattr(args, argument.name))
+        own = {argument.name: getattr(args, argument.name) for argument in self.arguments}
+        return self.read(**own), self.prepared_name(**own) if self.prepared_name else self.name
+
+
+# What several corpora take.
+SOURCE = Argument("source", dict(required=True, type=Path, metavar="DIR", help="folder of the raw corpus"))
+VALIDATION_SHARE = Argument(
+    "validation_share",
+    dict(type=float, default=0.05, help="held out as validation where no split is given (default: 0.05)"),
+    lambda share: 0 <= share < 1,
+    "is not a share below 1; 0.05 holds out one in twenty",
+)
+
+# What every corpus of files takes.
+_OF_FILES = (
+    Argument(
+        "landmarker",
+        dict(
+            metavar="PATH",
+            help="MediaPipe's face_landmarker.task (default: $MMPRETRAIN_LANDMARKER, else ~/.cache/mmpretrain, fetched "
+            "there once)",
+        ),
+    ),
+    Argument(
+        "min_face_rate",
+        dict(
+            type=float, default=0.5, metavar="SHARE",
+            help="a picture with a face in fewer of its frames is dropped (default: 0.5)",
+        ),
+    ),
+    Argument(
+        "workers",
+        dict(type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one a core)"),
+        lambda count: count >= 1,
+        "does no work; use 1 or more",
+    ),
+)  # fmt: skip
