@@ -185,6 +185,8 @@ def load(path: str, *, strict, **rest): ...
         "data_prep.__main__",
         "mmpretrain.config",
         "configs.demo",
+        "mmpretrain.run.command",
+        "mmpretrain.run.layout",
         "mmpretrain.tools.status",
         "mmpretrain.__main__",
     ],

@@ -27,7 +27,7 @@ from mmpretrain.parallel.mesh import replicated, shard_batch, whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.records import EMOTIONS, Batch
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command
-from mmpretrain.run.layout import PRETRAINED, SCRATCH, fold_name, variants
+from mmpretrain.run.layout import PRETRAINED, SCRATCH, fold_name, folds_of, variants
 from mmpretrain.run.run import Run
 from mmpretrain.run.watching import watch
 from mmpretrain.stages.targets import encoder_path
@@ -57,7 +57,7 @@ class Task:
 
     @property
     def folds(self) -> tuple[int, ...]:
-        return self.config.folds or tuple(range(1, self.protocol.num_folds + 1))
+        return folds_of(self.config)
 
     @property
     def variants(self) -> tuple[str, ...]:
