@@ -1,4 +1,4 @@
-"""`mmpretrain plan`: what a recipe's last round needs of chips that need not be here, and how long all rounds will take.
+"""`mmpretrain plan`: what a recipe's last round needs of chips that need not be here, and how long all rounds take.
 
 The very training step of `pretrain` is compiled for the topology, from shapes alone; nothing is run or written.
 """

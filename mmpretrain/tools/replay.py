@@ -1,4 +1,4 @@
-"""`mmpretrain replay RUN`: one step of a run again, alone and looked into: what each layer computed, out of which clips.
+"""`mmpretrain replay RUN`: one step of a run again, alone and looked into: what each layer computed, of which clips.
 
 The run stays as it is; only `replays/` beside its stages gets a file.
 """
