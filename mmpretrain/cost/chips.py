@@ -9,10 +9,10 @@ import re
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Published peaks of one chip. A domain is what is joined by the fast links (a TPU slice, a node of GPUs).
+    """Published peaks of one chip. A domain is the chips that fast links join (a TPU slice, a node of GPUs).
 
-    flops_per_sec: dense, by the dtype of activations. link_bytes_per_sec: what a chip sends over the fast links, all
-    together and one way; network_bytes_per_sec: its share of what leaves the domain, one way. dims: of its topologies.
+    flops_per_sec: dense, by the dtype of activations. link_bytes_per_sec: what a chip sends over all its fast links
+    together, one way. network_bytes_per_sec: its share of what the domain sends to others. dims: of its topologies.
     """
 
     name: str

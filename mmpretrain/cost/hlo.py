@@ -26,7 +26,7 @@ _NOTHING_MOVES = {
 class Collective:
     """One kind of exchange over groups of `group_size` devices that differ in their place on `axes` of the mesh.
 
-    payload_bytes: of the whole array: what an all-gather leaves, or the others take, on one device.
+    payload_bytes: of the whole array on one device: the result of an all-gather, the operand of any other.
     """
 
     kind: str
@@ -198,7 +198,7 @@ def _bytes(type_: str, *, main_memory: bool = False) -> float:
 
 
 def _starts_collectives(name: str, instructions: list[Instruction], fused: bool) -> bool:
-    """A TPU's program repeats a collective in the fusions that go on beside it: it counts where it starts."""
+    """Whether a collective starts here; a TPU's program repeats it in the fusions that run beside it."""
     if not fused or name.startswith("all-reduce-scatter"):
         return True
     return any(i.opcode == "custom-call" and '"AsyncCollectiveStart"' in i.rest for i in instructions)

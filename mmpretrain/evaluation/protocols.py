@@ -96,7 +96,7 @@ def _parts(groups: Sequence[int | None], fold: int, num_folds: int) -> list[str]
 
 
 def _by_subject(corpus: str, folds: Sequence[Iterable[int]], dropped: Sequence[str] = ()) -> Callable:
-    """Folds given as subject numbers; speakers must be called `{corpus}-{number}`. Clip ids ending in `dropped` go."""
+    """Folds as subject numbers; speakers must be called `{corpus}-{number}`. Drops clip ids that end in `dropped`."""
     group_of = {subject: group for group, subjects in enumerate(folds) for subject in subjects}
 
     def assign(rows: Sequence[IndexRow], fold: int) -> list[str]:

@@ -61,9 +61,10 @@ class TensorBoard:
 
 
 class Wandb:
-    """One run a stage in Weights & Biases, gone on with after a restart; its files are under `folder`.
+    """One run a stage in Weights & Biases, which a restart goes on with; its files are under `folder`.
 
-    The run's id is drawn once and kept there. What it has already is not sent again: the values are the same.
+    The run's id is drawn once and kept there. After a restart, steps that the run has already are not sent again: their
+    values are the same.
     """
 
     def __init__(self, folder: Path, project: str, run: str, stage: str, config: Mapping[str, Any]):

@@ -12,10 +12,10 @@ from mmpretrain.records import FRAME_RATE_HZ
 class StepClock:
     """Put every training step inside `step`, and call `rates` when logging.
 
-    Steps run asynchronously on the device, so a single one means little; the rates are true because fetching the logged
-    metrics waits for the device. Call `rates` after that.
+    Steps run asynchronously on the device, so the time of a single one means little. Fetching the metrics to log waits
+    for the device; call `rates` after that, and they are true.
 
-    wall: says where time went; that of evaluation, saving and compilation counts in no rate. step_flops(num_clips,
+    wall: says where time went; rates leave out evaluation, saving and compilation. step_flops(num_clips,
     num_frames): of a step on such a global batch, padding included. peak_flops_per_sec: of all devices together, None
     where it is not known.
     """
@@ -31,7 +31,7 @@ class StepClock:
         self._restart()
 
     def resume(self, useful_sec: float) -> None:
-        """What comes goes on from a checkpoint that was made after `useful_sec` of useful steps."""
+        """To be called when the run goes on from a checkpoint, which was made after `useful_sec` of useful steps."""
         self.wall.undo(useful_sec)
         self._restart()
 

@@ -20,7 +20,7 @@ from mmpretrain.observe.progress import is_main_process
 
 
 class Board(Protocol):
-    """Where records are shown as well. `begin` is given those that the stage has so far, and comes first."""
+    """Another place where records are shown. `begin` is called first, with the records that the stage has so far."""
 
     def begin(self, records: Sequence[Mapping[str, Any]]) -> None: ...
 
@@ -32,8 +32,8 @@ class Board(Protocol):
 class MetricWriter:
     """Appends the records of one stage to a file; every record is on disk when `write` returns. Process 0 writes.
 
-    facts: numbers and texts named `run/...` that the first record after every start says as well. boards: shown the
-    same records, from the first on, once `resume` was called; see `boards.py`.
+    facts: numbers and texts named `run/...` that are added to the first record after every start. boards: get the same
+    records, those of earlier attempts first; they begin when `resume` is called (see `boards.py`).
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class MetricWriter:
             board.write(record)
 
     def resume(self, num_records: int) -> None:
-        """Keeps this stage's first records only, as many as there were when what it continues from was saved."""
+        """Keeps this stage's first `num_records` records, those from before the checkpoint that it goes on from."""
         self.num_records = num_records
         if not self._active:
             return

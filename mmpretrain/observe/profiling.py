@@ -23,7 +23,8 @@ LOOK_EVERY_SEC = 1.0
 class Profiler:
     """A context manager around the steps of a stage; call `before` before each of them.
 
-    steps: those that a flag asks for. Traces lie in WORKDIR/traces/STAGE-stepFIRST-LAST; the file is removed then.
+    steps: those that `--profile` asks for. A trace lies in WORKDIR/traces/STAGE-stepFIRST-LAST; when it is there, the
+    file that was touched is removed.
     """
 
     def __init__(self, workdir: Path, stage: str, steps: range | None = None):
@@ -34,7 +35,7 @@ class Profiler:
         self._first = self._last = 0  # of the steps that this run did
 
     def before(self, step: int, state: Any) -> None:
-        """Step `step` comes next, after those that led to `state`: a trace may begin or end here."""
+        """Begins or ends a trace where one is due. `step` is done next; `state` is what the steps before it led to."""
         if not self._active:
             return
         self._first, self._last = self._first or step, step

@@ -33,8 +33,8 @@ SIGN_EVERY_SEC = 10.0
 class WallTime:
     """A context manager around the work of a stage: begins an attempt, and keeps `file` up to date.
 
-    file: None for what need not be kept. `doing` names the part that time is going to now.
-    now, today: clocks in seconds, of which the second means the same in another process.
+    file: None keeps nothing. `doing` names the part that time is going to now. now, today: clocks in seconds; the
+    second goes on while no process runs.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class WallTime:
 
     @contextlib.contextmanager
     def during(self, part: str) -> Iterator[None]:
-        """Inside, time goes to `part`, and to nothing else; afterwards to what it went to before."""
+        """Inside, time goes to `part`; afterwards to what it went to before."""
         before = self.doing
         self.switch(part)
         try:
@@ -92,7 +92,10 @@ class WallTime:
             return self._seconds | {part: self._seconds[part] + more for part, more in now.items()}
 
     def undo(self, useful_sec: float) -> None:
-        """The steps beyond `useful_sec`, the useful time at the checkpoint that is gone on from, must be done again."""
+        """To be called when the stage goes on from a checkpoint that was made after `useful_sec` of useful steps.
+
+        What was useful after that is counted as lost, since those steps are done again.
+        """
         with self._lock:
             lost = max(0.0, self._seconds["useful_steps"] - useful_sec)
             self._seconds["useful_steps"] -= lost

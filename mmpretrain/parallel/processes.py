@@ -29,7 +29,7 @@ BUG_CODE = 1  # what Python itself leaves with
 STOPPED_CODE = 75  # EX_TEMPFAIL: stopped on demand and saved; launchers give the command again
 FOREVER_MS = 30 * 24 * 3600 * 1000  # a wait ends when the others arrive, or with the process when one of them is lost
 
-# How it reads when another process is gone; which one it was is found out by `_Watch`.
+# What an error says when another process is gone. It does not say which one: `_Watch` finds that out.
 _PEER_LOST = re.compile(
     r"Gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|coordination|heartbeat|barrier", re.IGNORECASE
 )
@@ -117,10 +117,13 @@ def initialize(place: Place | None, *, lost_after_sec: int) -> None:
 
 @contextlib.contextmanager
 def together(explain: Callable[[BaseException], tuple[int, str]]) -> Iterator[None]:
-    """Around all that a run does: the processes leave it together, in order or because one of them failed.
+    """To be put around all that a run does, so that its processes end together.
 
-    explain: the exit code of what was raised and a line about it. After `STOPPED_CODE`, which all raise, as after no
-    error, each waits for the others; with any other error this process tells the others and ends, and so do they.
+    A process that comes to the end without an error, or because the run was asked to stop (all processes raise that),
+    waits here for the others. A process that fails otherwise tells the others and ends at once; they hear of it within
+    seconds and end too.
+
+    explain: from what was raised to the exit code and a line about it; `STOPPED_CODE` is a run that was asked to stop.
     """
     try:
         yield
@@ -134,7 +137,7 @@ def together(explain: Callable[[BaseException], tuple[int, str]]) -> Iterator[No
 
 
 def on_main(work: Callable[[], Value]) -> Value:
-    """What `work` returns, as JSON carries it. Process 0 does it; the others wait."""
+    """Process 0 calls `work`; all processes wait for what it returns and get it, as JSON carries it."""
     import jax
 
     if jax.process_count() == 1:
@@ -222,7 +225,7 @@ class _Watch(threading.Thread):
     def fail(self, error: BaseException, code: int, line: str) -> NoReturn:
         """Tells the others that this process ends, and ends it."""
         if _PEER_LOST.search(str(error)):
-            time.sleep(self._lost_after_sec + 5 * POLL_SEC)  # by then `run` has said who and has ended this process
+            time.sleep(self._lost_after_sec + 5 * POLL_SEC)  # `run` finds out who it was and ends this process
         if code == BUG_CODE:
             traceback.print_exception(error)
         what = f"process {self._index} of {self._count} failed: {line}"

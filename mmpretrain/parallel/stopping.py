@@ -36,9 +36,10 @@ def listening() -> Iterator[None]:
 
 
 def check_stop() -> None:
-    """Raises Stopped in all processes if one was asked to stop. All must come here equally often.
+    """Raises Stopped in all processes if one of them was asked to stop. All must call it equally often.
 
-    With several processes what one was asked counts from the next call on, so that no call waits for the device.
+    With several processes, each call starts to ask the others and looks at the answer to the call before: so none waits
+    for the device, and a request is obeyed one call later.
     """
     import jax
 

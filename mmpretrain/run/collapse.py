@@ -31,9 +31,9 @@ def check_targets(number: int, codebooks: Sequence[Mapping[str, Any]], limits: H
 
 
 def check_predictions(number: int, codebooks: Sequence[Mapping[str, Any]], limits: HealthConfig) -> None:
-    """Raises Collapsed if round `number` predicts a codebook no better than its commonest cluster, always, would.
+    """Raises Collapsed if round `number` predicts a codebook no better than always answering its commonest cluster.
 
-    codebooks: of each, masked_accuracy and chance_accuracy on validation; None, not known, passes.
+    codebooks: masked_accuracy and chance_accuracy of each on validation. A codebook where one of them is None passes.
     """
     for codebook in codebooks:
         accuracy, chance = codebook["masked_accuracy"], codebook["chance_accuracy"]

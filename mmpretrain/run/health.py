@@ -37,7 +37,10 @@ def finish_round(run: Run, number: int, *, show: bool = True) -> None:
 
 
 def _measure(run: Run, number: int) -> None:
-    """Writes what is not yet known of the round's encoder; anew if the encoder or the labelled clips are others."""
+    """Measures the round's encoder and writes health.json; once for each encoder and set of labelled clips.
+
+    Without labelled clips there is no probe; it is measured once there are.
+    """
     task, fold = _labelled(run, number) or (None, None)
     of = read_config(encoder_path(run, number))[1]["fingerprint"]
     if task is not None:
@@ -68,13 +71,16 @@ def _chance(run: Run, number: int) -> list[float | None]:
 
 
 def _labelled(run: Run, number: int) -> tuple[Task, Fold] | None:
-    """The labelled clips of the recipe's first fold. None, said unless there is no `finetune`, where they are not."""
+    """The fine-tuning task and its first fold. None where the recipe has no `finetune`.
+
+    None too, with a line in the log, where its clips cannot be opened or split: that ends fine-tuning, but no round.
+    """
     if run.config.finetune is None:
         return None
     try:
         task = Task(run)
         return task, task.fold(task.folds[0])
-    except (ValueError, FileNotFoundError) as error:  # what fine-tuning will stop at; a round need not
+    except (ValueError, FileNotFoundError) as error:
         log(f"round {number}: no linear probe: {error}")
         return None
 

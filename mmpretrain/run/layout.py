@@ -130,7 +130,10 @@ def round_figures(workdir: Path, last: int) -> list[dict[str, Any]]:
 
 
 def _figures(workdir: Path, number: int) -> dict[str, Any]:
-    """Those of the targets and of the encoder. A round's are its first codebook's; accuracies and loss are of all."""
+    """What is known of a round's targets and of its encoder.
+
+    Figures of one codebook only are those of the first; accuracies and loss are over all codebooks.
+    """
     targets, trained = (read_result(workdir, name(number)) for name in (targets_name, pretrain_name))
     saved = read_json(health_file(workdir, number), if_missing={})
     chances = saved.get("chance_accuracy", [None] * len(targets["codebooks"]))

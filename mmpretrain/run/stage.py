@@ -33,9 +33,10 @@ def run_stage(
     All processes of the run come here; process 0 reads and writes the stage's files, `work` is done by all.
 
     recipe: all that decides the result, flat. The result gets `wall_time_sec`, summed over interrupted attempts, and
-    the goodput if it trained (see `WallTime.figures`). Raises ValueError if the folder was made with another recipe,
-    unless `accept_changes`: then it goes on with this one, and `changes.json` says from now on what changed (a stage
-    that is done stays as it is).
+    the goodput if it trained (see `WallTime.figures`).
+
+    Raises ValueError if the folder was made with another recipe. With `accept_changes` a stage that is not done goes on
+    under the new recipe instead, one that is done stays as it is, and `changes.json` records what changed.
     """
     folder = workdir / name
     check_stop()

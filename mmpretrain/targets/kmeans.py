@@ -258,7 +258,7 @@ def _constrain(x: jax.Array, axes: tuple[str | None, ...], mesh: Mesh) -> jax.Ar
 
 
 def _batch_sizes(frames_ND: np.ndarray, num_clusters: int, resident_bytes: int) -> list[int]:
-    """Frames of each batch before all of them: the first whatever it takes, then those that stay on the devices."""
+    """Frames of each batch before the passes over all: the first, then larger ones as long as the devices hold them."""
     num_frames = len(frames_ND)
     sizes = [min(num_frames, max(START_FRAMES, START_FRAMES_PER_CLUSTER * num_clusters))]
     while (size := BATCH_GROWTH * sizes[-1]) < num_frames and size * frames_ND[0].nbytes <= resident_bytes:

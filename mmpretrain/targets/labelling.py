@@ -1,4 +1,4 @@
-"""What clusters are made of: of a clip itself, or a layer of an encoder. Features go on clip by clip, never stored.
+"""The features that are clustered, of a clip itself or of a layer of an encoder. They pass clip by clip, never stored.
 
 Dims: T frames of one clip, D features, B clips.
 """

@@ -72,7 +72,7 @@ def shared_information(joint_UK: np.ndarray) -> float:
     """Mutual information of unit and cluster as a share of the entropy of the units; 0 where there is one unit only.
 
     With phones as units this is the PNMI of HuBERT (Hsu et al. 2021, section IV.G). With the speaker of the clip as
-    unit it is how much of knowing who speaks is known from the cluster of one frame.
+    unit it is how much the cluster of one frame tells of who speaks.
     """
     unit_entropy = entropy_bits(joint_UK.sum(1))
     if unit_entropy == 0:

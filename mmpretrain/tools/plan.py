@@ -81,7 +81,7 @@ class Plan:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """The one with the most work, which the plan is of."""
+        """The shape of batch with the most work; the plan is made for it."""
         return max(self.shapes, key=lambda shape: sum(_step_flops(self.config, self.config.rounds[-1], shape).values()))
 
     @property

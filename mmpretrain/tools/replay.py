@@ -113,7 +113,7 @@ def _before(run: Run, stage: str, training: Training, step: int) -> tuple[TrainS
 
 
 def _look(training: Training, state: TrainState, batch: Batch, step: int) -> dict[str, Any]:
-    """All that is seen of the step that `state` is before. Uses `state` up."""
+    """Does the step that comes after `state` and returns all that is seen of it. `state` cannot be used afterwards."""
     trainer = training.trainer
     seen = jax.jit(lambda state, batch: _forward(trainer, state, batch), out_shardings=replicated(trainer.mesh))
     norms = jax.jit(_by_layer, out_shardings=replicated(trainer.mesh))
@@ -190,7 +190,7 @@ def _by_layer(params: nnx.State) -> dict[str, dict[str, jax.Array]]:
 
 
 def _layer(path: tuple[str, ...]) -> str:
-    """The layer that a parameter is counted to: what holds it, a block of the ResNet or a norm, say."""
+    """The name of the layer that holds a parameter, e.g. a block of the ResNet or a norm."""
     return ".".join(path[:-1][:4]) or path[0]
 
 
@@ -204,7 +204,7 @@ def _not_finite(x: jax.Array) -> jax.Array:
 
 
 def _first_not_finite(clips: list[dict], layers: list[dict], loss: float) -> str:
-    """Where a number first was not finite, in the order in which they are computed; "" if all were."""
+    """The first place, in the order of computation, where a number is not finite; "" if there is none."""
     for clip in clips:
         for name, value in clip.items():
             if name.startswith(("audio", "video")) and not np.isfinite(value):
@@ -260,7 +260,7 @@ def _number(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """For JSON, which has no word for what is no finite number: those become text."""
+    """For JSON, which cannot express infinity and NaN: they become text."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list):

@@ -61,7 +61,7 @@ def _is_alive(folder: Path) -> bool:
 
 
 def _life(folder: Path, own: Records) -> list[str]:
-    """Whether somebody works on the stage that is begun but not done, and what there is of it."""
+    """Whether a process works on a stage that is begun but not done, and what it has left so far."""
     wall, now = read_wall_time(folder / WALL_TIME_FILE), time.time()
     if wall is None:
         return ["begun; nothing is known of its time"]

@@ -199,7 +199,7 @@ def _spans_of(store: TargetStore, alignments: Path) -> dict[str, list[Span]]:
 
 
 def _known_units(store: TargetStore, table: ClipTable, spans: dict[str, list[Span]]) -> dict[str, Units]:
-    """By name ("units" of the corpus, "phones", "words"), what is known of any frame."""
+    """By kind ("units" of the corpus, "phones", "words"); a kind of which no frame is known is left out."""
     known = {}
     has_units = table.has("units")
     if has_units.any():
@@ -222,7 +222,11 @@ def _known_units(store: TargetStore, table: ClipTable, spans: dict[str, list[Spa
 
 
 def _spoken(known: dict[str, Units]) -> dict[str, Units]:
-    """The phones without silence, which whatever knows of loudness tells from all else."""
+    """The phones, with silent frames counted as unknown.
+
+    Clusters of any feature that follows loudness tell silence from speech, which makes agreement with all phones look
+    good; this shows how well they tell phone from phone.
+    """
     if "phones" not in known or SILENCE not in known["phones"].names:
         return {}
     names, units_N = known["phones"].names, known["phones"].units_N
@@ -241,10 +245,10 @@ def _agreement(clusters_N: np.ndarray, known: Units, num_clusters: int) -> dict[
 
 
 def _leak(store: TargetStore, label_per_clip: Sequence[str], name: str) -> dict[str, Any] | None:
-    """How much of a label of the clips is known from the cluster of one frame; None with less than two labels.
+    """How much the cluster of one frame tells of a label of its clip. None if the clips have fewer than two labels.
 
-    nmi: mutual information over the entropy of the label, both over the frames of the clips that have one.
-    nmi_shuffled: the same with the labels dealt anew to these clips, mean of `SHUFFLES`: what chance gives.
+    nmi: mutual information of cluster and label as a share of the label's entropy, over the frames of labelled clips.
+    nmi_shuffled: the same with labels dealt out among these clips at random, mean of `SHUFFLES`: what chance gives.
     """
     kinds = sorted(set(label_per_clip) - {""})
     if len(kinds) < 2:
@@ -274,9 +278,9 @@ def _describe(
     counts_K: np.ndarray, run_cluster_R: np.ndarray, run_frames_R: np.ndarray, clusters_N: np.ndarray,
     known: dict[str, Units],
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """All clusters, most frequent first: frames, mean run and, of each kind of units, its three commonest.
+    """Of each cluster, most frequent first: its frames, its mean run and its three commonest units of each kind.
 
-    Their shares are of all frames of the cluster, those of no known unit included.
+    A unit's share is of all frames of the cluster, including those whose unit is not known.
     """
     runs_K = np.bincount(run_cluster_R, minlength=len(counts_K))
     joint = {kind: joint_counts(clusters_N, units.units_N, len(counts_K)) for kind, units in known.items()}
@@ -298,7 +302,7 @@ def _describe(
 
 
 def _choose_clips(table: ClipTable, spans: dict[str, list[Span]]) -> list[int]:
-    """The rows of a few clips: such with words and both modalities first, of different speakers where there are."""
+    """The rows of a few clips, of different speakers if possible; those with words and both modalities first."""
     order = sorted(
         range(len(table)),
         key=lambda row: (
