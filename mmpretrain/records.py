@@ -273,22 +273,20 @@ class IndexRow:
 
 
 class Batch(NamedTuple):
-    """A global (or one process's) batch of B clips padded to T frames; F = 104 audio features a frame.
+    """A global (or one process's) batch of B clips padded to T frames.
 
-    audio_BTF: float32, normalised, or None for a model without audio.
-    video_BTHW: uint8, cropped and flipped but not normalised (the model does that), or None for a model without video.
-    valid_BT: bool, True on real frames. has_audio_B, has_video_B: bool, whether the clip has that modality at all.
+    inputs: for each modality of the model, what `data.inputs` makes of a clip, [B, T, ...]; 0 where there is no frame.
+    present: for each of them whether a clip has it at all, bool [B]. valid_BT: bool, True on real frames.
     targets_BTS: int32 cluster ids of S codebooks, -1 where there is none (padding included).
-    label_B: int32 class ids, -1 where there is none. clip_B: int32 row in the clip table, -1 for a filler row.
+    labels: by task, [B, ...]; -1 (or NaN) where there is none. clip_B: int32 row in the clip table, -1 for a row that
+    only fills the batch.
     """
 
-    audio_BTF: Any
-    video_BTHW: Any
+    inputs: dict[str, Any]
+    present: dict[str, Any]
     valid_BT: Any
-    has_audio_B: Any
-    has_video_B: Any
     targets_BTS: Any
-    label_B: Any
+    labels: dict[str, Any]
     clip_B: Any
 
 

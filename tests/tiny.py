@@ -53,28 +53,42 @@ def tiny_run(**changes) -> RunConfig:
 
 
 def random_batch(
-    lengths=(12, 9), num_frames: int | None = None, *, model: ModelConfig, seed: int = 0, num_classes: int = 3, **fields
-) -> Batch:
+    lengths=(12, 9), num_frames: int | None = None, *, model: ModelConfig, seed: int = 0, num_classes: int = 3,
+    present: dict | None = None, emotions=None,
+) -> Batch:  # fmt: skip
     """Clips of these lengths, in NumPy. Padding holds noise instead of zeros: nothing may depend on it.
 
-    fields: replace fields of the batch, e.g. has_video_B.
+    present: by modality, whether each clip has it (default: all do). emotions: the labels (default: random ones).
     """
     random, lengths = np.random.default_rng(seed), np.array(lengths)
     B, T = len(lengths), num_frames or int(lengths.max())
     valid_BT = np.arange(T) < lengths[:, None]
-    audio, video = ("audio" in model.modalities), ("video" in model.modalities)
-    S = model.inputs.image_size
-    batch = Batch(
-        audio_BTF=random.normal(size=(B, T, AUDIO_DIM)).astype(np.float32) if audio else None,
-        video_BTHW=random.integers(0, 256, (B, T, S, S), np.uint8) if video else None,
+    S, inputs = model.inputs.image_size, {}
+    if "audio" in model.modalities:
+        inputs["audio"] = random.normal(size=(B, T, AUDIO_DIM)).astype(np.float32)
+    if "video" in model.modalities:
+        inputs["video"] = random.integers(0, 256, (B, T, S, S), np.uint8)
+    targets_BT = np.where(valid_BT, random.integers(0, NUM_CLUSTERS, (B, T)), -1).astype(np.int32)
+    emotion_B = random.integers(0, num_classes, B).astype(np.int32)
+    return Batch(
+        inputs=inputs,
+        present={name: np.full(B, True) for name in inputs}
+        | {name: np.array(has, bool) for name, has in (present or {}).items()},
         valid_BT=valid_BT,
-        has_audio_B=np.full(B, audio),
-        has_video_B=np.full(B, video),
-        targets_BTS=np.where(valid_BT, random.integers(0, NUM_CLUSTERS, (B, T)), -1).astype(np.int32)[..., None],
-        label_B=random.integers(0, num_classes, B).astype(np.int32),
+        targets_BTS=targets_BT[..., None],
+        labels={"emotion": emotion_B if emotions is None else np.array(emotions, np.int32)},
         clip_B=np.arange(B, dtype=np.int32),
     )
-    return batch._replace(**{name: np.asarray(value) for name, value in fields.items()})
+
+
+def with_inputs(batch: Batch, **inputs) -> Batch:
+    """The batch with other inputs of these modalities."""
+    return batch._replace(inputs=batch.inputs | inputs)
+
+
+def with_present(batch: Batch, **present) -> Batch:
+    """The batch with other clips that have these modalities."""
+    return batch._replace(present=batch.present | {name: np.array(has, bool) for name, has in present.items()})
 
 
 def initial(make, seed: int = 0):
@@ -106,12 +120,12 @@ def rows(batch: Batch, where) -> Batch:
 
 def padded(batch: Batch, num_frames: int) -> Batch:
     """The same clips with `num_frames` more of padding, filled with ones (targets: -1)."""
-    filler = {"valid_BT": False, "targets_BTS": -1}
 
-    def extend(name, x):
-        if x is None or not name.split("_")[-1].startswith("BT"):
-            return x
-        widths = [(0, 0), (0, num_frames)] + [(0, 0)] * (x.ndim - 2)
-        return np.pad(x, widths, constant_values=filler.get(name, 1))
+    def extend(x, value=1):
+        return np.pad(x, [(0, 0), (0, num_frames)] + [(0, 0)] * (x.ndim - 2), constant_values=value)
 
-    return Batch(*(extend(name, x) for name, x in zip(Batch._fields, batch, strict=True)))
+    return batch._replace(
+        inputs={name: extend(x) for name, x in batch.inputs.items()},
+        valid_BT=extend(batch.valid_BT, False),
+        targets_BTS=extend(batch.targets_BTS, -1),
+    )

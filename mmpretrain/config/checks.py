@@ -148,6 +148,7 @@ def _check_own_inputs(round_: RoundConfig, name: str, where: str) -> None:
 def _check_targets(targets: TargetsConfig, name: str) -> None:
     _check_choice(f"{name}.features", targets.features, FEATURES)
     _require(targets.num_clusters >= 2, f"{name}.num_clusters", targets.num_clusters, "at least 2")
+    _check_positive(f"{name}.weight", targets.weight)
     _require(0 < targets.fit_share <= 1, f"{name}.fit_share", targets.fit_share, "above 0 and at most 1")
     _check_positive(f"{name}.fit_restarts", targets.fit_restarts)
     _check_positive(f"{name}.fit_passes", targets.fit_passes)

@@ -112,6 +112,7 @@ class TargetsConfig:
     features: str = "mfcc"
     layer: int = 0  # of the previous round, counted from 1; for "hidden" only
     num_clusters: int = 100
+    weight: float = 1.0  # of this codebook's loss beside those of the round's others
     fit_share: float = 0.1  # of the training clips, drawn by clip id
     fit_max_frames: int = 4_000_000  # times the features' dims times 4 bytes: the host memory that fitting takes
     fit_passes: int = 100
@@ -136,6 +137,7 @@ class OptimizerConfig:
 class RoundConfig:
     """One refinement round: make targets, then pretrain on them."""
 
+    objective: str = "masked_prediction"  # a name of `objectives.OBJECTIVES`
     targets: tuple[TargetsConfig, ...] = dataclasses.field(default_factory=lambda: (TargetsConfig(),))  # one a codebook
     encoder: str = "previous_round"  # whose layers "hidden" targets are of; or the path of an exported encoder
     init: str = "random"  # the weights that training starts from; or "previous_round": those of its encoder

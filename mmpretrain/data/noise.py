@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from mmpretrain.features.spectrum import check_sound
 from mmpretrain.records import SAMPLE_RATE_HZ
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
@@ -44,3 +45,29 @@ def noise_segment(folder: str, num_samples: int, rng: np.random.Generator) -> np
     files = noise_files(folder)
     noise_N = read_noise(files[rng.integers(len(files))])
     return np.take(noise_N, np.arange(num_samples) + rng.integers(len(noise_N)), mode="wrap")
+
+
+def mix_noise(clean_N: np.ndarray, noise_N: np.ndarray, snr_db: float) -> np.ndarray:
+    """Adds noise at a signal-to-noise ratio: int16 of the length of `clean_N`, both int16 at 16 kHz.
+
+    Noise is used from its beginning, repeated where it is shorter. A mixture beyond int16 is scaled down as a whole.
+    Silent noise changes nothing. Raises ValueError for another dtype or for noise of no length.
+    """
+    check_sound("clean", clean_N)
+    check_sound("noise", noise_N)
+    if not len(noise_N):
+        raise ValueError("noise of length 0 cannot be mixed; remove the empty file from data.noise.path")
+    clean = clean_N.astype(np.float32)
+    noise = np.resize(noise_N, len(clean_N)).astype(np.float32)
+    noise_rms = _rms(noise)
+    if noise_rms == 0:
+        return clean_N.copy()
+    mixed = clean + noise * np.float32(_rms(clean) / 10 ** (snr_db / 20) / noise_rms)
+    high, low = mixed.max(), mixed.min()
+    if high > 32767 or low < -32768:
+        mixed = mixed * (np.float32(32767) / high if high >= -low else np.float32(-32768) / low)
+    return mixed.astype(np.int16)
+
+
+def _rms(x_N: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(x_N))))

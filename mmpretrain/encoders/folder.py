@@ -19,14 +19,14 @@ from flax import nnx
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from mmpretrain.config import AUDIO_DIM, ModelConfig, as_dict, from_dict
-from mmpretrain.data.video import centre_offset, crop_and_flip
+from mmpretrain.config import ModelConfig, as_dict, from_dict
+from mmpretrain.data.batch import empty_batch, put_clip
+from mmpretrain.data.inputs import INPUTS
 from mmpretrain.encoders.card import model_card
 from mmpretrain.encoders.weights import load_weights, save_weights
-from mmpretrain.features.audio import audio_features
 from mmpretrain.files import read_json, whole_folder, write_json, write_text
 from mmpretrain.models.encoder import AVEncoder
-from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Batch
+from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, Clip
 
 FORMAT = "mmpretrain-encoder-1"
 ENCODER_CONFIG_FILE = "config.json"
@@ -91,31 +91,43 @@ class Encoder:
         self.module, self.config, self.lineage = module, module.config, lineage
 
     def features(
-        self, audio: np.ndarray | None = None, video: np.ndarray | None = None, *, layer: int | None = None
+        self,
+        audio: np.ndarray | None = None,
+        video: np.ndarray | None = None,
+        *,
+        layer: int | None = None,
+        **tracks: np.ndarray,
     ) -> np.ndarray:
         """The features of one clip, float32 [T, D], one row per 40 ms.
 
         audio: int16 [N], mono at 16 kHz. video: uint8 [T, S, S], grey crops at 25 fps as `data_prep` makes them (S at
-        least `config.inputs.image_size`; the centre is used). Either may be missing; with both, the video decides T.
-        layer: None for the final output, k for the stream after layer k, 0 for the transformer's input. Raises
-        ValueError for a clip of another kind.
+        least `config.inputs.image_size`; the centre is used). tracks: of modalities beyond these, [T, ...] by the name
+        that a record has for them. Any may be missing; the video, if it is there, decides T. layer: None for the final
+        output, k for the stream after layer k, 0 for the transformer's input. Raises ValueError for a clip of another
+        kind.
         """
-        self._check(audio, video)
-        num_frames = len(video) if video is not None else -(-len(audio) // SAMPLES_PER_FRAME)
+        present = self._check(audio, video, tracks)
+        none = np.zeros(0, np.int16)
+        crops = np.zeros((0, 1, 1), np.uint8) if video is None else video
+        clip = Clip(clip_id="", audio=none if audio is None else audio, mouth=crops, face=crops, tracks=tracks)
+        num_frames = clip.num_frames or max(map(len, tracks.values()), default=0)
         if num_frames == 0:
             raise ValueError("the clip is empty: features() needs at least one frame of 40 ms")
         if layer is not None and not 0 <= layer <= self.config.num_layers:
             raise ValueError(f"layer={layer}; this encoder has layers 1 to {self.config.num_layers}, and 0, its input")
-        batch = self._batch(audio, video, num_frames)
+        batch = empty_batch(1, -(-num_frames // FRAME_MULTIPLE) * FRAME_MULTIPLE, self.config)
+        put_clip(batch, 0, clip, range(num_frames), present, self.config)
         return np.asarray(self._forward(layer, nnx.state(self.module), batch))[0, :num_frames].astype(np.float32)
 
-    def _check(self, audio, video) -> None:
-        modalities = self.config.modalities
-        size = self.config.inputs.image_size if "video" in modalities else 1  # else nobody looks at the pictures
-        if not ("audio" in modalities and audio is not None) and not ("video" in modalities and video is not None):
+    def _check(self, audio: np.ndarray | None, video: np.ndarray | None, tracks: Mapping[str, np.ndarray]) -> list[str]:
+        """The modalities of the encoder that are given."""
+        modalities, given = self.config.modalities, {"audio": audio, "video": video, **tracks}
+        present = [name for name in modalities if given.get(INPUTS[name].needs) is not None]
+        if not present:
             raise ValueError(
                 f"this encoder is of {' and '.join(modalities)}: features() needs {' or '.join(modalities)}"
             )
+        size = self.config.inputs.image_size if "video" in modalities else 1  # else nobody looks at the pictures
         if audio is not None and (audio.dtype != np.int16 or audio.ndim != 1):
             raise ValueError(f"audio must be int16 [N], mono at 16 kHz, but is {audio.dtype} {list(audio.shape)}")
         if video is not None and (video.dtype != np.uint8 or video.ndim != 3 or min(video.shape[1:]) < size):
@@ -123,22 +135,7 @@ class Encoder:
                 f"video must be uint8 [T, S, S], grey crops with S at least {size}, but is {video.dtype} "
                 f"{list(video.shape)}"
             )
-
-    def _batch(self, audio, video, num_frames: int) -> Batch:
-        padded = -(-num_frames // FRAME_MULTIPLE) * FRAME_MULTIPLE
-        size, modalities = self.config.inputs.image_size, self.config.modalities
-        audio_BTF = np.zeros((1, padded, AUDIO_DIM), np.float32) if "audio" in modalities else None
-        video_BTHW = np.zeros((1, padded, size, size), np.uint8) if "video" in modalities else None
-        if audio is not None and audio_BTF is not None:
-            normalization = self.config.inputs.audio_normalization
-            audio_BTF[0, :num_frames] = audio_features(audio, num_frames, normalization)
-        if video is not None and video_BTHW is not None:
-            video_BTHW[0, :num_frames] = crop_and_flip(video, size, centre_offset(video, size), False)
-        none = np.full((1, padded), -1, np.int32)
-        return Batch(
-            audio_BTF, video_BTHW, np.arange(padded)[None] < num_frames, np.array([audio is not None]),
-            np.array([video is not None]), none[..., None], none[:, 0], none[:, 0],
-        )  # fmt: skip
+        return present
 
     @cached_property
     def _forward(self):

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mmpretrain.evaluation.metrics import ClassificationResult, classification_metrics
 from mmpretrain.evaluation.protocols import Fold
-from mmpretrain.features.audio import mfcc39
+from mmpretrain.features.mfcc import mfcc39
 
 NUM_STATISTICS = 4 * 39
 INVERSE_PENALTIES = (0.001, 0.01, 0.1, 1.0)

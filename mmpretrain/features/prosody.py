@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmpretrain.features.audio import HOP, LEVEL_FLOOR, NUM_BANDS, STACK, WINDOW, band_centres_hz, log_filterbank
 from mmpretrain.features.deltas import deltas
+from mmpretrain.features.filterbank import LEVEL_FLOOR, NUM_BANDS, band_centres_hz, log_filterbank
+from mmpretrain.features.spectrum import HOP, STACK, WINDOW
 from mmpretrain.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 
 PROSODY_DIM = 7

@@ -68,10 +68,11 @@ class BatchNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(channels), axes=("channels",))
         self.mean = nnx.BatchStat(jnp.zeros(channels), axes=("channels",))
         self.var = nnx.BatchStat(jnp.ones(channels), axes=("channels",))
+        self.still = False  # True: in training too the running averages are used, and do not move
 
     def __call__(self, x_NHWC: jax.Array, weight_N: jax.Array, *, train: bool) -> jax.Array:
         """weight_N: float32, 1 for the pictures that count. Updates the running averages where `train`."""
-        if train:
+        if train and not self.still:
             x = x_NHWC.astype(jnp.float32)
             weight = weight_N[:, None, None, None]
             count = jnp.maximum(weight_N.sum() * x.shape[1] * x.shape[2], 1.0)

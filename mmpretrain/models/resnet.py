@@ -1,4 +1,4 @@
-"""The visual front-end: a 3-D convolutional stem and a ResNet-18 over each frame (spec, section 7.2).
+"""The body of the visual front-end: a 3-D convolutional stem and a ResNet-18 over each frame (spec, section 7.2).
 
 Dims: B clips, T frames, N = B*T pictures, H rows, W columns, C channels.
 """
@@ -86,7 +86,7 @@ class Stem(nnx.Module):
         )
 
 
-class VideoFrontend(nnx.Module):
+class ResNet(nnx.Module):
     """Grey pictures to one vector a frame, 8 * `channels` wide."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):

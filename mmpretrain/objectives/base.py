@@ -2,38 +2,76 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 from flax import nnx
 
 from mmpretrain.records import Batch
 
+Better = Literal["lower", "higher"]
+
 
 class Sums(NamedTuple):
     """What an objective says of a batch or of a part of one: all sums, so that parts and batches can be added up.
 
-    loss: to be divided by `weight`, the number of things it is a sum over. metrics: name -> (sum, count).
+    loss: to be divided by `weight`, the number of things it is a sum over. metrics: name -> (sum, count). more: any
+    other sums that `summarize` or `after_update` needs, such as the moments of a correlation.
     """
 
     loss: jax.Array
     weight: jax.Array
     metrics: dict[str, tuple[jax.Array, jax.Array]]
+    more: Any = None
 
 
-class Objective(Protocol):
-    """A model, what is random about a batch, and the loss of the two."""
+class Objective:
+    """A model, what is random about a batch, the loss of the two, and what is kept beside the parameters.
 
-    def make_model(self, rngs: nnx.Rngs) -> nnx.Module: ...
+    better: for every metric by which a state can be chosen, which values are better. shown: those worth a glance while
+    it trains.
 
-    def draw(self, key: jax.Array, batch: Batch) -> Any:
-        """Everything random but dropout, as arrays whose leading dim is clips: a test can hand in its own."""
+    Variables of the model that are no `nnx.Param` are kept beside the parameters: sharded like them by their `axes`,
+    saved, and left alone by a bad step. The loss may change batch statistics alone; whatever else is kept (a teacher's
+    weights, a codebook) changes in `after_update`.
+    """
+
+    better: ClassVar[Mapping[str, Better]] = {"loss": "lower"}
+    shown: ClassVar[tuple[str, ...]] = ("loss",)
+
+    def make_model(self, rngs: nnx.Rngs) -> nnx.Module:
+        """The network, with everything that is kept."""
+        raise NotImplementedError
+
+    def draw(self, key: jax.Array, batch: Batch, *, step: jax.Array, train: bool) -> Any:
+        """Everything random but dropout, as arrays whose leading dim is clips: a test can hand in its own.
+
+        step: int32, how many steps there were before this one.
+        """
 
     def counts(self, batch: Batch, draws: Any) -> Any:
-        """What the loss of a part must know of the whole batch, as sums; needs no network."""
+        """What the loss of a part of a batch must know of the whole batch, as sums; needs no network."""
 
-    def __call__(
-        self, model: nnx.Module, batch: Batch, draws: Any, dropout_key: jax.Array | None, counts: Any = None
+    def loss(
+        self, model: nnx.Module, batch: Batch, draws: Any, key: jax.Array | None, *, train: bool, counts: Any = None
     ) -> Sums:
-        """dropout_key: None in evaluation, which also freezes the batch statistics. counts: see above; None: `batch` is
-        whole. The sums of the parts of a batch add up to those of the batch."""
+        """The sums of a batch; those of its parts add up to them.
+
+        key: of dropout; None: there is none. train: whether batch statistics are of this batch, and move. counts: of
+        the batch that this is a part of; None: it is whole.
+        """
+        raise NotImplementedError
+
+    def summarize(self, sums: Sums) -> dict[str, jax.Array]:
+        """The metrics by name, out of the sums of one or of many batches."""
+        return mean_metrics(sums)
+
+    def after_update(self, model: nnx.Module, sums: Sums, step: jax.Array) -> None:
+        """Changes what `model`, after the update, keeps beside its parameters. sums: of the whole batch."""
+
+
+def mean_metrics(sums: Sums) -> dict[str, jax.Array]:
+    """Sums divided by their counts; a metric without a count is 0."""
+    pairs = {"loss": (sums.loss, sums.weight), **sums.metrics}
+    return {name: total / (count + (count == 0)) for name, (total, count) in pairs.items()}

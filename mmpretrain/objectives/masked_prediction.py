@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from mmpretrain.config import ModelConfig, RoundConfig
-from mmpretrain.models.encoder import normalize_pixels
 from mmpretrain.models.heads import MaskedClusterModel
-from mmpretrain.objectives.base import Sums
+from mmpretrain.objectives.base import Better, Objective, Sums
 from mmpretrain.objectives.masking import modality_use, other_clips, same_clip_sources, span_mask
 from mmpretrain.records import Batch
 
@@ -21,14 +21,13 @@ class Masks(NamedTuple):
     """One step's random choices. Under feature masking `audio` and `video` are the same mask and `source` is unused.
 
     audio_BT, video_BT: bool. source_BT: int32, the frame whose picture stands at each position; source_clip_BT: int32,
-    the row of the batch that it is of (None: its own). use_audio_B, use_video_B: bool, after modality dropout.
+    the row of the batch that it is of (None: its own). use: bool [B] a modality of the model, after modality dropout.
     """
 
     audio_BT: jax.Array
     video_BT: jax.Array
     source_BT: jax.Array
-    use_audio_B: jax.Array
-    use_video_B: jax.Array
+    use: dict[str, jax.Array]
     source_clip_BT: jax.Array | None = None
 
 
@@ -54,8 +53,17 @@ class Counts(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskedPrediction:
-    """Cross-entropy on the frames that were masked, from a context that never saw them."""
+class MaskedPrediction(Objective):
+    """Cross-entropy on the frames that were masked, from a context that never saw them.
+
+    A frame is predicted by the heads of those codebooks that it has a target of.
+    """
+
+    better: ClassVar[Mapping[str, Better]] = {
+        "loss": "lower", "masked_loss": "lower", "unmasked_loss": "lower", "feature_penalty": "lower",
+        "masked_accuracy": "higher", "unmasked_accuracy": "higher",
+    }  # fmt: skip
+    shown: ClassVar[tuple[str, ...]] = ("loss", "masked_accuracy")
 
     model: ModelConfig
     round: RoundConfig
@@ -64,14 +72,20 @@ class MaskedPrediction:
         num_classes = [targets.num_clusters + self.round.reference.dead_classes for targets in self.round.targets]
         return MaskedClusterModel(self.model, num_classes, self.round.masking.kind, rngs=rngs)
 
-    def draw(self, key: jax.Array, batch: Batch) -> Masks:
-        masking, valid = self.round.masking, batch.valid_BT
+    def draw(self, key: jax.Array, batch: Batch, *, step: jax.Array, train: bool) -> Masks:
+        """Masks, and which modalities are used. Of a modality that the model or a clip lacks nothing is hidden."""
+        del step, train  # a step of training and validation draw alike
+        masking, valid, none_B = self.round.masking, batch.valid_BT, jnp.zeros(len(batch.valid_BT), bool)
+        has_audio_B, has_video_B = (batch.present.get(name, none_B) for name in ("audio", "video"))
         audio_key, video_key, source_key, use_key = jax.random.split(key, 4)
         use_audio, use_video = modality_use(
-            use_key, batch.has_audio_B, batch.has_video_B,
+            use_key, has_audio_B, has_video_B,
             prob=self.round.modality_dropout, audio_prob=self.round.audio_dropout,
             whole_batch=self.round.reference.whole_batch_dropout,
         )  # fmt: skip
+        use = batch.present | {
+            name: use_B for name, use_B in (("audio", use_audio), ("video", use_video)) if name in batch.present
+        }
 
         def spans(key, prob, span_frames):
             return span_mask(
@@ -81,86 +95,91 @@ class MaskedPrediction:
         frames = jnp.broadcast_to(jnp.arange(valid.shape[1]), valid.shape)
         if masking.kind == "feature":
             mask = spans(audio_key, masking.prob, masking.span_frames)
-            return Masks(mask, mask, frames, use_audio, use_video)
+            return Masks(mask, mask, frames, use)
         audio = spans(audio_key, masking.audio_prob, masking.audio_span_frames)
         video = spans(video_key, masking.video_prob, masking.video_span_frames)
-        # A modality that the model or the clip does not have hides nothing, so it must not ask for a prediction either.
-        audio &= (batch.has_audio_B & ("audio" in self.model.modalities))[:, None]
-        video &= (batch.has_video_B & ("video" in self.model.modalities))[:, None]
+        # A modality that is not there hides nothing, so it must not ask for a prediction either.
+        audio &= has_audio_B[:, None]
+        video &= has_video_B[:, None]
         if masking.video_source == "same_clip":
-            return Masks(audio, video, same_clip_sources(source_key, video, valid), use_audio, use_video)
+            return Masks(audio, video, same_clip_sources(source_key, video, valid), use)
         clips = jnp.where(video, other_clips(source_key, valid)[:, None], jnp.arange(len(valid))[:, None])
-        return Masks(audio, video, frames, use_audio, use_video, clips)
+        return Masks(audio, video, frames, use, clips)
 
     def predict(
-        self, model: MaskedClusterModel, batch: Batch, draws: Masks, dropout_key: jax.Array | None
+        self, model: MaskedClusterModel, batch: Batch, draws: Masks, key: jax.Array | None, *, train: bool = False
     ) -> Prediction:
-        """Hides what `draws` says, runs the network, and lays its frames beside their labels (spec, section 7.7).
+        """Hides what `draws` says and runs the network.
 
-        Where the labels end before the clips do, whole batches are cut: frames behind the front-ends, that is.
+        Where the targets of a batch end before its clips do, the frames behind the last target are cut off after the
+        front-ends, as the reference does (spec, section 7.7).
         """
         valid = batch.valid_BT
         if self.round.masking.kind == "input":
-            audio, pixels = self._hide_inputs(model, batch, draws)
+            prepared = self._hide_inputs(model, batch, draws)
         else:
-            audio, pixels = batch.audio_BTF, normalize_pixels(batch.video_BTHW, valid, self.model)
-        x, fused = model.encoder.embed(
-            audio, pixels, valid, draws.use_audio_B, draws.use_video_B, dropout_key, train=dropout_key is not None,
-            counted_BT=jnp.ones_like(valid) if self.round.reference.count_padding else None,
-        )  # fmt: skip
+            prepared = model.encoder.prepare(batch.inputs, valid)
+        count_all = self.round.reference.count_padding
+        x, fused = model.encoder.embed(prepared, valid, draws.use, key, train=train, count_all=count_all)
         classes, mask, valid = self._asked(batch, draws)
         x, fused = (a[:, : valid.shape[1]] for a in (x, fused))
         if self.round.masking.kind == "feature":
             x = jnp.where(mask[..., None], model.mask_embedding[...].astype(x.dtype), x)
-        logits = model.head(model.encoder.contextualize(x, valid, dropout_key))
+        logits = model.head(model.encoder.contextualize(x, valid, key))
         return Prediction(logits, fused, classes, mask, valid)
 
     def _asked(self, batch: Batch, draws: Masks) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """`Prediction`'s classes_BTS, masked_BT and valid_BT, of the T frames that have labels."""
+        """`Prediction`'s classes_BTS, masked_BT and valid_BT, of the frames up to the last that the targets reach."""
         num_frames = min(batch.valid_BT.shape[1], batch.targets_BTS.shape[1])
         targets = batch.targets_BTS[:, :num_frames]
         mask, valid = (a[:, :num_frames] for a in (draws.audio_BT | draws.video_BT, batch.valid_BT))
         return jnp.where(targets >= 0, targets + self.round.reference.dead_classes, -1), mask, valid
 
-    def _hide_inputs(
-        self, model: MaskedClusterModel, batch: Batch, draws: Masks
-    ) -> tuple[jax.Array | None, jax.Array | None]:
-        """Sound with the mask vector, and normalised pictures with other pictures, in the masked places."""
-        audio, video, seen = batch.audio_BTF, batch.video_BTHW, batch.valid_BT
+    def _hide_inputs(self, model: MaskedClusterModel, batch: Batch, draws: Masks) -> dict[str, jax.Array]:
+        """Sound with the mask vector, and pictures with other pictures, in the masked places; others as they are."""
+        raw, seen = dict(batch.inputs), {name: batch.valid_BT for name in batch.inputs}
         vector = model.mask_embedding[...]
-        if video is not None and draws.source_clip_BT is None:
-            video = jnp.take_along_axis(video, draws.source_BT[..., None, None], axis=1)
-            seen = seen & jnp.take_along_axis(seen, draws.source_BT, axis=1)
-        elif video is not None:
-            video = video[draws.source_clip_BT, draws.source_BT]
-            seen = seen & seen[draws.source_clip_BT, draws.source_BT]
-        if self.round.reference.zero_lone_clip:
-            alone = batch.valid_BT.any(1).sum() == 1
-            vector = jnp.where(alone, 0, vector)
-            seen = seen & ~(alone & draws.video_BT)
-        if audio is not None:
-            audio = jnp.where(draws.audio_BT[..., None], vector, audio)
-        return audio, normalize_pixels(video, seen, self.model)
+        alone = batch.valid_BT.any(1).sum() == 1 if self.round.reference.zero_lone_clip else None
+        if "video" in raw:
+            video, seen_BT = raw["video"], batch.valid_BT
+            if draws.source_clip_BT is None:
+                raw["video"] = jnp.take_along_axis(video, draws.source_BT[..., None, None], axis=1)
+                seen_BT = seen_BT & jnp.take_along_axis(seen_BT, draws.source_BT, axis=1)
+            else:
+                raw["video"] = video[draws.source_clip_BT, draws.source_BT]
+                seen_BT = seen_BT & seen_BT[draws.source_clip_BT, draws.source_BT]
+            seen["video"] = seen_BT if alone is None else seen_BT & ~(alone & draws.video_BT)
+        prepared = {name: model.encoder.frontends[name].prepare(x, seen[name]) for name, x in raw.items()}
+        if "audio" in prepared:
+            vector = vector if alone is None else jnp.where(alone, 0, vector)
+            prepared["audio"] = jnp.where(draws.audio_BT[..., None], vector, prepared["audio"])
+        return prepared
 
     def counts(self, batch: Batch, draws: Masks) -> Counts:
+        """Of the batch, for the losses of its parts."""
         return self._counts(*self._asked(batch, draws))
 
     def _counts(self, classes_BTS: jax.Array, mask_BT: jax.Array, valid_BT: jax.Array) -> Counts:
-        predicted = valid_BT & (classes_BTS >= 0).all(-1)
+        predicted = valid_BT & (classes_BTS >= 0).any(-1)
         if self.round.unmasked_weight == 0:
             predicted &= mask_BT
-        penalised = jnp.ones_like(valid_BT) if self.round.reference.count_padding else valid_BT
-        return Counts(predicted.sum(dtype=jnp.float32), penalised.sum(dtype=jnp.float32))
+        return Counts(predicted.sum(dtype=jnp.float32), self._penalised(valid_BT).sum(dtype=jnp.float32))
 
-    def __call__(
+    def _penalised(self, valid_BT: jax.Array) -> jax.Array:
+        return jnp.ones_like(valid_BT) if self.round.reference.count_padding else valid_BT
+
+    def loss(
         self,
         model: MaskedClusterModel,
         batch: Batch,
         draws: Masks,
-        dropout_key: jax.Array | None,
+        key: jax.Array | None,
+        *,
+        train: bool,
         counts: Counts | None = None,
     ) -> Sums:
-        return self.score(self.predict(model, batch, draws, dropout_key), counts)
+        """The loss and its parts, of what `predict` says."""
+        return self.score(self.predict(model, batch, draws, key, train=train), counts)
 
     def score(self, prediction: Prediction, counts: Counts | None = None) -> Sums:
         """The loss and its parts. With several codebooks, `NAME` is over all of them and `NAME_1` is of the first.
@@ -168,42 +187,49 @@ class MaskedPrediction:
         counts: of the batch that this is a part of; None: it is whole.
         """
         logits, fused, classes, mask, valid = prediction
-        has_target = valid & (classes >= 0).all(-1)
-        masked, unmasked = mask & has_target, ~mask & has_target
-
-        def total(x_BT, where_BT):
-            return jnp.where(where_BT, x_BT, 0).sum(dtype=jnp.float32)
-
-        masked_count, unmasked_count = total(1, masked), total(1, unmasked)
-        per_codebook = []
-        for i, logits_BTK in enumerate(logits):
-            loss_BT, correct_BT = cross_entropy(logits_BTK, classes[..., i])
-            per_codebook.append(
-                {
-                    "masked_loss": (total(loss_BT, masked), masked_count),
-                    "unmasked_loss": (total(loss_BT, unmasked), unmasked_count),
-                    "masked_accuracy": (total(correct_BT, masked), masked_count),
-                    "unmasked_accuracy": (total(correct_BT, unmasked), unmasked_count),
-                }
-            )
+        per_codebook = [_codebook_sums(logits[s], classes[..., s], mask, valid) for s in range(len(logits))]
         means = {name: tuple(map(sum, zip(*(m[name] for m in per_codebook), strict=True))) for name in per_codebook[0]}
         each = {f"{name}_{i}": pair for i, m in enumerate(per_codebook, start=1) for name, pair in m.items()}
 
-        # Frames count once, however many codebooks there are.
+        # Frames count once, however many codebooks they have targets of.
         own = self._counts(classes, mask, valid)
         whole = own if counts is None else counts
-        cluster_loss = means["masked_loss"][0] + self.round.unmasked_weight * means["unmasked_loss"][0]
+        weights = [targets.weight for targets in self.round.targets]
+        masked_loss, unmasked_loss = (
+            sum(weight * m[name][0] for weight, m in zip(weights, per_codebook, strict=True))
+            for name in ("masked_loss", "unmasked_loss")
+        )
+        cluster_loss = masked_loss + self.round.unmasked_weight * unmasked_loss
         # Mean square of the fused features. The reference adds its mean over the batch times the batch's weight.
-        counted = jnp.ones_like(valid) if self.round.reference.count_padding else valid
-        penalty = total(jnp.square(fused.astype(jnp.float32)).mean(-1), counted)
+        penalty = total(jnp.square(fused.astype(jnp.float32)).mean(-1), self._penalised(valid))
+        asked = valid & (classes >= 0).any(-1)
         return Sums(
             loss=cluster_loss + self.round.feature_penalty * (penalty / jnp.maximum(whole.penalised, 1)) * whole.weight,
             weight=own.weight,
             metrics=means | (each if len(logits) > 1 else {}) | {
-                "masked_share": (masked_count, masked_count + unmasked_count),
+                "masked_share": (total(1, mask & asked), total(1, asked)),
                 "feature_penalty": (penalty, own.penalised),
             },
         )  # fmt: skip
+
+
+def _codebook_sums(
+    logits_BTK: jax.Array, classes_BT: jax.Array, mask_BT: jax.Array, valid_BT: jax.Array
+) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """The (sum, count) of each metric of one codebook, over the frames that have a target of it."""
+    loss_BT, correct_BT = cross_entropy(logits_BTK, classes_BT)
+    has_target_BT = valid_BT & (classes_BT >= 0)
+    sums = {}
+    for name, where_BT in (("masked", mask_BT & has_target_BT), ("unmasked", ~mask_BT & has_target_BT)):
+        count = total(1, where_BT)
+        sums[f"{name}_loss"] = total(loss_BT, where_BT), count
+        sums[f"{name}_accuracy"] = total(correct_BT, where_BT), count
+    return sums
+
+
+def total(x_BT: jax.Array | int, where_BT: jax.Array) -> jax.Array:
+    """The sum of x over the marked frames, float32."""
+    return jnp.where(where_BT, x_BT, 0).sum(dtype=jnp.float32)
 
 
 def cross_entropy(logits_BTK: jax.Array, targets_BT: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -14,7 +14,7 @@ from mmpretrain.encoders.folder import load_encoder, read_config
 from mmpretrain.evaluation.probe import linear_probe
 from mmpretrain.evaluation.protocols import Fold
 from mmpretrain.files import read_json, write_json
-from mmpretrain.models.encoder import AVEncoder, normalize_pixels
+from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.observe.progress import log, track
 from mmpretrain.parallel.mesh import replicated, shard_batch
 from mmpretrain.parallel.processes import on_main
@@ -123,8 +123,6 @@ def _pooled(run: Run, task: Task, number: int, rows: np.ndarray) -> np.ndarray:
 
 
 def _pool(encoder: AVEncoder, batch: Batch) -> jax.Array:
-    pixels = normalize_pixels(batch.video_BTHW, batch.valid_BT, encoder.config)
-    x_BTD, _ = encoder.embed(batch.audio_BTF, pixels, batch.valid_BT, batch.has_audio_B, batch.has_video_B)
-    layers_LBTD = encoder.all_layers(x_BTD, batch.valid_BT)[1:].astype(jnp.float32)
+    layers_LBTD = encoder.all_layers(encoder.embed_batch(batch), batch.valid_BT)[1:].astype(jnp.float32)
     sums_BLD = jnp.einsum("lbtd,bt->bld", layers_LBTD, batch.valid_BT.astype(jnp.float32))
     return sums_BLD / jnp.maximum(batch.valid_BT.sum(1), 1)[:, None, None]

@@ -16,9 +16,10 @@ from jax.sharding import Mesh
 
 from mmpretrain.config import ModelConfig, RunConfig, as_dict, recipe_of
 from mmpretrain.config.checks import check
+from mmpretrain.data.batch import make_batch
 from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
 from mmpretrain.data.clips import ClipTable, training_and_validation
-from mmpretrain.data.pipeline import iterate, make_batch
+from mmpretrain.data.pipeline import iterate
 from mmpretrain.files import write_json
 from mmpretrain.objectives.base import Objective
 from mmpretrain.observe.boards import WANDB_MISSING
@@ -31,7 +32,8 @@ from mmpretrain.records import Batch
 from mmpretrain.run.layout import CONFIG_FILE, METRICS_FILE, TENSORBOARD
 from mmpretrain.run.stage import run_stage
 from mmpretrain.targets.labelling import CLIP_FEATURES
-from mmpretrain.train.step import Trainer, make_trainer
+from mmpretrain.train.step import Trainer
+from mmpretrain.train.trainable import EVERYTHING, Trainable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,9 +153,11 @@ class Run:
 
         return TrainingBatches(plan, table, load, num_steps, data.num_workers)
 
-    def make_trainer(self, objective: Objective, tx: optax.GradientTransformation) -> Trainer:
+    def make_trainer(
+        self, objective: Objective, tx: optax.GradientTransformation, trainable: Trainable = EVERYTHING
+    ) -> Trainer:
         config = self.config
-        return make_trainer(objective, tx, self.mesh, micro_batches=config.parallel.micro_batches, health=config.health)
+        return Trainer(objective, tx, self.mesh, trainable, config.parallel.micro_batches, config.health)
 
     def micro_batch_recipe(self, model: ModelConfig) -> dict[str, Any]:
         """The part of a training stage's recipe that says how batches are cut, where batch statistics feel it."""

@@ -57,7 +57,7 @@ def _test_fold(run: Run, task: Task, variant: str, number: int, folder: Path) ->
     state = trainer.init(run.config.seed)
     model = trainer.model(state)
     load_weights(classifier, model)
-    state = dataclasses.replace(state, params=nnx.state(model, nnx.Param), stats=nnx.state(model, nnx.BatchStat))
+    state = dataclasses.replace(state, params=nnx.state(model, nnx.Param), kept=nnx.state(model, nnx.Not(nnx.Param)))
     rows = task.fold(number).test
     logits = predictor(trainer)(state, task.evaluation_batches(rows, variant), len(rows))
     predicted = logits.argmax(-1)

@@ -31,9 +31,11 @@ from mmpretrain.run.layout import PRETRAINED, SCRATCH, fold_name, folds_of, vari
 from mmpretrain.run.run import Run
 from mmpretrain.run.watching import watch
 from mmpretrain.stages.targets import encoder_path
+from mmpretrain.train.best import BestBy
 from mmpretrain.train.loop import Loop
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
 from mmpretrain.train.step import Trainer, TrainState
+from mmpretrain.train.trainable import EVERYTHING, Group, Trainable
 from mmpretrain.train.training import Training
 
 
@@ -82,15 +84,17 @@ class Task:
 
     def trainer(self, variant: str) -> Trainer:
         freeze = self.config.freeze_steps if variant == PRETRAINED else 0
-        tx = make_optimizer(self.config.optimizer, self.config.num_steps, freeze_steps=freeze)
-        return self.run.make_trainer(Classification(self.model(variant), self.config), tx)
+        start = None if freeze >= self.config.num_steps else freeze
+        trainable = Trainable((Group("encoder", from_step=start),)) if freeze else EVERYTHING
+        tx = make_optimizer(self.config.optimizer, self.config.num_steps, trainable)
+        return self.run.make_trainer(Classification(self.model(variant), self.config), tx, trainable)
 
     def training(self, variant: str, number: int) -> Training:
         """What decides every step of a fold."""
         config, fold, trainer = self.config, self.fold(number), self.trainer(variant)
         batches = self.run.training_batches(
             self.table.select(fold.train), self.model(variant), config.num_steps, batch_frames=config.batch_frames,
-            labels=self.labels[fold.train], freq_mask=config.freq_mask, freq_warp=config.freq_warp,
+            labels={"emotion": self.labels[fold.train]}, freq_mask=config.freq_mask, freq_warp=config.freq_warp,
         )  # fmt: skip
         return Training(
             fold_name(variant, number), trainer, batches, config.num_steps, self.run.config.seed,
@@ -118,7 +122,7 @@ class Task:
         """The labelled clips `rows`; `clip_B` counts within them."""
         return self.run.evaluation_batches(
             self.table.select(rows), self.model(variant),
-            batch_frames=self.config.batch_frames, labels=self.labels[rows],
+            batch_frames=self.config.batch_frames, labels={"emotion": self.labels[rows]},
         )  # fmt: skip
 
 
@@ -152,7 +156,7 @@ def _train_fold(run: Run, task: Task, variant: str, number: int) -> dict[str, An
         loop = Loop(
             training, evaluate, **watched, workdir=run.workdir, title=f"fine-tuning {title}",
             log_every=run.config.log_every, eval_every=config.eval_every, checkpoint=run.config.checkpoint,
-            best_by=f"validation/{config.select_by}",
+            best_by=BestBy(f"validation/{config.select_by}", "higher"),
         )  # fmt: skip
         with contextlib.closing(loop.writer):
             state, _ = loop.best(loop.run())
@@ -173,7 +177,7 @@ def predictor(trainer: Trainer) -> Callable[[TrainState, Iterator[Batch], int], 
     graphdef, objective = trainer.graphdef, trainer.objective
 
     def forward(state: TrainState, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        model = nnx.merge(graphdef, state.params, state.stats, copy=True)
+        model = nnx.merge(graphdef, state.params, state.kept, copy=True)
         return objective.logits(model, batch), batch.clip_B
 
     forward = jax.jit(forward, out_shardings=replicated(trainer.mesh))
@@ -195,8 +199,8 @@ def put_encoder(state: TrainState, trainer: Trainer, path: Path) -> TrainState:
     target = nnx.state(model.encoder, WEIGHTS)
     placed = jax.tree.map(lambda new, old: jax.device_put(np.asarray(new), old.sharding), source, target)
     nnx.update(model.encoder, placed)
-    params, stats = nnx.state(model, nnx.Param), nnx.state(model, nnx.BatchStat)
-    return dataclasses.replace(state, params=params, stats=stats)
+    _, params, kept = nnx.split(model, nnx.Param, ...)
+    return dataclasses.replace(state, params=params, kept=kept)
 
 
 def _save_classifier(folder: Path, model: nnx.Module, lineage: dict[str, Any]) -> None:

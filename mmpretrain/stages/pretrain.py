@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from mmpretrain.config import TargetsConfig, fingerprint
 from mmpretrain.encoders.folder import save_encoder
-from mmpretrain.objectives.masked_prediction import MaskedPrediction
+from mmpretrain.objectives import round_objective
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
-from mmpretrain.parallel.mesh import shard_batch, whole
+from mmpretrain.parallel.mesh import whole
 from mmpretrain.parallel.processes import on_main
-from mmpretrain.records import Batch
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, ROUND, Command, Given
 from mmpretrain.run.health import finish_round
 from mmpretrain.run.layout import pretrain_name
@@ -27,11 +21,13 @@ from mmpretrain.run.watching import watch
 from mmpretrain.stages.finetune import put_encoder
 from mmpretrain.stages.targets import encoder_path, open_targets
 from mmpretrain.targets.labelling import CLIP_FEATURES
+from mmpretrain.train.best import BestBy
 from mmpretrain.train.checkpoint import shapes
 from mmpretrain.train.loop import Loop
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
 from mmpretrain.train.step import Trainer, TrainState
 from mmpretrain.train.training import Training
+from mmpretrain.train.validation import validate
 
 BEST_ENCODER = "best_encoder"
 
@@ -65,7 +61,7 @@ def pretrain(run: Run, number: int) -> dict[str, Any]:
         loop = Loop(
             training, evaluate, **watched, workdir=run.workdir, title=f"round {number}: pretraining",
             log_every=config.log_every, eval_every=config.validation_every, checkpoint=config.checkpoint,
-            best_by=f"validation/{best_by}" if best_by else None,
+            best_by=BestBy(f"validation/{best_by}", trainer.objective.better[best_by]) if best_by else None,
         )  # fmt: skip
         with contextlib.closing(loop.writer):
             state = loop.run()
@@ -128,17 +124,7 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 def round_trainer(run: Run, number: int) -> Trainer:
     round_ = run.config.rounds[number - 1]
     tx = make_optimizer(round_.optimizer, round_.num_steps)
-    return run.make_trainer(MaskedPrediction(run.config.model, round_), tx)
-
-
-def validate(trainer: Trainer, state: TrainState, batches: Iterable[Batch]) -> dict[str, float]:
-    """Means over all clips of `batches`, as `validation/NAME`; empty if there is none."""
-    totals: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
-    for batch in batches:
-        sums = jax.device_get(trainer.evaluate(state, shard_batch(batch, trainer.mesh)))
-        for name, pair in {"loss": (sums.loss, sums.weight), **sums.metrics}.items():
-            totals[name] += pair
-    return {f"validation/{name}": float(total / max(count, 1.0)) for name, (total, count) in totals.items()}
+    return run.make_trainer(round_objective(run.config.model, round_), tx)
 
 
 def _features(targets: TargetsConfig) -> str:

@@ -13,8 +13,9 @@ from jax.sharding import Mesh
 
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.pipeline import iterate
-from mmpretrain.features.audio import FBANK_DIM, MFCC_DIM, fbank_of_frames, mfcc39_of_frames
 from mmpretrain.features.face import APPEARANCE_DIM, GEOMETRY_DIM, appearance_features, geometry_features
+from mmpretrain.features.filterbank import FBANK_DIM, fbank_of_frames
+from mmpretrain.features.mfcc import MFCC_DIM, mfcc39_of_frames
 from mmpretrain.features.prosody import PROSODY_DIM, prosody_features
 from mmpretrain.records import NUM_BLENDSHAPES, Clip
 from mmpretrain.targets.kmeans import assign

@@ -48,6 +48,9 @@ class TargetStore:
     ids: np.ndarray
     offsets: np.ndarray
 
+    def __contains__(self, clip_id: str) -> bool:
+        return clip_id in self._rows
+
     def clip(self, clip_id: str) -> np.ndarray:
         """int32 [T]: the targets of one clip. Raises ValueError for a clip that is not in the store."""
         row = self._row(clip_id)

@@ -16,13 +16,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
-from mmpretrain.config import AUDIO_DIM, RoundConfig, RunConfig
+from mmpretrain.config import RoundConfig, RunConfig
 from mmpretrain.cost import flops
 from mmpretrain.cost import step_time as cost
 from mmpretrain.cost.chips import Chip, Topology, parse_topology
 from mmpretrain.cost.hlo import Program
+from mmpretrain.data.batch import empty_batch
 from mmpretrain.data.batch_plan import batch_size
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.mesh import batch_multiple, shardings
@@ -106,8 +106,12 @@ class Plan:
     def kept(self) -> dict[str, float]:
         """Bytes of one chip that are there before the step."""
         state, mesh = self.state, self.run.mesh
-        trees = {"parameters": state.params, "optimizer state": state.opt_state, "batch statistics": state.stats}
-        batch = sum(math.prod(x.shape) * x.dtype.itemsize for x in self._abstract_batch() if x is not None)
+        trees = {
+            "parameters": state.params,
+            "optimizer state": state.opt_state,
+            "batch statistics and others": state.kept,
+        }
+        batch = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(self._abstract_batch()))
         return {k: _bytes_per_chip(tree, mesh) for k, tree in trees.items()} | {"batch": batch / batch_multiple(mesh)}
 
     def compile(self) -> jax.stages.Compiled:
@@ -146,18 +150,9 @@ class Plan:
 
     def _abstract_batch(self) -> Batch:
         """A batch's shapes and dtypes."""
-        (B, T), model, array = self.shape, self.config.model, jax.ShapeDtypeStruct
-        S, round_ = model.inputs.image_size, self.config.rounds[-1]
-        return Batch(
-            audio_BTF=array((B, T, AUDIO_DIM), np.float32) if "audio" in model.modalities else None,
-            video_BTHW=array((B, T, S, S), np.uint8) if "video" in model.modalities else None,
-            valid_BT=array((B, T), bool),
-            has_audio_B=array((B,), bool),
-            has_video_B=array((B,), bool),
-            targets_BTS=array((B, T, len(round_.targets)), np.int32),
-            label_B=array((B,), np.int32),
-            clip_B=array((B,), np.int32),
-        )
+        num_codebooks = len(self.config.rounds[-1].targets)
+        batch = empty_batch(*self.shape, self.config.model, num_codebooks=num_codebooks)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
 
     def _chip_flops(self, parts: Mapping[str, float]) -> float:
         """What one chip computes: `tensor` cuts layers and head alone; remat "layers" runs their forward part twice."""

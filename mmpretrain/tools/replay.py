@@ -42,12 +42,12 @@ from mmpretrain.train.step import Trainer, TrainState
 from mmpretrain.train.training import Training
 
 CLIPS_TO_SHOW = 12
-CLIP_FIGURES = ("frames", "audio_min", "audio_max", "video_min", "video_max", "last_layer_max")
+LAST_LAYER = "last_layer_max"  # of a clip, beside the least and greatest number of each input
 # In the order in which a step goes through them; what is not named comes last.
 ORDER = (
-    "encoder.audio_proj", "encoder.video.stem", "encoder.video.blocks", "encoder.video_proj", "encoder.fusion_norm",
-    "encoder.fusion_proj", "mask_embedding", "encoder.transformer.position", "encoder.transformer.layers",
-    "encoder.transformer.norm", "head.proj", "head",
+    "encoder.frontends.audio", "encoder.frontends.video.resnet.stem", "encoder.frontends.video.resnet.blocks",
+    "encoder.frontends.video.proj", "encoder.frontends", "encoder.fusion.norm", "encoder.fusion.proj", "mask_embedding",
+    "encoder.transformer.position", "encoder.transformer.layers", "encoder.transformer.norm", "head.proj", "head",
 )  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def _look(training: Training, state: TrainState, batch: Batch, step: int) -> dic
          "gradients": gradients.get(name)} for name in names
     ]  # fmt: skip
     ids = training.batches.clip_ids(step)
-    entries = [{"clip": ids[row]} | {name: clips[name][row] for name in CLIP_FIGURES if name in clips}
+    entries = [{"clip": ids[row]} | {name: of_clips[row] for name, of_clips in clips.items()}
                for row in range(len(ids))]  # fmt: skip
     verdict = metrics.pop("verdict")
     return {
@@ -161,15 +161,14 @@ def _forward(trainer: Trainer, state: TrainState, batch: Batch) -> tuple[dict, d
         } for name, arrays in outputs.items()
     }  # fmt: skip
     clips = {"frames": batch.valid_BT.sum(1)}
-    for name, x in (("audio", batch.audio_BTF), ("video", batch.video_BTHW)):
-        if x is not None:
-            x = x.reshape(len(x), -1)
-            finite = jnp.isfinite(x).all(1)  # min and max may pass over NaN
-            clips |= {
-                f"{name}_min": jnp.where(finite, x.min(1), jnp.nan),
-                f"{name}_max": jnp.where(finite, x.max(1), jnp.nan),
-            }
-    clips["last_layer_max"] = jnp.abs(stream_LBTD[-1]).max((1, 2))
+    for name, x in batch.inputs.items():
+        x = x.reshape(len(x), -1)
+        finite = jnp.isfinite(x).all(1)  # min and max may pass over NaN
+        clips |= {
+            f"{name}_min": jnp.where(finite, x.min(1), jnp.nan),
+            f"{name}_max": jnp.where(finite, x.max(1), jnp.nan),
+        }
+    clips[LAST_LAYER] = jnp.abs(stream_LBTD[-1]).max((1, 2))
     return activations, clips
 
 
@@ -191,7 +190,8 @@ def _by_layer(params: nnx.State) -> dict[str, dict[str, jax.Array]]:
 
 def _layer(path: tuple[str, ...]) -> str:
     """The name of the layer that holds a parameter, e.g. a block of the ResNet or a norm."""
-    return ".".join(path[:-1][:4]) or path[0]
+    depth = 6 if path[:2] == ("encoder", "frontends") else 4
+    return ".".join(path[:-1][:depth]) or path[0]
 
 
 def _order(name: str) -> tuple[int, list]:
@@ -207,8 +207,8 @@ def _first_not_finite(clips: list[dict], layers: list[dict], loss: float) -> str
     """The first place, in the order of computation, where a number is not finite; "" if there is none."""
     for clip in clips:
         for name, value in clip.items():
-            if name.startswith(("audio", "video")) and not np.isfinite(value):
-                return f"input: {name.split('_')[0]} of clip {clip['clip']}"
+            if name.endswith(("_min", "_max")) and name != LAST_LAYER and not np.isfinite(value):
+                return f"input: {name[:-4]} of clip {clip['clip']}"
     for kind, entries in (("parameters", layers), ("activations", layers), ("gradients", layers[::-1])):
         if kind == "gradients" and not math.isfinite(loss):
             return "loss"
@@ -246,7 +246,7 @@ def render(report: dict[str, Any]) -> str:
     lines += ["", "Layers, in the order of the step; gradients of the mean loss, not clipped"]
     lines.append(text_table((columns, rows)))
     lines.append(f"  the first that is not finite: {report['first_not_finite'] or 'none, all numbers are finite'}")
-    clips = sorted(report["clips"], key=lambda clip: -np.nan_to_num(clip["last_layer_max"], nan=np.inf))
+    clips = sorted(report["clips"], key=lambda clip: -np.nan_to_num(clip[LAST_LAYER], nan=np.inf))
     names = [name for name in clips[0] if name != "clip"]
     rows = [[clip["clip"], *(_number(clip[name]) for name in names)] for clip in clips[:CLIPS_TO_SHOW]]
     more = f", {CLIPS_TO_SHOW} of {len(clips)}" if len(clips) > CLIPS_TO_SHOW else ""

@@ -15,7 +15,7 @@ import numpy as np
 
 from mmpretrain.config import CorpusConfig
 from mmpretrain.data.clips import ClipTable, open_clips
-from mmpretrain.features.audio import log_filterbank
+from mmpretrain.features.filterbank import log_filterbank
 from mmpretrain.files import read_json, write_json
 from mmpretrain.observe.progress import log, track
 from mmpretrain.randomness import generator, unit_hash

@@ -4,32 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from mmpretrain.objectives.base import Better
 from mmpretrain.train.checkpoint import Checkpointer
 from mmpretrain.train.step import TrainState
 
 FOLDER = "best"
 
 
-class Best:
-    """metric: by its full name, such as `validation/loss`; None: nothing is kept. All processes use it together."""
+class BestBy(NamedTuple):
+    """metric: by its full name, such as `validation/loss`. better: which of its values are better."""
 
-    def __init__(self, folder: Path, metric: str | None):
-        self._saved, self._metric, self._value = Checkpointer(folder / FOLDER, keep=1), metric, None
+    metric: str
+    better: Better
+
+
+class Best:
+    """The best state by a metric; None: nothing is kept. All processes use it together."""
+
+    def __init__(self, folder: Path, by: BestBy | None):
+        self._saved, self._by, self._value = Checkpointer(folder / FOLDER, keep=1), by, None
 
     def known(self) -> dict[str, Any]:
-        """What a checkpoint must remember of it. Waits until the best so far is whole: it must not know of another."""
+        """What a checkpoint of the run says of the best state so far.
+
+        Waits until that state is whole on disk: a run that continues from the checkpoint will look for it.
+        """
         self._saved.wait()
-        return {"best_by": self._metric, "best_value": self._value}
+        return {"best_by": self._by and self._by.metric, "best_value": self._value}
 
     def resume(self, known: Mapping[str, Any]) -> None:
-        self._value = known["best_value"] if known["best_by"] == self._metric else None
+        """Takes up what a checkpoint says, unless it chose by another metric."""
+        self._value = known["best_value"] if known["best_by"] == (self._by and self._by.metric) else None
 
     def offer(self, step: int, state: TrainState, values: Mapping[str, float]) -> None:
         """Keeps the state if it is better than all before it."""
-        if self._metric and is_better(self._metric, values[self._metric], self._value):
-            self._value = values[self._metric]
+        if self._by and is_better(values[self._by.metric], self._value, self._by.better):
+            self._value = values[self._by.metric]
             self._saved.save(step, state, {"step": step, **values})
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
@@ -40,8 +52,8 @@ class Best:
         self._saved.close()
 
 
-def is_better(metric: str, value: float, best: float | None) -> bool:
-    """Losses and penalties are better when lower, all else when higher; any number is better than none."""
+def is_better(value: float, best: float | None, better: Better) -> bool:
+    """Whether a value is better than the best so far; any number is better than none, and no number than any."""
     if value != value:
         return False
-    return best is None or (value < best if metric.endswith(("loss", "penalty")) else value > best)
+    return best is None or (value < best if better == "lower" else value > best)

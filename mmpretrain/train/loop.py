@@ -17,7 +17,7 @@ from mmpretrain.observe.profiling import Profiler
 from mmpretrain.observe.progress import Progress, log
 from mmpretrain.parallel.mesh import shard_batch
 from mmpretrain.parallel.stopping import Stopped, check_stop
-from mmpretrain.train.best import Best
+from mmpretrain.train.best import Best, BestBy
 from mmpretrain.train.checkpoint import Checkpointer
 from mmpretrain.train.guard import Verdicts, released
 from mmpretrain.train.step import TrainState
@@ -44,7 +44,7 @@ class Loop:
     log_every: int
     eval_every: int
     checkpoint: CheckpointConfig
-    best_by: str | None = None
+    best_by: BestBy | None = None
 
     @property
     def folder(self) -> Path:
@@ -164,4 +164,4 @@ class Loop:
         rate = float(self.training.learning_rate(step - 1 - int(metrics["passed_over"])))
         record = {TRAIN_PREFIX + name: value for name, value in (metrics | {"learning_rate": rate}).items()}
         self.writer.write(step, record | self.clock.rates() | peak_memory())
-        return {name: metrics[name] for name in ("loss", "masked_accuracy", "accuracy") if name in metrics}
+        return {name: metrics[name] for name in self.training.trainer.objective.shown if name in metrics}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from mmpretrain.config import OptimizerConfig
+from mmpretrain.train.trainable import EVERYTHING, Trainable
 
 TRI_STAGE_START = 0.01  # of the peak rate
 TRI_STAGE_END = 0.05
@@ -36,28 +37,38 @@ def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
 
 
 class AdamState(NamedTuple):
-    count: jax.Array
+    """ages: how often the parameters of each phase have been updated, int32. mu, nu: the moments."""
+
+    ages: dict[int, jax.Array]
     mu: optax.Updates
     nu: optax.Updates
 
 
-def scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Adam with epsilon added to the root of the uncorrected second moment: sqrt(1-b2^t)/(1-b1^t) m/(sqrt(v)+eps)."""
+def scale_by_adam(
+    b1: float, b2: float, eps: float, trainable: Trainable = EVERYTHING
+) -> optax.GradientTransformationExtraArgs:
+    """Adam with epsilon added to the root of the uncorrected second moment: sqrt(1-b2^t)/(1-b1^t) m/(sqrt(v)+eps).
+
+    t counts the updates of a parameter since it began to learn; before that its gradient must be 0.
+    """
 
     def init(params):
-        return AdamState(
-            jnp.zeros([], jnp.int32), jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params)
-        )
+        ages = {start: jnp.zeros([], jnp.int32) for start in trainable.phases}
+        return AdamState(ages, jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params))
 
-    def update(grads, state, params=None):
-        del params
-        count = state.count + 1
+    def update(grads, state, params=None, *, phase: int = 0, **extra):
+        del params, extra
+        ages = {start: age + 1 if start <= phase else age for start, age in state.ages.items()}
+        corrections = {start: jnp.sqrt(1 - b2**age) / (1 - b1**age) for start, age in ages.items() if start <= phase}
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, grads)
-        correction = jnp.sqrt(1 - b2**count) / (1 - b1**count)
-        return jax.tree.map(lambda m, v: correction * m / (jnp.sqrt(v) + eps), mu, nu), AdamState(count, mu, nu)
 
-    return optax.GradientTransformation(init, update)
+        def scale(start: int, m: jax.Array, v: jax.Array) -> jax.Array:
+            return corrections.get(start, 0) * m / (jnp.sqrt(v) + eps)
+
+        return jax.tree.map(scale, trainable.of_each(grads, "from_step"), mu, nu), AdamState(ages, mu, nu)
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
@@ -71,31 +82,26 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-class FreezeState(NamedTuple):
-    count: jax.Array
-
-
-def freeze_encoder(num_steps: int) -> optax.GradientTransformation:
-    """Holds the parameters under `encoder` still for the first `num_steps` updates."""
+def scale_by_rate(trainable: Trainable) -> optax.GradientTransformation:
+    """Each parameter's update times the rate of its group."""
 
     def update(updates, state, params=None):
         del params
-        moving = (state.count >= num_steps).astype(jnp.float32)
-        updates = jax.tree_util.tree_map_with_path(
-            lambda path, u: u * moving if getattr(path[0], "key", None) == "encoder" else u, updates
-        )
-        return updates, FreezeState(state.count + 1)
+        return jax.tree.map(lambda rate, u: u * rate, trainable.of_each(updates, "rate"), updates), state
 
-    return optax.GradientTransformation(lambda params: FreezeState(jnp.zeros([], jnp.int32)), update)
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def make_optimizer(config: OptimizerConfig, num_steps: int, *, freeze_steps: int = 0) -> optax.GradientTransformation:
-    """Clip, Adam, decoupled weight decay on every parameter, rate."""
+def make_optimizer(
+    config: OptimizerConfig, num_steps: int, trainable: Trainable = EVERYTHING
+) -> optax.GradientTransformationExtraArgs:
+    """Clip, Adam, decoupled weight decay, rate: for the parameters that ever learn."""
     parts = [clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
-    parts.append(scale_by_adam(config.b1, config.b2, config.eps))
+    parts.append(scale_by_adam(config.b1, config.b2, config.eps, trainable))
     if config.weight_decay > 0:
-        parts.append(optax.add_decayed_weights(config.weight_decay))
+        decays = None if all(g.decays for g in trainable.groups) else lambda params: trainable.of_each(params, "decays")
+        parts.append(optax.add_decayed_weights(config.weight_decay, mask=decays))
     parts.append(optax.scale_by_learning_rate(make_schedule(config, num_steps)))
-    if freeze_steps > 0:
-        parts.append(freeze_encoder(freeze_steps))
-    return optax.chain(*parts)
+    if any(group.rate != 1.0 for group in trainable.groups):
+        parts.append(scale_by_rate(trainable))
+    return optax.with_extra_args_support(optax.chain(*parts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,93 +19,177 @@ from mmpretrain.parallel.mesh import batch_sharding, cut_batch, replicated, shar
 from mmpretrain.randomness import stream_key
 from mmpretrain.records import Batch
 from mmpretrain.train.guard import GOOD, HALTED, Guard, judge
+from mmpretrain.train.trainable import EVERYTHING, Trainable
+
+Metrics = dict[str, jax.Array]
+NOT_PARAMETER = nnx.Not(nnx.Param)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class TrainState:
-    """All that a step changes. `params` and `stats` are Flax states; `step` counts steps, passed over ones included."""
+    """All that a step changes.
+
+    params: Flax state of all parameters, those that do not learn included. kept: all other variables of the model:
+    batch statistics, and whatever the objective keeps beside. step: how many there were, passed over ones included.
+    """
 
     step: jax.Array
     params: nnx.State
-    stats: nnx.State
+    kept: nnx.State
     opt_state: Any
     key: jax.Array  # the run's seed as raw key data; never changes
     guard: Guard
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Trainer:
-    """An objective and an optimizer compiled for a mesh. All functions of a batch retrace once per batch shape.
-
-    inspect(model, state, batch): the objective's sums in the training step that `state` is before, for a look inside
-    `model`, that state's; to be traced. gradient: of the mean loss, before clipping.
-    """
-
-    graphdef: nnx.GraphDef
-    objective: Objective
-    mesh: Mesh
-    init: Callable[[int], TrainState]
-    step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
-    evaluate: Callable[[TrainState, Batch], Sums]
-    gradient: Callable[[TrainState, Batch], nnx.State]
-    inspect: Callable[[nnx.Module, TrainState, Batch], Sums]
-
-    def model(self, state: TrainState) -> nnx.Module:
-        return nnx.merge(self.graphdef, state.params, state.stats)
-
-
-def make_trainer(
-    objective: Objective,
-    tx: optax.GradientTransformation,
-    mesh: Mesh,
-    *,
-    micro_batches: int = 1,
-    health: HealthConfig | None = None,
-) -> Trainer:
-    """Compiles nothing yet. `init(seed)` returns a state whose arrays are created on their devices.
+    """An objective and an optimizer on a mesh. All functions of a batch are compiled once per batch shape.
 
     micro_batches: the parts, one after another, that a step cuts its batch into. They save memory and change nothing
     but batch statistics, which are of a part, and dropout, which is drawn for a part. health: which steps are bad.
     """
-    health = health or HealthConfig()
-    graphdef, _, _ = nnx.split(nnx.eval_shape(lambda: objective.make_model(nnx.Rngs(0))), nnx.Param, nnx.BatchStat)
 
-    def make(seed: jax.Array) -> TrainState:
-        key = jax.random.key(seed)
-        model = objective.make_model(nnx.Rngs(params=stream_key(key, 0, "init")))
-        _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-        step = jnp.zeros([], jnp.int32)
-        return TrainState(step, params, stats, tx.init(params), jax.random.key_data(key), Guard.fresh())
+    objective: Objective
+    tx: optax.GradientTransformation
+    mesh: Mesh
+    trainable: Trainable = EVERYTHING
+    micro_batches: int = 1
+    health: HealthConfig = dataclasses.field(default_factory=HealthConfig)
 
-    placed, clips, everywhere = shardings(jax.eval_shape(make, 0), mesh), batch_sharding(mesh), replicated(mesh)
+    @functools.cached_property
+    def graphdef(self) -> nnx.GraphDef:
+        return nnx.split(nnx.eval_shape(lambda: self.objective.make_model(nnx.Rngs(0))), nnx.Param, ...)[0]
 
-    def draw(state: TrainState, batch: Batch, *, train: bool) -> tuple[Any, jax.Array | None]:
-        """All that is random about a step: what the objective draws, and the key of dropout."""
-        key = jax.random.wrap_key_data(state.key)
-        # Validation draws the same masks at every step, so that its curve shows the model and not the draw.
-        draws = objective.draw(stream_key(key, state.step if train else 0, "masks"), batch)
-        return draws, stream_key(key, state.step, "dropout") if train else None
+    @functools.cached_property
+    def placed(self) -> TrainState:
+        """The sharding of every array of a state."""
+        return shardings(jax.eval_shape(functools.partial(new_state, self), 0), self.mesh)
 
-    def summed_gradient(state: TrainState, batch: Batch) -> tuple[nnx.State, Sums, nnx.State]:
-        """The gradient of the loss as a sum over the global batch, the sums, and the batch statistics after it."""
-        draws, dropout_key = draw(state, batch, train=True)
-        counts = objective.counts(batch, draws)
+    @functools.cached_property
+    def init(self) -> Callable[[int], TrainState]:
+        """init(seed): a fresh state, whose arrays are made where they belong."""
+        return jax.jit(functools.partial(new_state, self), out_shardings=self.placed)
 
-        def of_part(part: Batch, draws: Any, dropout_key: jax.Array) -> tuple[nnx.State, Sums, nnx.State]:
-            def loss(params: nnx.State):
-                model = nnx.merge(graphdef, params, state.stats, copy=True)
-                sums = objective(model, part, draws, dropout_key, counts)
-                return sums.loss, (sums, nnx.state(model, nnx.BatchStat))
+    @functools.cached_property
+    def step(self) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+        """step(state, batch): see `train_step`. The state that is handed in is used up."""
+        out = (self.placed, replicated(self.mesh))
+        return self._of_batch(train_step, donate_argnums=0, out_shardings=out)
 
-            grads, (sums, stats) = jax.grad(loss, has_aux=True)(state.params)
-            return jax.lax.with_sharding_constraint(grads, placed.params), sums, stats
+    @functools.cached_property
+    def evaluate(self) -> Callable[[TrainState, Batch], Sums]:
+        """evaluate(state, batch): see `eval_step`."""
+        return self._of_batch(eval_step, out_shardings=replicated(self.mesh))
 
-        if micro_batches == 1:
-            return of_part(batch, draws, dropout_key)
-        parts, keys = cut_batch((batch, draws), micro_batches, mesh), jax.random.split(dropout_key, micro_batches)
+    @functools.cached_property
+    def gradient(self) -> Callable[[TrainState, Batch], nnx.State]:
+        """gradient(state, batch): of the mean loss, before clipping, for all parameters that ever learn."""
+        last = self.trainable.phases[-1]
+        placed, _ = self.trainable.split(self.placed.params, last)
+        return self._of_batch(lambda *given: mean_gradient(*given, phase=last)[0], out_shardings=placed)
 
-        def add(totals, inputs):
+    def _of_batch(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        inputs = (self.placed, batch_sharding(self.mesh))
+        return jax.jit(functools.partial(function, self), in_shardings=inputs, **options)
+
+    def model(self, state: TrainState) -> nnx.Module:
+        """The network with the weights of a state."""
+        return nnx.merge(self.graphdef, state.params, state.kept)
+
+    def inspect(self, model: nnx.Module, state: TrainState, batch: Batch) -> Sums:
+        """The sums of the step that comes after `state`, computed with `model`, whose layers a caller can look into."""
+        draws, key = draw(self, state, batch, train=True)
+        return self.objective.loss(model, batch, draws, key, train=True)
+
+
+def new_state(trainer: Trainer, seed: jax.Array) -> TrainState:
+    """The state before the first step."""
+    key = jax.random.key(seed)
+    model = trainer.objective.make_model(nnx.Rngs(params=stream_key(key, 0, "init")))
+    _, params, kept = nnx.split(model, nnx.Param, ...)
+    opt_state = trainer.tx.init(trainer.trainable.split(params)[0])
+    return TrainState(jnp.zeros([], jnp.int32), params, kept, opt_state, jax.random.key_data(key), Guard.fresh())
+
+
+def train_step(trainer: Trainer, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    """One optimizer update. The loss is a sum over the global batch, divided by its global weight.
+
+    A bad step (`guard.py`) updates nothing; one that is passed over counts, one that halts the run does not.
+    """
+    phases = trainer.trainable.phases
+    if len(phases) == 1:
+        return update(trainer, state, batch, phase=0)
+    branches = [functools.partial(update, trainer, phase=phase) for phase in phases]
+    return jax.lax.switch(sum(state.step >= start for start in phases[1:]), branches, state, batch)
+
+
+def update(trainer: Trainer, state: TrainState, batch: Batch, *, phase: int) -> tuple[TrainState, Metrics]:
+    """`train_step` with the parameters that learn in the phase that begins at step `phase`."""
+    split, objective = trainer.trainable.split, trainer.objective
+    grads, sums, kept = mean_gradient(trainer, state, batch, phase=phase)
+    metrics = objective.summarize(sums) | {"grad_norm": optax.tree.norm(grads)}
+
+    # The optimizer knows all that ever learn. What does not yet has a gradient of 0, and its update is left out.
+    ever, never = split(state.params)
+    waiting = split(ever, phase)[1]
+    updates, opt_state = trainer.tx.update(
+        nnx.merge_state(grads, jax.tree.map(jnp.zeros_like, waiting)), state.opt_state, ever, phase=phase
+    )
+    learning = optax.apply_updates(split(ever, phase)[0], split(updates, phase)[0])
+    params = nnx.merge_state(learning, waiting, never)
+
+    model = nnx.merge(trainer.graphdef, params, kept, copy=True)
+    objective.after_update(model, sums, state.step)
+    kept = nnx.state(model, NOT_PARAMETER)
+
+    guard, verdict = judge(
+        state.guard, trainer.health, step=state.step, loss=metrics["loss"], grad_norm=metrics["grad_norm"]
+    )
+    new, old = (params, kept, opt_state), (state.params, state.kept, state.opt_state)
+    params, kept, opt_state = jax.tree.map(lambda n, o: jnp.where(verdict == GOOD, n, o), new, old)
+    metrics |= {"param_norm": optax.tree.norm(params), "passed_over": guard.passed_over, "verdict": verdict}
+    return TrainState(state.step + (verdict != HALTED), params, kept, opt_state, state.key, guard), metrics
+
+
+def eval_step(trainer: Trainer, state: TrainState, batch: Batch) -> Sums:
+    """The sums of a batch, without dropout and with the running batch statistics."""
+    model = nnx.merge(trainer.graphdef, state.params, state.kept, copy=True)
+    draws, _ = draw(trainer, state, batch, train=False)
+    return trainer.objective.loss(model, batch, draws, None, train=False)
+
+
+def draw(trainer: Trainer, state: TrainState, batch: Batch, *, train: bool) -> tuple[Any, jax.Array | None]:
+    """All that is random about a step: what the objective draws, and the key of dropout."""
+    key = jax.random.wrap_key_data(state.key)
+    # Validation draws the same masks at every step, so that its curve shows the model and not the draw.
+    masks_key = stream_key(key, state.step if train else 0, "masks")
+    draws = trainer.objective.draw(masks_key, batch, step=state.step, train=train)
+    return draws, stream_key(key, state.step, "dropout") if train else None
+
+
+def mean_gradient(
+    trainer: Trainer, state: TrainState, batch: Batch, *, phase: int
+) -> tuple[nnx.State, Sums, nnx.State]:
+    """The gradient of the mean loss for what learns in a phase, the sums, and what is kept with new batch statistics.
+
+    A part of the batch at a time, if the trainer cuts it: masks and counts are of the whole batch, so that the sums of
+    the parts add up.
+    """
+    objective, num_parts = trainer.objective, trainer.micro_batches
+    draws, dropout_key = draw(trainer, state, batch, train=True)
+    counts = objective.counts(batch, draws)
+
+    def of_part(part: Batch, draws: Any, key: jax.Array) -> tuple[nnx.State, Sums, nnx.State]:
+        return _summed_gradient(trainer, state, part, draws, key, counts, phase)
+
+    stats, others = nnx.split_state(state.kept, nnx.BatchStat, ...)
+    if num_parts == 1:
+        grads, sums, stats = of_part(batch, draws, dropout_key)
+    else:
+        parts, keys = cut_batch((batch, draws), num_parts, trainer.mesh), jax.random.split(dropout_key, num_parts)
+
+        def add(totals: Any, inputs: Any) -> tuple[Any, None]:
             (part, draws), key = inputs
             return jax.tree.map(jnp.add, totals, of_part(part, draws, key)), None
 
@@ -112,49 +197,24 @@ def make_trainer(
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         (grads, sums, stats), _ = jax.lax.scan(add, zeros, (parts, keys))
         # Every part moved the running averages from where the step began; so does their mean.
-        return grads, sums, jax.tree.map(lambda x: x / micro_batches, stats)
-
-    def mean_gradient(state: TrainState, batch: Batch) -> tuple[nnx.State, Sums, nnx.State]:
-        grads, sums, stats = summed_gradient(state, batch)
-        weight = jnp.maximum(sums.weight, 1.0)
-        return jax.tree.map(lambda g: g / weight, grads), sums, stats
-
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        """One optimizer update. The loss is a sum over the global batch, divided by its global weight.
-
-        A bad step (`guard.py`) updates nothing; one that is passed over counts, one that halts the run does not.
-        """
-        grads, sums, stats = mean_gradient(state, batch)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics = mean_metrics(sums) | {"grad_norm": optax.tree.norm(grads)}
-        guard, verdict = judge(
-            state.guard, health, step=state.step, loss=metrics["loss"], grad_norm=metrics["grad_norm"]
-        )
-        new, old = (params, stats, opt_state), (state.params, state.stats, state.opt_state)
-        params, stats, opt_state = jax.tree.map(lambda n, o: jnp.where(verdict == GOOD, n, o), new, old)
-        number = state.step + (verdict != HALTED)
-        metrics |= {"param_norm": optax.tree.norm(params), "passed_over": guard.passed_over, "verdict": verdict}
-        return TrainState(number, params, stats, opt_state, state.key, guard), metrics
-
-    def inspect(model: nnx.Module, state: TrainState, batch: Batch) -> Sums:
-        return objective(model, batch, *draw(state, batch, train=True))
-
-    def evaluate(state: TrainState, batch: Batch) -> Sums:
-        model = nnx.merge(graphdef, state.params, state.stats, copy=True)
-        return objective(model, batch, *draw(state, batch, train=False))
-
-    inputs = (placed, clips)
-    return Trainer(
-        graphdef, objective, mesh, jax.jit(make, out_shardings=placed),
-        jax.jit(step, donate_argnums=0, in_shardings=inputs, out_shardings=(placed, everywhere)),
-        jax.jit(evaluate, in_shardings=inputs, out_shardings=everywhere),
-        jax.jit(lambda *given: mean_gradient(*given)[0], in_shardings=inputs, out_shardings=placed.params),
-        inspect,
-    )  # fmt: skip
+        stats = jax.tree.map(lambda x: x / num_parts, stats)
+    weight = jnp.maximum(sums.weight, 1.0)
+    return jax.tree.map(lambda g: g / weight, grads), sums, nnx.merge_state(others, stats)
 
 
-def mean_metrics(sums: Sums) -> dict[str, jax.Array]:
-    """Sums divided by their counts; a metric without a count is 0."""
-    means = {name: total / jnp.maximum(count, 1.0) for name, (total, count) in sums.metrics.items()}
-    return {"loss": sums.loss / jnp.maximum(sums.weight, 1.0)} | means
+def _summed_gradient(
+    trainer: Trainer, state: TrainState, part: Batch, draws: Any, key: jax.Array, counts: Any, phase: int
+) -> tuple[nnx.State, Sums, nnx.State]:
+    """The gradient of the loss as a sum over a batch or a part of one, the sums, and the batch statistics after it."""
+    split = trainer.trainable.split
+    learning, still = split(state.params, phase)
+
+    def loss(learning: nnx.State) -> tuple[jax.Array, tuple[Sums, nnx.State]]:
+        params = nnx.merge_state(learning, still)
+        model = nnx.merge(trainer.graphdef, params, state.kept, copy=True)
+        trainer.trainable.hold_still(model, phase)
+        sums = trainer.objective.loss(model, part, draws, key, train=True, counts=counts)
+        return sums.loss, (sums, nnx.state(model, nnx.BatchStat))
+
+    grads, (sums, stats) = jax.grad(loss, has_aux=True)(learning)
+    return jax.lax.with_sharding_constraint(grads, split(trainer.placed.params, phase)[0]), sums, stats

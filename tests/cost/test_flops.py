@@ -10,7 +10,7 @@ from mmpretrain.cost.flops import forward_flops_per_frame, mfu, step_flops
 from mmpretrain.objectives.masked_prediction import MaskedPrediction
 from mmpretrain.parallel.mesh import make_mesh
 from mmpretrain.train.optimizer import make_optimizer
-from mmpretrain.train.step import make_trainer
+from mmpretrain.train.step import Trainer
 from tests.tiny import QUIET, random_batch, tiny_round
 
 
@@ -19,7 +19,7 @@ def xla_flops(model, batch, *, num_clusters: int) -> float:
     round_ = tiny_round()
     round_.targets[0].num_clusters = num_clusters
     mesh = make_mesh(ParallelConfig(), jax.devices()[:1])
-    trainer = make_trainer(MaskedPrediction(model, round_), make_optimizer(round_.optimizer, 100), mesh)
+    trainer = Trainer(MaskedPrediction(model, round_), make_optimizer(round_.optimizer, 100), mesh)
     return trainer.step.lower(jax.eval_shape(trainer.init, 0), batch).cost_analysis()["flops"]
 
 

@@ -4,15 +4,18 @@ import threading
 import time
 from functools import partial
 
+import jax
 import numpy as np
 import pytest
 
 from mmpretrain.config import CorpusConfig, DataConfig, InputConfig, ModelConfig, NoiseConfig
+from mmpretrain.data.batch import make_batch
 from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
 from mmpretrain.data.clips import open_clips
-from mmpretrain.data.pipeline import iterate, make_batch
-from mmpretrain.features.audio import audio_features
+from mmpretrain.data.pipeline import iterate
+from mmpretrain.features.filterbank import audio_features
 from tests.corpus_fixture import make_clip, write_corpus
+from tests.tiny import with_inputs
 
 SIZE = 8
 MODEL = ModelConfig(inputs=InputConfig(image_size=SIZE - 2))
@@ -37,6 +40,9 @@ class FrameTargets:
     def __init__(self, table, extra=0):
         self.lengths = {row.clip_id: row.num_frames + extra for row in table.rows}
 
+    def __contains__(self, clip_id):
+        return clip_id in self.lengths
+
     def clip(self, clip_id):
         return np.arange(self.lengths[clip_id], dtype=np.int32)
 
@@ -47,33 +53,43 @@ def planned(table, names, num_frames, epoch=0):
 
 
 def same(a, b):
-    return all((x is None and y is None) or np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    return jax.tree.all(jax.tree.map(np.array_equal, a, b))
 
 
 def test_evaluation_batch_is_the_padded_clips(table):
     plan = planned(table, ["c0", SOUND_ONLY, SILENT, ""], 20)
     labels = np.arange(len(table), dtype=np.int32) + 100
     batch = make_batch(
-        plan, table, model=MODEL, data=DATA, train=False, seed=0, targets=[FrameTargets(table)], labels=labels
+        plan,
+        table,
+        model=MODEL,
+        data=DATA,
+        train=False,
+        seed=0,
+        targets=[FrameTargets(table)],
+        labels={"emotion": labels},
     )
-    assert batch.audio_BTF.shape == (4, 20, 104)
-    assert batch.video_BTHW.shape == (4, 20, SIZE - 2, SIZE - 2)
-    assert [array.dtype for array in batch] == [np.float32, np.uint8, bool, bool, bool, np.int32, np.int32, np.int32]
+    assert batch.inputs["audio"].shape == (4, 20, 104)
+    assert batch.inputs["video"].shape == (4, 20, SIZE - 2, SIZE - 2)
+    assert [batch.inputs[name].dtype for name in ("audio", "video")] == [np.float32, np.uint8]
+    assert {array.dtype for array in (batch.valid_BT, *batch.present.values())} == {np.dtype(bool)}
+    others = (batch.targets_BTS, batch.clip_B, *batch.labels.values())
+    assert {array.dtype for array in others} == {np.dtype(np.int32)}
     assert batch.valid_BT.sum(axis=1).tolist() == [10, 12, 14, 0]
     assert np.array_equal(batch.valid_BT, np.arange(20) < np.array([[10], [12], [14], [0]]))
-    assert batch.has_audio_B.tolist() == [True, True, False, False]
-    assert batch.has_video_B.tolist() == [True, False, True, False]
+    assert batch.present["audio"].tolist() == [True, True, False, False]
+    assert batch.present["video"].tolist() == [True, False, True, False]
     assert batch.clip_B.tolist() == plan.clips.tolist()
-    assert batch.label_B.tolist() == [*(plan.clips[:3] + 100), -1]
+    assert batch.labels["emotion"].tolist() == [*(plan.clips[:3] + 100), -1]
     clip = table.load(plan.clips[0])
-    assert np.array_equal(batch.audio_BTF[0, :10], audio_features(clip.audio, 10, "frame"))
-    assert np.array_equal(batch.video_BTHW[0, :10], clip.mouth[:, 1:-1, 1:-1])
+    assert np.array_equal(batch.inputs["audio"][0, :10], audio_features(clip.audio, 10, "frame"))
+    assert np.array_equal(batch.inputs["video"][0, :10], clip.mouth[:, 1:-1, 1:-1])
     times = np.where(batch.valid_BT, np.arange(20), -1)
     assert np.array_equal(batch.targets_BTS[..., 0], times)
-    assert not batch.audio_BTF[~batch.valid_BT].any()
-    assert not batch.video_BTHW[~batch.valid_BT].any()
-    assert not batch.audio_BTF[2].any()
-    assert not batch.video_BTHW[1].any()
+    assert not batch.inputs["audio"][~batch.valid_BT].any()
+    assert not batch.inputs["video"][~batch.valid_BT].any()
+    assert not batch.inputs["audio"][2].any()
+    assert not batch.inputs["video"][1].any()
 
 
 def test_sound_picture_and_targets_are_cropped_alike(table):
@@ -87,9 +103,9 @@ def test_sound_picture_and_targets_are_cropped_alike(table):
             assert 0 <= start <= clip.num_frames - 16
             times = np.arange(start, start + 16)
             assert np.array_equal(batch.targets_BTS[..., 0][b], times)
-            assert np.array_equal(batch.video_BTHW[b, :, 0, 0], times)
+            assert np.array_equal(batch.inputs["video"][b, :, 0, 0], times)
             expected = audio_features(clip.audio[640 * start : 640 * (start + 16)], 16, "frame")
-            assert np.array_equal(batch.audio_BTF[b], expected)
+            assert np.array_equal(batch.inputs["audio"][b], expected)
             starts.add(start)
     assert len(starts) > 10
     batch = make_batch(plan, table, model=MODEL, data=DATA, train=False, seed=0, targets=[FrameTargets(table)])
@@ -101,8 +117,8 @@ def test_what_is_drawn_for_a_clip_does_not_depend_on_its_company(table):
     one = load(planned(table, ["c28", LONG], 16), seed=3)
     assert same(one, load(planned(table, ["c28", LONG], 16), seed=3))
     other = load(planned(table, [LONG, "c5"], 16), seed=3)
-    assert np.array_equal(one.audio_BTF[1], other.audio_BTF[0])
-    assert np.array_equal(one.video_BTHW[1], other.video_BTHW[0])
+    assert np.array_equal(one.inputs["audio"][1], other.inputs["audio"][0])
+    assert np.array_equal(one.inputs["video"][1], other.inputs["video"][0])
     assert not same(one, load(planned(table, ["c28", LONG], 16), seed=4))
     assert not same(one, load(planned(table, ["c28", LONG], 16, epoch=1), seed=3))
 
@@ -117,7 +133,7 @@ def test_picture_is_cropped_and_mirrored_at_random_in_training_only(tmp_path):
             make_batch(planned(table, ["a"], 3, e), table, model=MODEL, data=DataConfig(**fields), train=train, seed=0)
             for e in range(100)
         ]
-        pictures = [batch.video_BTHW[0] for batch in batches]
+        pictures = [batch.inputs["video"][0] for batch in batches]
         assert all((video == video[0]).all() for video in pictures)  # one crop for the whole clip
         return {(int(video[0, 0].min()), bool(video[0, 0, 0] > video[0, 0, -1])) for video in pictures}
 
@@ -131,19 +147,19 @@ def test_picture_is_cropped_and_mirrored_at_random_in_training_only(tmp_path):
 def test_model_gets_its_modalities_and_its_view(table):
     plan = planned(table, ["c0"], 10)
     load = partial(make_batch, plan, table, data=DATA, train=True, seed=0)
-    assert load(model=ModelConfig(modalities=("audio",))).video_BTHW is None
+    assert load(model=ModelConfig(modalities=("audio",))).inputs.keys() == {"audio"}
     face = load(model=ModelConfig(modalities=("video",), inputs=InputConfig(view="face", image_size=SIZE + 16)))
-    assert face.audio_BTF is None
-    assert np.array_equal(face.video_BTHW[0], table.load(plan.clips[0]).face)
-    assert face.has_audio_B.all()
+    assert face.inputs.keys() == face.present.keys() == {"video"}
+    assert np.array_equal(face.inputs["video"][0], table.load(plan.clips[0]).face)
+    assert face.present["video"].all()
     assert (face.targets_BTS[..., 0] == -1).all()
-    assert (face.label_B == -1).all()
+    assert not face.labels
 
 
 def test_frequency_mask_hides_a_band_in_training_only(table):
     load = partial(make_batch, planned(table, ["c9", "c8"], 30), table, model=MODEL, data=DATA, seed=1, freq_mask=20)
-    assert np.array_equal(load(train=False).audio_BTF, load(train=False, freq_mask=0).audio_BTF)
-    bands = load(train=True).audio_BTF[0, :20].reshape(20, 4, 26)
+    assert np.array_equal(load(train=False).inputs["audio"], load(train=False, freq_mask=0).inputs["audio"])
+    bands = load(train=True).inputs["audio"][0, :20].reshape(20, 4, 26)
     hidden = (bands == 0).all(axis=(0, 1))
     assert 0 < hidden.sum() <= 20
     assert np.diff(np.flatnonzero(hidden)).max(initial=1) == 1
@@ -190,9 +206,9 @@ def test_noise_is_mixed_in_training_only(table, tmp_path):
     assert same(load(data=noisy, train=False), load(data=quiet, train=False))
     clean, mixed = load(data=quiet, train=True), load(data=noisy, train=True)
     assert same(mixed, load(data=noisy, train=True))
-    assert np.abs(clean.audio_BTF[:2] - mixed.audio_BTF[:2])[clean.valid_BT[:2]].mean() > 0.1
-    assert same(clean._replace(audio_BTF=None), mixed._replace(audio_BTF=None))
-    assert not mixed.audio_BTF[2].any()
+    assert np.abs(clean.inputs["audio"][:2] - mixed.inputs["audio"][:2])[clean.valid_BT[:2]].mean() > 0.1
+    assert same(with_inputs(clean, audio=0), with_inputs(mixed, audio=0))
+    assert not mixed.inputs["audio"][2].any()
 
 
 def test_missing_or_broken_noise_is_refused(table, tmp_path):
@@ -227,7 +243,7 @@ def test_iteration_equals_direct_computation(table, plan, num_workers):
 def test_shares_of_two_processes_make_the_global_batch(table, plan):
     load = partial(make_batch, table=table, model=MODEL, data=DATA, train=True, seed=5)
     shares = [load(plan[3].take(rows)) for rows in np.split(np.arange(len(plan[3].clips)), 2)]
-    assert same([np.concatenate(arrays) for arrays in zip(*shares, strict=True)], load(plan[3]))
+    assert same(jax.tree.map(lambda *parts: np.concatenate(parts), *shares), load(plan[3]))
 
 
 def test_evaluation_plan_can_be_iterated(table):

@@ -13,9 +13,9 @@ from safetensors.numpy import load_file, save_file
 
 import mmpretrain
 from mmpretrain.encoders.folder import FRAME_MULTIPLE, Encoder, read_config, save_encoder
-from mmpretrain.features.audio import audio_features
+from mmpretrain.features.filterbank import audio_features
 from mmpretrain.models.encoder import AVEncoder
-from tests.tiny import initial, random_batch, tiny_model
+from tests.tiny import initial, random_batch, tiny_model, with_inputs, with_present
 
 LINEAGE = {"fingerprint": "0123456789abcdef", "round": 2, "corpora": "tiny"}
 random = np.random.default_rng(0)
@@ -48,11 +48,11 @@ def by_hand(num_frames, audio, video):
     """The encoder that was saved, on exactly the frames of a clip."""
     model = module("audio", "video")
     batch = random_batch((num_frames,), model=model.config)
-    batch = batch._replace(
-        audio_BTF=audio_features(audio, num_frames, "frame")[None] if audio is not None else 0 * batch.audio_BTF,
-        video_BTHW=video[None, :, 2:18, 2:18] if video is not None else 0 * batch.video_BTHW,
-        has_audio_B=np.array([audio is not None]), has_video_B=np.array([video is not None]),
-    )  # fmt: skip
+    batch = with_inputs(
+        with_present(batch, audio=[audio is not None], video=[video is not None]),
+        audio=audio_features(audio, num_frames, "frame")[None] if audio is not None else 0 * batch.inputs["audio"],
+        video=video[None, :, 2:18, 2:18] if video is not None else 0 * batch.inputs["video"],
+    )
     graphdef, state = nnx.split(model)
     return np.asarray(jax.jit(lambda state, batch: nnx.merge(graphdef, state)(batch))(state, batch)[0])
 
@@ -197,8 +197,8 @@ def test_truncated_weights_are_refused(damaged):
 
 
 def test_a_missing_tensor_is_named(damaged):
-    change_tensors(damaged, lambda tensors: tensors.pop("fusion_proj.kernel"))
-    assert "lacks the tensor 'fusion_proj.kernel'" in refusal(damaged)
+    change_tensors(damaged, lambda tensors: tensors.pop("fusion.proj.kernel"))
+    assert "lacks the tensor 'fusion.proj.kernel'" in refusal(damaged)
 
 
 def test_a_tensor_too_many_is_named(damaged):
@@ -207,8 +207,8 @@ def test_a_tensor_too_many_is_named(damaged):
 
 
 def test_a_tensor_of_another_shape_is_named(damaged):
-    change_tensors(damaged, lambda tensors: tensors.update({"fusion_norm.bias": np.zeros(3, np.float32)}))
-    assert "tensor 'fusion_norm.bias' has shape (3,); its config.json calls for (32,)" in refusal(damaged)
+    change_tensors(damaged, lambda tensors: tensors.update({"fusion.norm.bias": np.zeros(3, np.float32)}))
+    assert "tensor 'fusion.norm.bias' has shape (3,); its config.json calls for (32,)" in refusal(damaged)
 
 
 def test_the_folder_says_what_it_is(exported):

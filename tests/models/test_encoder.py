@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmpretrain.models.encoder import AVEncoder, normalize_pixels
-from tests.tiny import initial, padded, random_batch, rows, tiny_model
+from mmpretrain.models.encoder import AVEncoder
+from mmpretrain.models.frontends.video import normalize_pixels
+from tests.tiny import initial, padded, random_batch, rows, tiny_model, with_inputs, with_present
 
 BOTH = tiny_model("audio", "video")
 
@@ -43,13 +44,8 @@ def test_padding_and_neighbours_change_no_feature(modalities):
     assert together.shape == (2, 15, 16)
     for i, length in enumerate((11, 6)):
         alone = rows(batch, [i])
-        cut = alone._replace(
-            **{
-                name: getattr(alone, name)[:, :length]
-                for name in ("audio_BTF", "video_BTHW", "valid_BT", "targets_BTS")
-                if getattr(alone, name) is not None
-            }
-        )
+        inputs = {name: x[:, :length] for name, x in alone.inputs.items()}
+        cut = alone._replace(inputs=inputs, valid_BT=alone.valid_BT[:, :length])
         np.testing.assert_allclose(together[i, :length], features(cut)[0], atol=2e-5)
 
 
@@ -61,7 +57,7 @@ def test_layers_by_number():
     @jax.jit
     def all_layers(params):
         model = nnx.merge(graphdef, params, stats)
-        x, _ = model.embed(batch.audio_BTF, None, batch.valid_BT, batch.has_audio_B, batch.has_video_B)
+        x = model.embed_batch(batch)
         return x, model.all_layers(x, batch.valid_BT)
 
     x, layers = all_layers(features.params)
@@ -76,24 +72,22 @@ def test_layers_by_number():
 def test_an_absent_modality_is_not_looked_at(fusion, absent):
     features = encoder_of("audio", "video", fusion=fusion)
     batch = random_batch((8, 8), model=features.config)
-    lacking = batch._replace(**{f"has_{absent}_B": np.array([False, True])})
-    tensor = {"audio": "audio_BTF", "video": "video_BTHW"}[absent]
-    other = lacking._replace(**{tensor: getattr(batch, tensor)[::-1].copy()})
+    lacking = with_present(batch, **{absent: [False, True]})
+    other = with_inputs(lacking, **{absent: batch.inputs[absent][::-1].copy()})
     np.testing.assert_array_equal(features(other)[0], features(lacking)[0])
     assert np.abs(features(other)[1] - features(lacking)[1]).max() > 1e-4
     assert np.abs(features(batch)[0] - features(lacking)[0]).max() > 1e-3
 
 
 def test_addition_needs_no_projection():
-    assert not hasattr(nnx.eval_shape(lambda: AVEncoder(tiny_model(fusion="add"), rngs=nnx.Rngs(0))), "fusion_proj")
+    assert not hasattr(nnx.eval_shape(lambda: AVEncoder(tiny_model(fusion="add"), rngs=nnx.Rngs(0))).fusion, "proj")
 
 
 def test_pixels_are_normalised_and_padding_is_zero():
     valid_BT = np.array([[True, True, False]])
     pixels = np.array([0, 107, 255], np.uint8)[None, :, None, None]
     expected = np.array([(0 - 0.421) / 0.165, (107 / 255 - 0.421) / 0.165, 0])
-    np.testing.assert_allclose(normalize_pixels(pixels, valid_BT, BOTH).ravel(), expected, rtol=1e-6)
-    assert normalize_pixels(None, valid_BT, BOTH) is None
+    np.testing.assert_allclose(normalize_pixels(pixels, valid_BT, BOTH.inputs).ravel(), expected, rtol=1e-6)
 
 
 def test_bfloat16_stays_near_float32():
@@ -115,21 +109,20 @@ def test_gradient_into_the_front_ends_is_scaled_and_nothing_else_is():
         config = tiny_model("audio", "video", feature_grad_scale=scale, num_layers=1)
         graphdef, params, stats = initial(lambda rngs: AVEncoder(config, rngs=rngs))
         # All but the ResNet, whose backward pass takes long to compile.
-        network, rest = {"video": params["video"]}, {name: params[name] for name in params if name != "video"}
+        network, rest = nnx.split_state(params, lambda path, _: "resnet" in path, ...)
 
         def loss(rest):
             # Not the sum of squares, which the final norm holds constant.
-            return (nnx.merge(graphdef, nnx.State(rest | network), stats)(batch) ** 3).sum()
+            return (nnx.merge(graphdef, nnx.merge_state(rest, network), stats)(batch) ** 3).sum()
 
-        return jax.jit(jax.grad(loss))(rest)
+        return dict(nnx.to_flat_state(jax.jit(jax.grad(loss))(rest)))
 
     whole, tenth = gradient(1.0), gradient(0.1)
     for name in whole:
-        scale = 0.1 if name in ("audio_proj", "video_proj") else 1.0
-        for ours, plain in zip(jax.tree.leaves(tenth[name]), jax.tree.leaves(whole[name]), strict=True):
-            size = np.abs(plain).max()
-            np.testing.assert_allclose(ours, scale * plain, rtol=1e-3, atol=1e-4 * size, err_msg=name)
-            assert size > 0
+        scale, ours, plain = 0.1 if "frontends" in name else 1.0, tenth[name][...], whole[name][...]
+        size = np.abs(plain).max()
+        np.testing.assert_allclose(ours, scale * plain, rtol=1e-3, atol=1e-4 * size, err_msg=str(name))
+        assert size > 0
 
 
 def test_training_statistics_are_of_valid_pictures_only():
@@ -139,16 +132,15 @@ def test_training_statistics_are_of_valid_pictures_only():
     @jax.jit
     def statistics(batch):
         model = nnx.merge(graphdef, params, stats, copy=True)
-        pixels = normalize_pixels(batch.video_BTHW, batch.valid_BT, BOTH)
-        model.embed(batch.audio_BTF, pixels, batch.valid_BT, batch.has_audio_B, batch.has_video_B, train=True)
+        model.embed(model.prepare(batch.inputs, batch.valid_BT), batch.valid_BT, batch.present, train=True)
         return nnx.state(model, nnx.BatchStat)
 
     before = statistics(batch)
-    other = batch.video_BTHW.copy()
+    other = batch.inputs["video"].copy()
     other[~batch.valid_BT] = 255
-    only_first = batch._replace(has_video_B=np.array([True, False]))
-    other_second = only_first._replace(video_BTHW=np.concatenate([batch.video_BTHW[:1], other[1:] // 2]))
-    for one, same in ((before, statistics(batch._replace(video_BTHW=other))),
+    only_first = with_present(batch, video=[True, False])
+    other_second = with_inputs(only_first, video=np.concatenate([batch.inputs["video"][:1], other[1:] // 2]))
+    for one, same in ((before, statistics(with_inputs(batch, video=other))),
                       (statistics(only_first), statistics(other_second))):  # fmt: skip
         for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(same), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

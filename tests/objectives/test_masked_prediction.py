@@ -12,7 +12,7 @@ from flax import nnx
 from mmpretrain.config import MaskingConfig, ReferenceModelConfig, ReferenceRoundConfig, mfcc
 from mmpretrain.objectives.masked_prediction import MaskedPrediction, Masks
 from mmpretrain.objectives.masking import same_clip_sources
-from tests.tiny import initial, padded, random_batch, rows, tiny_model, tiny_round
+from tests.tiny import initial, padded, random_batch, rows, tiny_model, tiny_round, with_inputs, with_present
 
 BOTH = tiny_model("audio", "video")
 LENGTHS = (12, 9)
@@ -33,7 +33,9 @@ class Evaluation:
         @jax.jit
         def run(params, batch, draws):
             model = nnx.merge(graphdef, params, stats)
-            return objective(model, batch, draws, None), objective.predict(model, batch, draws, None).logits[0]
+            return objective.loss(model, batch, draws, None, train=False), objective.predict(
+                model, batch, draws, None
+            ).logits[0]
 
         self._run = run
 
@@ -61,7 +63,7 @@ def one_run_masks(batch, audio=(3, 6), video=(5, 8), **changes) -> Masks:
     masks = Masks(
         stretch(*audio), stretch(*video),
         np.asarray(same_clip_sources(jax.random.key(1), stretch(*video), batch.valid_BT)),
-        batch.has_audio_B, batch.has_video_B,
+        batch.present,
     )  # fmt: skip
     return masks._replace(**changes)
 
@@ -83,19 +85,19 @@ def test_hidden_sound_and_hidden_pictures_change_nothing(batch):
     sums, logits = run(batch, draws)
     video = draws.video_BT & batch.valid_BT
     assert not video[0][draws.source_BT[0]].any(), "no hidden picture stands anywhere else"
-    other = batch._replace(
-        audio_BTF=changed(batch.audio_BTF, draws.audio_BT), video_BTHW=changed(batch.video_BTHW, video)
+    other = with_inputs(
+        batch, audio=changed(batch.inputs["audio"], draws.audio_BT), video=changed(batch.inputs["video"], video)
     )
-    assert not np.array_equal(other.video_BTHW, batch.video_BTHW)
+    assert not np.array_equal(other.inputs["video"], batch.inputs["video"])
     np.testing.assert_array_equal(run(other, draws)[1], logits)
     assert run(other, draws)[0].loss == sums.loss
 
 
-@pytest.mark.parametrize("name", ["audio_BTF", "video_BTHW"])
+@pytest.mark.parametrize("name", ["audio", "video"])
 def test_seen_sound_and_seen_pictures_change_it(batch, name):
     run, draws = evaluation(), one_run_masks(batch)
-    seen = ~(draws.audio_BT if name == "audio_BTF" else draws.video_BT) & batch.valid_BT
-    other = batch._replace(**{name: changed(getattr(batch, name), seen)})
+    seen = ~(draws.audio_BT if name == "audio" else draws.video_BT) & batch.valid_BT
+    other = with_inputs(batch, **{name: changed(batch.inputs[name], seen)})
     assert np.abs(run(other, draws)[1] - run(batch, draws)[1])[batch.valid_BT].max() > 1e-4
 
 
@@ -104,9 +106,9 @@ def test_feature_masking_hides_the_fused_frame():
     batch = random_batch(LENGTHS, model=model)
     run, draws = evaluation_of_sound("feature"), one_run_masks(batch)
     draws = draws._replace(video_BT=draws.audio_BT)
-    other = batch._replace(audio_BTF=changed(batch.audio_BTF, draws.audio_BT))
+    other = with_inputs(batch, audio=changed(batch.inputs["audio"], draws.audio_BT))
     np.testing.assert_array_equal(run(other, draws)[1], run(batch, draws)[1])
-    seen = batch._replace(audio_BTF=changed(batch.audio_BTF, ~draws.audio_BT))
+    seen = with_inputs(batch, audio=changed(batch.inputs["audio"], ~draws.audio_BT))
     assert np.abs(run(seen, draws)[1] - run(batch, draws)[1])[batch.valid_BT].max() > 1e-4
 
 
@@ -144,8 +146,8 @@ def test_penalty_is_the_mean_square_of_real_fused_frames_times_the_weight():
     draws = one_run_masks(batch)
     without = evaluation_of_sound("feature")
     sums, _ = evaluation_of_sound("feature", feature_penalty=weight)(batch, draws)
-    projection = without.params["encoder"]["audio_proj"]
-    fused = batch.audio_BTF @ np.asarray(projection["kernel"][...]) + np.asarray(projection["bias"][...])
+    projection = without.params["encoder"]["frontends"]["audio"]["proj"]
+    fused = batch.inputs["audio"] @ np.asarray(projection["kernel"][...]) + np.asarray(projection["bias"][...])
     penalty = np.square(fused[batch.valid_BT]).mean()
     np.testing.assert_allclose(sums.loss - without(batch, draws)[0].loss, weight * penalty * sums.weight, rtol=1e-4)
     np.testing.assert_allclose(np.divide(*sums.metrics["feature_penalty"]), penalty, rtol=1e-5)
@@ -175,9 +177,9 @@ def test_a_row_that_only_fills_the_batch_counts_for_nothing(batch):
     filler = batch._replace(
         valid_BT=batch.valid_BT & [[True], [False]],
         targets_BTS=np.where([[[True]], [[False]]], batch.targets_BTS, -1),
-        has_audio_B=np.array([True, False]), has_video_B=np.array([True, False]),
-    )  # fmt: skip
-    draws = draws._replace(use_audio_B=filler.has_audio_B, use_video_B=filler.has_video_B)
+        present={name: np.array([True, False]) for name in ("audio", "video")},
+    )
+    draws = draws._replace(use=filler.present)
     with_filler, logits = run(filler, draws)
     alone, _ = run(rows(batch, [0]), rows(draws, [0]))
     np.testing.assert_allclose(with_filler.loss, alone.loss, rtol=1e-5)
@@ -188,45 +190,42 @@ def test_a_row_that_only_fills_the_batch_counts_for_nothing(batch):
 def test_dropping_a_modality_equals_not_having_it(batch, name):
     run = evaluation("feature")
     draws = one_run_masks(batch)
-    absent = {f"use_{name}_B": np.zeros(2, bool)}
-    dropped, _ = run(batch, draws._replace(**absent))
-    tensor = {"audio": "audio_BTF", "video": "video_BTHW"}[name]
-    gone = batch._replace(**{f"has_{name}_B": np.zeros(2, bool), tensor: np.zeros_like(getattr(batch, tensor))})
-    lacking, _ = run(gone, draws._replace(**absent))
+    absent = draws._replace(use=draws.use | {name: np.zeros(2, bool)})
+    dropped, _ = run(batch, absent)
+    gone = with_inputs(with_present(batch, **{name: [False] * 2}), **{name: np.zeros_like(batch.inputs[name])})
+    lacking, _ = run(gone, absent)
     assert dropped.loss == lacking.loss
     assert dropped.loss != run(batch, draws)[0].loss
 
 
 def test_what_a_clip_lacks_asks_for_no_prediction():
-    batch = random_batch((T,) * 6, model=BOTH, has_audio_B=[1, 1, 0, 0, 1, 0], has_video_B=[1, 0, 1, 0, 1, 1])
-    batch = batch._replace(has_audio_B=batch.has_audio_B > 0, has_video_B=batch.has_video_B > 0)
-    draws = make_objective(modality_dropout=0.5).draw(jax.random.key(0), batch)
-    np.testing.assert_array_equal(np.asarray(draws.audio_BT).any(1), batch.has_audio_B)
-    np.testing.assert_array_equal(np.asarray(draws.video_BT).any(1), batch.has_video_B)
-    assert (draws.use_audio_B <= batch.has_audio_B).all()
-    assert (draws.use_video_B <= batch.has_video_B).all()
+    batch = random_batch((T,) * 6, model=BOTH, present={"audio": [1, 1, 0, 0, 1, 0], "video": [1, 0, 1, 0, 1, 1]})
+    draws = make_objective(modality_dropout=0.5).draw(jax.random.key(0), batch, step=0, train=True)
+    np.testing.assert_array_equal(np.asarray(draws.audio_BT).any(1), batch.present["audio"])
+    np.testing.assert_array_equal(np.asarray(draws.video_BT).any(1), batch.present["video"])
+    assert (draws.use["audio"] <= batch.present["audio"]).all()
+    assert (draws.use["video"] <= batch.present["video"]).all()
 
 
 @pytest.mark.parametrize("present", ["audio", "video"])
 def test_a_model_of_one_modality_masks_that_alone(present):
     model = tiny_model(present)
-    batch = random_batch(LENGTHS, model=model, has_audio_B=[True] * 2, has_video_B=[True] * 2)
-    draws = make_objective(model).draw(jax.random.key(0), batch)
+    batch = random_batch(LENGTHS, model=model)
+    draws = make_objective(model).draw(jax.random.key(0), batch, step=0, train=True)
     masked = {"audio": np.asarray(draws.audio_BT).any(), "video": np.asarray(draws.video_BT).any()}
     assert masked == {"audio": present == "audio", "video": present == "video"}
 
 
 def test_feature_masks_are_one_mask():
     batch = random_batch(LENGTHS, model=BOTH)
-    draws = make_objective(kind="feature").draw(jax.random.key(0), batch)
+    draws = make_objective(kind="feature").draw(jax.random.key(0), batch, step=0, train=True)
     np.testing.assert_array_equal(draws.audio_BT, draws.video_BT)
     np.testing.assert_array_equal(draws.source_BT, np.broadcast_to(np.arange(T), (2, T)))
 
 
 def test_gradient_of_a_batch_with_every_kind_of_clip_is_finite():
     objective = make_objective(feature_penalty=10.0, modality_dropout=0.5)
-    batch = random_batch((12, 1, 3, 0), model=BOTH, has_audio_B=[True, True, False, False],
-                         has_video_B=[True, False, True, False])  # fmt: skip
+    batch = random_batch((12, 1, 3, 0), model=BOTH, present={"audio": [1, 1, 0, 0], "video": [1, 0, 1, 0]})
     model = dataclasses.replace(BOTH, dropout=0.1, layerdrop=0.1, input_dropout=0.1, attention_dropout=0.1)
     objective = dataclasses.replace(objective, model=model)
     graphdef, params, stats = initial(objective.make_model)
@@ -236,7 +235,8 @@ def test_gradient_of_a_batch_with_every_kind_of_clip_is_finite():
     def gradient(params):
         key = jax.random.key(0)
         model = nnx.merge(graphdef, params, stats, copy=True)
-        return objective(model, batch, objective.draw(key, batch), key).loss
+        draws = objective.draw(key, batch, step=0, train=True)
+        return objective.loss(model, batch, draws, key, train=True).loss
 
     grads = jax.tree.leaves(gradient(params))
     assert all(jnp.isfinite(g).all() for g in grads)
@@ -255,7 +255,10 @@ def test_several_codebooks_each_have_their_own_head_and_their_losses_add_up(tied
     graphdef, params, stats = initial(objective.make_model)
     network = nnx.merge(graphdef, params, stats)
     assert network.head.proj.kernel.shape == (model.width, model.proj_dim * (1 if tied else 2))
-    sums, prediction = objective(network, batch, draws, None), objective.predict(network, batch, draws, None)
+    sums, prediction = (
+        objective.loss(network, batch, draws, None, train=False),
+        objective.predict(network, batch, draws, None),
+    )
     assert [logits.shape[-1] for logits in prediction.logits] == [5 + 2, 7 + 2]
     assert not np.allclose(prediction.logits[0], prediction.logits[1][..., :7])
 
@@ -302,15 +305,15 @@ def test_a_lone_clip_reads_zeros_where_it_is_masked_if_so_asked(batch):
 
 def test_pictures_of_another_clip_stand_in_place_of_hidden_ones(batch):
     objective = make_objective(masking=MaskingConfig(kind="input", video_source="other_clip"))
-    draws = objective.draw(jax.random.key(0), batch)
+    draws = objective.draw(jax.random.key(0), batch, step=0, train=True)
     video = np.asarray(draws.video_BT)
     np.testing.assert_array_equal(draws.source_clip_BT, np.where(video, [[1], [0]], [[0], [1]]))
     run = evaluation()
     where = video & batch.valid_BT & batch.valid_BT[::-1]
     draws = draws._replace(video_BT=where, source_clip_BT=np.where(where, [[1], [0]], [[0], [1]]))
-    swapped = np.where(where[..., None, None], batch.video_BTHW[::-1], batch.video_BTHW)
+    swapped = np.where(where[..., None, None], batch.inputs["video"][::-1], batch.inputs["video"])
     own = draws._replace(source_clip_BT=None)
-    np.testing.assert_array_equal(run(batch, draws)[1], run(batch._replace(video_BTHW=swapped), own)[1])
+    np.testing.assert_array_equal(run(batch, draws)[1], run(with_inputs(batch, video=swapped), own)[1])
 
 
 def test_padding_counts_in_the_penalty_if_so_asked(batch):

@@ -104,8 +104,9 @@ class StoredRun:
         # Cluster c is the reference's class c + 4; what is below is none of ours.
         targets_BTS = np.maximum(np.stack(labels, -1) - self.dead_classes, -1)
         return Batch(
-            jnp.asarray(arrays["in/audio"], jnp.float32), jnp.asarray(arrays["in/video_u8"]), jnp.asarray(valid_BT),
-            everywhere_B, everywhere_B, jnp.asarray(targets_BTS, jnp.int32), none_B, none_B,
+            inputs={"audio": jnp.asarray(arrays["in/audio"], jnp.float32), "video": jnp.asarray(arrays["in/video_u8"])},
+            present={"audio": everywhere_B, "video": everywhere_B},
+            valid_BT=jnp.asarray(valid_BT), targets_BTS=jnp.asarray(targets_BTS, jnp.int32), labels={}, clip_B=none_B,
         )  # fmt: skip
 
     @property
@@ -122,17 +123,17 @@ class StoredRun:
     def masks(self) -> Masks:
         """The stored masks in the form of our objective's draws."""
         B, T = self.batch.valid_BT.shape
-        use_audio_B, use_video_B = (np.full(B, kind not in self.dropped) for kind in ("audio", "video"))
+        use = {kind: np.full(B, kind not in self.dropped) for kind in ("audio", "video")}
         clip_BT, time_BT = np.indices((B, T))
         if self.recipe.rounds[0].masking.kind == "feature":  # drawn over the frames that have labels
             mask_BT = np.zeros((B, T), bool)
             mask_BT[:, : self.arrays["mask/feature"].shape[1]] = self.arrays["mask/feature"]
-            return Masks(mask_BT, mask_BT, time_BT, use_audio_B, use_video_B)
+            return Masks(mask_BT, mask_BT, time_BT, use)
         streams, time = (self.arrays["mask/audio"], self.arrays["mask/video"]), self.arrays["mask/video_src_time"]
         source_BT = np.where(time < 0, time_BT, time)  # -1: zeros, which no frame is the source of
         source_clip_BT = np.where(time < 0, clip_BT, self.arrays["mask/video_src_batch"])
         own = (source_clip_BT == clip_BT).all()
-        return Masks(*streams, source_BT, use_audio_B, use_video_B, None if own else source_clip_BT)
+        return Masks(*streams, source_BT, use, None if own else source_clip_BT)
 
 
 @functools.cache

@@ -11,8 +11,8 @@ import pytest
 from mmpretrain.config import DataConfig, InputConfig, ModelConfig
 from mmpretrain.data import pipeline
 from mmpretrain.data.batch_plan import BatchPlan, PlannedBatch
-from mmpretrain.features.audio import audio_features
-from mmpretrain.models.encoder import normalize_pixels
+from mmpretrain.features.filterbank import audio_features
+from mmpretrain.models.frontends.video import normalize_pixels
 from mmpretrain.randomness import clip_generator
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME, Batch, Clip
 from tests.parity.fixture_files import check_error, groups, load_arrays, load_json
@@ -80,15 +80,17 @@ class StoredClips:
 
     def __init__(self, case: dict):
         self.lengths = case["lens"]
-        self.has_audio = np.full(len(self.lengths), case.get("modal") != "video")
-        self.has_video = np.full(len(self.lengths), case.get("modal") != "audio")
+        self.modal = case.get("modal")
+
+    def has(self, name: str) -> np.ndarray:
+        return np.full(len(self.lengths), self.modal in (None, name))
 
     def load(self, row: int) -> Clip:
         time, rng = np.arange(self.lengths[row]), np.random.default_rng(row)
         sound = rng.integers(-1000, 1000, SAMPLES_PER_FRAME * len(time)).astype(np.int16)
         mouth = np.stack([time % 256, time // 256, np.full_like(time, row), 0 * time], axis=1).astype(np.uint8)
-        audio = sound if self.has_audio[row] else sound[:0]
-        video = mouth.reshape(-1, 2, 2) if self.has_video[row] else np.zeros((0, 2, 2), np.uint8)
+        audio = sound if self.has("audio")[row] else sound[:0]
+        video = mouth.reshape(-1, 2, 2) if self.has("video")[row] else np.zeros((0, 2, 2), np.uint8)
         return Clip(str(row), audio, video, video)
 
 
@@ -97,6 +99,9 @@ class StoredLabels:
 
     def __init__(self, case: dict):
         self.rows = [row[:: case["label_rate"] // FRAME_RATE_HZ].astype(np.int32) for row in labels_of(case)]
+
+    def __contains__(self, clip_id: str) -> bool:
+        return True
 
     def clip(self, clip_id: str) -> np.ndarray:
         return self.rows[int(clip_id)]
@@ -149,18 +154,19 @@ def test_our_batches_are_collated_by_that_rule(monkeypatch):
         valid = ~stored["padding_mask"]
         check_error("our batches, padding", np.sum(batch.valid_BT != valid), 0)
         if "video" in stored:
-            clip, high, low = batch.video_BTHW[:, :, 1, 0], batch.video_BTHW[:, :, 0, 1], batch.video_BTHW[:, :, 0, 0]
+            video = batch.inputs["video"]
+            clip, high, low = video[:, :, 1, 0], video[:, :, 0, 1], video[:, :, 0, 0]
             time = np.where(valid, 100.0 * clip + 256.0 * high + low, 0)
             check_error("our batches, video", np.sum(time != stored["video"][:, 0, :, 0, 0]), 0)
-            assert not np.asarray(normalize_pixels(batch.video_BTHW, batch.valid_BT, model))[~valid].any()
+            assert not np.asarray(normalize_pixels(video, batch.valid_BT, model.inputs))[~valid].any()
         if "audio" in stored:
-            expected = np.zeros_like(batch.audio_BTF)
+            expected = np.zeros_like(batch.inputs["audio"])
             for b, row in enumerate(expected):
                 count = valid[b].sum()
                 first = int(stored["audio"][b, 0, 0]) - 100 * b
                 sound = clips.load(b).audio[SAMPLES_PER_FRAME * first : SAMPLES_PER_FRAME * (first + count)]
                 row[:count] = audio_features(sound, count)
-            check_error("our batches, audio", np.sum(batch.audio_BTF != expected), 0)
+            check_error("our batches, audio", np.sum(batch.inputs["audio"] != expected), 0)
         # The reference cuts the whole batch where its labels end.
         step = case["label_rate"] // FRAME_RATE_HZ
         reach = min(valid.shape[1], stored["target"].shape[1] // step)

@@ -14,7 +14,6 @@ from flax import nnx
 
 from mmpretrain.config import AUDIO_DIM, encoder_size
 from mmpretrain.export.avhubert.names import UNUSED, reference_tensors, to_state_dict
-from mmpretrain.models.encoder import normalize_pixels
 from mmpretrain.models.heads import MaskedClusterModel
 from mmpretrain.objectives.base import Sums
 from mmpretrain.objectives.masked_prediction import Prediction
@@ -39,14 +38,15 @@ def front_end(name: str) -> dict[str, np.ndarray]:
     """What the two streams and their fusion say, unmasked, in evaluation; `embedded_*` is the transformer's input."""
     run = stored_run(name)
     model, batch = run.model(), run.batch
-    pixels_BTHW = normalize_pixels(batch.video_BTHW, batch.valid_BT, model.encoder.config)
-    out = {"pixels": pixels_BTHW, "feat_audio": model.encoder.audio_proj(batch.audio_BTF)}
-    out["resnet"] = model.encoder.video(pixels_BTHW, batch.valid_BT, train=False)
-    out["feat_video"] = model.encoder.video_proj(out["resnet"])
+    pixels_BTHW = model.encoder.frontends["video"].prepare(batch.inputs["video"], batch.valid_BT)
+    out = {"pixels": pixels_BTHW, "feat_audio": model.encoder.frontends["audio"].proj(batch.inputs["audio"])}
+    out["resnet"] = model.encoder.frontends["video"].resnet(pixels_BTHW, batch.valid_BT, train=False)
+    out["feat_video"] = model.encoder.frontends["video"].proj(out["resnet"])
     embed = nnx.jit(lambda model, *args: model.encoder.embed(*args))
     for tag in ("av", "a", "v"):
-        use = [jnp.full(len(batch.valid_BT), kind in tag) for kind in "av"]
-        out[f"embedded_{tag}"], _ = embed(model, batch.audio_BTF, pixels_BTHW, batch.valid_BT, *use)
+        use = {kind: jnp.full(len(batch.valid_BT), kind[0] in tag) for kind in ("audio", "video")}
+        prepared = {"audio": batch.inputs["audio"], "video": pixels_BTHW}
+        out[f"embedded_{tag}"], _ = embed(model, prepared, batch.valid_BT, use)
     return jax.tree.map(np.asarray, out)
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from data_prep import crops, faces
-from mmpretrain.config import InputConfig, ModelConfig
+from mmpretrain.config import InputConfig
 from mmpretrain.data import video
-from mmpretrain.models.encoder import normalize_pixels
+from mmpretrain.models.frontends.video import normalize_pixels
 from tests.parity.fixture_files import check, check_error, groups, load_arrays
 
 GREY_LEVEL = 1  # the reference warps with another library
@@ -25,7 +25,7 @@ def transformed(frames_THW: np.ndarray, meta: dict, offset_yx: tuple[int, int], 
     inputs = InputConfig(image_size=meta["crop"], pixel_mean=meta["mean"], pixel_std=meta["std"])
     cropped = video.crop_and_flip(frames_THW, meta["crop"], offset_yx, flip)
     valid_BT = np.ones((1, len(frames_THW)), bool)
-    return np.asarray(normalize_pixels(cropped[None].copy(), valid_BT, ModelConfig(inputs=inputs)))[0]
+    return np.asarray(normalize_pixels(cropped[None].copy(), valid_BT, inputs))[0]
 
 
 def test_centre_crop():

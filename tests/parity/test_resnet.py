@@ -9,14 +9,14 @@ from flax import nnx
 from mmpretrain.config import ModelConfig, encoder_size
 from mmpretrain.export.avhubert.names import load_state_dict, reference_tensors
 from mmpretrain.models import layers, resnet
-from mmpretrain.models.encoder import normalize_pixels
+from mmpretrain.models.frontends.video import normalize_pixels
 from mmpretrain.models.heads import MaskedClusterModel
 from tests.parity.fixture_files import check, groups, load_arrays
 
 PREFIX = "feature_extractor_video.resnet."
 
 
-def load_frontend() -> tuple[resnet.VideoFrontend, ModelConfig]:
+def load_frontend() -> tuple[resnet.ResNet, ModelConfig]:
     """The front-end with the stored weights; the rest of the model is as small as can be and does not matter."""
     tensors, _ = load_arrays("resnet_weights.npz")
     channels = len(tensors[PREFIX + "frontend3D.2.weight"])
@@ -24,7 +24,7 @@ def load_frontend() -> tuple[resnet.VideoFrontend, ModelConfig]:
     model = MaskedClusterModel(config, [2], "input", rngs=nnx.Rngs(0))
     rest = {each.name: np.zeros(each.shape) for each in reference_tensors(model) if not each.name.startswith(PREFIX)}
     load_state_dict(model, rest | tensors)
-    return model.encoder.video, config
+    return model.encoder.frontends["video"].resnet, config
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_every_stage(recorded):
         B, T = video_BTHW.shape[:2]
         valid_BT = jnp.ones((B, T), bool)
         with jax.default_matmul_precision("highest"):
-            out_BTC = frontend(normalize_pixels(video_BTHW, valid_BT, config), valid_BT, train=False)
+            out_BTC = frontend(normalize_pixels(video_BTHW, valid_BT, config.inputs), valid_BT, train=False)
 
         stem_conv, stem_bn = recorded[layers.BatchNorm][0]
         stages = {

@@ -20,7 +20,7 @@ from mmpretrain.cost.hlo import KINDS  # noqa: E402
 from mmpretrain.objectives.masked_prediction import MaskedPrediction  # noqa: E402
 from mmpretrain.parallel.mesh import make_mesh, shard_batch  # noqa: E402
 from mmpretrain.train.optimizer import make_optimizer  # noqa: E402
-from mmpretrain.train.step import make_trainer  # noqa: E402
+from mmpretrain.train.step import Trainer  # noqa: E402
 from tests.tiny import random_batch, tiny_model, tiny_round  # noqa: E402
 
 MESHES = {"one": (1, 1, 1), "data": (8, 1, 1), "mixed": (2, 2, 2), "wide": (1, 4, 2), "fsdp": (1, 8, 1)}
@@ -38,7 +38,7 @@ def sound_in_parts(arrays: dict[str, np.ndarray]) -> None:
     ):
         mesh = make_mesh(ParallelConfig(*shape), jax.devices()[: int(np.prod(shape))])
         tx = make_optimizer(OptimizerConfig(peak_lr=0.3, eps=1.0, warmup_steps=0), 100)
-        trainer = make_trainer(objective, tx, mesh, micro_batches=parts)
+        trainer = Trainer(objective, tx, mesh, micro_batches=parts)
         state, placed = trainer.init(0), shard_batch(batch, mesh)
         step = trainer.step.lower(state, placed).compile()
         text = step.as_text()
@@ -59,12 +59,14 @@ def main(output: str) -> None:
     tx = make_optimizer(OptimizerConfig(peak_lr=1.0, eps=1.0, warmup_steps=0), 100)
     # Clips of different lengths, some without a modality: devices have different numbers of masked frames.
     batch = random_batch(
-        (8, 3, 8, 5, 8, 8, 2, 7), model=model, has_audio_B=[True] * 6 + [False, True], has_video_B=[True] * 7 + [False]
+        (8, 3, 8, 5, 8, 8, 2, 7),
+        model=model,
+        present={"audio": [True] * 6 + [False, True], "video": [True] * 7 + [False]},
     )
     arrays, report = {}, {}
     for name, shape in MESHES.items():
         mesh = make_mesh(ParallelConfig(*shape), jax.devices()[: int(np.prod(shape))])
-        trainer = make_trainer(MaskedPrediction(model, round_), tx, mesh)
+        trainer = Trainer(MaskedPrediction(model, round_), tx, mesh)
         state = trainer.init(0)
         placed = {path: leaf for path, leaf in nnx.to_flat_state(state.params)}
         report[name] = {
@@ -75,7 +77,7 @@ def main(output: str) -> None:
         report[name + " moments"] = all(jax.tree.leaves(moments))
         start = jax.tree.map(np.array, state.params)
         state, metrics = trainer.step(state, shard_batch(batch, mesh))
-        changed = {"params": state.params, "stats": state.stats}
+        changed = {"params": state.params, "stats": state.kept}
         for path, leaf in jax.tree_util.tree_leaves_with_path(changed) + jax.tree_util.tree_leaves_with_path(metrics):
             arrays[f"{name} {jax.tree_util.keystr(path)}"] = np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(start):

@@ -62,16 +62,18 @@ def test_parameters_are_cut_over_the_mesh(outcome):
     _, report = outcome
     expected = {
         # name: whole shape, then one device's part on the meshes 8x1x1, 2x2x2, 1x8x1
-        "encoder.audio_proj.kernel": ([104, 16], [104, 16], [104, 8], [104, 2]),
+        "encoder.frontends.audio.proj.kernel": ([104, 16], [104, 16], [104, 8], [104, 2]),
         "encoder.transformer.layers.attention.qkv.kernel": (
             [1, 16, 3, 2, 8], [1, 16, 3, 2, 8], [1, 8, 3, 1, 8], [1, 2, 3, 2, 8]
         ),
         "encoder.transformer.layers.mlp_in.kernel": ([1, 16, 32], [1, 16, 32], [1, 8, 16], [1, 2, 32]),
         "encoder.transformer.layers.mlp_out.kernel": ([1, 32, 16], [1, 32, 16], [1, 16, 8], [1, 32, 2]),
         "head.embeddings": ([8, 8], [8, 8], [4, 8], [8, 8]),
-        "encoder.video.blocks.7.conv2.kernel": ([3, 3, 32, 32], [3, 3, 32, 32], [3, 3, 32, 16], [3, 3, 32, 4]),
+        "encoder.frontends.video.resnet.blocks.7.conv2.kernel": (
+            [3, 3, 32, 32], [3, 3, 32, 32], [3, 3, 32, 16], [3, 3, 32, 4]
+        ),
         # Four channels do not divide over eight devices: whole on each.
-        "encoder.video.stem.kernel": ([5, 7, 7, 4], [5, 7, 7, 4], [5, 7, 7, 2], [5, 7, 7, 4]),
+        "encoder.frontends.video.resnet.stem.kernel": ([5, 7, 7, 4], [5, 7, 7, 4], [5, 7, 7, 2], [5, 7, 7, 4]),
         "mask_embedding": ([104], [104], [104], [104]),
     }  # fmt: skip
     for name, (whole, *parts) in expected.items():
@@ -124,10 +126,9 @@ def test_the_data_axis_spans_the_slices_and_the_others_stay_within_one():
         make_mesh(ParallelConfig(8, 1, 1, slices=4), chips)
 
 
-def test_a_batch_keeps_its_numbers_and_what_is_none():
+def test_a_batch_keeps_its_numbers():
     mesh = make_mesh(ParallelConfig(), jax.devices()[:1])
     batch = random_batch((4, 3), model=tiny_model("audio"))
     placed = shard_batch(batch, mesh)
-    assert placed.video_BTHW is None
-    np.testing.assert_array_equal(placed.audio_BTF, batch.audio_BTF)
+    np.testing.assert_array_equal(placed.inputs["audio"], batch.inputs["audio"])
     assert batch_multiple(mesh) == 1

@@ -83,7 +83,7 @@ def breaking(step: int):
         def call(self, first_step):
             for number, batch in enumerate(original(self, first_step), start=first_step + 1):
                 if number == step:
-                    batch.audio_BTF[1, 2, 3] = np.nan
+                    batch.inputs["audio"][1, 2, 3] = np.nan
                 yield batch
 
         return call
@@ -134,10 +134,10 @@ def test_replay_names_where_the_first_number_is_missing_and_leaves_the_run_alone
     assert report["bad"]
     assert report["first_not_finite"] == f"input: audio of clip {round_training(run, 1).batches.clip_ids(5)[1]}"
     layers = {entry["layer"]: entry for entry in report["layers"]}
-    assert next(iter(layers)) == "encoder.audio_proj"
-    assert layers["encoder.audio_proj"]["parameters"]["not_finite"] == 0
-    assert layers["encoder.audio_proj"]["activations"]["not_finite"] == config.model.width
-    assert layers["encoder.audio_proj"]["gradients"]["not_finite"] > 0
+    assert next(iter(layers)) == "encoder.frontends.audio.proj"
+    assert layers["encoder.frontends.audio.proj"]["parameters"]["not_finite"] == 0
+    assert layers["encoder.frontends.audio.proj"]["activations"]["not_finite"] == config.model.width
+    assert layers["encoder.frontends.audio.proj"]["gradients"]["not_finite"] > 0
     shown = capsys.readouterr().out
     assert "Step 5 of round1/pretrain: BAD" in shown
     assert f"the first that is not finite: {report['first_not_finite']}" in shown

@@ -8,7 +8,7 @@ import pytest
 
 from mmpretrain.config import CorpusConfig, DataConfig, mfcc
 from mmpretrain.data.clips import open_clips
-from mmpretrain.features.audio import mfcc39_of_frames
+from mmpretrain.features.mfcc import mfcc39_of_frames
 from mmpretrain.run.run import Run
 from mmpretrain.stages import targets
 from mmpretrain.targets import kmeans

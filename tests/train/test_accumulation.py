@@ -9,7 +9,7 @@ from mmpretrain.objectives.classification import Classification
 from mmpretrain.objectives.masked_prediction import MaskedPrediction
 from mmpretrain.parallel.mesh import make_mesh, shard_batch
 from mmpretrain.train.optimizer import make_optimizer
-from mmpretrain.train.step import make_trainer
+from mmpretrain.train.step import Trainer
 from tests.tiny import random_batch, rows, tiny_model, tiny_round
 
 # A large epsilon makes Adam linear in the gradient, so that rounding noise stays what it is.
@@ -21,7 +21,7 @@ LENGTHS = (12, 11, 3, 9, 12, 12, 10, 2)
 def run(objective, batch, micro_batches: int, num_steps: int = 3):
     """(params, batch statistics, metrics of each step) as lists of arrays, and the bytes of temporaries."""
     mesh = make_mesh(ParallelConfig())
-    trainer = make_trainer(objective, make_optimizer(OPTIMIZER, 1_000), mesh, micro_batches=micro_batches)
+    trainer = Trainer(objective, make_optimizer(OPTIMIZER, 1_000), mesh, micro_batches=micro_batches)
     state, placed = trainer.init(0), shard_batch(batch, mesh)
     start = jax.tree.leaves(jax.tree.map(np.array, state.params))
     step = trainer.step.lower(state, placed).compile(compiler_options=QUICK)
@@ -29,7 +29,7 @@ def run(objective, batch, micro_batches: int, num_steps: int = 3):
     for _ in range(num_steps):
         state, metrics = step(state, placed)
         seen.append(jax.device_get(metrics))
-    params, stats = (jax.tree.leaves(jax.device_get(tree)) for tree in (state.params, state.stats))
+    params, stats = (jax.tree.leaves(jax.device_get(tree)) for tree in (state.params, state.kept))
     moved = sum(np.abs(a - b).max() > 1e-3 for a, b in zip(params, start, strict=True))
     assert moved > len(params) / 2, "most parameters moved by far more than the tolerance"
     return params, stats, seen, step.memory_analysis().temp_size_in_bytes
@@ -55,7 +55,7 @@ def test_two_and_four_parts_equal_the_whole_and_take_less_memory():
 def test_classification_in_parts_equals_the_whole():
     model = tiny_model("audio")
     objective = Classification(model, FinetuneConfig(classes=("neutral", "happy", "sad"), dropout=0.0))
-    batch = random_batch(LENGTHS, model=model, label_B=[0, 1, -1, 2, 0, -1, -1, 1])
+    batch = random_batch(LENGTHS, model=model, emotions=[0, 1, -1, 2, 0, -1, -1, 1])
     assert_same(run(objective, batch, 4), run(objective, batch, 1))
 
 

@@ -13,7 +13,7 @@ from mmpretrain.objectives.masked_prediction import MaskedPrediction
 from mmpretrain.parallel.mesh import make_mesh, shard_batch
 from mmpretrain.train.checkpoint import Checkpointer
 from mmpretrain.train.optimizer import make_optimizer
-from mmpretrain.train.step import make_trainer
+from mmpretrain.train.step import Trainer
 from tests.tiny import random_batch, tiny_model, tiny_round
 
 # Of a checkpoint that cannot be read or written, TensorStore finishes the other arrays after Orbax has given up on
@@ -50,7 +50,7 @@ def test_training_may_go_on_while_a_checkpoint_is_written(checkpoints):
     model = tiny_model("audio", width=128, mlp_dim=1024, num_layers=4)  # some megabytes, so that writing takes a while
     round_ = tiny_round(masking=MaskingConfig("feature"))
     tx = make_optimizer(OptimizerConfig(peak_lr=1e-2, warmup_steps=0), 100)
-    trainer = make_trainer(MaskedPrediction(model, round_), tx, make_mesh(ParallelConfig()))
+    trainer = Trainer(MaskedPrediction(model, round_), tx, make_mesh(ParallelConfig()))
     batch = shard_batch(random_batch((14, 9), model=model), trainer.mesh)
     state, _ = trainer.step(trainer.init(0), batch)
     for attempt in range(3):

@@ -12,7 +12,7 @@ from mmpretrain.objectives.masked_prediction import MaskedPrediction
 from mmpretrain.parallel.mesh import make_mesh, shard_batch
 from mmpretrain.train.guard import GOOD, HALTED, PASSED_OVER, Guard, Verdicts, judge
 from mmpretrain.train.optimizer import make_optimizer
-from mmpretrain.train.step import make_trainer
+from mmpretrain.train.step import Trainer
 from tests.tiny import random_batch, tiny_model, tiny_round
 
 SOUND = tiny_model("audio")
@@ -62,7 +62,7 @@ def trainer(skip_bad_steps: int):
     round_ = tiny_round(masking=MaskingConfig(kind="feature", span_frames=3))
     tx = make_optimizer(OptimizerConfig(peak_lr=1e-2, warmup_steps=0), 1_000)
     health = HealthConfig(skip_bad_steps=skip_bad_steps)
-    return make_trainer(MaskedPrediction(SOUND, round_), tx, make_mesh(ParallelConfig()), health=health)
+    return Trainer(MaskedPrediction(SOUND, round_), tx, make_mesh(ParallelConfig()), health=health)
 
 
 def train(skip_bad_steps: int, *bad_steps: int, num_steps: int = 5):
@@ -72,7 +72,7 @@ def train(skip_bad_steps: int, *bad_steps: int, num_steps: int = 5):
     for step in range(1, num_steps + 1):
         batch = random_batch((12, 9), model=SOUND, seed=step)
         if step in bad_steps:
-            batch.audio_BTF[1, 3] = np.nan
+            batch.inputs["audio"][1, 3] = np.nan
         state, metrics = ours.step(state, shard_batch(batch, ours.mesh))
         seen.add(step, metrics)
         states.append(jax.tree.map(np.array, state))

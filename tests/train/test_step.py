@@ -12,8 +12,9 @@ from mmpretrain.objectives.classification import Classification
 from mmpretrain.objectives.masked_prediction import MaskedPrediction
 from mmpretrain.parallel.mesh import make_mesh, shard_batch
 from mmpretrain.train.optimizer import make_optimizer
-from mmpretrain.train.step import Trainer, make_trainer
-from tests.tiny import initial, random_batch, rows, tiny_model, tiny_round
+from mmpretrain.train.step import Trainer
+from mmpretrain.train.trainable import Group, Trainable
+from tests.tiny import initial, random_batch, rows, tiny_model, tiny_round, with_inputs
 
 SOUND = tiny_model("audio")
 OPTIMIZER = OptimizerConfig(peak_lr=1e-2, warmup_steps=0, clip_norm=1.0)
@@ -27,14 +28,13 @@ def mesh():
 @functools.cache
 def pretraining() -> Trainer:
     round_ = tiny_round(masking=MaskingConfig(kind="feature", span_frames=3))
-    return make_trainer(MaskedPrediction(SOUND, round_), make_optimizer(OPTIMIZER, 1_000), mesh())
+    return Trainer(MaskedPrediction(SOUND, round_), make_optimizer(OPTIMIZER, 1_000), mesh())
 
 
 def classification(*, freeze_steps=0, **changes) -> Trainer:
     finetune = FinetuneConfig(classes=("neutral", "happy", "sad"), **changes)
-    return make_trainer(
-        Classification(SOUND, finetune), make_optimizer(OPTIMIZER, 1_000, freeze_steps=freeze_steps), mesh()
-    )
+    trainable = Trainable((Group("encoder", from_step=freeze_steps),))
+    return Trainer(Classification(SOUND, finetune), make_optimizer(OPTIMIZER, 1_000, trainable), mesh(), trainable)
 
 
 def test_gradient_is_the_weighted_mean_over_the_parts_of_a_batch():
@@ -42,13 +42,13 @@ def test_gradient_is_the_weighted_mean_over_the_parts_of_a_batch():
     objective = MaskedPrediction(SOUND, tiny_round(feature_penalty=0.0, masking=MaskingConfig("feature")))
     graphdef, params, stats = initial(objective.make_model)
     batch = random_batch((12, 12, 5, 3), model=SOUND)
-    draws = objective.draw(jax.random.key(0), batch)
+    draws = objective.draw(jax.random.key(0), batch, step=0, train=True)
 
     @functools.partial(jax.jit, static_argnums=1)
     def gradient_sum(params, part):
         def loss(params):
             model = nnx.merge(graphdef, params, stats)
-            sums = objective(model, rows(batch, slice(*part)), rows(draws, slice(*part)), None)
+            sums = objective.loss(model, rows(batch, slice(*part)), rows(draws, slice(*part)), None, train=False)
             return sums.loss, sums.weight
 
         return jax.grad(loss, has_aux=True)(params)
@@ -163,13 +163,14 @@ def test_label_smoothing_is_for_training_and_unlabelled_clips_never_count(smooth
     finetune = FinetuneConfig(classes=("neutral", "happy", "sad"), label_smoothing=smoothing, dropout=0.0)
     objective = Classification(SOUND, finetune)
     graphdef, params, stats = initial(objective.make_model)
-    batch = random_batch((12, 9, 7), model=SOUND, label_B=[2, -1, 0])
+    batch = random_batch((12, 9, 7), model=SOUND, emotions=[2, -1, 0])
 
     @jax.jit
     def run(params):
         model, key = nnx.merge(graphdef, params, stats), jax.random.key(0)
-        draws = objective.draw(key, batch)
-        return objective(model, batch, draws, key), objective(model, batch, draws, None), objective.logits(model, batch)
+        draws = objective.draw(key, batch, step=0, train=True)
+        train, evaluation = (objective.loss(model, batch, draws, k, train=k is not None) for k in (key, None))
+        return train, evaluation, objective.logits(model, batch)
 
     train, evaluation, logits_BC = jax.device_get(run(params))
     log_probs = logits_BC - np.log(np.exp(logits_BC).sum(-1, keepdims=True))
@@ -188,20 +189,20 @@ def test_augmentation_masks_are_for_training_only_and_leave_padding():
     objective = Classification(SOUND, FinetuneConfig(classes=("neutral", "sad"), masking=masking, dropout=0.0))
     graphdef, params, stats = initial(objective.make_model)
     batch = random_batch((12, 9), model=SOUND, num_classes=2)
-    draws = objective.draw(jax.random.key(0), batch)
+    draws = objective.draw(jax.random.key(0), batch, step=0, train=True)
     assert not (np.asarray(draws.audio_BT) & ~batch.valid_BT).any()
 
     @jax.jit
     def run(params, batch, key):
-        return objective(nnx.merge(graphdef, params, stats), batch, draws, key).loss
+        return objective.loss(nnx.merge(graphdef, params, stats), batch, draws, key, train=True).loss
 
-    hidden = batch._replace(audio_BTF=np.where(np.asarray(draws.audio_BT)[..., None], 7.0, batch.audio_BTF))
+    hidden = with_inputs(batch, audio=np.where(np.asarray(draws.audio_BT)[..., None], 7.0, batch.inputs["audio"]))
     key = jax.random.key(1)
     assert run(params, hidden, key) == run(params, batch, key)
 
     @jax.jit
     def evaluate(params, batch):
-        return objective(nnx.merge(graphdef, params, stats), batch, draws, None).loss
+        return objective.loss(nnx.merge(graphdef, params, stats), batch, draws, None, train=False).loss
 
     assert evaluate(params, hidden) != evaluate(params, batch)
 
@@ -212,5 +213,5 @@ def test_clip_logits_do_not_depend_on_padding_or_neighbours():
     batch = random_batch((12, 7), model=SOUND)
     run = jax.jit(lambda params, batch: objective.logits(nnx.merge(graphdef, params, stats), batch))
     alone = rows(batch, [1])
-    cut = alone._replace(audio_BTF=alone.audio_BTF[:, :7], valid_BT=alone.valid_BT[:, :7])
+    cut = with_inputs(alone, audio=alone.inputs["audio"][:, :7])._replace(valid_BT=alone.valid_BT[:, :7])
     np.testing.assert_allclose(run(params, batch)[1], run(params, cut)[0], atol=2e-5)

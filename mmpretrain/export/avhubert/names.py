@@ -100,13 +100,13 @@ def reference_tensors(model: MaskedClusterModel | EncoderOnly) -> Iterator[Tenso
         yield Tensor("label_embs_concat", (num_clusters, P), "head.embeddings", axes=(0, 1))
         yield from _linear("final_proj", (model.head.proj.out_features, D), "head.proj")
     if "audio" in config.modalities:
-        yield from _linear("feature_extractor_audio.proj", (D, AUDIO_DIM), "encoder.audio_proj")
+        yield from _linear("feature_extractor_audio.proj", (D, AUDIO_DIM), "encoder.frontends.audio.proj")
     if "video" in config.modalities:
         yield from _resnet(config.resnet_width)
-        yield from _linear("feature_extractor_video.proj", (D, 8 * config.resnet_width), "encoder.video_proj")
-    yield from _norm("layer_norm", fused, "encoder.fusion_norm")
+        yield from _linear("feature_extractor_video.proj", (D, 8 * config.resnet_width), "encoder.frontends.video.proj")
+    yield from _norm("layer_norm", fused, "encoder.fusion.norm")
     if config.fusion == "concat":
-        yield from _linear("post_extract_proj", (D, fused), "encoder.fusion_proj")
+        yield from _linear("post_extract_proj", (D, fused), "encoder.fusion.proj")
     position, taps = "encoder.transformer.position", config.pos_conv_kernel
     yield Tensor("encoder.pos_conv.0.bias", (D,), f"{position}.bias")
     yield Tensor("encoder.pos_conv.0.weight_g", (1, 1, taps), f"{position}.g")
@@ -130,7 +130,7 @@ def _layer(n: int, D: int, mlp_dim: int) -> Iterator[Tensor]:
 
 
 def _resnet(channels: int) -> Iterator[Tensor]:
-    root, ours = "feature_extractor_video.resnet", "encoder.video"
+    root, ours = "feature_extractor_video.resnet", "encoder.frontends.video.resnet"
     yield Tensor(f"{root}.frontend3D.0.weight", (channels, 1, STEM_FRAMES, 7, 7), f"{ours}.stem.kernel")
     yield from _batch_norm(f"{root}.frontend3D.1", channels, f"{ours}.stem.bn")
     yield Tensor(f"{root}.frontend3D.2.weight", (channels,), f"{ours}.stem.act.slope")

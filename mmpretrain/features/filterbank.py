@@ -1,7 +1,7 @@
-"""Numpy features of sound: stacked log filterbanks for the encoder, MFCC with deltas for the first targets; noise.
+"""Log filterbanks: stacked and normalised for the encoder to hear, or with their slopes for clusters to be made of.
 
 The definitions are AV-HuBERT's, number for number, as they are part of the method. No JAX: data workers use this.
-Dims: N samples at 16 kHz or 10 ms frames, T frames of 40 ms, F features.
+Dims: N samples at 16 kHz or 10 ms rows, T frames of 40 ms, F features.
 """
 
 from __future__ import annotations
@@ -11,18 +11,10 @@ import functools
 import numpy as np
 
 from mmpretrain.features.deltas import deltas
+from mmpretrain.features.spectrum import FFT_SIZE, HOP, STACK, WINDOW, check_sound, power_spectrum, windows
 from mmpretrain.records import SAMPLE_RATE_HZ
 
-WINDOW = 400  # samples: 25 ms
-HOP = 160  # samples: 10 ms
-FFT_SIZE = 512
-STACK = 4  # 10 ms frames in a frame of 40 ms
 NUM_BANDS = 26
-
-NUM_CEPSTRA = 13
-MFCC_DIM = 3 * NUM_CEPSTRA  # with deltas and second deltas
-MFCC_BANDS = 23
-MFCC_LOW_HZ, MFCC_HIGH_HZ = 20.0, 8000.0
 
 FBANK_DIM = 2 * NUM_BANDS  # with deltas
 FBANK_CHANGE_SCALE = np.float32(0.5)  # with it the slopes vary about half as much as the bands (RAVDESS)
@@ -40,14 +32,14 @@ def log_filterbank(audio_N: np.ndarray) -> np.ndarray:
     audio_N: int16 at 16 kHz. Returns float32 [N, 26]; the last frame is filled up with zeros, digital silence is
     log(2.2e-16). No sound, no frames. Raises ValueError for another dtype or shape.
     """
-    _check_audio("audio", audio_N)
+    check_sound("audio", audio_N)
     if not len(audio_N):
         return np.zeros((0, NUM_BANDS), np.float32)
     signal = audio_N.astype(np.float64)
     signal[1:] -= 0.97 * audio_N[:-1]
     num_frames = 1 + max(0, -(-(len(signal) - WINDOW) // HOP))
     signal = np.pad(signal, (0, (num_frames - 1) * HOP + WINDOW - len(signal)))
-    energies = _power_spectrum(_frames(signal)) / FFT_SIZE @ _filterbank_weights()
+    energies = power_spectrum(windows(signal)) / FFT_SIZE @ _filterbank_weights()
     return np.log(np.where(energies == 0, np.finfo(np.float64).eps, energies)).astype(np.float32)
 
 
@@ -103,36 +95,6 @@ def _warp(fbank_NF: np.ndarray, factor: float) -> np.ndarray:
     return fbank_NF[:, below_F] * (1 - share_F) + fbank_NF[:, below_F + 1] * share_F
 
 
-def mfcc39(audio_N: np.ndarray) -> np.ndarray:
-    """13 Kaldi-style cepstra, their deltas and second deltas every 10 ms.
-
-    audio_N: int16 at 16 kHz. Returns float32 [N, 39] with 4T-2 rows for 640T samples (only whole windows count), none
-    for sound under 25 ms. Raises ValueError for another dtype or shape.
-    """
-    _check_audio("audio", audio_N)
-    if len(audio_N) < WINDOW:
-        return np.zeros((0, MFCC_DIM), np.float32)
-    frames = _frames(audio_N / 32768.0)
-    frames = frames - frames.mean(axis=1, keepdims=True)
-    previous = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
-    frames = (frames - 0.97 * previous) * _mfcc_window()
-    energies = _power_spectrum(frames)[:, :-1] @ _mfcc_weights()
-    cepstra = np.log(np.maximum(energies, np.finfo(np.float32).eps)) @ _cepstral_transform()
-    slopes = deltas(cepstra)
-    return np.concatenate([cepstra, slopes, deltas(slopes)], axis=1).astype(np.float32)
-
-
-def mfcc39_of_frames(audio_N: np.ndarray, num_frames: int, rows_per_frame: int = 1) -> np.ndarray:
-    """Every fourth row of `mfcc39` (or all four of a frame): float32 [num_frames * rows_per_frame, 39].
-
-    Where the sound ends early, its last row is repeated. Raises ValueError where there is no sound at all.
-    """
-    if not len(audio_N):
-        raise ValueError("a clip without sound has no MFCC; leave it out, or use other targets.features")
-    rows = mfcc39(np.pad(audio_N, (0, max(0, WINDOW - len(audio_N)))))[:: STACK // rows_per_frame]
-    return rows[np.minimum(np.arange(num_frames * rows_per_frame), len(rows) - 1)]
-
-
 def fbank_of_frames(audio_N: np.ndarray, num_frames: int) -> np.ndarray:
     """What clusters of log filterbanks are made of: float32 [num_frames, 52].
 
@@ -150,47 +112,6 @@ def fbank_of_frames(audio_N: np.ndarray, num_frames: int) -> np.ndarray:
     bands_TF = bands_TF - bands_TF.mean(axis=0)
     bands_TF = bands_TF - (1 - LEVEL_SHARE) * bands_TF.mean(axis=1, keepdims=True)
     return np.concatenate([bands_TF, deltas(bands_TF) / FBANK_CHANGE_SCALE], axis=1)
-
-
-def mix_noise(clean_N: np.ndarray, noise_N: np.ndarray, snr_db: float) -> np.ndarray:
-    """Adds noise at a signal-to-noise ratio: int16 of the length of `clean_N`, both int16 at 16 kHz.
-
-    Noise is used from its beginning, repeated where it is shorter. A mixture beyond int16 is scaled down as a whole.
-    Silent noise changes nothing. Raises ValueError for another dtype or for noise of no length.
-    """
-    _check_audio("clean", clean_N)
-    _check_audio("noise", noise_N)
-    if not len(noise_N):
-        raise ValueError("noise of length 0 cannot be mixed; remove the empty file from data.noise.path")
-    clean = clean_N.astype(np.float32)
-    noise = np.resize(noise_N, len(clean_N)).astype(np.float32)
-    noise_rms = _rms(noise)
-    if noise_rms == 0:
-        return clean_N.copy()
-    mixed = clean + noise * np.float32(_rms(clean) / 10 ** (snr_db / 20) / noise_rms)
-    high, low = mixed.max(), mixed.min()
-    if high > 32767 or low < -32768:
-        mixed = mixed * (np.float32(32767) / high if high >= -low else np.float32(-32768) / low)
-    return mixed.astype(np.int16)
-
-
-def _check_audio(name: str, audio_N: np.ndarray) -> None:
-    if audio_N.dtype != np.int16 or audio_N.ndim != 1:
-        raise ValueError(f"{name} must be int16 [N], mono at 16 kHz, but is {audio_N.dtype} {list(audio_N.shape)}")
-
-
-def _rms(x_N: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(x_N))))
-
-
-def _frames(signal_N: np.ndarray) -> np.ndarray:
-    """View [count, 400] of the whole windows in the signal."""
-    return np.lib.stride_tricks.sliding_window_view(signal_N, WINDOW)[::HOP]
-
-
-def _power_spectrum(frames: np.ndarray) -> np.ndarray:
-    spectrum = np.fft.rfft(frames, FFT_SIZE)
-    return np.square(spectrum.real) + np.square(spectrum.imag)
 
 
 def band_centres_hz() -> np.ndarray:
@@ -213,30 +134,3 @@ def _filterbank_weights() -> np.ndarray:
     rising = np.where((left <= i) & (i < centre), (i - left) / (centre - left), 0)
     falling = np.where((centre <= i) & (i < right), (right - i) / (right - centre), 0)
     return rising + falling
-
-
-@functools.cache
-def _mfcc_window() -> np.ndarray:
-    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / (WINDOW - 1))) ** 0.85
-
-
-@functools.cache
-def _mfcc_weights() -> np.ndarray:
-    """[256, 23] triangles that are straight in mel(f) = 1127 ln(1 + f / 700); the Nyquist bin is left out."""
-
-    def mel(f):
-        return 1127 * np.log(1 + f / 700)
-
-    edges = np.linspace(mel(MFCC_LOW_HZ), mel(MFCC_HIGH_HZ), MFCC_BANDS + 2)
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    bin_mel = mel(np.arange(FFT_SIZE // 2) * SAMPLE_RATE_HZ / FFT_SIZE)[:, None]
-    return np.maximum(0, np.minimum((bin_mel - left) / (centre - left), (right - bin_mel) / (right - centre)))
-
-
-@functools.cache
-def _cepstral_transform() -> np.ndarray:
-    """[23, 13]: the first rows of the orthonormal DCT-II, liftered."""
-    k = np.arange(NUM_CEPSTRA)
-    dct = np.sqrt(2 / MFCC_BANDS) * np.cos(np.pi / MFCC_BANDS * (np.arange(MFCC_BANDS)[:, None] + 0.5) * k)
-    dct[:, 0] = np.sqrt(1 / MFCC_BANDS)
-    return dct * (1 + 11 * np.sin(np.pi * k / 22))

@@ -1,0 +1,126 @@
+"""From a planned batch to its arrays: loads the clips, makes their inputs, and pads them.
+
+Everything drawn for a clip depends on the seed, the epoch and the clip's id alone. Dims: B clips, T frames.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from mmpretrain.config import DataConfig, ModelConfig
+from mmpretrain.data.batch_plan import PlannedBatch
+from mmpretrain.data.clips import ClipTable
+from mmpretrain.data.inputs import INPUTS, Augmentation
+from mmpretrain.data.noise import noise_files
+from mmpretrain.randomness import clip_generator
+from mmpretrain.records import Batch, Clip
+
+
+class Targets(Protocol):
+    """Cluster ids of clips under one codebook, such as a target store."""
+
+    def __contains__(self, clip_id: str) -> bool: ...
+
+    def clip(self, clip_id: str) -> np.ndarray:
+        """int32, one or more a frame."""
+
+
+def make_batch(
+    planned: PlannedBatch,
+    table: ClipTable,
+    *,
+    model: ModelConfig,
+    data: DataConfig,
+    train: bool,
+    seed: int,
+    targets: Sequence[Targets] = (),
+    targets_per_frame: int = 1,
+    labels: Mapping[str, np.ndarray] | None = None,
+    freq_mask: int = 0,
+    freq_warp: float = 0.0,
+) -> Batch:
+    """The batch of `planned` in numpy: zeros, False and -1 where there is no frame, no modality or no clip.
+
+    In training (`train`) each clip has its own random stretch of time, where it is longer than the batch, and what
+    `Augmentation` says is changed; otherwise it begins at its start and is unchanged. All inputs and targets of a clip
+    begin at the same frame. targets: of each codebook; a clip that it does not know has none. targets_per_frame: of
+    these a frame takes the first. labels: by task, [N, ...] over the table. Raises ValueError naming the clip if it
+    cannot be read or its targets have another length.
+    """
+    if train and data.noise.prob > 0:
+        noise_files(data.noise.path)  # speaks up at the first batch if there is no noise, not at the first noisy clip
+    batch = empty_batch(len(planned.clips), planned.num_frames, model, num_codebooks=len(targets), labels=labels or {})
+    batch.clip_B[:] = planned.clips
+    for b, row in enumerate(planned.clips):
+        if row < 0:
+            continue
+        clip = table.load(row)
+        stream = functools.partial(clip_generator, seed, epoch=planned.epoch, clip_id=clip.clip_id)
+        length = min(clip.num_frames, planned.num_frames)
+        start = int(stream("time").integers(0, clip.num_frames - length, endpoint=True)) if train else 0
+        frames = range(start, start + length)
+        augmentation = Augmentation(data, stream, freq_mask, freq_warp) if train else None
+        present = [name for name in model.modalities if table.has(INPUTS[name].needs)[row]]
+        put_clip(batch, b, clip, frames, present, model, augmentation)
+        for s, store in enumerate(targets):
+            if clip.clip_id in store:
+                ids_T = _clip_targets(store, clip, targets_per_frame)[start : start + length]
+                batch.targets_BTS[b, : len(ids_T), s] = ids_T
+        for name, of_table in (labels or {}).items():
+            batch.labels[name][b] = of_table[row]
+    return batch
+
+
+def empty_batch(
+    num_clips: int,
+    num_frames: int,
+    model: ModelConfig,
+    *,
+    num_codebooks: int = 0,
+    labels: Mapping[str, np.ndarray] | None = None,
+) -> Batch:
+    """A batch without a clip: to put some in, or for its shapes. labels: arrays whose dtype and trailing dims count."""
+    shapes = {name: (INPUTS[name].frame_shape(model.inputs), INPUTS[name].dtype) for name in model.modalities}
+    return Batch(
+        inputs={name: np.zeros((num_clips, num_frames, *shape), dtype) for name, (shape, dtype) in shapes.items()},
+        present={name: np.zeros(num_clips, bool) for name in model.modalities},
+        valid_BT=np.zeros((num_clips, num_frames), bool),
+        targets_BTS=np.full((num_clips, num_frames, max(num_codebooks, 1)), -1, np.int32),
+        labels={name: _no_label((num_clips, *array.shape[1:]), array.dtype) for name, array in (labels or {}).items()},
+        clip_B=np.full(num_clips, -1, np.int32),
+    )
+
+
+def put_clip(
+    batch: Batch,
+    b: int,
+    clip: Clip,
+    frames: range,
+    present: Sequence[str],
+    model: ModelConfig,
+    augmentation: Augmentation | None = None,
+) -> None:
+    """Makes these frames of a clip row b of the batch. present: those of the model's modalities that the clip has."""
+    batch.valid_BT[b, : len(frames)] = True
+    for name in present:
+        batch.present[name][b] = True
+        batch.inputs[name][b, : len(frames)] = INPUTS[name].make(clip, frames, model.inputs, augmentation)
+
+
+def _no_label(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    return np.full(shape, np.nan if np.issubdtype(dtype, np.floating) else -1, dtype)
+
+
+def _clip_targets(targets: Targets, clip: Clip, per_frame: int) -> np.ndarray:
+    ids_T = targets.clip(clip.clip_id)
+    # The first round's MFCC may end a frame before the picture or after it.
+    if abs(len(ids_T) - clip.num_frames * per_frame) > per_frame:
+        raise ValueError(
+            f"clip {clip.clip_id!r} has {clip.num_frames} frames, but its targets {len(ids_T)}"
+            f"{f' of {per_frame} a frame' if per_frame > 1 else ''}; make the targets again"
+        )
+    return ids_T[::per_frame]
