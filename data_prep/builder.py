@@ -36,7 +36,7 @@ class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager):
         del dl_manager  # nothing is downloaded
-        return {split: self._generate_examples(split) for split in self._clips_by_split}
+        return {records.stored_split(split): self._generate_examples(split) for split in self._clips_by_split}
 
     def _generate_examples(self, split: str):
         clip = None
@@ -63,7 +63,8 @@ def write_dataset(
     index: dict[str, list[records.IndexRow]] = {}
     for split in clips_by_split:
         # TFDS shuffles by key, so only what it wrote knows the order.
-        written = (records.decode_clip(example, schema) for example in builder.as_data_source(split))
+        stored = builder.as_data_source(records.stored_split(split))
+        written = (records.decode_clip(example, schema) for example in stored)
         index[split] = [records.IndexRow.of(clip, schema) for clip in written]
         records.write_index(output, split, index[split])
     return index

@@ -37,7 +37,7 @@ def write_corpus(
 
         def _split_generators(self, dl_manager):
             splits = [split for split in records.SPLITS if any(clip.split == split for clip in clips)]
-            return {split: self._generate_examples(split) for split in splits}
+            return {records.stored_split(split): self._generate_examples(split) for split in splits}
 
         def _generate_examples(self, split):
             for clip in clips:
@@ -48,9 +48,11 @@ def write_corpus(
     builder = Clips(data_dir=path, file_format="array_record")
     builder.download_and_prepare()
     rows, splits = [], {}
-    for split in builder.info.splits:
+    for split in [split for split in records.SPLITS if records.stored_split(split) in builder.info.splits]:
         # The index follows the order on disk, which is not that of `clips`: TFDS shuffles by key.
-        written = (records.decode_clip(example, schema) for example in builder.as_data_source(split))
+        written = (
+            records.decode_clip(example, schema) for example in builder.as_data_source(records.stored_split(split))
+        )
         index = [records.IndexRow.of(clip, schema) for clip in written]
         records.write_index(path, split, index)
         rows += index

@@ -38,7 +38,8 @@ class RecordSource:
     def _data_source(self):
         import tensorflow_datasets as tfds
 
-        return tfds.builder_from_directory(records.dataset_dir(self.corpus_dir)).as_data_source(self.split)
+        builder = tfds.builder_from_directory(records.dataset_dir(self.corpus_dir))
+        return builder.as_data_source(records.stored_split(self.split))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
