@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from mmpretrain import records
 from mmpretrain.config import CorpusConfig, DataConfig
+from mmpretrain.files import read_json
 from mmpretrain.randomness import unit_hash
 from mmpretrain.records import LABEL_KINDS, Clip, IndexRow, Schema
 
@@ -258,7 +258,7 @@ def _read_corpus(path: str) -> dict:
             f"data.corpora: {path!r} holds records of version {found}, but this program reads "
             f"{records.DATASET_VERSION}; prepare it again with {command} --overwrite"
         )
-    return json.loads(file.read_text())
+    return read_json(file)
 
 
 def _join(corpora: Sequence[CorpusConfig], tables: Sequence[ClipTable]) -> ClipTable:
