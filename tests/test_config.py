@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmpretrain.config import (
-    CheckpointConfig,
+    CorpusConfig,
     MaskingConfig,
     ModelConfig,
     OptimizerConfig,
@@ -16,11 +16,11 @@ from mmpretrain.config import (
     RunConfig,
     as_dict,
     encoder_size,
+    fields_of,
     fingerprint,
     from_dict,
     hidden,
     mfcc,
-    recipe_of,
     reference_quirks,
 )
 from mmpretrain.config.checks import check
@@ -268,7 +268,7 @@ def test_reference_quirks_pass_the_checks_and_no_recipe_has_any(unpublished):
         plain = importlib.import_module(recipe).get_config()
         quirky = reference_quirks(plain, unpublished=unpublished)
         check(quirky)
-        tree, before = (recipe_of(config, *EVERY_PART) for config in (quirky, plain))
+        tree, before = (fields_of(config, *EVERY_PART) for config in (quirky, plain))
         model = {"post_norm", "dot_similarity", "temperature", "tied_projection"} if unpublished else set()
         rounds = {"targets_per_frame", "dead_classes", "equal_mask_counts", "zero_lone_clip", "whole_batch_dropout"}
         changed = {name.split(".")[-1] for name in tree if tree[name] != before[name]}
@@ -292,53 +292,27 @@ def test_several_codebooks_are_a_sum():
 EVERY_PART = [field.name for field in dataclasses.fields(RunConfig)]
 
 
-def identity(config: RunConfig) -> str:
-    return fingerprint(recipe_of(config, *EVERY_PART))
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("workdir", "elsewhere"),
-        ("parallel", ParallelConfig(1, 2, -1)),
-        ("checkpoint", CheckpointConfig(3, 4)),
-        ("health.min_accuracy_gain", -1.0),
-        ("log_every", 9),
-        ("data.num_workers", 9),
-        ("data.corpora[0].path", "elsewhere"),
-    ],
-)
-def test_fingerprint_leaves_out_what_may_change_between_restarts(field, value):
-    other = tiny_run()
-    set_field(other, field, value)
-    assert recipe_of(other, *EVERY_PART) == recipe_of(tiny_run(), *EVERY_PART)
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("seed", 1),
-        ("data.bucket_frames", (20, 30)),
-        ("data.corpora[0].weight", 2.0),
-        ("model.width", 32),
-        ("model.inputs.pixel_mean", 0.5),
-        ("rounds[1].targets[0].layer", 1),
-        ("rounds[0].optimizer.b2", 0.9),
-        ("rounds[1].init", "previous_round"),
-        ("finetune.label_smoothing", 0.1),
-    ],
-)
-def test_fingerprint_changes_with_what_decides_the_result(field, value):
-    other = tiny_run()
-    set_field(other, field, value)
-    assert identity(other) != identity(tiny_run())
-
-
-def test_recipe_is_flat_and_holds_only_the_named_parts():
-    flat = recipe_of(tiny_run(), "rounds")
+def test_a_stage_names_fields_and_gets_all_below_them():
+    config = tiny_run()
+    config.data.corpora += (CorpusConfig("another", 2.0),)
+    flat = fields_of(config, *EVERY_PART)
     assert flat["rounds[1].targets[0].features"] == "hidden"
-    assert {name.split("[")[0].split(".")[0] for name in flat} == {"seed", "rounds"}
     assert not any(isinstance(value, dict) for value in flat.values())
+    assert fields_of(config, "seed", "data.corpora[*].weight") == {
+        "seed": config.seed, "data.corpora[0].weight": 1.0, "data.corpora[1].weight": 2.0,
+    }  # fmt: skip
+    own = fields_of(config, "rounds[1]", but=("rounds[1].targets", "rounds[1].optimizer.b1"))
+    assert own == {
+        name: value for name, value in flat.items()
+        if name.startswith("rounds[1].") and not name.startswith(("rounds[1].targets[", "rounds[1].optimizer.b1"))
+    }  # fmt: skip
+    assert fields_of(config, "rounds[1].targets[0].num_cluster") == {}, "a part of a name is another name"
+
+
+def test_a_fingerprint_changes_with_any_value():
+    flat = fields_of(tiny_run(), *EVERY_PART)
+    assert fingerprint(flat) == fingerprint(dict(reversed(flat.items())))
+    assert fingerprint(flat) != fingerprint(flat | {"seed": 1})
 
 
 @pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])

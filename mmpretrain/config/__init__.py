@@ -10,7 +10,7 @@ from mmpretrain.config.presets import (
     prosody,
     reference_quirks,
 )
-from mmpretrain.config.recipe import as_dict, fingerprint, flatten, from_dict, recipe_of
+from mmpretrain.config.recipe import as_dict, fields_of, fingerprint, flatten, from_dict
 from mmpretrain.config.reference import ReferenceModelConfig, ReferenceRoundConfig
 from mmpretrain.config.tree import (
     AUDIO_DIM,
@@ -57,12 +57,12 @@ __all__ = [
     "face_appearance",
     "face_geometry",
     "fbank",
+    "fields_of",
     "fingerprint",
     "flatten",
     "from_dict",
     "hidden",
     "mfcc",
     "prosody",
-    "recipe_of",
     "reference_quirks",
 ]

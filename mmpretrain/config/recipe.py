@@ -1,4 +1,4 @@
-"""A configuration tree as JSON and back, and the part of it that decides what is computed."""
+"""A configuration tree as JSON and back, and the parts of it that stages name."""
 
 from __future__ import annotations
 
@@ -8,19 +8,12 @@ import json
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from mmpretrain.config.tree import RunConfig
 
 Tree = TypeVar("Tree")
-
-# What may change between restarts of a run without changing what it computes. Where clips and encoders lie is free too:
-# what they are is part of every stage's recipe as their fingerprint.
-FREE_FIELDS = (
-    r"workdir|parallel|checkpoint|health|observe|log_every|data\.num_workers|"
-    r"(data|finetune)\.corpora\[\d+\]\.path|rounds\[\d+\]\.encoder"
-)
 
 
 def as_dict(config: Any) -> dict[str, Any]:
@@ -28,11 +21,18 @@ def as_dict(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def recipe_of(config: RunConfig, *parts: str) -> dict[str, Any]:
-    """Those top-level parts of a run that decide a stage's result, flat: {"data.min_frames": 5, ...}."""
-    tree = as_dict(config)
-    flat = {name: value for part in ("seed", *parts) for name, value in flatten(tree[part], part).items()}
-    return {name: value for name, value in flat.items() if not re.match(FREE_FIELDS, name)}
+def fields_of(config: RunConfig, *names: str, but: Sequence[str] = ()) -> dict[str, Any]:
+    """Some fields of a run, flat: {"data.min_frames": 5, ...}. A name stands for all below it, less what `but` names.
+
+    `data.corpora[*].weight` names the weight of every corpus.
+    """
+    flat = {path: value for part, tree in as_dict(config).items() for path, value in flatten(tree, part).items()}
+    return {path: value for path, value in flat.items() if _is_in(path, names) and not _is_in(path, but)}
+
+
+def _is_in(path: str, names: Sequence[str]) -> bool:
+    patterns = (re.escape(name).replace(r"\[\*\]", r"\[\d+\]") for name in names)
+    return any(re.fullmatch(rf"{pattern}([.\[].*)?", path) for pattern in patterns)
 
 
 def fingerprint(recipe: Mapping[str, Any]) -> str:

@@ -107,7 +107,7 @@ class MaskingConfig:
 @dataclasses.dataclass
 class TargetsConfig:
     """One codebook and what it is made of: one of `FEATURES` (docs/targets.md), "hidden" being a layer of the previous
-    round's encoder. Clips that lack what any codebook of a round needs (sound, video) are left out of the round."""
+    round's encoder. It labels the clips that have what it needs (sound, video)."""
 
     features: str = "mfcc"
     layer: int = 0  # of the previous round, counted from 1; for "hidden" only

@@ -39,15 +39,15 @@ def mfcc39(audio_N: np.ndarray) -> np.ndarray:
     return np.concatenate([cepstra, slopes, deltas(slopes)], axis=1).astype(np.float32)
 
 
-def mfcc39_of_frames(audio_N: np.ndarray, num_frames: int, rows_per_frame: int = 1) -> np.ndarray:
-    """Every fourth row of `mfcc39` (or all four of a frame): float32 [num_frames * rows_per_frame, 39].
+def mfcc39_of_frames(audio_N: np.ndarray, num_frames: int, targets_per_frame: int = 1) -> np.ndarray:
+    """Every fourth row of `mfcc39` (or all four of a frame): float32 [num_frames * targets_per_frame, 39].
 
     Where the sound ends early, its last row is repeated. Raises ValueError where there is no sound at all.
     """
     if not len(audio_N):
         raise ValueError("a clip without sound has no MFCC; leave it out, or use other targets.features")
-    rows = mfcc39(np.pad(audio_N, (0, max(0, WINDOW - len(audio_N)))))[:: STACK // rows_per_frame]
-    return rows[np.minimum(np.arange(num_frames * rows_per_frame), len(rows) - 1)]
+    rows = mfcc39(np.pad(audio_N, (0, max(0, WINDOW - len(audio_N)))))[:: STACK // targets_per_frame]
+    return rows[np.minimum(np.arange(num_frames * targets_per_frame), len(rows) - 1)]
 
 
 @functools.cache

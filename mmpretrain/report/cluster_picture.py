@@ -28,15 +28,15 @@ Rows = list[tuple[str, list[tuple[float, float, str]]]]  # name of the row; star
 class ClipPicture:
     """What is drawn of one clip; any part may be empty.
 
-    video_THW: uint8 at 25 Hz. fbank_NF: log energies at 100 Hz. ids_T: clusters at `frame_rate_hz`. said: rows of boxes
-    under the clusters, e.g. the phones and the words.
+    video_THW: uint8 at 25 Hz. fbank_NF: log energies at 100 Hz. ids_T: clusters, `targets_per_frame` in each.
+    said: rows of boxes under the clusters, e.g. the phones and the words.
     """
 
     title: str
     video_THW: np.ndarray
     fbank_NF: np.ndarray
     ids_T: np.ndarray
-    frame_rate_hz: int
+    targets_per_frame: int
     said: Rows
 
 
@@ -48,11 +48,11 @@ def draw_clips(path: Path, clips: Sequence[ClipPicture]) -> None:
         figure.get_layout_engine().set(h_pad=0.015, hspace=0, w_pad=0.05)
         parts = np.atleast_1d(figure.subfigures(len(clips), 1, height_ratios=[sum(rows) + 0.5 for rows in heights]))
         for part, clip, rows in zip(parts, clips, heights, strict=True):
-            seconds = min(len(clip.ids_T) / clip.frame_rate_hz, MAX_FRAMES / FRAME_RATE_HZ)
+            seconds = min(len(clip.ids_T) / (FRAME_RATE_HZ * clip.targets_per_frame), MAX_FRAMES / FRAME_RATE_HZ)
             all_axes = part.subplots(len(rows), 1, sharex=True, height_ratios=rows)
             _draw_video(all_axes[0], clip.video_THW, seconds)
             _draw_fbank(all_axes[1], clip.fbank_NF)
-            _draw_boxes(all_axes[2], "clusters", _runs(clip.ids_T, clip.frame_rate_hz), seconds, coloured=True)
+            _draw_boxes(all_axes[2], "clusters", _runs(clip.ids_T, clip.targets_per_frame), seconds, coloured=True)
             for axes, (name, boxes) in zip(all_axes[3:], clip.said, strict=True):
                 _draw_boxes(axes, name, boxes, seconds)
             for axes in all_axes:
@@ -108,9 +108,9 @@ def _draw_boxes(
             axes.text((start + end) / 2, 0.47, text, ha="center", va="center", fontsize=6.5, clip_on=True)
 
 
-def _runs(ids_T: np.ndarray, frame_rate_hz: int) -> list[tuple[float, float, str]]:
-    edges = np.flatnonzero(np.diff(ids_T, prepend=-1, append=-1))
-    return [(first / frame_rate_hz, end / frame_rate_hz, str(ids_T[first])) for first, end in itertools.pairwise(edges)]
+def _runs(ids_T: np.ndarray, targets_per_frame: int) -> list[tuple[float, float, str]]:
+    edges, rate_hz = np.flatnonzero(np.diff(ids_T, prepend=-1, append=-1)), FRAME_RATE_HZ * targets_per_frame
+    return [(first / rate_hz, end / rate_hz, str(ids_T[first])) for first, end in itertools.pairwise(edges)]
 
 
 def _colour(cluster: int) -> tuple[float, float, float]:

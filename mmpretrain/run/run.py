@@ -14,7 +14,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from mmpretrain.config import ModelConfig, RunConfig, as_dict, recipe_of
+from mmpretrain.config import ModelConfig, RunConfig, as_dict, fields_of
 from mmpretrain.config.checks import check
 from mmpretrain.data.batch import make_batch
 from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
@@ -29,33 +29,12 @@ from mmpretrain.parallel.mesh import batch_multiple, make_mesh, process_rows
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.records import Batch
+from mmpretrain.run.batches import BATCH_FIELDS, TrainingBatches
 from mmpretrain.run.layout import CONFIG_FILE, METRICS_FILE, TENSORBOARD
+from mmpretrain.run.round import Round
 from mmpretrain.run.stage import run_stage
-from mmpretrain.targets.labelling import CLIP_FEATURES
 from mmpretrain.train.step import Trainer
 from mmpretrain.train.trainable import EVERYTHING, Trainable
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingBatches:
-    """The batches of a training run. load: this process's share of a planned one."""
-
-    plan: BatchPlan
-    table: ClipTable
-    load: Callable[[PlannedBatch], Batch]
-    num_steps: int
-    num_workers: int
-
-    def __call__(self, first_step: int) -> Iterator[Batch]:
-        """Those of the steps after `first_step` completed ones, in order."""
-        steps = iterate(
-            self.plan, self.load, first_step=first_step, num_steps=self.num_steps, num_workers=self.num_workers
-        )
-        return (batch for _, batch in steps)
-
-    def clip_ids(self, step: int) -> list[str]:
-        """Of the whole batch of `step`, counted from 1."""
-        return [self.table.clip_ids[row] for row in self.plan[step - 1].clips]
 
 
 class Run:
@@ -75,6 +54,7 @@ class Run:
         check(config)
         self.config, self.accept_changes, self.profile = config, accept_changes, profile
         self.workdir = Path(config.workdir)
+        self._rounds: dict[int, Round] = {}
         _cache_compilations()
         self.mesh: Mesh = make_mesh(config.parallel, devices)
         parts, multiple = batch_multiple(self.mesh), config.data.batch_multiple
@@ -104,34 +84,15 @@ class Run:
         train, validation = training_and_validation(self.config.data)
         return train.require(modalities), validation.require(modalities) if len(validation) else validation
 
-    def clips_of_round(self, number: int) -> tuple[ClipTable, ClipTable]:
-        """As `clips`, without those that lack what a codebook of round `number` is made of.
+    def round(self, number: int) -> Round:
+        """Round `number`, from 1."""
+        if number not in self._rounds:
+            self._rounds[number] = Round(self, number)
+        return self._rounds[number]
 
-        Raises ValueError if all do.
-        """
-        train, validation = self.clips
-        for index, targets in enumerate(self.config.rounds[number - 1].targets):
-            if targets.features not in CLIP_FEATURES:
-                continue
-            kind = CLIP_FEATURES[targets.features]
-            missing, has = {"audio": "sound"}.get(kind.needs, kind.needs), train.has(kind.needs)
-            if not has.any():
-                raise ValueError(
-                    f"rounds[{number - 1}].targets[{index}].features={targets.features!r} needs {missing}, but none of "
-                    f"the {len(train)} training clips of {train.folders()} that are left has any; use other features, "
-                    "or prepare a corpus that has it"
-                )
-            if not has.all():
-                log(
-                    f"round {number}: {int((~has).sum())} of {len(train)} training clips have no {missing}, hence no "
-                    f"{kind.title} targets; they are left out"
-                )
-            train, validation = train.select(has), validation.select(validation.has(kind.needs))
-        return train, validation
-
-    def recipe(self, *parts: str, **more: Any) -> dict[str, Any]:
-        """What decides a stage's result: those parts of the recipe, the clips, and anything else."""
-        return recipe_of(self.config, *parts) | more
+    def fields(self, *names: str, but: Sequence[str] = ()) -> dict[str, Any]:
+        """Those fields of the recipe, for a stage to say what it reads; see `config.fields_of`."""
+        return fields_of(self.config, *names, but=but)
 
     def stage(
         self, name: str, recipe: dict[str, Any], work: Callable[[Path, WallTime], dict[str, Any]]
@@ -159,9 +120,12 @@ class Run:
         config = self.config
         return Trainer(objective, tx, self.mesh, trainable, config.parallel.micro_batches, config.health)
 
-    def micro_batch_recipe(self, model: ModelConfig) -> dict[str, Any]:
-        """The part of a training stage's recipe that says how batches are cut, where batch statistics feel it."""
-        return {"parallel.micro_batches": self.config.parallel.micro_batches} if "video" in model.modalities else {}
+    def batches_recipe(self, model: ModelConfig) -> dict[str, Any]:
+        """What the recipe says of all training batches, whatever their size and the weights of their corpora.
+
+        Cutting them into parts counts where batch statistics feel it.
+        """
+        return self.fields(*BATCH_FIELDS, *["parallel.micro_batches"] * ("video" in model.modalities))
 
     def evaluation_batches(
         self, table: ClipTable, model: ModelConfig, *, batch_frames: int, **inputs: Any

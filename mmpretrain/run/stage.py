@@ -18,6 +18,7 @@ RESULT_FILE = "result.json"
 RECIPE_FILE = "recipe.json"
 WALL_TIME_FILE = "wall_time.json"
 CHANGES_FILE = "changes.json"
+FORMAT = 2  # of a stage's recipe: the fields that it reads and the fingerprints of what it takes
 
 
 def run_stage(
@@ -32,13 +33,13 @@ def run_stage(
 
     All processes of the run come here; process 0 reads and writes the stage's files, `work` is done by all.
 
-    recipe: all that decides the result, flat. The result gets `wall_time_sec`, summed over interrupted attempts, and
-    the goodput if it trained (see `WallTime.figures`).
+    recipe: what decides the result and no more, flat. The result gets `wall_time_sec`, summed over interrupted
+    attempts, and the goodput if it trained (see `WallTime.figures`).
 
     Raises ValueError if the folder was made with another recipe. With `accept_changes` a stage that is not done goes on
     under the new recipe instead, one that is done stays as it is, and `changes.json` records what changed.
     """
-    folder = workdir / name
+    folder, recipe = workdir / name, {"format": FORMAT, **recipe}
     check_stop()
     if on_main(lambda: _is_done(folder, recipe, accept_changes)):
         log(f"{name}: done already")
@@ -77,6 +78,12 @@ def _check_recipe(folder: Path, recipe: Mapping[str, Any], accept_changes: bool)
     made_with = read_json(folder / RECIPE_FILE)
     if fingerprint(made_with) == fingerprint(recipe):
         return
+    if made_with.get("format") != FORMAT:
+        raise ValueError(
+            f"{folder} was made by a version of mmpretrain that this one does not continue (its {RECIPE_FILE} has "
+            f"format {made_with.get('format')}, not {FORMAT}); go on with that version, give another --config.workdir, "
+            f"or remove {folder}"
+        )
     missing = object()
     changed = [key for key in {**made_with, **recipe} if made_with.get(key, missing) != recipe.get(key, missing)]
     shown = ", ".join(f"{key} was {made_with.get(key)!r} and is {recipe.get(key)!r}" for key in changed[:4])

@@ -21,75 +21,76 @@ from mmpretrain.observe.progress import log, track
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.run.command import ACCEPT_CHANGES, Command
+from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.layout import EVALUATION, PRETRAINED, SCRATCH, fold_name
 from mmpretrain.run.run import Run
-from mmpretrain.stages.finetune import Task, predictor
 
 
 def evaluate(run: Run) -> dict[str, Any]:
     """Tests every fold's classifier on its test clips, beside the plain baseline."""
-    task = Task(run)
-    recipe = {f"{variant}/{k}": v for variant in task.variants for k, v in task.recipe(variant).items()}
+    finetuning = Finetuning(run)
+    recipe = {f"{variant}/{k}": v for variant in finetuning.variants for k, v in finetuning.recipe(variant).items()}
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
-        baseline = on_main(lambda: _summary(_baseline(task)))
+        baseline = on_main(lambda: _summary(_baseline(finetuning)))
         variants = {}
-        for variant in task.variants:
-            variants[variant] = [_test_fold(run, task, variant, fold, folder) for fold in task.folds]
+        for variant in finetuning.variants:
+            variants[variant] = [_test_fold(finetuning, variant, fold, folder) for fold in finetuning.folds]
         ours = variants.get(PRETRAINED, variants.get(SCRATCH))
         return {
-            "protocol": f"{task.protocol.name} v{task.protocol.version}", "selection": task.protocol.selection,
-            "classes": list(task.config.classes), "modalities": list(run.config.model.modalities),
+            "protocol": finetuning.protocol_title, "selection": finetuning.protocol.selection,
+            "classes": list(finetuning.config.classes), "modalities": list(run.config.model.modalities),
             "chance_ua": pooled(ours).chance_ua, "majority_wa": pooled(ours).majority_wa,
-            "folds": [{"fold": fold, **result.as_dict()} for fold, result in zip(task.folds, ours, strict=True)],
+            "folds": [{"fold": fold, **result.as_dict()} for fold, result in zip(finetuning.folds, ours, strict=True)],
             "baseline": baseline,
             **{variant: _summary(results) for variant, results in variants.items()},
         }  # fmt: skip
 
-    return run.stage(EVALUATION, recipe | {"folds": list(task.folds)}, work)
+    return run.stage(EVALUATION, recipe | {"folds": list(finetuning.folds)}, work)
 
 
-def _test_fold(run: Run, task: Task, variant: str, number: int, folder: Path) -> ClassificationResult:
+def _test_fold(finetuning: Finetuning, variant: str, number: int, folder: Path) -> ClassificationResult:
+    run = finetuning.run
     classifier = run.workdir / fold_name(variant, number) / "classifier"
     if not on_main(classifier.exists):
         raise FileNotFoundError(f"{classifier} does not exist: run `mmpretrain finetune` with this recipe first")
-    trainer = task.trainer(variant)
+    trainer = finetuning.trainer(variant)
     state = trainer.init(run.config.seed)
     model = trainer.model(state)
     load_weights(classifier, model)
     state = dataclasses.replace(state, params=nnx.state(model, nnx.Param), kept=nnx.state(model, nnx.Not(nnx.Param)))
-    rows = task.fold(number).test
-    logits = predictor(trainer)(state, task.evaluation_batches(rows, variant), len(rows))
+    rows = finetuning.fold(number).test
+    logits = finetuning.predictor(variant, trainer)(state, rows)
     predicted = logits.argmax(-1)
-    on_main(lambda: _write_predictions(folder / f"{variant}-fold{number}.csv", task, rows, logits))
-    result = classification_metrics(task.labels[rows], predicted, task.config.classes)
+    on_main(lambda: _write_predictions(folder / f"{variant}-fold{number}.csv", finetuning, rows, logits))
+    result = classification_metrics(finetuning.labels[rows], predicted, finetuning.config.classes)
     log(f"{variant}, fold {number}: UA {100 * result.ua:.1f}, WA {100 * result.wa:.1f} on {len(rows)} test clips")
     return result
 
 
-def _baseline(task: Task) -> list[ClassificationResult]:
+def _baseline(finetuning: Finetuning) -> list[ClassificationResult]:
     """MFCC statistics and logistic regression on the same folds."""
-    features = np.zeros((len(task.table), len(clip_statistics(np.zeros(0, np.int16)))), np.float32)
-    for row in track(np.flatnonzero(task.labels >= 0), "baseline: statistics of MFCC", unit="clip"):
-        features[row] = clip_statistics(task.table.load(row).audio)
-    classes = task.config.classes
-    return [mfcc_baseline(features, task.labels, task.fold(fold), classes) for fold in task.folds]
+    features = np.zeros((len(finetuning.table), len(clip_statistics(np.zeros(0, np.int16)))), np.float32)
+    for row in track(np.flatnonzero(finetuning.labels >= 0), "baseline: statistics of MFCC", unit="clip"):
+        features[row] = clip_statistics(finetuning.table.load(row).audio)
+    classes = finetuning.config.classes
+    return [mfcc_baseline(features, finetuning.labels, finetuning.fold(fold), classes) for fold in finetuning.folds]
 
 
 def _summary(results: list[ClassificationResult]) -> dict[str, Any]:
     return pooled(results).as_dict() | {"over_folds": summarize_folds(results)}
 
 
-def _write_predictions(path: Path, task: Task, rows: np.ndarray, logits: np.ndarray) -> None:
-    classes = task.config.classes
+def _write_predictions(path: Path, finetuning: Finetuning, rows: np.ndarray, logits: np.ndarray) -> None:
+    classes = finetuning.config.classes
     probabilities = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
     with whole_file(path) as draft, open(draft, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["clip_id", "speaker", "true", "predicted", *classes])
         for row, probs in zip(rows, probabilities, strict=True):
-            of = task.table.rows[row]
+            of = finetuning.table.rows[row]
             shown = [f"{p:.4f}" for p in probs]
-            writer.writerow([of.clip_id, of.speaker, classes[task.labels[row]], classes[probs.argmax()], *shown])
+            writer.writerow([of.clip_id, of.speaker, classes[finetuning.labels[row]], classes[probs.argmax()], *shown])
 
 
 COMMAND = Command(

@@ -5,73 +5,61 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from flax import nnx
 
-from mmpretrain.encoders.folder import load_encoder, read_config, save_encoder
+from mmpretrain.encoders.folder import load_encoder, save_encoder
 from mmpretrain.export import FORMATS, find_format
 from mmpretrain.export.avhubert.checkpoint import pretraining_head
+from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
-from mmpretrain.parallel.mesh import replicated, shard_batch, whole
+from mmpretrain.parallel.mesh import whole
 from mmpretrain.parallel.processes import on_main
-from mmpretrain.records import Batch
 from mmpretrain.run.command import ACCEPT_CHANGES, Argument, Command, Given, Option
-from mmpretrain.run.layout import CHECKPOINTS, EXPORT, pretrain_name
+from mmpretrain.run.forward import encode
+from mmpretrain.run.layout import CHECKPOINTS, EXPORT
+from mmpretrain.run.round import ENCODER
 from mmpretrain.run.run import Run
 from mmpretrain.run.stage import read_result
-from mmpretrain.stages.pretrain import round_trainer
-from mmpretrain.stages.targets import encoder_path
-from mmpretrain.train.checkpoint import Checkpointer
+from mmpretrain.train.checkpoint import read
 
 CLIPS_TO_COMPARE = 8
 
 
 def export(run: Run) -> dict[str, Any]:
-    """Writes `export/encoder` out of the last round's checkpoint and says how far its features are from it."""
-    number = len(run.config.rounds)
-    if not number:
+    """Writes `export/encoder`: the encoder that the last round left, and the head that it was pretrained with.
+
+    Returns how far its features are from those of the checkpoint that it is of.
+    """
+    if not run.config.rounds:
         raise ValueError("this recipe has no rounds, hence no encoder to export")
-    pretrained = read_result(run.workdir, pretrain_name(number))
-    _, lineage = read_config(encoder_path(run, number))
+    round_ = run.round(len(run.config.rounds))
+    pretrained, lineage = read_result(run.workdir, round_.pretrain_name), round_.encoder.lineage
     lineage |= {f"validation {name}": round(pretrained[name], 4) for name in ("masked_accuracy",) if name in pretrained}
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
-        trainer = round_trainer(run, number)
-        checkpoints = Checkpointer(run.workdir / pretrain_name(number) / CHECKPOINTS, keep=1_000)
-        state, _ = checkpoints.restore(trainer.init(run.config.seed))
-        checkpoints.close()
-        model = trainer.model(whole(state, run.mesh))
-        encoder, head = model.encoder, pretraining_head(model)
-        on_main(lambda: save_encoder(folder / "encoder", encoder, lineage=lineage, head=head))
-        error = _largest_difference(run, encoder, folder / "encoder")
-        log(f"export: {folder / 'encoder'}; largest difference after loading it back: {error:.2g}")
-        return {"max_error": error, "path": str(folder / "encoder")}
+        trainer = round_.trainer
+        checkpoints = run.workdir / round_.pretrain_name / CHECKPOINTS
+        state = read(checkpoints, round_.config.num_steps, trainer.init(run.config.seed))
+        trained = trainer.model(whole(state, run.mesh))
+        encoder, head = round_.encoder.load().module, pretraining_head(trained)
+        on_main(lambda: save_encoder(folder / ENCODER, encoder, lineage=lineage, head=head))
+        error = _largest_difference(run, trained.encoder, folder / ENCODER)
+        log(f"export: {folder / ENCODER}; largest difference after loading it back: {error:.2g}")
+        return {"max_error": error, "path": str(folder / ENCODER)}
 
-    return run.stage(EXPORT, {"encoder": lineage["fingerprint"]}, work)
+    return run.stage(EXPORT, {"encoder": round_.encoder.fingerprint}, work)
 
 
-def _largest_difference(run: Run, encoder: nnx.Module, path: Path) -> float:
+def _largest_difference(run: Run, trained: AVEncoder, path: Path) -> float:
     """Over the features of a few clips: the trained encoder in batches against the loaded one clip by clip."""
-    loaded = load_encoder(path)
+    loaded, inputs, worst = load_encoder(path), run.config.model.inputs, 0.0
     table = run.clips[0].select(np.arange(min(CLIPS_TO_COMPARE, len(run.clips[0]))))
-    graphdef, state = nnx.split(encoder)
-
-    def forward(state: nnx.State, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
-        return nnx.merge(graphdef, state, copy=True)(batch), batch.clip_B, batch.valid_BT
-
-    forward = jax.jit(forward, out_shardings=replicated(run.mesh))
-    worst, config = 0.0, run.config
-    for batch in run.evaluation_batches(table, config.model, batch_frames=config.data.batch_frames):
-        features_BTD, clip_B, valid_BT = jax.device_get(forward(state, shard_batch(batch, run.mesh)))
-        for row, valid_T, ours_TD in zip(clip_B, valid_BT, features_BTD, strict=True):
-            if row < 0:
-                continue
-            clip = table.load(row)
-            view = clip.mouth if config.model.inputs.view == "mouth" else clip.face
-            theirs_TD = loaded.features(clip.audio if len(clip.audio) else None, view if len(view) else None)
-            worst = max(worst, float(np.abs(theirs_TD - ours_TD[valid_T]).max()))
+    for row, num_frames, ours_TD in encode(run, trained, table, everywhere=True):
+        clip = table.load(row)
+        view = clip.mouth if inputs.view == "mouth" else clip.face
+        theirs_TD = loaded.features(clip.audio if len(clip.audio) else None, view if len(view) else None)
+        worst = max(worst, float(np.abs(theirs_TD - ours_TD[:num_frames]).max()))
     return worst
 
 

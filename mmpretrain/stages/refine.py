@@ -20,27 +20,21 @@ def refine(run: Run, rounds: range | None = None) -> None:
     Raises ValueError if the first of them needs an encoder that is not there, and Collapsed rather than train on.
     """
     rounds = rounds or range(1, len(run.config.rounds) + 1)
-    if rounds.start > 1 and _needs_previous(run, rounds.start):
+    if rounds.start > 1 and run.round(rounds.start).needs_previous:
         _check_previous(run, rounds)
     _show(run)
     for number in rounds:
+        round_ = run.round(number)
         begun = not _is_done(run, targets_name(number))
-        result = make_targets(run, number)
+        result = make_targets(round_)
         check_targets(number, result["codebooks"], run.config.health)
         if begun:
             _show(run, running=pretrain_name(number))
         begun = not _is_done(run, pretrain_name(number))
-        pretrain(run, number)
-        finish_round(run, number, show=begun or number == rounds[-1])
+        pretrain(round_)
+        finish_round(round_, show=begun or number == rounds[-1])
         if begun:
             _show(run, running=targets_name(number + 1) if number + 1 in rounds else "")
-
-
-def _needs_previous(run: Run, number: int) -> bool:
-    """Whether round `number` takes anything from the round before."""
-    round_ = run.config.rounds[number - 1]
-    clusters = any(targets.features == "hidden" for targets in round_.targets) and round_.encoder == "previous_round"
-    return clusters or round_.init == "previous_round"
 
 
 def _check_previous(run: Run, rounds: range) -> None:
@@ -55,8 +49,8 @@ def _check_previous(run: Run, rounds: range) -> None:
                 f"{run.workdir / name} is {on_main(lambda name=name: state_of(run.workdir, name))}; walk that round "
                 f"first (--rounds={number}-{rounds[-1]}){other}"
             )
-    make_targets(run, number)
-    pretrain(run, number)
+    make_targets(run.round(number))
+    pretrain(run.round(number))
 
 
 def _is_done(run: Run, name: str) -> bool:

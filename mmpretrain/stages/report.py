@@ -28,7 +28,7 @@ from mmpretrain.run.layout import (
 )
 from mmpretrain.run.run import Run
 from mmpretrain.run.stage import RESULT_FILE, read_result
-from mmpretrain.stages.targets import known_units, open_targets
+from mmpretrain.targets.quality import known_units
 
 PICTURED_CLIPS, PICTURED_FRAMES = 4, 8
 
@@ -102,10 +102,11 @@ def _clusters(run: Run) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
             counts.append(np.zeros(0, np.int64))
             tables.append(None)
             continue
-        store = open_targets(run, number)[0]
+        codebook = run.round(number).codebooks[0]
+        store = codebook.store
         counts.append(np.array(store.lineage["counts"]))
-        per_frame = store.lineage["frame_rate_hz"] // records.FRAME_RATE_HZ
-        units_N = np.concatenate([known_units(table, per_frame) for table in run.clips_of_round(number) if len(table)])
+        known_of = [known_units(table, store.targets_per_frame) for table in codebook.clips if len(table)]
+        units_N = np.concatenate(known_of)
         if len(units_N) != len(store.ids):
             tables.append(None)
             continue

@@ -36,8 +36,8 @@ class ClipFeatures(NamedTuple):
     of_clip: Callable[..., np.ndarray]
 
 
-def _mfcc(clip: Clip, rows_per_frame: int = 1) -> np.ndarray:
-    return mfcc39_of_frames(clip.audio, clip.num_frames, rows_per_frame)
+def _mfcc(clip: Clip, targets_per_frame: int = 1) -> np.ndarray:
+    return mfcc39_of_frames(clip.audio, clip.num_frames, targets_per_frame)
 
 
 def _fbank(clip: Clip) -> np.ndarray:
@@ -67,29 +67,20 @@ CLIP_FEATURES = {
 
 
 def clip_features(
-    kind: str, table: ClipTable, rows: Sequence[int], *, rows_per_frame: int = 1, num_workers: int = 0
+    kind: str, table: ClipTable, rows: Sequence[int], *, targets_per_frame: int = 1, num_workers: int = 0
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(row, float32 [T * rows_per_frame, D]) of some clips, in order; `num_workers` threads work ahead.
+    """(row, float32 [T * targets_per_frame, D]) of some clips, in order; `num_workers` threads work ahead.
 
-    rows_per_frame: 1, or for MFCC 4. Raises ValueError for a clip that lacks what the features need.
+    targets_per_frame: 1, or for MFCC 4. Raises ValueError for a clip that lacks what the features need.
     """
-    assert rows_per_frame == 1 or kind == "mfcc", f"{kind} has one row a frame"
-    rate = (rows_per_frame,) if kind == "mfcc" else ()
+    assert targets_per_frame == 1 or kind == "mfcc", f"{kind} has one row a frame"
+    rate = (targets_per_frame,) if kind == "mfcc" else ()
 
     def load(row: int) -> np.ndarray:
         return CLIP_FEATURES[kind].of_clip(table.load(row), *rate)
 
     made = iterate(rows, load, first_step=0, num_steps=len(rows), num_workers=num_workers)
     return ((int(row), features_TD) for row, features_TD in made)
-
-
-def hidden_features(
-    features_BTD: np.ndarray, clip_B: np.ndarray, valid_BT: np.ndarray
-) -> Iterator[tuple[int, np.ndarray]]:
-    """(row, float32 [T, D]) of each clip of a batch of whole clips."""
-    for row, valid_T, features_TD in zip(clip_B, valid_BT, features_BTD, strict=True):
-        if row >= 0:
-            yield int(row), np.asarray(features_TD, np.float32)[valid_T]
 
 
 def label(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from mmpretrain.data.clips import ClipTable
+
 
 def cluster_quality(
     clusters_N: np.ndarray,
@@ -47,6 +49,22 @@ def cluster_quality(
         "cluster_purity": float(joint_UK.max(1).sum() / joint_UK.sum()),
         "pnmi": shared_information(joint_UK),
     }
+
+
+def known_units(table: ClipTable, targets_per_frame: int = 1) -> np.ndarray:
+    """The true units of all frames of a table in order, int32 [N], -1 where unknown; empty if no clip has any.
+
+    Each is repeated `targets_per_frame` times.
+    """
+    has_units = table.has("units")
+    if not has_units.any():
+        return np.zeros(0, np.int32)
+    units = [
+        table.load(row).tracks["units"] if has else np.full(length, -1, np.int32)
+        for row, (has, length) in enumerate(zip(has_units, table.lengths, strict=True))
+    ]
+    flat = np.concatenate(units)
+    return np.repeat(flat, targets_per_frame) if (flat >= 0).any() else np.zeros(0, np.int32)
 
 
 def run_lengths(clusters_N: np.ndarray, offsets: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

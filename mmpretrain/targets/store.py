@@ -1,8 +1,10 @@
-"""The target store: cluster ids of every frame of every clip, the codebook that made them, and where both come from.
+"""The target store: cluster ids of every frame of many clips, the codebook that made them, and where both come from.
 
 A folder: `ids.npy` (flat over all clips), `offsets.npy` (clip i is ids[offsets[i]:offsets[i+1]]), `clip_ids.json`,
 `codebook.npy` (float32 [K, D]) and `lineage.json`, written last. One store, hence one codebook, labels training and
-validation clips alike. It does not open where anything disagrees with the run that asks.
+validation clips alike: those that have what the codebook is made of. A frame may have several ids in a row
+(`targets_per_frame`), of which the first is the frame's target. A store does not open where anything disagrees with the
+run that asks.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.files import read_json, whole_folder, write_arrays, write_json
-from mmpretrain.records import FRAME_RATE_HZ
 from mmpretrain.targets.kmeans import Codebook
 from mmpretrain.targets.quality import cluster_quality
 
+FORMAT = "mmpretrain-targets-2"
 LINEAGE_FILE = "lineage.json"
 # What the maker of a store says about it; everything else in the lineage is counted from the arrays.
 # features: one of config.FEATURES; layer, source: number of the layer and fingerprint of the encoder, 0 and "" where
@@ -29,7 +31,7 @@ LINEAGE_FILE = "lineage.json"
 MAKER_FIELDS = ("features", "layer", "source", "corpus_fingerprint", "fit_splits", "fit_clips", "fit_frames", "quality")
 # fmt: off
 COUNTED_FIELDS = (
-    "frame_rate_hz", "num_clusters", "feature_dim", "codebook_hash", "inertia", "num_clips", "num_frames",
+    "targets_per_frame", "num_clusters", "feature_dim", "codebook_hash", "inertia", "num_clips", "num_frames",
     "clusters_used", "entropy_bits", "counts",
 )
 # fmt: on
@@ -48,17 +50,25 @@ class TargetStore:
     ids: np.ndarray
     offsets: np.ndarray
 
+    @property
+    def targets_per_frame(self) -> int:
+        return self.lineage["targets_per_frame"]
+
     def __contains__(self, clip_id: str) -> bool:
         return clip_id in self._rows
 
+    def frames(self, clip_id: str) -> np.ndarray:
+        """int32 [T]: the target of every frame of a clip. Raises ValueError for a clip that is not in the store."""
+        return self.clip(clip_id)[:: self.targets_per_frame]
+
     def clip(self, clip_id: str) -> np.ndarray:
-        """int32 [T]: the targets of one clip. Raises ValueError for a clip that is not in the store."""
+        """int32 [T * targets_per_frame]: all ids of a clip. Raises ValueError for a clip that is not in the store."""
         row = self._row(clip_id)
         return self.ids[self.offsets[row] : self.offsets[row + 1]].astype(np.int32)
 
     def check_lengths(self, clip_ids: Iterable[str], lengths: Iterable[int]) -> None:
         """Raises ValueError naming the first clip that is missing or more than one frame longer or shorter here."""
-        per_frame = self.lineage["frame_rate_hz"] // FRAME_RATE_HZ
+        per_frame = self.targets_per_frame
         for clip_id, length in zip(clip_ids, lengths, strict=True):
             row = self._row(clip_id)
             stored = int(self.offsets[row + 1] - self.offsets[row])
@@ -85,12 +95,12 @@ def write_store(
     ids_per_clip: Iterable[np.ndarray],
     codebook: Codebook,
     lineage_fields: dict[str, Any],
-    frame_rate_hz: int = FRAME_RATE_HZ,
+    targets_per_frame: int = 1,
 ) -> TargetStore:
     """Writes a whole store or none.
 
-    ids_per_clip: integers [T] of each clip, in the order of `clip_ids`. lineage_fields: exactly `MAKER_FIELDS`.
-    Raises FileExistsError where there is something at `path`, ValueError for ids that cannot be.
+    ids_per_clip: integers [T * targets_per_frame] of each clip, in the order of `clip_ids`. lineage_fields: exactly
+    `MAKER_FIELDS`. Raises FileExistsError where there is something at `path`, ValueError for ids that cannot be.
     """
     path = Path(path)
     if path.exists():
@@ -106,7 +116,8 @@ def write_store(
     unlabelled = cluster_quality(flat, None, num_clusters, offsets)
     ids_N = flat.astype(np.uint16 if num_clusters <= 65536 else np.uint32)
     lineage = dict(lineage_fields) | {
-        "frame_rate_hz": frame_rate_hz,
+        "format": FORMAT,
+        "targets_per_frame": targets_per_frame,
         "num_clusters": num_clusters,
         "feature_dim": feature_dim,
         "codebook_hash": codebook_hash(codebook.centroids),
@@ -123,7 +134,7 @@ def write_store(
         np.save(draft / "codebook.npy", codebook.centroids.astype(np.float32))
         write_json(draft / "clip_ids.json", list(clip_ids))
         write_json(draft / LINEAGE_FILE, lineage)
-    return open_store(path, expect_frame_rate_hz=frame_rate_hz)
+    return open_store(path, expect_targets_per_frame=targets_per_frame)
 
 
 def open_store(
@@ -132,7 +143,7 @@ def open_store(
     expect_num_clusters: int | None = None,
     expect_feature_dim: int | None = None,
     expect_fingerprint: str | None = None,
-    expect_frame_rate_hz: int | None = FRAME_RATE_HZ,
+    expect_targets_per_frame: int | None = 1,
 ) -> TargetStore:
     """Opens a store that is whole and is what the run expects (None: whatever it is).
 
@@ -156,6 +167,9 @@ def open_store(
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path} holds a damaged file ({error}); {_make_again(path)}") from None
 
+    if (found := lineage.get("format")) != FORMAT:
+        raise ValueError(f"{path} is a target store of format {found!r}, but this version reads {FORMAT!r}; "
+                         f"{_make_again(path)}")  # fmt: skip
     absent = sorted({*MAKER_FIELDS, *COUNTED_FIELDS} - lineage.keys())
     if absent:
         raise ValueError(f"{path / LINEAGE_FILE} lacks {', '.join(absent)}; {_make_again(path)}")
@@ -173,16 +187,12 @@ def open_store(
     if expect_feature_dim is not None:
         remedy = f"it is of other features than the recipe's: set targets.features and layer so, or {_make_again(path)}"
         agree("feature_dim of the codebook", lineage["feature_dim"], expect_feature_dim, remedy)
-    if expect_frame_rate_hz is not None:
-        remedy = (
-            f"set reference.targets_per_frame={lineage['frame_rate_hz'] // 25} in the round, or {_make_again(path)}"
-        )
-        agree("frame_rate_hz", lineage["frame_rate_hz"], expect_frame_rate_hz, remedy)
-    if lineage["frame_rate_hz"] < FRAME_RATE_HZ or lineage["frame_rate_hz"] % FRAME_RATE_HZ:
-        raise ValueError(
-            f"{path}: frame_rate_hz is {lineage['frame_rate_hz']}, no multiple of the clips' {FRAME_RATE_HZ}; "
-            f"{_make_again(path)}"
-        )
+    if expect_targets_per_frame is not None:
+        remedy = f"set reference.targets_per_frame={lineage['targets_per_frame']} in the round, or {_make_again(path)}"
+        agree("targets_per_frame", lineage["targets_per_frame"], expect_targets_per_frame, remedy)
+    if lineage["targets_per_frame"] < 1:
+        raise ValueError(f"{path}: targets_per_frame is {lineage['targets_per_frame']}, not 1 or more; "
+                         f"{_make_again(path)}")  # fmt: skip
     if not centroids_KD.size:
         raise ValueError(f"{path}: codebook.npy is empty, shape {list(centroids_KD.shape)}; {_make_again(path)}")
     agree("shape of codebook.npy", centroids_KD.shape, (lineage["num_clusters"], lineage["feature_dim"]))
@@ -199,6 +209,14 @@ def open_store(
     counts = sum(np.bincount(block, minlength=lineage["num_clusters"]) for block in _blocks(ids_N))
     agree("frames per cluster in ids.npy", counts.tolist(), lineage["counts"])
     return TargetStore(path, lineage, Codebook(centroids_KD, lineage["inertia"]), clip_ids, ids_N, offsets)
+
+
+def store_fingerprint(path: str | Path) -> str:
+    """16 hex digits that change with what a store was made of and with what came of it. Reads its lineage alone."""
+    file = Path(path) / LINEAGE_FILE
+    if not file.exists():
+        raise FileNotFoundError(f"{file} is missing: no whole target store is there; make the targets first")
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 class LabelProgress:

@@ -30,7 +30,6 @@ from mmpretrain.records import Batch
 from mmpretrain.report.tables import duration, percent, text_table
 from mmpretrain.run.command import Command, Option
 from mmpretrain.run.run import Run
-from mmpretrain.stages.pretrain import round_trainer
 from mmpretrain.train.step import Trainer, TrainState
 
 SCALES = (8, 64, 256, 1024)
@@ -95,7 +94,7 @@ class Plan:
 
     @functools.cached_property
     def trainer(self) -> Trainer:
-        return round_trainer(self.run, len(self.config.rounds))
+        return self.run.round(len(self.config.rounds)).trainer
 
     @functools.cached_property
     def state(self) -> TrainState:

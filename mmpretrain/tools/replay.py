@@ -23,6 +23,7 @@ from mmpretrain.parallel.processes import on_main
 from mmpretrain.records import Batch
 from mmpretrain.report.tables import text_table
 from mmpretrain.run.command import RUN, Command, Option
+from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.layout import (
     CHECKPOINTS,
     METRICS_FILE,
@@ -33,8 +34,6 @@ from mmpretrain.run.layout import (
     training_stages,
 )
 from mmpretrain.run.run import Run
-from mmpretrain.stages.finetune import Task
-from mmpretrain.stages.pretrain import round_training
 from mmpretrain.train.checkpoint import read
 from mmpretrain.train.guard import GOOD
 from mmpretrain.train.loop import TRAIN_PREFIX
@@ -84,11 +83,11 @@ def _training(run: Run, stage: str) -> Training:
     if (pretraining := re.fullmatch(r"round(\d+)/pretrain", stage)) and 1 <= int(pretraining[1]) <= len(
         run.config.rounds
     ):
-        return round_training(run, int(pretraining[1]))
+        return run.round(int(pretraining[1])).training()
     if stage not in (known := training_stages(run.config)):
         raise ValueError(f"--stage={stage}: this run trains in {', '.join(known)}")
     variant, fold = re.fullmatch(rf"finetune/({PRETRAINED}|{SCRATCH})/fold(\d+)", stage).groups()
-    return Task(run).training(variant, int(fold))
+    return Finetuning(run).training(variant, int(fold))
 
 
 def _before(run: Run, stage: str, training: Training, step: int) -> tuple[TrainState, Batch]:

@@ -61,7 +61,7 @@ def inspect_targets(
     (`read_alignments`). output: a folder; None: `inspection` beside the store. Raises ValueError or FileNotFoundError
     where the store is not whole, or where its clips are not those of the corpora.
     """
-    store = open_store(path, expect_frame_rate_hz=None)
+    store = open_store(path, expect_targets_per_frame=None)
     table = _clips_of(store, corpora)
     spans = {} if alignments is None else _spans_of(store, alignments)
     output = path.parent / "inspection" if output is None else output
@@ -81,7 +81,7 @@ def inspect_targets(
         "made_of": {name: store.lineage[name] for name in ("features", "layer", "source")},
         "num_clips": len(store.clip_ids),
         "num_frames": len(clusters_N),
-        "frame_rate_hz": store.lineage["frame_rate_hz"],
+        "targets_per_frame": store.targets_per_frame,
         **quality,
         "run_histogram": np.bincount(np.minimum(run_frames_R, LONGEST_RUN), minlength=LONGEST_RUN + 1)[1:].tolist(),
         "units": {
@@ -105,7 +105,7 @@ def render_inspection(result: dict[str, Any]) -> str:
     """The text printed on the terminal: a few aligned tables, without a trailing line end."""
     made_of = result["made_of"]
     source = made_of["features"] + (f", layer {made_of['layer']}" if made_of["features"] == "hidden" else "")
-    milliseconds = 1000 / result["frame_rate_hz"]
+    milliseconds = 1000 / (FRAME_RATE_HZ * result["targets_per_frame"])
     usage = [
         ["clusters used", f"{result['clusters_used']:.0f} / {result['num_clusters']:.0f}"],
         ["entropy", f"{result['entropy_bits']:.2f} bits of {np.log2(result['num_clusters']):.2f}"],
@@ -203,10 +203,10 @@ def _known_units(store: TargetStore, table: ClipTable, spans: dict[str, list[Spa
     known = {}
     has_units = table.has("units")
     if has_units.any():
-        units_N, per_frame = np.full(len(store.ids), -1, np.int32), store.lineage["frame_rate_hz"] // FRAME_RATE_HZ
+        units_N = np.full(len(store.ids), -1, np.int32)
         for row in track(np.flatnonzero(has_units), "reading the units of the clips", unit="clip"):
             clip_N = units_N[store.offsets[row] : store.offsets[row + 1]]
-            units = np.repeat(table.load(row).tracks["units"], per_frame)[: len(clip_N)]
+            units = np.repeat(table.load(row).tracks["units"], store.targets_per_frame)[: len(clip_N)]
             clip_N[: len(units)] = units
         names = [str(unit) for unit in range(units_N.max(initial=-1) + 1)]
         known["units"] = Units(names, units_N)
@@ -214,7 +214,7 @@ def _known_units(store: TargetStore, table: ClipTable, spans: dict[str, list[Spa
     for kind, spans_of in said.items():
         names = unit_names(spans_of)
         frames = [
-            units_of_frames(spans_of.get(clip_id, ()), names, int(length), store.lineage["frame_rate_hz"])
+            units_of_frames(spans_of.get(clip_id, ()), names, int(length), FRAME_RATE_HZ * store.targets_per_frame)
             for clip_id, length in zip(store.clip_ids, np.diff(store.offsets), strict=True)
         ]
         known[kind] = Units(names, np.concatenate(frames))
@@ -331,7 +331,7 @@ def _picture(
         said.insert(0, ("units", runs))
     title = ", ".join(filter(None, (meta.clip_id, meta.speaker, meta.labels.get("emotion"))))
     return ClipPicture(
-        title, clip.mouth, log_filterbank(clip.audio), store.clip(clip.clip_id), store.lineage["frame_rate_hz"], said
+        title, clip.mouth, log_filterbank(clip.audio), store.clip(clip.clip_id), store.targets_per_frame, said
     )
 
 

@@ -22,7 +22,6 @@ from mmpretrain.records import NUM_BLENDSHAPES
 from mmpretrain.run.run import Run
 from mmpretrain.stages.refine import refine
 from mmpretrain.stages.report import report
-from mmpretrain.stages.targets import open_targets
 from tests.corpus_fixture import write_corpus
 from tests.end_to_end import tiny
 
@@ -52,8 +51,8 @@ def test_every_codebook_is_made_learned_and_reported(corpus, tmp_path):
         assert np.isclose(np.mean(each), entry["masked_accuracy"])
         assert 0 < entry["codebooks"][1]["pnmi"] < 1
 
-    train, _ = run.clips_of_round(1)
-    stores = [open_targets(run, number) for number in (1, 2)]
+    train, _ = run.round(1).clips
+    stores = [run.round(number).stores for number in (1, 2)]
     for row in train.rows[:3]:
         assert [len(store.clip(row.clip_id)) for store in stores[0]] == [4 * row.num_frames] * 2, "100 Hz"
         assert [len(store.clip(row.clip_id)) for store in stores[1]] == [row.num_frames] * 2, "25 Hz"
@@ -88,23 +87,48 @@ def test_codebooks_of_sound_prosody_and_face_have_heads_of_their_own(faces, tmp_
     config.rounds[0].targets, config.rounds[0].num_steps, config.rounds[0].modality_dropout = made_of, 4, 0.0
     run = Run(config)
     refine(run)
-    everyone, (train, validation) = run.clips[0], run.clips_of_round(1)
-    left_out = sum("blendshapes" not in row.has for row in everyone.rows)
-    message = f"{left_out} of {len(everyone)} training clips have no blendshapes, hence no face geometry targets"
-    assert message in capsys.readouterr().err
-    assert 0 < left_out == len(everyone) - len(train)
+    (train, validation), told = run.clips, capsys.readouterr().err
+    lacking = {row.clip_id for table in (train, validation) for row in table.rows if "blendshapes" not in row.has}
+    in_training = sum(clip_id in lacking for clip_id in train.clip_ids)
+    assert in_training > 0
+    message = f"{in_training} of {len(train)} training clips have no blendshapes, hence no face geometry targets"
+    assert told.count(message) == 1
+    assert "are left out" not in told
+    assert run.round(1).clips[0].clip_ids == train.clip_ids, "a clip that lacks one target keeps the others"
 
-    stores = open_targets(run, 1)
+    stores = run.round(1).stores
     assert [(store.lineage["features"], store.lineage["num_clusters"]) for store in stores] == [
         ("mfcc", 6), ("fbank", 7), ("prosody", 5), ("face_geometry", 8), ("face_appearance", 9),
     ]  # fmt: skip
-    assert all(sorted(store.clip_ids) == sorted(train.clip_ids + validation.clip_ids) for store in stores)
+    everyone = {*train.clip_ids, *validation.clip_ids}
+    for store in stores:
+        expected = everyone - lacking if store.lineage["features"] == "face_geometry" else everyone
+        assert set(store.clip_ids) == expected
+        assert all((clip_id in store) == (clip_id in expected) for clip_id in everyone)
+    chances = json.loads((tmp_path / "run" / "round1" / "health.json").read_text())["chance_accuracy"]
+    of_faces = np.concatenate([stores[3].frames(clip_id) for clip_id in validation.clip_ids if clip_id not in lacking])
+    assert chances[3] == np.bincount(of_faces).max() / len(of_faces)
     quality = [store.lineage["quality"]["pnmi"] for store in stores]
     assert quality[3] > 0.25, "the blendshapes of this corpus are made of its units"
     card = (tmp_path / "run" / "round1" / "pretrain" / "encoder" / "README.md").read_text()
     assert "5 clusters of prosody and 8 clusters of face geometry and 9 clusters of face appearance" in card
     logged = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if "train/loss" in record]
     assert {f"train/masked_accuracy_{codebook}" for codebook in range(1, 6)} <= logged[-1].keys()
+
+
+def test_a_round_is_of_the_clips_that_have_any_of_its_targets(faces, tmp_path, capsys):
+    config, few = tiny.get_config(), dict(fit_share=1.0, fit_passes=3, fit_restarts=1)
+    config.workdir, config.data.corpora = str(tmp_path / "run"), (CorpusConfig(str(faces)),)
+    config.rounds = config.rounds[:1]
+    config.rounds[0].targets = face_geometry(8, **few)
+    run = Run(config)
+    everyone, (train, _) = run.clips[0], run.round(1).clips
+    assert train.clip_ids == [row.clip_id for row in everyone.rows if "blendshapes" in row.has]
+    left_out = len(everyone) - len(train)
+    assert left_out > 0
+    assert f"round 1: {left_out} of {len(everyone)} training clips have no targets and are left out" in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_round_that_no_clip_has_the_features_for_is_refused(corpus, tmp_path):

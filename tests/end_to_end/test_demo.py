@@ -12,7 +12,7 @@ from mmpretrain.data.clips import open_clips
 from mmpretrain.encoders.folder import read_config
 from mmpretrain.export.avhubert.torch_file import open_torch_file
 from mmpretrain.run.run import Run
-from mmpretrain.stages.targets import make_targets, open_targets
+from mmpretrain.stages.targets import make_targets
 from tests.end_to_end import tiny
 from tests.end_to_end.conftest import arguments
 
@@ -73,8 +73,8 @@ def test_a_round_can_cluster_the_fine_tuned_encoder(workdir, corpus, tmp_path):
     config.workdir, config.data.corpora, config.finetune = str(tmp_path), (CorpusConfig(str(corpus)),), None
     config.rounds = config.rounds[1:]
     config.rounds[0].encoder = str(encoder)
-    make_targets(Run(config), 1)
-    assert open_targets(Run(config), 1)[0].lineage["source"] == lineage["fingerprint"]
+    make_targets(Run(config).round(1))
+    assert Run(config).round(1).stores[0].lineage["source"] == lineage["fingerprint"]
 
 
 def test_the_run_as_an_avhubert_checkpoint_comes_back_and_serves_every_stage(workdir, corpus, tmp_path):

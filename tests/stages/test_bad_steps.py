@@ -14,9 +14,10 @@ from mmpretrain.config import CorpusConfig, RunConfig, as_dict, mfcc
 from mmpretrain.encoders.folder import load_encoder, read_config
 from mmpretrain.files import write_json
 from mmpretrain.observe.metric_log import read_metrics
+from mmpretrain.run.batches import TrainingBatches
 from mmpretrain.run.layout import recipe_of_run, saved_steps
-from mmpretrain.run.run import Run, TrainingBatches
-from mmpretrain.stages.pretrain import BEST_ENCODER, pretrain, round_training
+from mmpretrain.run.run import Run
+from mmpretrain.stages.pretrain import BEST_ENCODER, pretrain
 from mmpretrain.stages.targets import make_targets
 from mmpretrain.tools.replay import replay
 from mmpretrain.train.checkpoint import read
@@ -66,8 +67,8 @@ def train(config: RunConfig) -> list[dict]:
     """Targets and pretraining; the records without timings."""
     run = Run(config)
     run.announce()
-    make_targets(run, 1)
-    pretrain(run, 1)
+    make_targets(run.round(1))
+    pretrain(run.round(1))
     return records(config)
 
 
@@ -113,7 +114,7 @@ def test_a_run_stops_before_the_bad_step_and_goes_on_past_it_when_told_to(config
         train(config)
     folder = Run(config).workdir / "round1" / "pretrain"
     assert saved_steps(folder / "checkpoints") == [3, 4]
-    clips = round_training(Run(config), 1).batches.clip_ids(5)
+    clips = Run(config).round(1).training().batches.clip_ids(5)
     assert f"clips {', '.join(clips[:6])}" in str(stopped.value)
     assert f"mmpretrain replay {config.workdir} --stage=round1/pretrain --step=5" in str(stopped.value)
 
@@ -132,7 +133,7 @@ def test_replay_names_where_the_first_number_is_missing_and_leaves_the_run_alone
     run = Run(recipe_of_run(Path(config.workdir)))
     report = replay(run, 5, None)
     assert report["bad"]
-    assert report["first_not_finite"] == f"input: audio of clip {round_training(run, 1).batches.clip_ids(5)[1]}"
+    assert report["first_not_finite"] == f"input: audio of clip {run.round(1).training().batches.clip_ids(5)[1]}"
     layers = {entry["layer"]: entry for entry in report["layers"]}
     assert next(iter(layers)) == "encoder.frontends.audio.proj"
     assert layers["encoder.frontends.audio.proj"]["parameters"]["not_finite"] == 0
@@ -176,7 +177,7 @@ def test_replay_has_the_numbers_that_the_run_had_bit_for_bit(config):
 )
 def test_what_cannot_be_replayed_is_said(config, step, stage, words):
     run = Run(config)
-    make_targets(run, 1)
+    make_targets(run.round(1))
     with pytest.raises(ValueError, match=words):
         replay(run, step, stage)
 
@@ -200,11 +201,11 @@ def test_the_best_encoder_is_that_of_the_best_validation(config, metric):
     best = (max if metric == "masked_accuracy" else min)(values, key=values.get)
     assert best != NUM_STEPS, "or this shows nothing"
     run = Run(config)
-    result = pretrain(run, 1)["best"]
+    result = pretrain(run.round(1))["best"]
     assert (result["by"], result["step"], result[metric]) == (metric, best, values[best])
 
     folder = run.workdir / "round1" / "pretrain"
-    trainer = round_training(run, 1).trainer
+    trainer = run.round(1).trainer
     for step, name in ((best, BEST_ENCODER), (NUM_STEPS, "encoder")):
         state = read(folder / "checkpoints", step, trainer.init(0))
         trained = nnx.state(trainer.model(state).encoder, nnx.Param)
@@ -222,6 +223,6 @@ def test_the_best_needs_validation_clips(config):
     run = Run(config)
     train_clips, valid_clips = run.clips
     run.clips = (train_clips, valid_clips.select(np.zeros(0, int)))
-    make_targets(run, 1)
+    make_targets(run.round(1))
     with pytest.raises(ValueError, match=r"checkpoint\.best_by='masked_accuracy', but round 1 has no validation clips"):
-        pretrain(run, 1)
+        pretrain(run.round(1))

@@ -13,13 +13,11 @@ from flax import nnx
 
 from mmpretrain.__main__ import main
 from mmpretrain.config import CorpusConfig, HealthConfig, RunConfig, hidden, mfcc
-from mmpretrain.encoders.folder import load_encoder
 from mmpretrain.run.collapse import Collapsed, check_predictions, check_targets
 from mmpretrain.run.layout import round_figures, round_names, walk_table
 from mmpretrain.run.run import Run
 from mmpretrain.stages.refine import refine
 from mmpretrain.stages.report import report
-from mmpretrain.stages.targets import encoder_path, open_targets
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.tiny import IMAGE_SIZE, tiny_model, tiny_round, tiny_run
 
@@ -71,7 +69,7 @@ def config(corpus, tmp_path) -> RunConfig:
 
 
 def weights(run: Run, number: int) -> dict[str, np.ndarray]:
-    state = nnx.state(load_encoder(encoder_path(run, number)).module, nnx.Param)
+    state = nnx.state(run.round(number).encoder.load().module, nnx.Param)
     return {"/".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(state)}
 
 
@@ -92,7 +90,7 @@ def test_a_walk_shows_its_stages_and_the_health_of_each_round(config, capsys):
 
     first, second = round_figures(run.workdir, 2)
     assert (first["round"], second["round"]) == (1, 2)
-    ids = np.concatenate([open_targets(run, 1)[0].clip(clip_id) for clip_id in run.clips[1].clip_ids])
+    ids = np.concatenate([run.round(1).stores[0].clip(clip_id) for clip_id in run.clips[1].clip_ids])
     assert {clip_id[0] for clip_id in run.clips[1].clip_ids} == {"d"}
     assert first["chance_accuracy"] == np.bincount(ids).max() / len(ids)
     assert first["probe"]["ua_by_layer"] == [1.0, 1.0], "a hum can be told from a whistle by any encoder"
@@ -121,13 +119,13 @@ def test_rounds_are_walked_one_after_the_other_and_from_where_they_can_be(config
     assert [entry["round"] for entry in round_figures(Run(config).workdir, 2)] == [1, 2]
 
     # From an encoder of elsewhere: the first round with it is not the first of the recipe, and needs no other.
-    config.rounds[1].encoder = str(encoder_path(Run(config), 1))
+    config.rounds[1].encoder = str(Run(config).round(1).encoder.path)
     config.workdir = str(tmp_path / "from_encoder")
     refine(Run(config), range(2, 3))
     assert [entry["round"] for entry in report(Run(config))["rounds"]] == [2]
-    ids = open_targets(Run(config), 2)[0].ids
+    ids = Run(config).round(2).stores[0].ids
     config.workdir = str(tmp_path / "run")
-    assert np.array_equal(ids, open_targets(Run(config), 2)[0].ids)
+    assert np.array_equal(ids, Run(config).round(2).stores[0].ids)
 
 
 def test_a_round_starts_from_the_weights_of_the_one_before_if_told_to(config, tmp_path):
@@ -142,7 +140,7 @@ def test_a_round_starts_from_the_weights_of_the_one_before_if_told_to(config, tm
     run = Run(config)
     refine(run)
     assert distance(weights(run, 2), weights(run, 1)) < 1e-6
-    config.rounds[1].encoder = str(encoder_path(run, 1))
+    config.rounds[1].encoder = str(run.round(1).encoder.path)
     config.workdir = str(tmp_path / "again")
     with pytest.raises(ValueError, match="round 2 is made from round 1"):  # its weights
         refine(Run(config), range(2, 3))

@@ -10,7 +10,7 @@ from mmpretrain.config import CorpusConfig, hidden
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.run.run import Run
-from mmpretrain.stages.targets import make_targets, open_targets
+from mmpretrain.stages.targets import make_targets
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.tiny import IMAGE_SIZE, tiny_model, tiny_round, tiny_run
 
@@ -32,23 +32,23 @@ def config(tmp_path):
 
 
 def test_targets_of_a_named_encoder(config, tmp_path):
-    make_targets(Run(config), 1)
-    (store,) = open_targets(Run(config), 1)
+    make_targets(Run(config).round(1))
+    (store,) = Run(config).round(1).stores
     assert store.lineage["source"] == "of another run"
     assert store.lineage["layer"] == 3
     (tmp_path / "encoder").rename(tmp_path / "moved")
     config.rounds[0].encoder = str(tmp_path / "moved")
-    make_targets(Run(config), 1)  # it may lie elsewhere, but not be another one
+    make_targets(Run(config).round(1))  # it may lie elsewhere, but not be another one
     save_encoder(tmp_path / "other", AVEncoder(config.model, rngs=nnx.Rngs(1)), lineage={"fingerprint": "of a third"})
     config.rounds[0].encoder = str(tmp_path / "other")
     with pytest.raises(ValueError, match=r"rounds\[0\]\.encoder"):
-        make_targets(Run(config), 1)
+        make_targets(Run(config).round(1))
 
 
 def test_what_is_wrong_with_a_named_encoder_is_said(config, tmp_path):
     config.rounds[0].targets = hidden(layer=4, num_clusters=4)
     with pytest.raises(ValueError, match=r"rounds\[0\]\.targets\[0\]\.layer=4; it must be 1 to 3"):
-        make_targets(Run(config), 1)
+        make_targets(Run(config).round(1))
     config.rounds[0].encoder = str(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="nowhere is no exported encoder"):
-        make_targets(Run(config), 1)
+        make_targets(Run(config).round(1))

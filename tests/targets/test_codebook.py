@@ -11,7 +11,7 @@ from mmpretrain.data.clips import open_clips
 from mmpretrain.features.mfcc import mfcc39_of_frames
 from mmpretrain.run.run import Run
 from mmpretrain.stages import targets
-from mmpretrain.targets import kmeans
+from mmpretrain.targets import codebook, kmeans
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.tiny import tiny_model, tiny_round, tiny_run
 
@@ -47,14 +47,14 @@ def test_fitted_on_a_share_of_the_training_clips_and_labels_all_with_one_codeboo
         fitted_on.append(frames_ND)
         return kmeans.fit(frames_ND, *args, **kwargs)
 
-    monkeypatch.setattr(targets, "fit", fit)
+    monkeypatch.setattr(codebook, "fit", fit)
     run = run_of(corpus, tmp_path, fit_share=0.25)
     train, validation = run.clips
-    targets.make_targets(run, 1)
-    (store,) = targets.open_targets(run, 1)
+    targets.make_targets(run.round(1))
+    (store,) = run.round(1).stores
 
     of_train = features_of(train)
-    chosen = [train.clip_ids[row] for row in targets.fit_rows(train, 0.25, 10**9)]
+    chosen = [train.clip_ids[row] for row in codebook.fit_rows(train, 0.25, 10**9)]
     np.testing.assert_array_equal(fitted_on[0], np.concatenate([of_train[clip_id] for clip_id in chosen]))
     assert store.lineage["fit_splits"] == ["train"]
     assert (store.lineage["fit_clips"], store.lineage["fit_frames"]) == (8, len(fitted_on[0]))
@@ -69,7 +69,7 @@ def test_clips_are_drawn_by_id(corpus):
     backwards = table.select(np.arange(len(table))[::-1])
 
     def drawn(table, share, max_frames=10**9):
-        return {table.clip_ids[row] for row in targets.fit_rows(table, share, max_frames)}
+        return {table.clip_ids[row] for row in codebook.fit_rows(table, share, max_frames)}
 
     assert len(drawn(table, 0.1)) == 4
     assert drawn(table, 0.1) == drawn(backwards, 0.1) < drawn(table, 0.5)
@@ -81,7 +81,7 @@ def test_clips_are_drawn_by_id(corpus):
 
 
 def test_a_sample_cut_short_is_said(corpus, tmp_path, capsys):
-    targets.make_targets(run_of(corpus, tmp_path, fit_share=0.5, fit_max_frames=60), 1)
+    targets.make_targets(run_of(corpus, tmp_path, fit_share=0.5, fit_max_frames=60).round(1))
     message = "not the 16 of targets.fit_share=0.5: more would pass targets.fit_max_frames=60"
     assert message in capsys.readouterr().err
 
@@ -105,11 +105,11 @@ def test_a_codebook_that_was_changed_halfway_does_not_go_on(corpus, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(targets, "label", stop_at_validation)
         with pytest.raises(KeyboardInterrupt):
-            targets.make_targets(run, 1)
+            targets.make_targets(run.round(1))
     assert any(folder.glob("labelling/*/part-*")), "the training clips were labelled"
     np.savez(folder / "codebook.npz", centroids_KD=np.eye(4, dim, dtype=np.float32), inertia=1.0)
     if dim != 39:
         shutil.rmtree(folder / "labelling")
     with pytest.raises(ValueError, match=message):
-        targets.make_targets(run_of(corpus, tmp_path), 1)
+        targets.make_targets(run_of(corpus, tmp_path).round(1))
     assert not (folder / "store").exists()

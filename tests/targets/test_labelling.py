@@ -38,5 +38,5 @@ def test_features_have_a_row_a_frame_and_the_dims_they_say(table, kind):
 
 
 def test_mfcc_alone_has_four_rows_a_frame(table):
-    ((_, features_TF),) = clip_features("mfcc", table, [2], rows_per_frame=4)
+    ((_, features_TF),) = clip_features("mfcc", table, [2], targets_per_frame=4)
     assert features_TF.shape == (4 * table.lengths[2], CLIP_FEATURES["mfcc"].dim)

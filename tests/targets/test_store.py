@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmpretrain.targets.kmeans import Codebook
-from mmpretrain.targets.store import LabelProgress, codebook_hash, open_store, write_store
+from mmpretrain.targets.store import FORMAT, LabelProgress, codebook_hash, open_store, store_fingerprint, write_store
 
 CLIPS = {"b/2": [4, 4, 0], "a 1": [1], "empty": [], "c": [2, 0, 0, 0, 1]}
 FIELDS = {
@@ -55,7 +55,7 @@ def test_lineage_says_where_the_targets_come_from_and_counts_them(tmp_path):
     assert FIELDS.items() <= lineage.items()
     assert lineage["counts"] == [4, 2, 1, 0, 2]
     assert (lineage["clusters_used"], lineage["num_clusters"], lineage["feature_dim"]) == (4, 5, 3)
-    assert (lineage["num_clips"], lineage["num_frames"], lineage["frame_rate_hz"]) == (4, 9, 25)
+    assert (lineage["num_clips"], lineage["num_frames"], lineage["targets_per_frame"]) == (4, 9, 1)
 
 
 def test_many_clusters_need_wider_ids(tmp_path):
@@ -107,8 +107,8 @@ def test_a_whole_store_is_not_overwritten(tmp_path):
         ({"expect_feature_dim": 39}, r"feature_dim of the codebook is 3 but 39 was expected; .*set targets.features"),
         ({"expect_fingerprint": "dead"}, r"corpus_fingerprint is 'feedbeef' but 'dead' was expected; .*data.corpora"),
         (
-            {"expect_frame_rate_hz": 50},
-            r"frame_rate_hz is 25 but 50 was expected; set reference.targets_per_frame=1 in the round",
+            {"expect_targets_per_frame": 4},
+            r"targets_per_frame is 1 but 4 was expected; set reference.targets_per_frame=1",
         ),
     ],
 )
@@ -161,7 +161,10 @@ def test_damage_that_keeps_the_files_readable_does_not_open(tmp_path):
 
 def test_a_lineage_of_another_version_does_not_open(tmp_path):
     write(tmp_path / "t")
-    (tmp_path / "t" / "lineage.json").write_text("{}")
+    (tmp_path / "t" / "lineage.json").write_text('{"frame_rate_hz": 25}')
+    with pytest.raises(ValueError, match=r"is a target store of format None, but this version reads .*make the targ"):
+        open_store(tmp_path / "t")
+    (tmp_path / "t" / "lineage.json").write_text(json.dumps({"format": FORMAT}))
     with pytest.raises(ValueError, match=r"lineage.json lacks clusters_used, codebook_hash, .*make the targets again"):
         open_store(tmp_path / "t")
 
@@ -204,12 +207,39 @@ def test_validation_is_not_labelled_by_another_codebook_than_training(tmp_path):
     assert LabelProgress(tmp_path / "work", "f2").ids == {}
 
 
-def test_a_rate_that_no_frame_divides_into_does_not_open(tmp_path):
-    write(tmp_path / "t", frame_rate_hz=100)
-    assert open_store(tmp_path / "t", expect_frame_rate_hz=None).lineage["frame_rate_hz"] == 100
-    change_lineage(tmp_path / "t", frame_rate_hz=30)
-    with pytest.raises(ValueError, match=r"frame_rate_hz is 30, no multiple of the clips' 25; remove .*again"):
-        open_store(tmp_path / "t", expect_frame_rate_hz=None)
+def test_a_frame_may_have_several_ids_of_which_the_first_is_its_target(tmp_path):
+    write(tmp_path / "t", {"a": [4, 0, 0, 0, 3, 1, 1, 1], "b": [2, 2, 2, 2]}, targets_per_frame=4)
+    store = open_store(tmp_path / "t", expect_targets_per_frame=None)
+    assert store.targets_per_frame == 4
+    assert (store.frames("a").tolist(), store.frames("b").tolist()) == ([4, 3], [2])
+    assert len(store.clip("a")) == 8
+    store.check_lengths(["a", "b"], [3, 1])
+    with pytest.raises(ValueError, match="clip 'a' has 8 targets but 4 frames"):
+        store.check_lengths(["a"], [4])
+    change_lineage(tmp_path / "t", targets_per_frame=0)
+    with pytest.raises(ValueError, match=r"targets_per_frame is 0, not 1 or more; remove .*again"):
+        open_store(tmp_path / "t", expect_targets_per_frame=None)
+
+
+def test_a_store_knows_which_clips_it_has(tmp_path):
+    store = write(tmp_path / "t")
+    assert all(clip_id in store for clip_id in CLIPS)
+    assert "new" not in store
+
+
+def test_the_fingerprint_changes_with_what_made_the_targets_and_with_what_they_are(tmp_path):
+    prints = [
+        store_fingerprint(write(tmp_path / name, clips, targets_per_frame=per_frame).path)
+        for name, clips, per_frame in (
+            ("a", CLIPS, 1), ("again", CLIPS, 1), ("other ids", CLIPS | {"a 1": [3]}, 1), ("other rate", CLIPS, 4)
+        )
+    ]  # fmt: skip
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 3
+    change_lineage(tmp_path / "a", source="another encoder")
+    assert store_fingerprint(tmp_path / "a") != prints[0]
+    with pytest.raises(FileNotFoundError, match=r"lineage\.json is missing: .* make the targets first"):
+        store_fingerprint(tmp_path / "nowhere")
 
 
 def test_codebook_hash_sees_values_and_shape():

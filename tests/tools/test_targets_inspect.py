@@ -33,10 +33,10 @@ def store(corpus, tmp_path):
     return make_store(tmp_path / "run", corpus, ids)
 
 
-def make_store(run, corpus, ids, frame_rate_hz=25):
+def make_store(run, corpus, ids, targets_per_frame=1):
     write_store(
-        run / "round1" / "store", clip_ids=list(ids), ids_per_clip=list(ids.values()), frame_rate_hz=frame_rate_hz,
-        codebook=Codebook(np.zeros((5, 2), np.float32), 1.0),
+        run / "round1" / "store", clip_ids=list(ids), ids_per_clip=list(ids.values()),
+        targets_per_frame=targets_per_frame, codebook=Codebook(np.zeros((5, 2), np.float32), 1.0),
         lineage_fields={
             "features": "hidden", "layer": 2, "source": "e", "corpus_fingerprint": "f", "fit_splits": ["train"],
             "fit_clips": 4, "fit_frames": 80, "quality": {},
@@ -97,7 +97,7 @@ def test_numbers_table_and_picture(store, command, tmp_path):
 
 def test_a_store_at_100_hz_of_corpora_elsewhere(corpus, tmp_path, command):
     ids = {clip_id: np.arange(4 * FRAMES) % 5 for clip_id in SPEAKERS}
-    store = make_store(tmp_path / "run", tmp_path / "moved", ids, frame_rate_hz=100)
+    store = make_store(tmp_path / "run", tmp_path / "moved", ids, targets_per_frame=4)
     code, _, err = command(store)
     assert code == 2
     assert "are not there, seen from this folder; say where with --corpus=DIR" in err.splitlines()[-1]

@@ -1,0 +1,128 @@
+"""One codebook of a round: the clips that it labels, the features that it clusters, and where its targets lie."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+
+from mmpretrain.config import TargetsConfig
+from mmpretrain.data.clips import ClipTable
+from mmpretrain.observe.progress import log
+from mmpretrain.parallel.stopping import check_stop
+from mmpretrain.run.forward import encode
+from mmpretrain.targets.labelling import CLIP_FEATURES, ClipFeatures, clip_features
+from mmpretrain.targets.store import TargetStore, open_store, store_fingerprint
+
+if TYPE_CHECKING:
+    from mmpretrain.run.round import Round
+
+CLIPS_BETWEEN_STOPS = 64
+
+
+class RoundCodebook:
+    """Codebook `index` of a round, counted from 0 in the recipe and from 1 in the names of folders and logs."""
+
+    def __init__(self, round_: Round, index: int):
+        self.round, self.index = round_, index
+        self.config: TargetsConfig = round_.config.targets[index]
+        self.field = f"{round_.field}.targets[{index}]"  # its place in the recipe
+        self.title = round_.title + (f", codebook {index + 1}" if len(round_.config.targets) > 1 else "")
+        self.folder: Path = round_.run.workdir / round_.targets_name / f"codebook{index + 1}"
+        self.targets_per_frame: int = round_.config.reference.targets_per_frame
+
+    @property
+    def of_clips(self) -> ClipFeatures | None:
+        """The kind of features that a clip has by itself; None: it is of a layer of the round's source encoder."""
+        return CLIP_FEATURES.get(self.config.features)
+
+    @functools.cached_property
+    def has(self) -> tuple[np.ndarray, np.ndarray]:
+        """bool [N] each: which of the run's clips to train on, and to validate on, have what is clustered.
+
+        Logs how many have not. Raises ValueError if no clip to train on has it.
+        """
+        train, validation = self.round.run.clips
+        if self.of_clips is None:
+            return np.ones(len(train), bool), np.ones(len(validation), bool)
+        needs = self.of_clips.needs
+        missing, has = {"audio": "sound"}.get(needs, needs), train.has(needs)
+        if not has.any():
+            raise ValueError(
+                f"{self.field}.features={self.config.features!r} needs {missing}, but none of the {len(train)} "
+                f"training clips of {train.folders()} that are left has any; use other features, or prepare a corpus "
+                "that has it"
+            )
+        if not has.all():
+            log(
+                f"{self.title}: {int((~has).sum())} of {len(train)} training clips have no {missing}, hence no "
+                f"{self.of_clips.title} targets"
+            )
+        return has, validation.has(needs)
+
+    @functools.cached_property
+    def clips(self) -> tuple[ClipTable, ClipTable]:
+        """Those clips: the codebook labels them all, and is fitted on some to train on."""
+        train, validation = (table.select(has) for table, has in zip(self.round.run.clips, self.has, strict=True))
+        return train, validation
+
+    def features(self, table: ClipTable, *, everywhere: bool) -> Iterator[tuple[int, np.ndarray]]:
+        """(row, float32 [T * targets_per_frame, D]) of each clip, in one process or in all. Raises Stopped between two.
+
+        Raises ValueError for a layer that the source encoder does not have.
+        """
+        if self.of_clips:
+            return self._of_clips(table, everywhere)
+        source, layer = self.round.source, self.config.layer
+        encoder = source.load()
+        if not 1 <= layer <= encoder.config.num_layers:
+            raise ValueError(
+                f"{self.field}.layer={layer}; it must be 1 to {encoder.config.num_layers}, the layers of {source.path}"
+            )
+        clips = encode(
+            self.round.run, encoder.module, table, lambda encoder, batch: encoder(batch, layer=layer),
+            everywhere=everywhere,
+        )  # fmt: skip
+        return ((row, np.array(values_TD[:num_frames], np.float32)) for row, num_frames, values_TD in clips)
+
+    def _of_clips(self, table: ClipTable, everywhere: bool) -> Iterator[tuple[int, np.ndarray]]:
+        index, count = (0, 1) if everywhere else (jax.process_index(), jax.process_count())
+        for start in range(0, len(table), CLIPS_BETWEEN_STOPS):
+            check_stop()
+            rows = np.arange(start, min(start + CLIPS_BETWEEN_STOPS, len(table)))[index::count]
+            yield from clip_features(
+                self.config.features, table, rows, targets_per_frame=self.targets_per_frame,
+                num_workers=self.round.run.config.data.num_workers,
+            )  # fmt: skip
+
+    @property
+    def store_folder(self) -> Path:
+        return self.folder / "store"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its targets, part of the recipe of what is trained on them."""
+        return store_fingerprint(self.store_folder)
+
+    @functools.cached_property
+    def store(self) -> TargetStore:
+        """Its targets, checked against the recipe and the clips."""
+        train, validation = self.clips
+        store = open_store(
+            self.store_folder, expect_num_clusters=self.config.num_clusters, expect_feature_dim=self._feature_dim(),
+            expect_fingerprint=train.fingerprint, expect_targets_per_frame=self.targets_per_frame,
+        )  # fmt: skip
+        for table in (train, validation):
+            store.check_lengths(table.clip_ids, table.lengths)
+        return store
+
+    def _feature_dim(self) -> int:
+        if self.of_clips:
+            return self.of_clips.dim
+        if self.round.config.encoder == "previous_round":
+            return self.round.run.config.model.width
+        return self.round.source.config.width

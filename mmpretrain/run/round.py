@@ -1,0 +1,137 @@
+"""One round of a run: its clips, its targets, the encoders it takes and leaves, and what decides its training."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmpretrain.config import RoundConfig
+from mmpretrain.data.clips import ClipTable
+from mmpretrain.objectives import round_objective
+from mmpretrain.observe.progress import log
+from mmpretrain.records import Batch
+from mmpretrain.run.codebook import RoundCodebook
+from mmpretrain.run.layout import pretrain_name, targets_name
+from mmpretrain.run.source import SourceEncoder
+from mmpretrain.targets.store import TargetStore
+from mmpretrain.train.optimizer import make_optimizer, make_schedule
+from mmpretrain.train.step import Trainer
+from mmpretrain.train.training import Training
+
+if TYPE_CHECKING:
+    from mmpretrain.run.run import Run
+
+ENCODER = "encoder"
+
+
+class Round:
+    """Round `number` (from 1) of a run. Clips, stores and trainer are made when they are first asked for, once."""
+
+    def __init__(self, run: Run, number: int):
+        assert 1 <= number <= len(run.config.rounds), f"the recipe has no round {number}"
+        self.run, self.number = run, number
+        self.config: RoundConfig = run.config.rounds[number - 1]
+        self.field = f"rounds[{number - 1}]"  # its place in the recipe
+        self.title = f"round {number}"
+        self.targets_name, self.pretrain_name = targets_name(number), pretrain_name(number)
+
+    @functools.cached_property
+    def codebooks(self) -> tuple[RoundCodebook, ...]:
+        return tuple(RoundCodebook(self, index) for index in range(len(self.config.targets)))
+
+    @functools.cached_property
+    def clips(self) -> tuple[ClipTable, ClipTable]:
+        """The run's clips to train on and to validate on that have targets of at least one codebook."""
+        train, validation = self.run.clips
+        has_train, has_validation = (
+            np.any(has, axis=0) for has in zip(*(codebook.has for codebook in self.codebooks), strict=True)
+        )
+        if left_out := int((~has_train).sum()):
+            log(f"{self.title}: {left_out} of {len(train)} training clips have no targets and are left out")
+        return train.select(has_train), validation.select(has_validation)
+
+    @property
+    def encoder(self) -> SourceEncoder:
+        """What the round leaves."""
+        return SourceEncoder(self.run.workdir / self.pretrain_name / ENCODER)
+
+    @property
+    def source(self) -> SourceEncoder | None:
+        """The encoder whose layers the round clusters; None: its targets are of the clips alone."""
+        if all(codebook.of_clips for codebook in self.codebooks):
+            return None
+        given = self.config.encoder
+        return self.run.round(self.number - 1).encoder if given == "previous_round" else SourceEncoder(Path(given))
+
+    @property
+    def start(self) -> SourceEncoder | None:
+        """The encoder whose weights training starts from; None: random ones."""
+        return self.run.round(self.number - 1).encoder if self.config.init == "previous_round" else None
+
+    @property
+    def needs_previous(self) -> bool:
+        """Whether it takes anything from the round before."""
+        return self.number > 1 and self.run.round(self.number - 1).encoder in (self.source, self.start)
+
+    @property
+    def stores(self) -> tuple[TargetStore, ...]:
+        """The targets of every codebook."""
+        return tuple(codebook.store for codebook in self.codebooks)
+
+    @property
+    def num_classes(self) -> list[int]:
+        """Of each codebook's head."""
+        return [targets.num_clusters + self.config.reference.dead_classes for targets in self.config.targets]
+
+    @functools.cached_property
+    def trainer(self) -> Trainer:
+        tx = make_optimizer(self.config.optimizer, self.config.num_steps)
+        return self.run.make_trainer(round_objective(self.run.config.model, self.config), tx)
+
+    def training(self) -> Training:
+        """What decides every step."""
+        run, config, start = self.run, self.config, self.start
+        train, _ = self.clips
+        batches = run.training_batches(
+            train, run.config.model, config.num_steps, batch_frames=run.config.data.batch_frames, **self._targets()
+        )
+        return Training(
+            self.pretrain_name, self.trainer, batches, config.num_steps, run.config.seed + self.number,
+            learning_rate=make_schedule(config.optimizer, config.num_steps),
+            initialize=(lambda state: state) if start is None else (lambda state: start.put_into(state, self.trainer)),
+        )  # fmt: skip
+
+    def validation_batches(self) -> Iterator[Batch]:
+        """Every validation clip once, with its targets."""
+        run = self.run
+        return run.evaluation_batches(
+            self.clips[1], run.config.model, batch_frames=run.config.data.batch_frames, **self._targets()
+        )
+
+    def _targets(self) -> dict[str, Any]:
+        """As `make_batch` takes them."""
+        return {"targets": self.stores, "targets_per_frame": self.config.reference.targets_per_frame}
+
+    def targets_recipe(self) -> dict[str, Any]:
+        """All that decides the targets: of the recipe, and of what other stages left."""
+        own = self.run.fields("seed", f"{self.field}.targets", f"{self.field}.reference.targets_per_frame")
+        source = {f"{self.field}.encoder": self.source.fingerprint} if self.source else {}
+        return own | source | self._clips_recipe()
+
+    def pretrain_recipe(self) -> dict[str, Any]:
+        """All that decides the encoder."""
+        run, of_targets = self.run, (f"{self.field}.targets", f"{self.field}.encoder")
+        own = run.fields("seed", "model", "data.batch_frames", "data.corpora[*].weight")
+        own |= run.fields(self.field, but=of_targets) | run.fields(f"{self.field}.targets[*].num_clusters")
+        own |= run.batches_recipe(run.config.model)
+        taken = {f"targets of codebook {codebook.index + 1}": codebook.fingerprint for codebook in self.codebooks}
+        taken |= {"starting encoder": self.start.fingerprint} if self.start else {}
+        return own | taken | self._clips_recipe()
+
+    def _clips_recipe(self) -> dict[str, Any]:
+        train, validation = self.clips
+        return {"clips": train.fingerprint + validation.fingerprint}

@@ -1,0 +1,52 @@
+"""An encoder that a stage takes from elsewhere: of another round, or of a folder that the recipe names."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from mmpretrain.config import ModelConfig
+from mmpretrain.encoders.folder import Encoder, load_encoder, read_config
+from mmpretrain.encoders.weights import WEIGHTS
+from mmpretrain.train.step import Trainer, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceEncoder:
+    """An encoder's folder, the currency between stages. It is read when it is asked for, and only read.
+
+    All raise FileNotFoundError or ValueError saying what is wrong with the folder.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> ModelConfig:
+        return read_config(self.path)[0]
+
+    @property
+    def lineage(self) -> dict[str, Any]:
+        return read_config(self.path)[1]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with all that decided its weights; part of the recipe of every stage that takes it."""
+        return self.lineage["fingerprint"]
+
+    def load(self) -> Encoder:
+        return load_encoder(self.path)
+
+    def put_into(self, state: TrainState, trainer: Trainer) -> TrainState:
+        """The state with this encoder's weights in place of its own; everything else as it was."""
+        model = trainer.model(state)
+        source = nnx.state(self.load().module, WEIGHTS)
+        target = nnx.state(model.encoder, WEIGHTS)
+        placed = jax.tree.map(lambda new, old: jax.device_put(np.asarray(new), old.sharding), source, target)
+        nnx.update(model.encoder, placed)
+        _, params, kept = nnx.split(model, nnx.Param, ...)
+        return dataclasses.replace(state, params=params, kept=kept)

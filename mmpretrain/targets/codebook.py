@@ -1,0 +1,65 @@
+"""Fitting a codebook on a sample of the training clips, and keeping it for an interrupted run to go on with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from mmpretrain.config import TargetsConfig
+from mmpretrain.data.clips import ClipTable
+from mmpretrain.files import write_arrays
+from mmpretrain.observe.progress import Progress, log
+from mmpretrain.randomness import unit_hash
+from mmpretrain.targets.kmeans import Codebook, fit
+
+
+def fit_rows(train: ClipTable, share: float, max_frames: int) -> np.ndarray:
+    """The rows of the clips that a codebook is fitted on: `share` of them, fewer if they have more than `max_frames`.
+
+    Drawn by clip id: the order of the corpus does not matter, and a larger share holds the clips of a smaller one.
+    """
+    order = np.argsort([unit_hash("codebook", clip_id) for clip_id in train.clip_ids], kind="stable")
+    order = order[: max(1, round(share * len(train)))]
+    fitting = np.cumsum(train.lengths[order]) <= max_frames
+    return np.sort(order[: max(1, int(fitting.sum()))])
+
+
+def fit_codebook(
+    features: Iterable[tuple[int, np.ndarray]],
+    lengths: np.ndarray,
+    targets: TargetsConfig,
+    *,
+    key: jax.Array,
+    mesh: Mesh,
+    title: str,
+) -> Codebook:
+    """Fits the codebook that `targets` describes on clips of these lengths.
+
+    features: (row, float32 [lengths[row], D]) of every clip, in any order, in every process. Raises ValueError for
+    fewer features than clusters and for features that are not finite.
+    """
+    starts, frames_ND = np.cumsum(lengths) - lengths, None
+    for row, features_TD in features:
+        if frames_ND is None:
+            frames_ND = np.empty((int(lengths.sum()), features_TD.shape[1]), np.float32)
+        frames_ND[starts[row] : starts[row] + lengths[row]] = features_TD
+    log(f"{title}: fitting {targets.num_clusters} clusters on {frames_ND.shape[0]} x {frames_ND.shape[1]}")
+    with Progress(f"{title}: fitting", unit="pass") as progress:
+        return fit(
+            frames_ND, targets.num_clusters, key=key, passes=targets.fit_passes, restarts=targets.fit_restarts,
+            mesh=mesh, on_pass=lambda num_frames, inertia: progress.update(frames=num_frames, inertia=inertia),
+        )  # fmt: skip
+
+
+def save_codebook(file: Path, codebook: Codebook) -> None:
+    """Whole or not at all."""
+    write_arrays(file, centroids_KD=codebook.centroids, inertia=codebook.inertia)
+
+
+def load_codebook(file: Path) -> Codebook:
+    with np.load(file, allow_pickle=False) as arrays:
+        return Codebook(arrays["centroids_KD"], float(arrays["inertia"]))

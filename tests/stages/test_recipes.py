@@ -1,0 +1,161 @@
+"""What of the recipe each stage reads: a change of anything else leaves a finished stage as it is."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+from flax import nnx
+
+from mmpretrain.config import (
+    CorpusConfig,
+    FinetuneConfig,
+    MaskingConfig,
+    RunConfig,
+    as_dict,
+    flatten,
+    from_dict,
+    hidden,
+    mfcc,
+)
+from mmpretrain.encoders.folder import save_encoder
+from mmpretrain.files import write_json
+from mmpretrain.models.encoder import AVEncoder
+from mmpretrain.run.run import Run
+from mmpretrain.run.stage import RESULT_FILE
+from mmpretrain.stages.evaluate import evaluate
+from mmpretrain.stages.export import export
+from mmpretrain.stages.finetune import finetune
+from mmpretrain.stages.pretrain import pretrain
+from mmpretrain.stages.targets import make_targets
+from tests.corpus_fixture import make_clip, write_corpus
+from tests.test_config import set_field
+from tests.tiny import IMAGE_SIZE, tiny_round, tiny_run
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Without a validation split; one clip is longer than the bucket."""
+    clips = []
+    for speaker in "abcd":
+        for i in range(4):
+            labels = {"emotion": ("angry", "sad")[i % 2]}
+            clips.append(make_clip(f"{speaker}{i}", 12 + 3 * i, size=IMAGE_SIZE, speaker=speaker, labels=labels))
+    return write_corpus(tmp_path_factory.mktemp("corpora") / "moods", clips, IMAGE_SIZE, IMAGE_SIZE + 16)
+
+
+@pytest.fixture(scope="module")
+def config(corpus, tmp_path_factory) -> RunConfig:
+    """A recipe of which all stages are done, as far as others look: encoders, results and lineages of targets."""
+    workdir, few = tmp_path_factory.mktemp("runs") / "run", dict(fit_share=1.0, fit_passes=2, fit_restarts=1)
+    config = tiny_run(
+        workdir=str(workdir),
+        rounds=(
+            tiny_round(targets=mfcc(5, **few)),
+            tiny_round(targets=mfcc(5, **few) + hidden(1, 4, **few), init="previous_round"),
+        ),
+        finetune=FinetuneConfig(classes=("angry", "sad"), corpora=()),
+    )  # fmt: skip
+    config.data.corpora, config.data.bucket_frames = (CorpusConfig(str(corpus)),), (20,)
+    config.data.batch_multiple, config.data.validation_share = jax.device_count(), 0.3
+    for number in (1, 2):
+        folder = workdir / f"round{number}" / "pretrain"
+        encoder = AVEncoder(config.model, rngs=nnx.Rngs(0))
+        save_encoder(folder / "encoder", encoder, lineage={"fingerprint": f"encoder {number}"})
+        write_json(folder / RESULT_FILE, {"masked_accuracy": 0.5})
+        for index in range(number):
+            store = workdir / f"round{number}" / "targets" / f"codebook{index + 1}" / "store"
+            write_json(store / "lineage.json", {"codebook": [number, index]})
+    return config
+
+
+def recipes(run: Run) -> dict[str, dict]:
+    """By stage, what it would be made with."""
+    found = {}
+    run.stage = lambda name, recipe, work: found.__setitem__(name, json.loads(json.dumps(recipe)))
+    for number in range(1, len(run.config.rounds) + 1):
+        make_targets(run.round(number))
+        pretrain(run.round(number))
+    finetune(run)
+    evaluate(run)
+    export(run)
+    return found
+
+
+def another(field: str, value: Any, corpus: Path, done: Path, folder: Path) -> Any:
+    """Another value of a field, such that whoever reads it notices. What lies somewhere is moved into `folder`."""
+    match field:
+        case "workdir":
+            return str(shutil.copytree(done, folder / "run"))
+        case "data.corpora[0].path":
+            return str(shutil.copytree(value, folder / corpus.name))
+        case "finetune.encoder" | "rounds[0].encoder" | "rounds[1].encoder":
+            return str(shutil.copytree(done / "round1" / "pretrain" / "encoder", folder / "encoder"))
+        case "finetune.corpora":
+            return (CorpusConfig(str(corpus)),)
+        case "finetune.masking":
+            return MaskingConfig(kind="input")
+        case "rounds[1].init":
+            return "random"
+    known = {
+        "data.exclude_speakers": ("a",), "data.min_frames": 15, "data.long_clips": "drop", "finetune.folds": (1,),
+        "data.validation_share": 0.7, "finetune.classes": ("sad", "angry"), "finetune.protocol": "speakers-3",
+        "model.modalities": ("audio",),
+    }  # fmt: skip
+    if field in known:
+        return known[field]
+    if field.endswith(".features"):
+        return "fbank"
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, list):
+        return (*value, 30)
+    return value + ("x" if isinstance(value, str) else 1)
+
+
+def test_every_stage_reads_what_is_written_here_and_nothing_else(config, corpus, tmp_path, golden):
+    before, lines = recipes(Run(config)), []
+    for part, tree in as_dict(config).items():
+        for field, value in flatten(tree, part).items():
+            run = Run(config)  # its check would refuse some of the values
+            run.config = from_dict(RunConfig, as_dict(config))
+            (folder := tmp_path / field).mkdir()
+            set_field(run.config, field, another(field, value, corpus, Path(config.workdir), folder))
+            run.workdir = Path(run.config.workdir)
+            after = recipes(run)
+            readers = [stage for stage in after if before.get(stage) != after[stage]]
+            lines.append(f"{field}: {', '.join(readers) or '-'}")
+    golden("what_stages_read.txt", "\n".join(lines) + "\n")
+
+
+def test_a_finished_stage_stays_until_something_that_it_reads_changes(config, corpus, tmp_path, capsys):
+    config = from_dict(RunConfig, as_dict(config))
+    config.workdir = str(tmp_path / "run")
+    make_targets(Run(config).round(1))
+    ids = Run(config).round(1).stores[0].ids.tobytes()
+    for field, value in (
+        ("data.batch_multiple", 2 * jax.device_count()), ("data.batch_frames", 400), ("model.dropout", 0.3),
+        ("rounds[0].num_steps", 7), ("rounds[1].targets[0].num_clusters", 9),
+    ):  # fmt: skip
+        set_field(config, field, value)
+        capsys.readouterr()
+        make_targets(Run(config).round(1))
+        assert "round1/targets: done already" in capsys.readouterr().err
+    assert Run(config).round(1).stores[0].ids.tobytes() == ids
+    for field, value in (("seed", 3), ("rounds[0].targets[0].fit_passes", 3), ("data.min_frames", 15)):
+        other = from_dict(RunConfig, as_dict(config))
+        set_field(other, field, value)
+        named = re.escape("clips" if field == "data.min_frames" else field)
+        with pytest.raises(ValueError, match=rf"was made with another recipe \({named} was .*--accept_changes"):
+            make_targets(Run(other).round(1))
+
+
+def test_a_stage_of_another_version_is_refused_with_the_remedy(config, tmp_path):
+    config = from_dict(RunConfig, as_dict(config))
+    config.workdir = str(tmp_path)
+    write_json(tmp_path / "round1" / "targets" / "recipe.json", {"seed": 1, "model.width": 16})
+    with pytest.raises(ValueError, match=r"was made by a version of mmpretrain .* format None, not 2\); .* or remove"):
+        make_targets(Run(config, accept_changes=True).round(1))
