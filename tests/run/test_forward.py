@@ -1,0 +1,67 @@
+"""The pass over a table: every clip once, real frames told from padding, one program for any number of states."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmpretrain.config import CorpusConfig
+from mmpretrain.parallel import stopping
+from mmpretrain.run.forward import Forward
+from mmpretrain.run.run import Run
+from tests.corpus_fixture import make_clip, write_corpus
+from tests.tiny import IMAGE_SIZE, tiny_model, tiny_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    clips = [make_clip(f"c{i:02}", 6 + i, size=IMAGE_SIZE, video=False) for i in range(11)]
+    corpus = write_corpus(tmp_path_factory.mktemp("corpora") / "counts", clips, IMAGE_SIZE, IMAGE_SIZE + 16)
+    config = tiny_run(workdir=str(tmp_path_factory.mktemp("runs")), model=tiny_model("audio"))
+    config.data.corpora, config.data.bucket_frames = (CorpusConfig(str(corpus)),), (10, 20)
+    config.data.batch_multiple, config.data.validation_share = jax.device_count(), 0.0
+    return Run(config)
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_every_clip_comes_once_with_its_part_of_whatever_is_computed(run, everywhere):
+    table, traced = run.clips[0], []
+
+    def apply(factor, batch):
+        traced.append(batch.valid_BT.shape)
+        times_BT = jnp.where(batch.valid_BT, factor * jnp.arange(batch.valid_BT.shape[1]), -1)
+        return {"times": times_BT, "of clips": (batch.clip_B * factor, batch.valid_BT.sum(1))}
+
+    forward = Forward(run, run.config.model, apply, batch_frames=60, everywhere=everywhere)
+    for factor in (2, 3):
+        outputs = list(forward(jnp.int32(factor), table))
+        assert sorted(output.row for output in outputs) == list(range(len(table)))
+        for row, num_frames, values in outputs:
+            assert num_frames == table.lengths[row]
+            np.testing.assert_array_equal(values["times"][:num_frames], factor * np.arange(num_frames))
+            assert (values["times"][num_frames:] == -1).all()
+            assert (int(values["of clips"][0]), int(values["of clips"][1])) == (factor * row, num_frames)
+    assert len(traced) == len(set(traced)) > 1, "each shape of batches is traced once, whatever the state"
+
+
+def test_what_is_left_is_asked_for_by_its_rows(run):
+    table = run.clips[0]
+    forward = Forward(run, run.config.model, lambda state, batch: batch.clip_B, batch_frames=60)
+    clips = forward(None, table)
+    done = {table.clip_ids[next(clips).row] for _ in range(4)}
+    clips.close()
+    left = table.select(np.array([clip_id not in done for clip_id in table.clip_ids], bool))
+    assert {left.clip_ids[output.row] for output in forward(None, left)} == set(table.clip_ids) - done
+
+
+def test_it_stops_between_two_batches_and_says_how_far_it_is(run, monkeypatch, capsys):
+    table = run.clips[0]
+    forward = Forward(run, run.config.model, lambda state, batch: batch.clip_B, batch_frames=60)
+    assert len(list(forward(None, table, "looking"))) == 11
+    assert "looking: 11/11 clips" in capsys.readouterr().err
+    clips = forward(None, table)
+    seen = [next(clips)]
+    monkeypatch.setattr(stopping, "_asked", True)
+    with pytest.raises(stopping.Stopped):
+        seen.extend(clips)
+    assert 0 < len(seen) < 11
