@@ -118,16 +118,17 @@ class Round:
 
     def targets_recipe(self) -> dict[str, Any]:
         """All that decides the targets: of the recipe, and of what other stages left."""
-        own = self.run.fields("seed", f"{self.field}.targets", f"{self.field}.reference.targets_per_frame")
-        source = {f"{self.field}.encoder": self.source.fingerprint} if self.source else {}
+        field, weights = self.field, f"{self.field}.targets[*].weight"
+        own = self.run.fields("seed", f"{field}.targets", f"{field}.reference.targets_per_frame", but=[weights])
+        source = {f"{field}.encoder": self.source.fingerprint} if self.source else {}
         return own | source | self._clips_recipe()
 
     def pretrain_recipe(self) -> dict[str, Any]:
         """All that decides the encoder."""
         run, of_targets = self.run, (f"{self.field}.targets", f"{self.field}.encoder")
-        own = run.fields("seed", "model", "data.batch_frames", "data.corpora[*].weight")
-        own |= run.fields(self.field, but=of_targets) | run.fields(f"{self.field}.targets[*].num_clusters")
-        own |= run.batches_recipe(run.config.model)
+        own = run.fields("seed", "model", "data.batch_frames", "data.corpora[*].weight",
+                         f"{self.field}.targets[*].num_clusters", f"{self.field}.targets[*].weight")  # fmt: skip
+        own |= run.fields(self.field, but=of_targets) | run.batches_recipe(run.config.model)
         taken = {f"targets of codebook {codebook.index + 1}": codebook.fingerprint for codebook in self.codebooks}
         taken |= {"starting encoder": self.start.fingerprint} if self.start else {}
         return own | taken | self._clips_recipe()
