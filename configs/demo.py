@@ -13,6 +13,7 @@ from mmpretrain.config import (
     OptimizerConfig,
     RoundConfig,
     RunConfig,
+    emotion,
     encoder_size,
     hidden,
     mfcc,
@@ -47,7 +48,7 @@ def get_config() -> RunConfig:
             RoundConfig(targets=hidden(layer=2, num_clusters=50, **fit), **shared),
         ),
         finetune=FinetuneConfig(
-            classes=("neutral", "happy", "sad", "angry"),
+            tasks=(emotion("neutral", "happy", "sad", "angry"),),
             protocol="official",
             num_steps=400,
             batch_frames=800,

@@ -14,6 +14,7 @@ from mmpretrain.config import (
     OptimizerConfig,
     RoundConfig,
     RunConfig,
+    emotion,
     hidden,
     mfcc,
 )
@@ -47,7 +48,7 @@ def tiny_run(**changes) -> RunConfig:
         data=DataConfig(corpora=(CorpusConfig("no_such_corpus"),), batch_frames=200, bucket_frames=(20,)),
         model=tiny_model("audio", "video"),
         rounds=(tiny_round(), tiny_round(targets=hidden(layer=2, num_clusters=NUM_CLUSTERS))),
-        finetune=FinetuneConfig(classes=("neutral", "happy", "sad")),
+        finetune=FinetuneConfig(tasks=(emotion("neutral", "happy", "sad"),)),
     )
     return RunConfig(**fields | changes)
 

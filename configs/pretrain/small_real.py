@@ -17,6 +17,7 @@ from mmpretrain.config import (
     OptimizerConfig,
     RoundConfig,
     RunConfig,
+    emotion,
     encoder_size,
     hidden,
     mfcc,
@@ -54,7 +55,7 @@ def get_config() -> RunConfig:
             RoundConfig(targets=hidden(layer=2, num_clusters=50, **fit), **shared),
         ),
         finetune=FinetuneConfig(
-            classes=("neutral", "happy", "sad", "angry", "fearful", "disgust", "surprised"),
+            tasks=(emotion("neutral", "happy", "sad", "angry", "fearful", "disgust", "surprised"),),
             protocol="speakers-3",
             folds=(2,),
             num_steps=100,

@@ -1,6 +1,7 @@
 """Recipes: the typed tree (`tree`), its named parts (`presets`), its JSON (`recipe`), what cannot work (`checks`)."""
 
 from mmpretrain.config.presets import (
+    emotion,
     encoder_size,
     face_appearance,
     face_geometry,
@@ -30,6 +31,7 @@ from mmpretrain.config.tree import (
     RoundConfig,
     RunConfig,
     TargetsConfig,
+    TaskConfig,
 )
 
 __all__ = [
@@ -52,7 +54,9 @@ __all__ = [
     "RoundConfig",
     "RunConfig",
     "TargetsConfig",
+    "TaskConfig",
     "as_dict",
+    "emotion",
     "encoder_size",
     "face_appearance",
     "face_geometry",

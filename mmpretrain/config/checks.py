@@ -14,11 +14,8 @@ from mmpretrain.config import (
     RoundConfig,
     RunConfig,
     TargetsConfig,
+    TaskConfig,
 )
-
-PRETRAINING_METRICS = (
-    "loss", "masked_loss", "unmasked_loss", "masked_accuracy", "unmasked_accuracy", "feature_penalty"
-)  # fmt: skip
 
 
 def check(config: RunConfig) -> None:
@@ -49,7 +46,6 @@ def check(config: RunConfig) -> None:
     _require(
         (peak := config.observe.peak_tflops) >= 0, "observe.peak_tflops", peak, "above 0, or 0: by the device's name"
     )
-    _check_choice("checkpoint.best_by", config.checkpoint.best_by, ("", *PRETRAINING_METRICS))
     _check_share("health.min_clusters_used", config.health.min_clusters_used)
     _require(-1 <= (gain := config.health.min_accuracy_gain) < 1, "health.min_accuracy_gain", gain, "-1 to below 1")
     rise, skip = config.health.max_loss_rise, config.health.skip_bad_steps
@@ -75,9 +71,8 @@ def _check_positive(field: str, value: float) -> None:
 
 
 def _check_model(model: ModelConfig) -> None:
-    known = ("audio", "video")
-    fits = len(set(model.modalities)) == len(model.modalities) > 0 and set(model.modalities) <= set(known)
-    _require(fits, "model.modalities", model.modalities, 'audio, video or both, e.g. ("audio",)')
+    fits = len(set(model.modalities)) == len(model.modalities) > 0
+    _require(fits, "model.modalities", model.modalities, 'one or more, each once, e.g. ("audio", "video")')
     _check_choice("model.fusion", model.fusion, ("concat", "add"))
     _check_choice("model.dtype", model.dtype, ("float32", "bfloat16"))
     _check_choice("model.remat", model.remat, ("none", "layers", "dots"))
@@ -133,7 +128,8 @@ def _check_round(round_: RoundConfig, name: str, *, first: bool, model: ModelCon
         _check_own_inputs(round_, name, f"with {name}.masking.kind='feature'")
     _check_share(f"{name}.modality_dropout", round_.modality_dropout)
     _check_share(f"{name}.audio_dropout", round_.audio_dropout)
-    _require(round_.modality_dropout == 0 or len(model.modalities) == 2, f"{name}.modality_dropout",
+    both = {"audio", "video"} <= set(model.modalities)
+    _require(round_.modality_dropout == 0 or both, f"{name}.modality_dropout",
            round_.modality_dropout, f"0 with model.modalities={model.modalities}")  # fmt: skip
     _check_optimizer(round_.optimizer, f"{name}.optimizer", round_.num_steps)
 
@@ -163,9 +159,13 @@ def _check_masking(masking: MaskingConfig, name: str) -> None:
 
 
 def _check_finetune(finetune: FinetuneConfig) -> None:
-    fits = len(set(finetune.classes)) == len(finetune.classes) >= 2
-    _require(fits, "finetune.classes", finetune.classes, 'two or more emotions, e.g. ("neutral", "happy")')
-    _check_choice("finetune.select_by", finetune.select_by, ("ua", "wa", "wf1", "macro_f1"))
+    names = tuple(task.name for task in finetune.tasks)
+    _require(len(set(names)) == len(names) > 0, "finetune.tasks", names, "one or more, each with a name of its own")
+    for i, task in enumerate(finetune.tasks):
+        _check_task(task, f"finetune.tasks[{i}]")
+    task, _, metric = finetune.select_by.partition("/")
+    _require(task in names and bool(metric), "finetune.select_by", finetune.select_by,
+           f"TASK/METRIC, e.g. {names[0]}/ua")  # fmt: skip
     _require(finetune.eval_every > 0, "finetune.eval_every", finetune.eval_every, "a positive number of steps")
     _require(0 <= finetune.freq_mask <= 26, "finetune.freq_mask", finetune.freq_mask, "0 to 26 filterbank channels")
     _check_share("finetune.dropout", finetune.dropout)
@@ -177,6 +177,14 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
         _require(source == "same_clip", "finetune.masking.video_source", source, "'same_clip': it is of pretraining")
     _require(0 <= finetune.freq_warp < 0.5, "finetune.freq_warp", finetune.freq_warp, "from 0 to below 0.5")
     _check_optimizer(finetune.optimizer, "finetune.optimizer", finetune.num_steps)
+
+
+def _check_task(task: TaskConfig, name: str) -> None:
+    _require(task.name.isidentifier(), f"{name}.name", task.name, 'a plain word, e.g. "emotion"')
+    _check_positive(f"{name}.weight", task.weight)
+    if task.kind == "class":
+        fits = len(set(task.classes)) == len(task.classes) >= 2
+        _require(fits, f"{name}.classes", task.classes, 'two or more, e.g. ("neutral", "happy")')
 
 
 def _check_optimizer(optimizer: OptimizerConfig, name: str, num_steps: int) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from mmpretrain.config.reference import ReferenceModelConfig, ReferenceRoundConfig
-from mmpretrain.config.tree import ModelConfig, RunConfig, TargetsConfig
+from mmpretrain.config.tree import ModelConfig, RunConfig, TargetsConfig, TaskConfig
 
 _SIZES = {
     "tiny": dict(width=96, num_layers=3, num_heads=4, mlp_dim=384, resnet_width=8, proj_dim=64),
@@ -53,6 +53,11 @@ def face_geometry(num_clusters: int = 50, **changes: Any) -> tuple[TargetsConfig
 def hidden(layer: int, num_clusters: int, **changes: Any) -> tuple[TargetsConfig, ...]:
     """One codebook of the previous round's stream after `layer` (counted from 1)."""
     return (TargetsConfig(features="hidden", layer=layer, num_clusters=num_clusters, **changes),)
+
+
+def emotion(*classes: str, **changes: Any) -> TaskConfig:
+    """The task of telling these emotions apart."""
+    return TaskConfig(**{"name": "emotion", "classes": classes} | changes)
 
 
 def reference_quirks(config: RunConfig, *, unpublished: bool = False) -> RunConfig:

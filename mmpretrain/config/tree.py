@@ -152,12 +152,23 @@ class RoundConfig:
 
 
 @dataclasses.dataclass
+class TaskConfig:
+    """What one head learns to tell of labelled clips (data/labels.py)."""
+
+    name: str = "emotion"  # of the head, and of its metrics: emotion/ua
+    column: str = ""  # of the corpora's labels; "": the one called `name`
+    kind: str = "class"  # of the labels, as the corpora declare it
+    classes: tuple[str, ...] = ()  # those that are told apart; clips with another label are left out
+    weight: float = 1.0  # of its loss beside those of other tasks
+
+
+@dataclasses.dataclass
 class FinetuneConfig:
-    """Emotion classification with the encoder of `encoder`, trained and chosen under a named protocol."""
+    """Labelled tasks with the encoder of `encoder`, trained and chosen under a named protocol."""
 
     encoder: str = "last_round"  # of this run; "none": random weights; or the path of an exported encoder
     corpora: tuple[CorpusConfig, ...] = ()  # labelled clips; empty: those of `data`
-    classes: tuple[str, ...] = ()
+    tasks: tuple[TaskConfig, ...] = ()  # a head each; the protocol deals out the clips that the first one labels
     protocol: str = "official"  # see mmpretrain/evaluation/protocols.py
     folds: tuple[int, ...] = ()  # counted from 1; empty: all of the protocol
     compare_from_scratch: bool = True  # train the same network from random weights too
@@ -165,7 +176,7 @@ class FinetuneConfig:
     freeze_steps: int = 0  # first steps in which only the head learns
     batch_frames: int = 4_000
     eval_every: int = 100  # steps between evaluations on validation, which choose the model
-    select_by: str = "ua"
+    select_by: str = "emotion/ua"  # TASK/METRIC on validation
     masking: MaskingConfig | None = None  # input masking as augmentation
     freq_mask: int = 0  # widest band of filterbank channels hidden as augmentation, of 26
     freq_warp: float = 0.0  # 0.1: frequencies are stretched by 0.9 to 1.1 as augmentation (other vocal tracts)

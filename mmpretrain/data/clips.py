@@ -12,6 +12,7 @@ import numpy as np
 
 from mmpretrain import records
 from mmpretrain.config import CorpusConfig, DataConfig
+from mmpretrain.data.inputs import INPUTS
 from mmpretrain.files import read_json
 from mmpretrain.randomness import unit_hash
 from mmpretrain.records import LABEL_KINDS, Clip, IndexRow, Schema
@@ -141,7 +142,7 @@ class ClipTable:
         """The clips that have at least one of the model's modalities. Raises ValueError if there is none."""
         has = np.zeros(len(self), bool)
         for modality in modalities:
-            has |= self.has(modality)
+            has |= self.has(INPUTS[modality].needs)
         if not has.any():
             raise ValueError(
                 f"model.modalities={tuple(modalities)}, but none of the {len(self)} clips of {self.folders()} has "

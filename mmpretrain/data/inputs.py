@@ -36,13 +36,15 @@ class Augmentation:
 class Input(NamedTuple):
     """A modality. needs: what a clip must have for it ("audio", "video" or a track), as in `IndexRow.has`.
 
-    frame_shape(config): of one frame. make(clip, frames, config, augmentation): these frames of the clip, which has
-    what is needed, as an array [len(frames), *frame_shape]; augmentation None: unchanged.
+    frame_shape(config): of one frame. described(config): what a user hands in, in words.
+    make(clip, frames, config, augmentation): these frames of the clip, which has what is needed, as an array
+    [len(frames), *frame_shape]; augmentation None: unchanged.
     """
 
     needs: str
     frame_shape: Callable[[InputConfig], tuple[int, ...]]
     dtype: type
+    described: Callable[[InputConfig], str]
     make: Callable[[Clip, range, InputConfig, Augmentation | None], np.ndarray]
 
 
@@ -68,8 +70,16 @@ def _video(clip: Clip, frames: range, config: InputConfig, augmentation: Augment
 
 
 INPUTS: dict[str, Input] = {
-    "audio": Input("audio", lambda config: (AUDIO_DIM,), np.float32, _audio),
-    "video": Input("video", lambda config: (config.image_size, config.image_size), np.uint8, _video),
+    "audio": Input(
+        "audio", lambda config: (AUDIO_DIM,), np.float32, lambda config: "audio int16 [N], mono, 16 kHz", _audio
+    ),
+    "video": Input(
+        "video",
+        lambda config: (config.image_size, config.image_size),
+        np.uint8,
+        lambda config: f"video uint8 [T, S, S], grey {config.view} crops, 25 fps, S >= {config.image_size}",
+        _video,
+    ),
 }
 
 

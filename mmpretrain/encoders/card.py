@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmpretrain.config import ModelConfig
+from mmpretrain.data.inputs import INPUTS
 
 _CARD = """# Audio-visual encoder ({modalities})
 
@@ -35,22 +36,19 @@ _TERMS_OF_CHECKPOINT = (
 
 def model_card(config: ModelConfig, lineage: dict[str, Any]) -> str:
     """Markdown that says what the encoder is, how to load it and what it was trained on."""
-    says = {
-        "audio": "audio int16 [N], mono, 16 kHz",
-        "video": f"video uint8 [T, S, S], grey {config.inputs.view} crops, 25 fps, S >= {config.inputs.image_size}",
-    }
     origin, imported = "Pretrained with mmpretrain by masked cluster prediction", "checkpoint" in lineage
     if imported:
         origin = "Imported from an AV-HuBERT checkpoint, pretrained by masked cluster prediction"
     elif "fine-tuned on" in lineage:
         origin = "Fine-tuned with mmpretrain to tell emotions"
-    arguments = {"audio": "audio=samples", "video": "video=crops"}
+    inputs = {name: INPUTS[name] for name in config.modalities}
+    values = {"audio": "samples", "video": "crops"}
     return _CARD.format(
         origin=origin,
         terms=_TERMS_OF_CHECKPOINT if imported else _TERMS_OF_CLIPS,
         modalities=" and ".join(config.modalities),
         width=config.width, num_layers=config.num_layers, num_heads=config.num_heads, frames=25,
-        arguments=", ".join(arguments[modality] for modality in config.modalities),
-        inputs="; ".join(says[modality] for modality in config.modalities) + ".",
+        arguments=", ".join(f"{made.needs}={values.get(name, name)}" for name, made in inputs.items()),
+        inputs="; ".join(made.described(config.inputs) for made in inputs.values()) + ".",
         rows="\n".join(f"| {name} | {value} |" for name, value in lineage.items()),
     )  # fmt: skip

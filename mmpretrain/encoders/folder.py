@@ -119,14 +119,20 @@ class Encoder:
         put_clip(batch, 0, clip, range(num_frames), present, self.config)
         return np.asarray(self._forward(layer, nnx.state(self.module), batch))[0, :num_frames].astype(np.float32)
 
+    def features_of(self, clip: Clip, *, layer: int | None = None) -> np.ndarray:
+        """As `features`, of what a prepared clip has of the encoder's modalities."""
+        view = {"mouth": clip.mouth, "face": clip.face}[self.config.inputs.view]
+        contents = {"audio": clip.audio, "video": view, **clip.tracks}
+        wanted = {INPUTS[name].needs for name in self.config.modalities}
+        return self.features(layer=layer, **{k: v for k, v in contents.items() if k in wanted and len(v)})
+
     def _check(self, audio: np.ndarray | None, video: np.ndarray | None, tracks: Mapping[str, np.ndarray]) -> list[str]:
         """The modalities of the encoder that are given."""
         modalities, given = self.config.modalities, {"audio": audio, "video": video, **tracks}
         present = [name for name in modalities if given.get(INPUTS[name].needs) is not None]
         if not present:
-            raise ValueError(
-                f"this encoder is of {' and '.join(modalities)}: features() needs {' or '.join(modalities)}"
-            )
+            needs = " or ".join(INPUTS[name].needs for name in modalities)
+            raise ValueError(f"this encoder is of {' and '.join(modalities)}: features() needs {needs}")
         size = self.config.inputs.image_size if "video" in modalities else 1  # else nobody looks at the pictures
         if audio is not None and (audio.dtype != np.int16 or audio.ndim != 1):
             raise ValueError(f"audio must be int16 [N], mono at 16 kHz, but is {audio.dtype} {list(audio.shape)}")

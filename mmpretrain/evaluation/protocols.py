@@ -43,20 +43,22 @@ class Protocol:
     assign: Callable[[Sequence[IndexRow], int], Sequence[str]] = dataclasses.field(repr=False)
     selection: str = "val"
 
-    def fold(self, rows: Sequence[IndexRow], fold: int, classes: Iterable[str] | None = None) -> Fold:
+    def fold(
+        self, rows: Sequence[IndexRow], fold: int, classes: Iterable[str] | None = None, *, column: str = "emotion"
+    ) -> Fold:
         """The three parts of fold `fold`, counted from 1.
 
-        Rows without an emotion, or with one that is not in `classes` (where given), appear nowhere. Raises ValueError
-        where the rows are not what the protocol is about, a part is empty, or a speaker is in two parts.
+        Rows without a label `column`, or with one that is not in `classes` (where given), appear nowhere. Raises
+        ValueError where the rows are not what the protocol is about, a part is empty, or a speaker is in two parts.
         """
         if not 1 <= fold <= self.num_folds:
             raise ValueError(f"fold {fold}: protocol `{self.name}` has folds 1 to {self.num_folds}")
         wanted = None if classes is None else set(classes)
-        emotions = [row.labels.get("emotion") for row in rows]
-        labelled = [i for i, emotion in enumerate(emotions) if emotion and (wanted is None or emotion in wanted)]
+        labels = [row.labels.get(column) for row in rows]
+        labelled = [i for i, label in enumerate(labels) if label and (wanted is None or label in wanted)]
         if not labelled:
             raise ValueError(
-                f"protocol `{self.name}`: none of the {len(rows)} clips has an emotion"
+                f"protocol `{self.name}`: none of the {len(rows)} clips has a label {column!r}"
                 f"{'' if wanted is None else ' among ' + ', '.join(sorted(wanted))}; fine-tune on a labelled corpus"
             )
         chosen = [rows[i] for i in labelled]

@@ -28,7 +28,7 @@ class AVEncoder(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         if unknown := [name for name in config.modalities if name not in FRONTENDS]:
-            raise ValueError(f"model.modalities has {unknown[0]!r}; there are front-ends for {', '.join(FRONTENDS)}")
+            raise ValueError(f"model.modalities={config.modalities}: {unknown[0]!r} is none of {', '.join(FRONTENDS)}")
         self.config = config
         self.frontends = nnx.Dict({name: FRONTENDS[name](config, rngs=rngs) for name in config.modalities})
         self.fusion = Fusion(config, rngs=rngs)

@@ -1,9 +1,9 @@
-"""What sits on an encoder while it learns: the cluster predictor of pretraining and the classifier of fine-tuning."""
+"""What sits on an encoder while it learns: the cluster predictor of pretraining and the heads of labelled tasks."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,9 @@ from flax import nnx
 
 from mmpretrain.config import AUDIO_DIM, ModelConfig
 from mmpretrain.models.encoder import AVEncoder
-from mmpretrain.models.layers import dropout, linear
+from mmpretrain.models.layers import dropout, fold, linear
+
+FIRST_HEAD = 10_000  # of the keys of dropout, beyond those of the layers
 
 
 class ClusterHead(nnx.Module):
@@ -65,33 +67,47 @@ class MaskedClusterModel(nnx.Module):
         self.mask_embedding = nnx.Param(jax.random.uniform(rngs.params(), (dim,)), axes=(None,))
 
 
-class ClipClassifier(nnx.Module):
+class ClipHead(nnx.Module):
     """A learned mix of all layers, its attentive mean and deviation over the valid frames, then one linear layer.
 
     Attentive statistics (Okabe, Koshinaka, Shinoda 2018): a learned weight a frame, so that silence need not count.
     """
 
-    def __init__(self, config: ModelConfig, num_classes: int, *, rngs: nnx.Rngs):
-        self.encoder = AVEncoder(config, rngs=rngs)
+    def __init__(self, config: ModelConfig, num_outputs: int, *, rngs: nnx.Rngs):
         self.layer_weights = nnx.Param(jnp.zeros(config.num_layers + 1), axes=(None,))
         self.attend = linear(
             config.width, 1, ("embed", None), dtype="float32", rngs=rngs, kernel_init=nnx.initializers.zeros
         )  # starts as the plain mean
         self.out = linear(
-            2 * config.width, num_classes, ("embed", None), dtype="float32", rngs=rngs,
+            2 * config.width, num_outputs, ("embed", None), dtype="float32", rngs=rngs,
             kernel_init=nnx.initializers.normal(0.02),
         )  # fmt: skip
         self.dropout = config.dropout
 
-    def __call__(self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
-        """Logits [B, C] in float32, from the encoder's `embed` output."""
-        layers = self.encoder.all_layers(x_BTD, valid_BT, key).astype(jnp.float32)
-        mean = layers.mean(-1, keepdims=True)
-        layers = (layers - mean) * jax.lax.rsqrt(layers.var(-1, keepdims=True) + 1e-5)  # layers differ in scale
-        mixed = jnp.einsum("LBTD,L->BTD", layers, jax.nn.softmax(self.layer_weights[...]))
+    def __call__(self, layers_LBTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
+        """[B, num_outputs] in float32. layers_LBTD: every layer's stream, scaled to mean 0 and variance 1."""
+        mixed = jnp.einsum("LBTD,L->BTD", layers_LBTD, jax.nn.softmax(self.layer_weights[...]))
         scores = jnp.where(valid_BT[..., None], self.attend(mixed), jnp.finfo(jnp.float32).min)
         weight = jnp.where(valid_BT[..., None], jax.nn.softmax(scores, axis=1), 0)
         centre = (mixed * weight).sum(1)
         spread = jnp.sqrt((jnp.square(mixed - centre[:, None]) * weight).sum(1) + 1e-5)
-        pooled = jnp.concatenate([centre, spread], axis=-1)
-        return self.out(dropout(pooled, self.dropout, None if key is None else jax.random.fold_in(key, 10_000)))
+        return self.out(dropout(jnp.concatenate([centre, spread], axis=-1), self.dropout, key))
+
+
+class MultiTaskModel(nnx.Module):
+    """An encoder and a head for each task. make_heads: by task, a function of `rngs` that makes its head."""
+
+    def __init__(
+        self, config: ModelConfig, make_heads: Mapping[str, Callable[[nnx.Rngs], nnx.Module]], *, rngs: nnx.Rngs
+    ):
+        self.encoder = AVEncoder(config, rngs=rngs)
+        self.heads = nnx.Dict({task: make(rngs) for task, make in make_heads.items()})
+
+    def __call__(self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> dict[str, jax.Array]:
+        """What each head says, from the encoder's `embed` output."""
+        layers = self.encoder.all_layers(x_BTD, valid_BT, key).astype(jnp.float32)
+        mean = layers.mean(-1, keepdims=True)
+        layers = (layers - mean) * jax.lax.rsqrt(layers.var(-1, keepdims=True) + 1e-5)  # layers differ in scale
+        return {
+            task: head(layers, valid_BT, fold(key, FIRST_HEAD + i)) for i, (task, head) in enumerate(self.heads.items())
+        }

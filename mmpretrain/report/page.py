@@ -224,7 +224,7 @@ def _finetuning(records: Sequence[Mapping[str, Any]]) -> str:
     stages = _stages(records, r"finetune/(\w+)/fold\d+")
     names = sorted({name for name, _ in stages})  # from_scratch before pretrained
     panels = []
-    for title, metric in (("training loss", "train/loss"), ("UA on validation clips", "validation/ua")):
+    for title, metric in (("training loss", "train/loss"), ("UA on validation clips", "validation/emotion/ua")):
         lines = {}
         for name in names:
             folds = [charts.series(records, stage, metric) for other, stage in stages if other == name]

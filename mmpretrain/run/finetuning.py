@@ -11,15 +11,18 @@ import jax
 import numpy as np
 from flax import nnx
 
-from mmpretrain.config import FinetuneConfig, ModelConfig, as_dict, flatten
+from mmpretrain.config import FinetuneConfig, ModelConfig, TaskConfig, as_dict, flatten
 from mmpretrain.data.clips import ClipTable, open_clips
+from mmpretrain.data.labels import has_label, task_labels
 from mmpretrain.evaluation.protocols import Fold, get_protocol
-from mmpretrain.objectives.classification import Classification
-from mmpretrain.records import EMOTIONS, Batch
+from mmpretrain.evaluation.tasks import TASK_METRICS
+from mmpretrain.objectives.supervised import Supervised
+from mmpretrain.records import Batch
 from mmpretrain.run.forward import Forward
 from mmpretrain.run.layout import PRETRAINED, SCRATCH, fold_name, folds_of, variants
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import SourceEncoder
+from mmpretrain.train.best import BestBy
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
 from mmpretrain.train.step import Trainer, TrainState
 from mmpretrain.train.trainable import EVERYTHING, Group, Trainable
@@ -34,14 +37,31 @@ class Finetuning:
 
     def __init__(self, run: Run):
         self.run, self.config = run, _require(run)
-        unknown = sorted(set(self.config.classes) - set(EMOTIONS))
-        if unknown:
-            raise ValueError(f"finetune.classes has {unknown}; emotions are {', '.join(EMOTIONS)}")
         self.protocol = get_protocol(self.config.protocol)
         table = open_clips(self.config.corpora or run.config.data.corpora)
         self.table: ClipTable = table.require(run.config.model.modalities)
-        class_of = {name: i for i, name in enumerate(self.config.classes)}
-        self.labels = np.array([class_of.get(emotion, -1) for emotion in self.table.label("emotion")], np.int32)
+        self.labels = {task.name: task_labels(self.table, task) for task in self.config.tasks}
+        if self.main.kind != "class":
+            raise ValueError(
+                f"finetune.tasks[0].kind={self.main.kind!r}: the protocol deals out the clips by the first task's "
+                "classes; put a task of kind 'class' first"
+            )
+        task, metric = self.config.select_by.split("/")
+        kind = next(one.kind for one in self.config.tasks if one.name == task)
+        if metric not in TASK_METRICS[kind].better:
+            names = ", ".join(f"{task}/{name}" for name in TASK_METRICS[kind].better)
+            raise ValueError(f"finetune.select_by={self.config.select_by!r}; it must be one of {names}")
+        self.best_by = BestBy(f"validation/{self.config.select_by}", TASK_METRICS[kind].better[metric])
+
+    @property
+    def main(self) -> TaskConfig:
+        """The task whose labelled clips the protocol deals out, and whose test figures are reported."""
+        return self.config.tasks[0]
+
+    @property
+    def told(self) -> str:
+        """What the heads tell, in words: the classes, or the names of tasks that have none."""
+        return ", ".join(", ".join(task.classes) or task.name for task in self.config.tasks)
 
     @property
     def protocol_title(self) -> str:
@@ -56,7 +76,7 @@ class Finetuning:
         return variants(self.config.encoder, self.config.compare_from_scratch)
 
     def fold(self, number: int) -> Fold:
-        return self.protocol.fold(self.table.rows, number, self.config.classes)
+        return self.protocol.fold(self.table.rows, number, self.main.classes, column=self.main.column or self.main.name)
 
     @property
     def encoder(self) -> SourceEncoder:
@@ -80,14 +100,15 @@ class Finetuning:
         start = None if freeze >= self.config.num_steps else freeze
         trainable = Trainable((Group("encoder", from_step=start),)) if freeze else EVERYTHING
         tx = make_optimizer(self.config.optimizer, self.config.num_steps, trainable)
-        return self.run.make_trainer(Classification(self.model(variant), self.config), tx, trainable)
+        return self.run.make_trainer(Supervised(self.model(variant), self.config), tx, trainable)
 
     def training(self, variant: str, number: int) -> Training:
         """What decides every step of a fold."""
         config, fold, trainer = self.config, self.fold(number), self.trainer(variant)
+        labels = {name: of_table[fold.train] for name, of_table in self.labels.items()}
         batches = self.run.training_batches(
             self.table.select(fold.train), self.model(variant), config.num_steps, batch_frames=config.batch_frames,
-            labels={"emotion": self.labels[fold.train]}, freq_mask=config.freq_mask, freq_warp=config.freq_warp,
+            labels=labels, freq_mask=config.freq_mask, freq_warp=config.freq_warp,
         )  # fmt: skip
         return Training(
             fold_name(variant, number), trainer, batches, config.num_steps, self.run.config.seed,
@@ -96,22 +117,31 @@ class Finetuning:
             else (lambda state: state),
         )  # fmt: skip
 
-    def predictor(self, variant: str, trainer: Trainer) -> Callable[[TrainState, np.ndarray], np.ndarray]:
-        """A function (state, rows of the table) -> logits float32 [rows, C], the same in every process."""
-        graphdef, objective, num_classes = trainer.graphdef, trainer.objective, len(self.config.classes)
+    def predictor(self, variant: str, trainer: Trainer) -> Callable[[TrainState, np.ndarray], dict[str, np.ndarray]]:
+        """A function (state, rows of the table) -> by task what its head says, [rows, ...], everywhere alike."""
+        graphdef, objective = trainer.graphdef, trainer.objective
 
-        def apply(state: TrainState, batch: Batch) -> jax.Array:
-            return objective.logits(nnx.merge(graphdef, state.params, state.kept, copy=True), batch)
+        def apply(state: TrainState, batch: Batch) -> dict[str, jax.Array]:
+            return objective.outputs(nnx.merge(graphdef, state.params, state.kept, copy=True), batch)
 
         forward = Forward(self.run, self.model(variant), apply, self.config.batch_frames, everywhere=True)
 
-        def predict(state: TrainState, rows: np.ndarray) -> np.ndarray:
-            logits = np.zeros((len(rows), num_classes), np.float32)
-            for row, _, logits_C in forward(state, self.table.select(rows)):
-                logits[row] = logits_C
-            return logits
+        def predict(state: TrainState, rows: np.ndarray) -> dict[str, np.ndarray]:
+            made = {row: values for row, _, values in forward(state, self.table.select(rows))}
+            return jax.tree.map(lambda *values: np.stack(values), *(made[row] for row in range(len(rows))))
 
         return predict
+
+    def metrics(self, outputs: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, float]:
+        """TASK/METRIC of what `predictor` says of these rows, over those that have a label; `loss` is of all tasks."""
+        values: dict[str, float] = {"loss": 0.0}
+        for task in self.config.tasks:
+            labels = self.labels[task.name][rows]
+            known = has_label(labels)
+            found = TASK_METRICS[task.kind].of(labels[known], outputs[task.name][known], task) if known.any() else {}
+            values |= {f"{task.name}/{name}": value for name, value in found.items()}
+            values["loss"] += task.weight * found.get("loss", 0.0)
+        return values
 
     def recipe(self, variant: str) -> dict[str, Any]:
         """All that decides a fold's result but which fold it is: of the recipe, and of what other stages left."""

@@ -43,7 +43,7 @@ def _measure(round_: Round) -> None:
     of = round_.encoder.fingerprint
     if finetuning is not None:
         config = finetuning.config
-        protocol = {"classes": list(config.classes), "protocol": config.protocol, "fold": finetuning.folds[0]}
+        protocol = {"classes": list(finetuning.main.classes), "protocol": config.protocol, "fold": finetuning.folds[0]}
         of = fingerprint({"encoder": of, "clips": finetuning.table.fingerprint} | protocol)
     file = health_file(round_.run.workdir, round_.number)
     if on_main(lambda: read_json(file, if_missing={}).get("of")) == of:
@@ -82,11 +82,11 @@ def _labelled(round_: Round) -> tuple[Finetuning, Fold] | None:
 def _probe(round_: Round, finetuning: Finetuning, fold: Fold) -> dict[str, Any]:
     """UA of every layer of the round's encoder on the fold's validation clips; no test clip is read."""
     rows = np.concatenate([fold.train, fold.validation])
-    features_NLD, labels_N = _pooled(round_, finetuning, rows), finetuning.labels[rows]
+    features_NLD, labels_N = _pooled(round_, finetuning, rows), finetuning.labels[finetuning.main.name][rows]
     train, validation = np.split(np.arange(len(rows)), [len(fold.train)])
 
     def score() -> dict[str, Any]:
-        results = linear_probe(features_NLD, labels_N, train, validation, finetuning.config.classes)
+        results = linear_probe(features_NLD, labels_N, train, validation, finetuning.main.classes)
         best = max(range(len(results)), key=lambda layer: results[layer].ua)
         return {
             "ua": results[best].ua, "layer": best + 1, "ua_by_layer": [result.ua for result in results],

@@ -11,7 +11,7 @@ import numpy as np
 
 from mmpretrain.config import RoundConfig
 from mmpretrain.data.clips import ClipTable
-from mmpretrain.objectives import round_objective
+from mmpretrain.objectives import OBJECTIVES
 from mmpretrain.observe.progress import log
 from mmpretrain.records import Batch
 from mmpretrain.run.codebook import RoundCodebook
@@ -90,7 +90,7 @@ class Round:
     @functools.cached_property
     def trainer(self) -> Trainer:
         tx = make_optimizer(self.config.optimizer, self.config.num_steps)
-        return self.run.make_trainer(round_objective(self.run.config.model, self.config), tx)
+        return self.run.make_trainer(OBJECTIVES[self.config.objective](self.run.config.model, self.config), tx)
 
     def training(self) -> Training:
         """What decides every step."""

@@ -39,7 +39,7 @@ def evaluate(run: Run) -> dict[str, Any]:
         ours = variants.get(PRETRAINED, variants.get(SCRATCH))
         return {
             "protocol": finetuning.protocol_title, "selection": finetuning.protocol.selection,
-            "classes": list(finetuning.config.classes), "modalities": list(run.config.model.modalities),
+            "classes": list(finetuning.main.classes), "modalities": list(run.config.model.modalities),
             "chance_ua": pooled(ours).chance_ua, "majority_wa": pooled(ours).majority_wa,
             "folds": [{"fold": fold, **result.as_dict()} for fold, result in zip(finetuning.folds, ours, strict=True)],
             "baseline": baseline,
@@ -60,10 +60,10 @@ def _test_fold(finetuning: Finetuning, variant: str, number: int, folder: Path) 
     load_weights(classifier, model)
     state = dataclasses.replace(state, params=nnx.state(model, nnx.Param), kept=nnx.state(model, nnx.Not(nnx.Param)))
     rows = finetuning.fold(number).test
-    logits = finetuning.predictor(variant, trainer)(state, rows)
+    logits = finetuning.predictor(variant, trainer)(state, rows)[finetuning.main.name]
     predicted = logits.argmax(-1)
     on_main(lambda: _write_predictions(folder / f"{variant}-fold{number}.csv", finetuning, rows, logits))
-    result = classification_metrics(finetuning.labels[rows], predicted, finetuning.config.classes)
+    result = classification_metrics(_labels(finetuning)[rows], predicted, finetuning.main.classes)
     log(f"{variant}, fold {number}: UA {100 * result.ua:.1f}, WA {100 * result.wa:.1f} on {len(rows)} test clips")
     return result
 
@@ -71,10 +71,15 @@ def _test_fold(finetuning: Finetuning, variant: str, number: int, folder: Path) 
 def _baseline(finetuning: Finetuning) -> list[ClassificationResult]:
     """MFCC statistics and logistic regression on the same folds."""
     features = np.zeros((len(finetuning.table), len(clip_statistics(np.zeros(0, np.int16)))), np.float32)
-    for row in track(np.flatnonzero(finetuning.labels >= 0), "baseline: statistics of MFCC", unit="clip"):
+    for row in track(np.flatnonzero(_labels(finetuning) >= 0), "baseline: statistics of MFCC", unit="clip"):
         features[row] = clip_statistics(finetuning.table.load(row).audio)
-    classes = finetuning.config.classes
-    return [mfcc_baseline(features, finetuning.labels, finetuning.fold(fold), classes) for fold in finetuning.folds]
+    labels, classes = _labels(finetuning), finetuning.main.classes
+    return [mfcc_baseline(features, labels, finetuning.fold(fold), classes) for fold in finetuning.folds]
+
+
+def _labels(finetuning: Finetuning) -> np.ndarray:
+    """int32 [N]: the class of every clip of the table by the main task, -1 where there is none."""
+    return finetuning.labels[finetuning.main.name]
 
 
 def _summary(results: list[ClassificationResult]) -> dict[str, Any]:
@@ -82,7 +87,7 @@ def _summary(results: list[ClassificationResult]) -> dict[str, Any]:
 
 
 def _write_predictions(path: Path, finetuning: Finetuning, rows: np.ndarray, logits: np.ndarray) -> None:
-    classes = finetuning.config.classes
+    labels, classes = _labels(finetuning), finetuning.main.classes
     probabilities = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
     with whole_file(path) as draft, open(draft, "w", newline="") as file:
         writer = csv.writer(file)
@@ -90,7 +95,7 @@ def _write_predictions(path: Path, finetuning: Finetuning, rows: np.ndarray, log
         for row, probs in zip(rows, probabilities, strict=True):
             of = finetuning.table.rows[row]
             shown = [f"{p:.4f}" for p in probs]
-            writer.writerow([of.clip_id, of.speaker, classes[finetuning.labels[row]], classes[probs.argmax()], *shown])
+            writer.writerow([of.clip_id, of.speaker, classes[labels[row]], classes[probs.argmax()], *shown])
 
 
 COMMAND = Command(

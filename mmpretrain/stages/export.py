@@ -53,12 +53,10 @@ def export(run: Run) -> dict[str, Any]:
 
 def _largest_difference(run: Run, trained: AVEncoder, path: Path) -> float:
     """Over the features of a few clips: the trained encoder in batches against the loaded one clip by clip."""
-    loaded, inputs, worst = load_encoder(path), run.config.model.inputs, 0.0
+    loaded, worst = load_encoder(path), 0.0
     table = run.clips[0].select(np.arange(min(CLIPS_TO_COMPARE, len(run.clips[0]))))
     for row, num_frames, ours_TD in encode(run, trained, table, everywhere=True):
-        clip = table.load(row)
-        view = clip.mouth if inputs.view == "mouth" else clip.face
-        theirs_TD = loaded.features(clip.audio if len(clip.audio) else None, view if len(view) else None)
+        theirs_TD = loaded.features_of(table.load(row))
         worst = max(worst, float(np.abs(theirs_TD - ours_TD[:num_frames]).max()))
     return worst
 

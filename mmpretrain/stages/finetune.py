@@ -1,4 +1,4 @@
-"""Stage `finetune`: an emotion classifier per fold of a protocol, chosen on the validation clips."""
+"""Stage `finetune`: the heads of the tasks, emotion say, per fold of a protocol, chosen on the validation clips."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from mmpretrain.config import fingerprint
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.encoders.weights import save_weights
-from mmpretrain.evaluation.metrics import classification_metrics
 from mmpretrain.files import whole_folder
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
@@ -26,7 +22,6 @@ from mmpretrain.run.layout import fold_name
 from mmpretrain.run.round import ENCODER
 from mmpretrain.run.run import Run
 from mmpretrain.run.watching import watch
-from mmpretrain.train.best import BestBy
 from mmpretrain.train.loop import Loop
 from mmpretrain.train.step import TrainState
 
@@ -51,25 +46,22 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
         trainer = training.trainer
         log(f"{title}: {len(fold.train)} training, {len(fold.validation)} validation, {len(fold.test)} test clips")
         watched = watch(run, name, title, wall, trainer, training.batches.plan, finetuning.model(variant))
-        predict, labels = finetuning.predictor(variant, trainer), finetuning.labels[fold.validation]
+        predict = finetuning.predictor(variant, trainer)
 
         def evaluate(state: TrainState) -> dict[str, float]:
-            logits = predict(state, fold.validation)
-            result = classification_metrics(labels, logits.argmax(-1), config.classes)
-            return {"validation/loss": _mean_nll(logits, labels)} | {
-                f"validation/{metric}": getattr(result, metric) for metric in ("ua", "wa", "wf1", "macro_f1")
-            }
+            values = finetuning.metrics(predict(state, fold.validation), fold.validation)
+            return {f"validation/{name}": value for name, value in values.items()}
 
         loop = Loop(
             training, evaluate, **watched, workdir=run.workdir, title=f"fine-tuning {title}",
             log_every=run.config.log_every, eval_every=config.eval_every, checkpoint=run.config.checkpoint,
-            best_by=BestBy(f"validation/{config.select_by}", "higher"),
+            best_by=finetuning.best_by,
         )  # fmt: skip
         with contextlib.closing(loop.writer):
             state, _ = loop.best(loop.run())
         model = trainer.model(whole(state, run.mesh))
         lineage = {
-            "fingerprint": fingerprint(recipe | {"fold": number}), "fine-tuned on": ", ".join(config.classes),
+            "fingerprint": fingerprint(recipe | {"fold": number}), "fine-tuned on": finetuning.told,
             "started from": finetuning.started_from(variant), "steps": int(state.step),
             "training clips": len(fold.train),
             "protocol": f"{finetuning.protocol_title}, fold {number}",
@@ -85,11 +77,6 @@ def _save(folder: Path, model: nnx.Module, lineage: dict[str, Any]) -> None:
     with whole_folder(folder / CLASSIFIER) as draft:
         save_weights(draft, model)
     save_encoder(folder / ENCODER, model.encoder, lineage=lineage)
-
-
-def _mean_nll(logits: np.ndarray, labels: np.ndarray) -> float:
-    log_probs = jax.nn.log_softmax(jnp.asarray(logits))
-    return float(-log_probs[np.arange(len(labels)), labels].mean())
 
 
 COMMAND = Command(

@@ -116,7 +116,12 @@ def test_an_unknown_name_lists_the_known_ones():
     ("name", "rows", "fold", "message"),
     [
         ("official", [row("a", "x")], 2, "fold 2: protocol `official` has folds 1 to 1"),
-        ("official", [row("a", "x", "")], 1, "none of the 1 clips has an emotion; fine-tune on a labelled corpus"),
+        (
+            "official",
+            [row("a", "x", "")],
+            1,
+            "none of the 1 clips has a label 'emotion'; fine-tune on a",
+        ),
         ("official", [row("a", "x")], 1, "no labelled clip in its validation part"),
         (
             "official",

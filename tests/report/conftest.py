@@ -133,8 +133,8 @@ def _records():
                         "stage": f"finetune/{name}/fold{fold}",
                         "step": step,
                         "train/loss": loss,
-                        "validation/ua": ua,
-                        "validation/wa": ua,
+                        "validation/emotion/ua": ua,
+                        "validation/emotion/wa": ua,
                     }
                 )
     return records

@@ -59,7 +59,7 @@ def make_config(corpus, workdir) -> RunConfig:
     )  # fmt: skip
     config.data.corpora = (CorpusConfig(str(corpus)),)
     config.data.batch_multiple = jax.device_count()
-    config.finetune.classes = ("angry", "sad")
+    config.finetune.tasks[0].classes = ("angry", "sad")
     return config
 
 
@@ -205,10 +205,11 @@ def test_an_interrupted_stage_is_shown_at_its_step(config, tmp_path):
 
 
 def test_without_labelled_clips_the_walk_goes_on_and_says_so(config, capsys):
-    config.finetune.classes = ("happy", "calm")
+    config.finetune.tasks[0].classes = ("happy", "calm")
     run = Run(config)
     refine(run, range(1, 2))
     assert round_figures(run.workdir, 1)[0]["probe"] is None
     assert (
-        "round 1: no linear probe: protocol `official`: none of the 20 clips has an emotion" in capsys.readouterr().err
+        "round 1: no linear probe: protocol `official`: none of the 20 clips has a label 'emotion'"
+        in capsys.readouterr().err
     )

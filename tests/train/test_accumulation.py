@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from mmpretrain.config import FinetuneConfig, MaskingConfig, OptimizerConfig, ParallelConfig
-from mmpretrain.objectives.classification import Classification
+from mmpretrain.config import FinetuneConfig, MaskingConfig, OptimizerConfig, ParallelConfig, emotion
 from mmpretrain.objectives.masked_prediction import MaskedPrediction
+from mmpretrain.objectives.supervised import Supervised
 from mmpretrain.parallel.mesh import make_mesh, shard_batch
 from mmpretrain.train.optimizer import make_optimizer
 from mmpretrain.train.step import Trainer
@@ -54,7 +54,7 @@ def test_two_and_four_parts_equal_the_whole_and_take_less_memory():
 
 def test_classification_in_parts_equals_the_whole():
     model = tiny_model("audio")
-    objective = Classification(model, FinetuneConfig(classes=("neutral", "happy", "sad"), dropout=0.0))
+    objective = Supervised(model, FinetuneConfig(tasks=(emotion("neutral", "happy", "sad"),), dropout=0.0))
     batch = random_batch(LENGTHS, model=model, emotions=[0, 1, -1, 2, 0, -1, -1, 1])
     assert_same(run(objective, batch, 4), run(objective, batch, 1))
 

@@ -1,0 +1,114 @@
+"""What does not learn costs nothing, keeps its numbers, and begins from nothing when its time comes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mmpretrain.config import FinetuneConfig, OptimizerConfig, ParallelConfig, emotion
+from mmpretrain.objectives.supervised import Supervised
+from mmpretrain.parallel.mesh import make_mesh, shard_batch
+from mmpretrain.train.optimizer import make_optimizer, scale_by_adam
+from mmpretrain.train.step import Trainer
+from mmpretrain.train.trainable import EVERYTHING, Group, Trainable
+from tests.tiny import random_batch, tiny_model
+
+OPTIMIZER = OptimizerConfig(peak_lr=1e-2, warmup_steps=0, weight_decay=0.1)
+FROZEN = Trainable((Group("encoder", from_step=None),))
+
+
+@functools.cache
+def trainer(trainable: Trainable, *modalities: str) -> Trainer:
+    objective = Supervised(
+        tiny_model(*modalities, width=32, num_layers=3), FinetuneConfig(tasks=(emotion("a", "b", "c"),), dropout=0.0)
+    )
+    return Trainer(objective, make_optimizer(OPTIMIZER, 100, trainable), make_mesh(ParallelConfig()), trainable)
+
+
+def batch_of(made: Trainer, **fields):
+    return shard_batch(random_batch((12, 9), model=made.objective.model, **fields), made.mesh)
+
+
+def changed(before: nnx.State, after: nnx.State) -> set[str]:
+    """The paths of the arrays that differ."""
+    before, after = (dict(nnx.to_flat_state(state)) for state in (before, after))
+    return {".".join(map(str, path)) for path in before if (before[path][...] != after[path][...]).any()}
+
+
+def numbers(state: nnx.State) -> nnx.State:
+    return jax.tree.map(np.array, state)  # copies: a step reuses the memory of the state that it is given
+
+
+def test_a_frozen_encoder_costs_its_forward_pass_alone_and_has_no_moments():
+    cost, moments = {}, {}
+    for name, trainable in (("full", EVERYTHING), ("frozen", FROZEN)):
+        made = trainer(trainable, "audio")
+        state, batch = made.init(0), batch_of(made)
+        cost[name] = made.step.lower(state, batch).compile().cost_analysis()["flops"]
+        moments[name] = sum(x.size for x in jax.tree.leaves(state.opt_state))
+    # The backward pass of a layer costs twice its forward pass.
+    assert cost["frozen"] < 0.5 * cost["full"]
+    assert moments["frozen"] < 0.05 * moments["full"]
+
+
+def test_a_frozen_encoder_keeps_its_weights_and_statistics():
+    made = trainer(FROZEN, "video")
+    state, batch = made.init(0), batch_of(made)
+    before = numbers(state.params), numbers(state.kept)
+    for _ in range(2):
+        state, metrics = made.step(state, batch)
+    assert np.isfinite(metrics["loss"])
+    moved = changed(before[0], state.params)
+    assert moved
+    assert not any(name.startswith("encoder") for name in moved)
+    assert not changed(before[1], state.kept)
+
+
+def test_layers_begin_to_learn_one_after_another():
+    trainable = Trainable((Group("encoder.transformer", from_step=1), Group("encoder", from_step=3)))
+    assert trainable.phases == (0, 1, 3)
+    made = trainer(trainable, "audio")
+    state, batch = made.init(0), batch_of(made)
+    moved = []
+    for _ in range(4):
+        before = numbers(state.params)
+        state, _ = made.step(state, batch)
+        parts = {".".join(name.split(".")[:2]) for name in changed(before, state.params)}
+        moved.append(sorted(part for part in parts if part in ("encoder.frontends", "encoder.transformer")))
+    deep, all_ = ["encoder.transformer"], ["encoder.frontends", "encoder.transformer"]
+    assert moved == [[], deep, deep, all_]
+    assert {start: int(age) for start, age in state.opt_state[1].ages.items()} == {0: 4, 1: 3, 3: 1}
+
+
+def test_adam_counts_from_when_a_parameter_begins_to_learn():
+    late = Trainable((Group("late", from_step=5),))
+    params, grads = {"late": jnp.zeros(2), "soon": jnp.zeros(2)}, {"late": jnp.array([1.0, -2.0]), "soon": jnp.ones(2)}
+    tx = scale_by_adam(0.9, 0.999, 1e-8, late)
+    state = tx.init(params)
+    for _ in range(5):
+        updates, state = tx.update(grads | {"late": jnp.zeros(2)}, state, phase=0)
+        np.testing.assert_array_equal(updates["late"], 0)
+    updates, state = tx.update(grads, state, phase=5)
+    # A first update of Adam has the size of the rate, whatever the gradient.
+    np.testing.assert_allclose(updates["late"], [1, -1], rtol=1e-4)
+    np.testing.assert_allclose(updates["soon"], [1, 1], rtol=1e-4)
+
+
+def test_rates_and_decay_are_of_the_group():
+    trainable = Trainable((Group("encoder", rate=0.1), Group("heads", decays=False)))
+    params = {"encoder": jnp.ones(2), "heads": jnp.ones(2), "rest": jnp.ones(2)}
+    config = OptimizerConfig(peak_lr=1.0, warmup_steps=0, weight_decay=0.5, clip_norm=0.0)
+    tx = make_optimizer(config, 10**9, trainable)
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    np.testing.assert_allclose(updates["encoder"], -0.05, rtol=1e-6)
+    np.testing.assert_array_equal(updates["heads"], 0)
+    np.testing.assert_allclose(updates["rest"], -0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("path", "start"), [(("encoder", "transformer"), 2), (("encoder",), None), (("heads",), 0)])
+def test_the_first_group_that_fits_counts(path, start):
+    trainable = Trainable((Group("encoder.transformer", from_step=2), Group("encoder", from_step=None)))
+    assert trainable.group(path).from_step == start
