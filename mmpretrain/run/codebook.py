@@ -16,6 +16,7 @@ from mmpretrain.observe.progress import log
 from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.run.forward import encode
 from mmpretrain.targets.labelling import CLIP_FEATURES, ClipFeatures, clip_features
+from mmpretrain.targets.quality import known_units
 from mmpretrain.targets.store import TargetStore, open_store, store_fingerprint
 
 if TYPE_CHECKING:
@@ -69,6 +70,15 @@ class RoundCodebook:
         """Those clips: the codebook labels them all, and is fitted on some to train on."""
         train, validation = (table.select(has) for table, has in zip(self.round.run.clips, self.has, strict=True))
         return train, validation
+
+    def known_units(self, num_targets: int) -> np.ndarray | None:
+        """int32 [num_targets]: the true unit of each of its targets, -1 where it is not known.
+
+        None if no units are known of the clips to train on or of those to validate on, or not one a target.
+        """
+        units = [known_units(table, self.targets_per_frame) for table in self.clips if len(table)]
+        units_N = np.concatenate(units)
+        return units_N if len(units_N) == num_targets else None
 
     def features(self, table: ClipTable, *, everywhere: bool) -> Iterator[tuple[int, np.ndarray]]:
         """(row, float32 [T * targets_per_frame, D]) of each clip, in one process or in all. Raises Stopped between two.

@@ -28,7 +28,7 @@ from mmpretrain.run.layout import (
 )
 from mmpretrain.run.run import Run
 from mmpretrain.run.stage import RESULT_FILE, read_result
-from mmpretrain.targets.quality import known_units
+from mmpretrain.targets.quality import joint_counts
 
 PICTURED_CLIPS, PICTURED_FRAMES = 4, 8
 
@@ -103,17 +103,10 @@ def _clusters(run: Run) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
             tables.append(None)
             continue
         codebook = run.round(number).codebooks[0]
-        store = codebook.store
-        counts.append(np.array(store.lineage["counts"]))
-        known_of = [known_units(table, store.targets_per_frame) for table in codebook.clips if len(table)]
-        units_N = np.concatenate(known_of)
-        if len(units_N) != len(store.ids):
-            tables.append(None)
-            continue
-        known = units_N >= 0
-        table = np.zeros((units_N.max() + 1, store.lineage["num_clusters"]), np.int64)
-        np.add.at(table, (units_N[known], store.ids[known]), 1)
-        tables.append(table)
+        lineage, units_N = codebook.store.lineage, codebook.known_units(len(codebook.store.ids))
+        counts.append(np.array(lineage["counts"]))
+        known = units_N is not None
+        tables.append(joint_counts(codebook.store.ids, units_N, lineage["num_clusters"]) if known else None)
     return counts, tables
 
 

@@ -21,7 +21,7 @@ from mmpretrain.run.round import Round
 from mmpretrain.targets.codebook import fit_codebook, fit_rows, load_codebook, save_codebook
 from mmpretrain.targets.kmeans import Codebook
 from mmpretrain.targets.labelling import label
-from mmpretrain.targets.quality import cluster_quality, known_units
+from mmpretrain.targets.quality import cluster_quality
 from mmpretrain.targets.store import LabelProgress, TargetStore, codebook_hash, write_store
 
 LABELLING = "labelling"
@@ -103,11 +103,8 @@ def _label(codebook: RoundCodebook, fitted: Codebook, progress: LabelProgress) -
 
 
 def _quality(codebook: RoundCodebook, ids: list[np.ndarray]) -> dict[str, float]:
-    units = [known_units(table, codebook.targets_per_frame) for table in codebook.clips if len(table)]
-    units_N, clusters_N = np.concatenate(units), np.concatenate(ids)
-    offsets = np.concatenate([[0], np.cumsum([len(clip) for clip in ids])])
-    known = units_N if len(units_N) == len(clusters_N) else None
-    return cluster_quality(clusters_N, known, codebook.config.num_clusters, offsets)
+    clusters_N, offsets = np.concatenate(ids), np.concatenate([[0], np.cumsum([len(clip) for clip in ids])])
+    return cluster_quality(clusters_N, codebook.known_units(len(clusters_N)), codebook.config.num_clusters, offsets)
 
 
 def _result(store: TargetStore) -> dict[str, Any]:

@@ -278,4 +278,4 @@ def _blocks(ids_N: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _make_again(path: Path) -> str:
-    return f"remove {path} and make the targets again"
+    return f"remove {path} and the result.json of its stage, then make the targets again"

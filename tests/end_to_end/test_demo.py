@@ -50,6 +50,8 @@ def test_summary_says_what_every_stage_reached(summary):
 
 def test_exported_encoder_gives_the_features_of_the_checkpoint(summary, workdir, corpus):
     assert summary["export_max_error"] < 1e-4
+    left, exported = workdir / "round2" / "pretrain" / "encoder", workdir / "export" / "encoder"
+    assert (exported / "model.safetensors").read_bytes() == (left / "model.safetensors").read_bytes()
     encoder = mmpretrain.load_encoder(workdir / "export" / "encoder")
     clip = open_clips([CorpusConfig(str(corpus))]).load(0)
     features = encoder.features(audio=clip.audio, video=clip.face)
