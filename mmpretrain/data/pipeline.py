@@ -22,10 +22,11 @@ def iterate(
     num_steps: int,
     num_workers: int,
 ) -> Iterator[tuple[Planned, Loaded]]:
-    """What `plan` has at `first_step` to `num_steps` - 1 (as `range` counts) and what `load` makes of it, in order.
+    """Pairs (planned, loaded) of the steps first_step, ..., num_steps - 1, in this order.
 
-    `num_workers` threads load ahead, up to two steps each; 0: the caller's thread loads. What `load` raises is raised
-    here, in its turn. The threads end with the iterator, whether it is used up, closed or dropped.
+    `num_workers` threads load steps ahead of the caller, at most two each; with 0 the caller's own thread loads. If
+    `load` fails at a step, its error is raised when the caller reaches that step. The threads end when the caller is
+    through, closes the iterator or drops it.
     """
     import grain
 

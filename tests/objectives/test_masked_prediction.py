@@ -274,6 +274,35 @@ def test_several_codebooks_each_have_their_own_head_and_their_losses_add_up(tied
     assert sums.metrics["masked_accuracy"][1] == 2 * count
 
 
+def test_a_frame_is_predicted_by_the_heads_that_it_has_targets_of_each_with_its_weight():
+    model = tiny_model("audio")
+    targets = mfcc(7) + mfcc(7, weight=3.0)
+    objective = make_objective(model, "feature", targets=targets, unmasked_weight=0.5)
+    batch = random_batch(LENGTHS, model=model)
+    ids = np.repeat(batch.targets_BTS, 2, axis=-1)
+    ids[1, :, 1] = -1  # the second clip has no targets of the second codebook,
+    ids[0, 4, 0] = -1  # one masked frame none of the first,
+    ids[0, 5] = -1  # and one none at all
+    batch, draws = batch._replace(targets_BTS=ids), one_run_masks(batch)
+    draws = draws._replace(video_BT=draws.audio_BT)
+    graphdef, params, stats = initial(objective.make_model)
+    network = nnx.merge(graphdef, params, stats)
+    sums = objective.loss(network, batch, draws, None, train=False)
+    prediction = objective.predict(network, batch, draws, None)
+    expected, masked = 0.0, draws.audio_BT
+    for s, weight in enumerate((1.0, 3.0)):
+        known = ids[..., s] >= 0
+        nll = -np.take_along_axis(
+            np.asarray(jax.nn.log_softmax(prediction.logits[s])), np.maximum(ids[..., s, None], 0), -1
+        )[..., 0]
+        expected += weight * (nll[masked & known].sum() + 0.5 * nll[~masked & known].sum())
+        name = f"masked_accuracy_{s + 1}"
+        assert sums.metrics[name][1] == (masked & known).sum(), "counts are of the codebook's own frames"
+    np.testing.assert_allclose(sums.loss, expected, rtol=1e-5)
+    assert sums.weight == (ids >= 0).any(-1).sum(), "a frame counts once if it has a target at all"
+    assert sums.weight == objective.counts(batch, draws).weight
+
+
 def test_frames_beyond_the_last_target_of_a_batch_are_cut():
     model = tiny_model("audio")
     objective = make_objective(model, "feature")
