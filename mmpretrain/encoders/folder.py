@@ -28,7 +28,7 @@ from mmpretrain.files import read_json, whole_folder, write_json, write_text
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, Clip
 
-FORMAT = "mmpretrain-encoder-1"
+FORMAT = "mmpretrain-encoder-2"  # 2: front-ends by the name of their modality; what only the reference has is a group
 ENCODER_CONFIG_FILE = "config.json"
 HEAD_FILE = "pretraining_head.safetensors"
 FRAME_MULTIPLE = 100  # clips are padded to a multiple of this many frames, so that few shapes are compiled
@@ -63,7 +63,11 @@ def read_config(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
     except ValueError as error:
         raise ValueError(f"{error}; export it again") from error
     if config.get("format") != FORMAT:
-        raise ValueError(f"{file}: format={config.get('format')!r}, but this version reads {FORMAT!r}")
+        raise ValueError(
+            f"{file}: format={config.get('format')!r}, but this version reads {FORMAT!r}; export it again, or let the "
+            f"version that made it write a checkpoint (`mmpretrain export {path} --format=avhubert --output=FILE.pt`) "
+            "and read that with `mmpretrain import-avhubert FILE.pt --output=DIR`"
+        )
     return from_dict(ModelConfig, config["model"]), config["lineage"]
 
 

@@ -168,9 +168,15 @@ def test_a_folder_that_is_none_is_refused(tmp_path):
     assert "is no exported encoder: it has no config.json; `mmpretrain export` makes one" in refusal(tmp_path / "x")
 
 
-def test_another_format_is_refused(damaged):
-    change_config(damaged, lambda config: config.update(format="mmpretrain-encoder-9"))
-    assert "format='mmpretrain-encoder-9', but this version reads 'mmpretrain-encoder-1'" in refusal(damaged)
+def test_another_format_is_refused_by_its_name_and_with_the_remedy(damaged):
+    # As version 1 wrote it: other fields and other tensors, which must not be what the message is about.
+    change_config(damaged, lambda config: config.update(format="mmpretrain-encoder-1"))
+    change_config(damaged, lambda config: config["model"].update(norm="pre", similarity="cosine"))
+    change_tensors(damaged, lambda tensors: tensors.update(audio_proj=np.zeros(3, np.float32)))
+    message = refusal(damaged)
+    assert "format='mmpretrain-encoder-1', but this version reads 'mmpretrain-encoder-2'" in message
+    assert f"`mmpretrain export {damaged} --format=avhubert --output=FILE.pt`" in message
+    assert "`mmpretrain import-avhubert FILE.pt --output=DIR`" in message
 
 
 def test_a_damaged_config_is_refused(damaged):
