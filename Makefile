@@ -1,5 +1,5 @@
-# `make demo` runs every stage on the embedded corpus; `make test` passes the tests, `make test-slow`
-# those that it leaves out. Each sets up what it needs first.
+# `make demo` runs every stage on the embedded corpus; `make test` checks the style and runs the tests, `make test-slow`
+# those that it leaves out; `make lint` mends what can be mended of the style. Each sets up what it needs first.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo

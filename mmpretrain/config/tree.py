@@ -40,7 +40,7 @@ class DataConfig:
     validation_share: float = 0.05  # held out by clip id from corpora that have no `validation` split
     batch_frames: int = 32_000  # frames per global batch, padding included; 32 GPUs x 1000 in the reference
     bucket_frames: tuple[int, ...] = (100, 200, 300, 400, 500)  # the lengths T that batches may have
-    batch_multiple: int = 8  # clips per batch come in multiples of this, whatever the number of devices that it serves
+    batch_multiple: int = 8  # every batch has a multiple of so many clips; devices and parts must divide it
     min_frames: int = 5
     long_clips: str = "crop"  # clips over the longest bucket: "crop" (a random stretch) or "drop"
     flip: bool = True  # horizontal flip of the whole clip with probability 0.5
@@ -57,7 +57,7 @@ class InputConfig:
     image_size: int = 88  # side of the (cropped) picture in pixels
     pixel_mean: float = 0.421
     pixel_std: float = 0.165
-    audio_normalization: str = "frame"  # each row over its 104 values (the reference); or "level": see data/audio.py
+    audio_normalization: str = "frame"  # each row over its 104 values (the reference); or "level" (features/filterbank.py)
 
 
 @dataclasses.dataclass
@@ -101,7 +101,7 @@ class MaskingConfig:
     audio_span_frames: int = 10
     video_prob: float = 0.3
     video_span_frames: int = 5
-    video_source: str = "same_clip"  # of pictures put over masked ones; or "other_clip" of the batch, at equal times
+    video_source: str = "same_clip"  # where pictures put over masked ones are from; or "other_clip" of the batch
 
 
 @dataclasses.dataclass
@@ -114,14 +114,14 @@ class TargetsConfig:
     num_clusters: int = 100
     weight: float = 1.0  # of this codebook's loss beside those of the round's others
     fit_share: float = 0.1  # of the training clips, drawn by clip id
-    fit_max_frames: int = 4_000_000  # times the features' dims times 4 bytes: the host memory that fitting takes
+    fit_max_frames: int = 4_000_000  # at most; each takes 4 bytes a dim of the features in host memory
     fit_passes: int = 100
     fit_restarts: int = 5
 
 
 @dataclasses.dataclass
 class OptimizerConfig:
-    """AdamW on all parameters. schedule "polynomial" (linear warm-up, linear decay to 0) or "tri_stage"."""
+    """AdamW, of whatever learns. schedule "polynomial" (linear warm-up, linear decay to 0) or "tri_stage"."""
 
     schedule: str = "polynomial"
     peak_lr: float = 5e-4
@@ -143,7 +143,7 @@ class RoundConfig:
     init: str = "random"  # the weights that training starts from; or "previous_round": those of its encoder
     masking: MaskingConfig = dataclasses.field(default_factory=MaskingConfig)
     modality_dropout: float = 0.0  # probability that one modality is dropped
-    audio_dropout: float = 0.5  # given that one is dropped, that it is the audio
+    audio_dropout: float = 0.5  # probability that the one that is dropped is the audio
     unmasked_weight: float = 0.0  # of the loss on unmasked frames
     feature_penalty: float = 10.0  # times the mean square of the fused features
     num_steps: int = 400_000
@@ -173,7 +173,7 @@ class FinetuneConfig:
     folds: tuple[int, ...] = ()  # counted from 1; empty: all of the protocol
     compare_from_scratch: bool = True  # train the same network from random weights too
     num_steps: int = 2_000
-    freeze_steps: int = 0  # first steps in which only the head learns
+    freeze_steps: int = 0  # first steps in which only the heads learn; num_steps: the encoder never does
     batch_frames: int = 4_000
     eval_every: int = 100  # steps between evaluations on validation, which choose the model
     select_by: str = "emotion/ua"  # TASK/METRIC on validation
@@ -218,7 +218,7 @@ class HealthConfig:
 
     min_clusters_used: float = 0.25  # share of each codebook's clusters that have a frame; 0: never stop for this
     min_accuracy_gain: float = 0.01  # of masked accuracy over always answering the commonest cluster; -1: never
-    max_loss_rise: float = 5.0  # a loss above so many times the mean of the steps before explodes; 0: none does
+    max_loss_rise: float = 5.0  # a loss above so many times the mean of the good steps is bad; 0: no finite one is
     skip_bad_steps: int = 0  # bad steps in a row that are passed over without an update; one more stops the run
 
 
@@ -228,7 +228,7 @@ class ObserveConfig:
 
     tensorboard: bool = True  # the same records as event files under WORKDIR/tensorboard
     wandb_project: str = ""  # the same records in Weights & Biases (extra `wandb`); "": not there
-    peak_tflops: float = 0.0  # of one device, which MFU is measured against; 0: by its name, see plan/chips.py
+    peak_tflops: float = 0.0  # of one device, which MFU is measured against; 0: by its name, see cost/chips.py
 
 
 @dataclasses.dataclass

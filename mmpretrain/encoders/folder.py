@@ -28,7 +28,7 @@ from mmpretrain.files import read_json, whole_folder, write_json, write_text
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, Clip
 
-FORMAT = "mmpretrain-encoder-2"  # 2: front-ends by the name of their modality; what only the reference has is a group
+FORMAT = "mmpretrain-encoder-2"  # 2: tensors of front-ends by the name of their modality
 ENCODER_CONFIG_FILE = "config.json"
 HEAD_FILE = "pretraining_head.safetensors"
 FRAME_MULTIPLE = 100  # clips are padded to a multiple of this many frames, so that few shapes are compiled

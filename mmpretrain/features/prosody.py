@@ -25,7 +25,7 @@ _BLOCK_ROWS = 2048  # pitch is found in so many rows at once, so that memory doe
 VOICED_FROM, VOICED_WHOLLY = 0.4, 0.8
 RANGE_DB = 40.0  # below the clip's loud frames; what is quieter is silence
 QUIET_DB = 20.0  # an RMS of 10 of 32768: a clip that is never louder is silence
-# How much of a clip's own loudness is left in, and what it is on average: as in data/audio.py, since emotion is heard
+# How much of a clip's own loudness is left in, and what it is on average: as in filterbank.py, since emotion is heard
 # in it (on RAVDESS the clusters tell half as much again of it); in recordings found anywhere it is the gain.
 LOUDNESS_SHARE, LOUDNESS_DB = 0.5, 65.0
 # Typical deviations, measured over RAVDESS and GRID and rounded: with them each feature counts about equally.
