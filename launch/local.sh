@@ -11,7 +11,7 @@ set -uo pipefail
 grace_sec=${MMPRETRAIN_GRACE_SEC:-90} # how long the others may take to say why and leave once a process has failed
 
 if ! [[ ${1-} =~ ^[1-9][0-9]*$ && $# -ge 2 ]]; then
-  echo "usage: launch/local.sh NUM_PROCESSES STAGE [--config=FILE] [...]" >&2
+  echo "usage: launch/local.sh NUM_PROCESSES COMMAND [--config=FILE] [...]" >&2
   exit 2
 elif ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 501)); then
   echo "launch/local.sh: this is bash $BASH_VERSION; 5.1 or newer is needed" >&2

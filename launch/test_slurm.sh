@@ -100,7 +100,7 @@ python -m data_prep synthetic --output "$work/data" --clips 24 --mouth-size 36 -
 
 patience_sec=${MMPRETRAIN_PATIENCE_SEC:-300} # for each state or step that is waited for
 
-submit() { # submit FOLDER STAGE: the job's number is then in $job
+submit() { # submit FOLDER COMMAND: the job's number is then in $job
   job=$(sbatch --parsable --nodes=2 --cpus-per-task=1 --mem-per-cpu=1G --time=10 --output="$work/job-%j.log" \
     launch/slurm.sbatch "${@:2}" --round=1 --config=tests/multiprocess/sound.py --config.workdir="$work/$1" \
     --config.data.corpora[0].path="$work/data" --config.data.num_workers=0 --config.rounds[0].num_steps=160 \

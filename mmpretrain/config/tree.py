@@ -57,7 +57,7 @@ class InputConfig:
     image_size: int = 88  # side of the (cropped) picture in pixels
     pixel_mean: float = 0.421
     pixel_std: float = 0.165
-    audio_normalization: str = "frame"  # each row over its 104 values (the reference); or "level" (features/filterbank.py)
+    audio_normalization: str = "frame"  # each row by itself (the reference); or "level": see features/filterbank.py
 
 
 @dataclasses.dataclass

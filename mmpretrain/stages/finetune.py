@@ -81,7 +81,7 @@ def _save(folder: Path, model: nnx.Module, lineage: dict[str, Any]) -> None:
 
 COMMAND = Command(
     "finetune",
-    "emotion classifiers on the folds of the recipe's protocol",
+    "heads for the recipe's tasks, emotion say, on the folds of its protocol",
     lambda given: finetune(given.begin()),
     options=(PROFILE, ACCEPT_CHANGES),
     examples=("mmpretrain finetune --config=configs/demo.py --config.finetune.encoder=encoders/base_vox",),

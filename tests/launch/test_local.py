@@ -96,4 +96,4 @@ def test_a_signal_reaches_every_process_and_the_job_is_preempted(local, name, to
 def test_wrong_arguments_are_told_the_right_ones(local, arguments):
     code, out, err = finish(local(*arguments))
     assert (code, out) == (2, [])
-    assert err.startswith("usage: launch/local.sh NUM_PROCESSES STAGE")
+    assert err.startswith("usage: launch/local.sh NUM_PROCESSES COMMAND")
