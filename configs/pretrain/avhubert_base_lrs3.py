@@ -6,8 +6,8 @@ Every value without a comment is the same in paper and released files. Where the
 - Modality dropout: the paper speaks of 0.5 in general, the files have it in round 5 only, and the authors confirm the
   files (issue 41 of their repository). Here as in the files; `--config=FILE:paper` has it in all rounds.
 - Numbers of clusters: the files name none, since targets come as files. 100 MFCC clusters, 100 in round 2 (issue 41)
-  and 2000 in round 5 (the released model has 2004 classes, 4 of them dead) are certain; 500 and 1000 are the paper's, from
-  memory. For others: `--config.rounds[2].targets[0].num_clusters=...`.
+  and 2000 in round 5 (the released model has 2004 classes, 4 of them dead) are certain; 500 and 1000 are the paper's,
+  from memory. For others: `--config.rounds[2].targets[0].num_clusters=...`.
 - Masking of the picture in round 5: 0.3 in spans of 5 frames is the files'; the paper states other probabilities, to be
   set by `--config.rounds[4].masking.video_prob=...`.
 
