@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmpretrain.config import DataConfig, InputConfig, ModelConfig
-from mmpretrain.data import pipeline
+from mmpretrain.data import batch as batches
 from mmpretrain.data.batch_plan import BatchPlan, PlannedBatch
 from mmpretrain.features.filterbank import audio_features
 from mmpretrain.models.frontends.video import normalize_pixels
@@ -130,8 +130,8 @@ def our_batch(monkeypatch, case: dict, stored: dict) -> Batch:
     """What ours makes of the clips of a case, if they begin where the reference's draws let them begin."""
     size = stored["padding_mask"].shape[1]
     starts = starts_of(case, size, np.random.RandomState(int(stored["np_seed"])))
-    monkeypatch.setattr(pipeline, "clip_generator", generator_beginning_at(starts))
-    return pipeline.make_batch(
+    monkeypatch.setattr(batches, "clip_generator", generator_beginning_at(starts))
+    return batches.make_batch(
         PlannedBatch(0, 0, size, np.arange(len(starts))), StoredClips(case), model=model_of(stored), seed=0,
         data=DataConfig(random_crop=False, flip=False), train=case["random_crop"], targets=[StoredLabels(case)],
     )  # fmt: skip

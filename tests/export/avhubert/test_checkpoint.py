@@ -283,10 +283,11 @@ def test_commands_that_cannot_work_say_so_in_one_line(command, arguments, words)
 def batch_of(arrays: dict[str, np.ndarray]) -> Batch:
     valid_BT = ~arrays["in/padding_mask"]
     everywhere_B, none_B = np.ones(len(valid_BT), bool), np.full(len(valid_BT), -1, np.int32)
-    audio = arrays["in/audio"].astype(np.float32)
     return Batch(
-        audio, arrays["in/video_u8"], valid_BT, everywhere_B, everywhere_B, none_B[:, None, None], none_B, none_B
-    )
+        inputs={"audio": arrays["in/audio"].astype(np.float32), "video": arrays["in/video_u8"]},
+        present={"audio": everywhere_B, "video": everywhere_B},
+        valid_BT=valid_BT, targets_BTS=none_B[:, None, None], labels={}, clip_B=none_B,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", file_names("pretrain_*.npz", "seq2seq.npz"))
