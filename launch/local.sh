@@ -46,9 +46,18 @@ done
 
 failure=0 preempted=0 timer=
 while ((${#running[@]})); do
-  wait -n -p left "${running[@]}" ${timer:+"$timer"}
+  wait -n -p left "${running[@]}" ${timer:+"$timer"} 2>/dev/null
   code=$?
-  if [[ -z ${left-} ]]; then # a signal came; no process left
+  if [[ -z ${left-} ]]; then # a signal came, or several left at once: bash then forgets a job, though not its code
+    for pid in "${running[@]}" ${timer:+"$timer"}; do
+      kill -0 "$pid" 2>/dev/null && continue
+      left=$pid
+      wait "$pid"
+      code=$?
+      break
+    done
+  fi
+  if [[ -z ${left-} ]]; then
     continue
   elif [[ $left == "$timer" ]]; then
     signal_all KILL
