@@ -11,6 +11,7 @@ from mmpretrain.encoders.folder import load_encoder, save_encoder
 from mmpretrain.export import FORMATS, find_format
 from mmpretrain.export.avhubert.checkpoint import pretraining_head
 from mmpretrain.models.encoder import AVEncoder
+from mmpretrain.models.heads import MaskedClusterModel
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import whole
@@ -27,7 +28,7 @@ CLIPS_TO_COMPARE = 8
 
 
 def export(run: Run) -> dict[str, Any]:
-    """Writes `export/encoder`: the encoder that the last round left, and the head that it was pretrained with.
+    """Writes `export/encoder`: the encoder that the last round left, with its head if it was masked prediction.
 
     Returns how far its features are from those of the checkpoint that it is of.
     """
@@ -42,7 +43,8 @@ def export(run: Run) -> dict[str, Any]:
         checkpoints = run.workdir / round_.pretrain_name / CHECKPOINTS
         state = read(checkpoints, round_.config.num_steps, trainer.init(run.config.seed))
         trained = trainer.model(whole(state, run.mesh))
-        encoder, head = round_.encoder.load().module, pretraining_head(trained)
+        encoder = round_.encoder.load().module
+        head = pretraining_head(trained) if isinstance(trained, MaskedClusterModel) else None
         on_main(lambda: save_encoder(folder / ENCODER, encoder, lineage=lineage, head=head))
         error = _largest_difference(run, trained.encoder, folder / ENCODER)
         log(f"export: {folder / ENCODER}; largest difference after loading it back: {error:.2g}")
