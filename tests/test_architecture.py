@@ -123,6 +123,16 @@ def test_imports_follow_the_arrows(module):
     assert not wrong, "\n".join(wrong)
 
 
+def test_no_modules_import_one_another_in_a_circle():
+    below = {
+        module: {name for name, _ in imports(file) if name in MODULES} - {module} for module, file in MODULES.items()
+    }
+    while free := [module for module, needed in below.items() if not needed & below.keys()]:
+        for module in free:
+            del below[module]
+    assert not below, f"a circle is among {', '.join(below)}"
+
+
 def test_a_turned_arrow_is_named():
     wrong = turned_arrows("mmpretrain.models.encoder", [("mmpretrain.train.step", 3), ("os", 4), ("jax", 5)], "FILE")
     assert wrong == [

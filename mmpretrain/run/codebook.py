@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -14,32 +13,46 @@ from mmpretrain.config import TargetsConfig
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.stopping import check_stop
+from mmpretrain.run.base import RunBase
 from mmpretrain.run.forward import encode
+from mmpretrain.run.layout import targets_name
+from mmpretrain.run.source import SourceEncoder, left_by_round
 from mmpretrain.targets.labelling import CLIP_FEATURES, ClipFeatures, clip_features
 from mmpretrain.targets.quality import known_units
 from mmpretrain.targets.store import TargetStore, open_store, store_fingerprint
-
-if TYPE_CHECKING:
-    from mmpretrain.run.round import Round
 
 CLIPS_BETWEEN_STOPS = 64
 
 
 class RoundCodebook:
-    """Codebook `index` of a round, counted from 0 in the recipe and from 1 in the names of folders and logs."""
+    """Codebook `index` of round `number`.
 
-    def __init__(self, round_: Round, index: int):
-        self.round, self.index = round_, index
-        self.config: TargetsConfig = round_.config.targets[index]
-        self.field = f"{round_.field}.targets[{index}]"  # its place in the recipe
-        self.title = round_.title + (f", codebook {index + 1}" if len(round_.config.targets) > 1 else "")
-        self.folder: Path = round_.run.workdir / round_.targets_name / f"codebook{index + 1}"
-        self.targets_per_frame: int = round_.config.reference.targets_per_frame
+    Codebooks are counted from 0 in the recipe and from 1 in the names of folders and logs, rounds in both from 1.
+    """
+
+    def __init__(self, run: RunBase, number: int, index: int):
+        self.run, self.number, self.index = run, number, index
+        round_ = run.config.rounds[number - 1]
+        self.config: TargetsConfig = round_.targets[index]
+        self.field = f"rounds[{number - 1}].targets[{index}]"  # its place in the recipe
+        self.title = f"round {number}" + (f", codebook {index + 1}" if len(round_.targets) > 1 else "")
+        self.folder: Path = run.workdir / targets_name(number) / f"codebook{index + 1}"
+        self.targets_per_frame: int = round_.reference.targets_per_frame
 
     @property
     def of_clips(self) -> ClipFeatures | None:
         """The kind of features that a clip has by itself; None: it is of a layer of the round's source encoder."""
         return CLIP_FEATURES.get(self.config.features)
+
+    @property
+    def source(self) -> SourceEncoder | None:
+        """The encoder that it clusters a layer of; None: it is of the clips alone."""
+        if self.of_clips:
+            return None
+        given = self.run.config.rounds[self.number - 1].encoder
+        if given == "previous_round":
+            return left_by_round(self.run.workdir, self.number - 1)
+        return SourceEncoder(Path(given))
 
     @functools.cached_property
     def has(self) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +60,7 @@ class RoundCodebook:
 
         Logs how many have not. Raises ValueError if no clip to train on has it.
         """
-        train, validation = self.round.run.clips
+        train, validation = self.run.clips
         if self.of_clips is None:
             return np.ones(len(train), bool), np.ones(len(validation), bool)
         needs = self.of_clips.needs
@@ -68,7 +81,7 @@ class RoundCodebook:
     @functools.cached_property
     def clips(self) -> tuple[ClipTable, ClipTable]:
         """Those clips: the codebook labels them all, and is fitted on some to train on."""
-        train, validation = (table.select(has) for table, has in zip(self.round.run.clips, self.has, strict=True))
+        train, validation = (table.select(has) for table, has in zip(self.run.clips, self.has, strict=True))
         return train, validation
 
     def known_units(self, num_targets: int) -> np.ndarray | None:
@@ -87,14 +100,14 @@ class RoundCodebook:
         """
         if self.of_clips:
             return self._of_clips(table, everywhere)
-        source, layer = self.round.source, self.config.layer
+        source, layer = self.source, self.config.layer
         encoder = source.load()
         if not 1 <= layer <= encoder.config.num_layers:
             raise ValueError(
                 f"{self.field}.layer={layer}; it must be 1 to {encoder.config.num_layers}, the layers of {source.path}"
             )
         clips = encode(
-            self.round.run, encoder.module, table, lambda encoder, batch: encoder(batch, layer=layer),
+            self.run, encoder.module, table, lambda encoder, batch: encoder(batch, layer=layer),
             everywhere=everywhere,
         )  # fmt: skip
         return ((row, np.array(values_TD[:num_frames], np.float32)) for row, num_frames, values_TD in clips)
@@ -106,7 +119,7 @@ class RoundCodebook:
             rows = np.arange(start, min(start + CLIPS_BETWEEN_STOPS, len(table)))[index::count]
             yield from clip_features(
                 self.config.features, table, rows, targets_per_frame=self.targets_per_frame,
-                num_workers=self.round.run.config.data.num_workers,
+                num_workers=self.run.config.data.num_workers,
             )  # fmt: skip
 
     @property
@@ -133,6 +146,6 @@ class RoundCodebook:
     def _feature_dim(self) -> int:
         if self.of_clips:
             return self.of_clips.dim
-        if self.round.config.encoder == "previous_round":
-            return self.round.run.config.model.width
-        return self.round.source.config.width
+        if self.run.config.rounds[self.number - 1].encoder == "previous_round":
+            return self.run.config.model.width
+        return self.source.config.width

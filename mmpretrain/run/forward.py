@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,9 +20,7 @@ from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.observe.progress import track
 from mmpretrain.parallel.mesh import batch_sharding, own_rows, replicated, shard_batch
 from mmpretrain.records import Batch
-
-if TYPE_CHECKING:
-    from mmpretrain.run.run import Run
+from mmpretrain.run.base import RunBase
 
 
 class Output(NamedTuple):
@@ -43,7 +41,7 @@ class Forward:
     model: whose inputs the batches have. everywhere: each process gets all rows; else those that its devices hold.
     """
 
-    run: Run
+    run: RunBase
     model: ModelConfig
     apply: Callable[[Any, Batch], Any]
     batch_frames: int
@@ -75,7 +73,7 @@ class Forward:
 
 
 def encode(
-    run: Run,
+    run: RunBase,
     encoder: AVEncoder,
     table: ClipTable,
     apply: Callable[[AVEncoder, Batch], Any] = lambda encoder, batch: encoder(batch),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,24 +13,20 @@ from mmpretrain.data.clips import ClipTable
 from mmpretrain.objectives import OBJECTIVES
 from mmpretrain.observe.progress import log
 from mmpretrain.records import Batch
+from mmpretrain.run.base import RunBase
 from mmpretrain.run.codebook import RoundCodebook
 from mmpretrain.run.layout import pretrain_name, targets_name
-from mmpretrain.run.source import SourceEncoder
+from mmpretrain.run.source import SourceEncoder, left_by_round
 from mmpretrain.targets.store import TargetStore
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
 from mmpretrain.train.step import Trainer
 from mmpretrain.train.training import Training
 
-if TYPE_CHECKING:
-    from mmpretrain.run.run import Run
-
-ENCODER = "encoder"
-
 
 class Round:
     """Round `number` (from 1) of a run. Clips, stores and trainer are made when they are first asked for, once."""
 
-    def __init__(self, run: Run, number: int):
+    def __init__(self, run: RunBase, number: int):
         assert 1 <= number <= len(run.config.rounds), f"the recipe has no round {number}"
         self.run, self.number = run, number
         self.config: RoundConfig = run.config.rounds[number - 1]
@@ -41,7 +36,7 @@ class Round:
 
     @functools.cached_property
     def codebooks(self) -> tuple[RoundCodebook, ...]:
-        return tuple(RoundCodebook(self, index) for index in range(len(self.config.targets)))
+        return tuple(RoundCodebook(self.run, self.number, index) for index in range(len(self.config.targets)))
 
     @functools.cached_property
     def clips(self) -> tuple[ClipTable, ClipTable]:
@@ -57,25 +52,22 @@ class Round:
     @property
     def encoder(self) -> SourceEncoder:
         """What the round leaves."""
-        return SourceEncoder(self.run.workdir / self.pretrain_name / ENCODER)
+        return left_by_round(self.run.workdir, self.number)
 
     @property
     def source(self) -> SourceEncoder | None:
         """The encoder whose layers the round clusters; None: its targets are of the clips alone."""
-        if all(codebook.of_clips for codebook in self.codebooks):
-            return None
-        given = self.config.encoder
-        return self.run.round(self.number - 1).encoder if given == "previous_round" else SourceEncoder(Path(given))
+        return next((codebook.source for codebook in self.codebooks if codebook.source is not None), None)
 
     @property
     def start(self) -> SourceEncoder | None:
         """The encoder whose weights training starts from; None: random ones."""
-        return self.run.round(self.number - 1).encoder if self.config.init == "previous_round" else None
+        return left_by_round(self.run.workdir, self.number - 1) if self.config.init == "previous_round" else None
 
     @property
     def needs_previous(self) -> bool:
         """Whether it takes anything from the round before."""
-        return self.number > 1 and self.run.round(self.number - 1).encoder in (self.source, self.start)
+        return self.number > 1 and left_by_round(self.run.workdir, self.number - 1) in (self.source, self.start)
 
     @property
     def stores(self) -> tuple[TargetStore, ...]:

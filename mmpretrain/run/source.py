@@ -13,7 +13,15 @@ from flax import nnx
 from mmpretrain.config import ModelConfig
 from mmpretrain.encoders.folder import Encoder, load_encoder, read_config
 from mmpretrain.encoders.weights import WEIGHTS
+from mmpretrain.run.layout import pretrain_name
 from mmpretrain.train.step import Trainer, TrainState
+
+ENCODER = "encoder"  # the folder, in that of a stage that leaves one
+
+
+def left_by_round(workdir: Path, number: int) -> SourceEncoder:
+    """The encoder that round `number` (from 1) of a run leaves."""
+    return SourceEncoder(workdir / pretrain_name(number) / ENCODER)
 
 
 @dataclasses.dataclass(frozen=True)

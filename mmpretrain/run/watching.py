@@ -20,8 +20,9 @@ from mmpretrain.observe.profiling import Profiler
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import batch_multiple
+from mmpretrain.run.base import devices_line, mesh_line
 from mmpretrain.run.layout import METRICS_FILE, TENSORBOARD
-from mmpretrain.run.run import Run, devices_line, mesh_line
+from mmpretrain.run.run import Run
 from mmpretrain.train.step import Trainer
 
 

@@ -19,8 +19,8 @@ from mmpretrain.parallel.processes import on_main
 from mmpretrain.run.command import ACCEPT_CHANGES, Argument, Command, Given, Option
 from mmpretrain.run.forward import encode
 from mmpretrain.run.layout import CHECKPOINTS, EXPORT
-from mmpretrain.run.round import ENCODER
 from mmpretrain.run.run import Run
+from mmpretrain.run.source import ENCODER
 from mmpretrain.run.stage import read_result
 from mmpretrain.train.checkpoint import read
 

@@ -15,7 +15,8 @@ from mmpretrain.parallel.processes import on_main
 from mmpretrain.records import FRAME_RATE_HZ
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, ROUND, Command, Given
 from mmpretrain.run.health import finish_round
-from mmpretrain.run.round import ENCODER, Round
+from mmpretrain.run.round import Round
+from mmpretrain.run.source import ENCODER
 from mmpretrain.run.watching import watch
 from mmpretrain.targets.labelling import CLIP_FEATURES
 from mmpretrain.train.best import BestBy

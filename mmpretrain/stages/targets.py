@@ -55,7 +55,7 @@ def _make_store(codebook: RoundCodebook, recipe_hash: str) -> None:
             targets_per_frame=codebook.targets_per_frame,
             lineage_fields={
                 "features": targets.features, "layer": targets.layer,
-                "source": "" if codebook.of_clips else codebook.round.source.fingerprint,
+                "source": "" if codebook.of_clips else codebook.source.fingerprint,
                 "corpus_fingerprint": train.fingerprint,
                 "fit_splits": ["train"], "fit_clips": len(sample),
                 "fit_frames": int(sample.lengths.sum()) * codebook.targets_per_frame,
@@ -69,7 +69,7 @@ def _make_store(codebook: RoundCodebook, recipe_hash: str) -> None:
 
 def _fit(codebook: RoundCodebook) -> tuple[Codebook, ClipTable]:
     """The codebook, fitted now or by an interrupted run, and the clips that it was fitted on."""
-    (train, _), targets, run = codebook.clips, codebook.config, codebook.round.run
+    (train, _), targets, run = codebook.clips, codebook.config, codebook.run
     sample = train.select(fit_rows(train, targets.fit_share, targets.fit_max_frames // codebook.targets_per_frame))
     file = codebook.folder / "codebook.npz"
     if not on_main(file.exists):
@@ -83,7 +83,7 @@ def _fit(codebook: RoundCodebook) -> tuple[Codebook, ClipTable]:
         fitted = fit_codebook(
             track(features, f"{codebook.title}: features to cluster", len(sample), "clip"),
             sample.lengths * codebook.targets_per_frame, targets,
-            key=stream_key(jax.random.key(run.config.seed + codebook.index), codebook.round.number, "codebook"),
+            key=stream_key(jax.random.key(run.config.seed + codebook.index), codebook.number, "codebook"),
             mesh=run.mesh, title=codebook.title,
         )  # fmt: skip
         on_main(lambda: save_codebook(file, fitted))
@@ -97,7 +97,7 @@ def _label(codebook: RoundCodebook, fitted: Codebook, progress: LabelProgress) -
         todo = table.select(np.array([clip_id not in progress.ids for clip_id in table.clip_ids], bool))
         own = codebook.features(todo, everywhere=False) if len(todo) else ()
         clips = track(own, f"{codebook.title}: labelling", -(-len(todo) // jax.process_count()), "clip")
-        for rows, ids in label(clips, fitted.centroids, local_mesh(codebook.round.run.mesh)):
+        for rows, ids in label(clips, fitted.centroids, local_mesh(codebook.run.mesh)):
             progress.add([todo.clip_ids[row] for row in rows], ids)
     barrier()
 

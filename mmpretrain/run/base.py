@@ -1,0 +1,173 @@
+"""What every part of a run stands on: its recipe, its devices, its clips and batches, and its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from mmpretrain.config import ModelConfig, RunConfig, as_dict, fields_of
+from mmpretrain.config.checks import check
+from mmpretrain.data.batch import make_batch
+from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
+from mmpretrain.data.clips import ClipTable, training_and_validation
+from mmpretrain.data.inputs import INPUTS
+from mmpretrain.data.pipeline import iterate
+from mmpretrain.files import write_json
+from mmpretrain.objectives import OBJECTIVES
+from mmpretrain.objectives.base import Objective
+from mmpretrain.observe.boards import WANDB_MISSING
+from mmpretrain.observe.progress import log
+from mmpretrain.observe.wall_time import WallTime
+from mmpretrain.parallel.mesh import batch_multiple, make_mesh, process_rows
+from mmpretrain.parallel.processes import on_main
+from mmpretrain.parallel.stopping import check_stop
+from mmpretrain.records import Batch
+from mmpretrain.run.batches import BATCH_FIELDS, TrainingBatches
+from mmpretrain.run.layout import CONFIG_FILE, METRICS_FILE, TENSORBOARD
+from mmpretrain.run.stage import run_stage
+from mmpretrain.train.step import Trainer
+from mmpretrain.train.trainable import EVERYTHING, Trainable
+
+
+class RunBase:
+    """A checked recipe, ready to run on `devices` (default: all that there are).
+
+    profile: the steps of every training stage that are traced; see observe/profiling.py.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        devices: Sequence[jax.Device] | None = None,
+        *,
+        accept_changes: bool = False,
+        profile: range | None = None,
+    ):
+        check(config)
+        _check_names(config)
+        self.config, self.accept_changes, self.profile = config, accept_changes, profile
+        self.workdir = Path(config.workdir)
+        _cache_compilations()
+        self.mesh: Mesh = make_mesh(config.parallel, devices)
+        parts, multiple = batch_multiple(self.mesh), config.data.batch_multiple
+        micro_batches = config.parallel.micro_batches
+        if multiple % (parts * micro_batches):
+            again = f", each of them into parallel.micro_batches={micro_batches}" if micro_batches > 1 else ""
+            raise ValueError(
+                f"data.batch_multiple={multiple} does not divide over the {parts} parts that the mesh cuts a batch "
+                f"into{again}; set it to a multiple of {parts * micro_batches}"
+            )
+
+    def announce(self) -> None:
+        """The first lines of a run, and its resolved recipe beside its results."""
+        log(f"devices: {devices_line()}; mesh: {mesh_line(self.mesh)}")
+        observe = self.config.observe
+        if observe.wandb_project and importlib.util.find_spec("wandb") is None:
+            raise ValueError(WANDB_MISSING.format(observe.wandb_project))
+        shown = [METRICS_FILE, *[f"{TENSORBOARD}/"] * observe.tensorboard]
+        shown += [f"Weights & Biases, project {observe.wandb_project}"] if observe.wandb_project else []
+        log(f"writing to {self.workdir}: checkpoints and results by stage; metrics in {', '.join(shown)}")
+        on_main(lambda: write_json(self.workdir / CONFIG_FILE, as_dict(self.config)))
+
+    @functools.cached_property
+    def clips(self) -> tuple[ClipTable, ClipTable]:
+        """The clips to pretrain on and those to validate on that have a modality of the model."""
+        modalities = self.config.model.modalities
+        train, validation = training_and_validation(self.config.data)
+        return train.require(modalities), validation.require(modalities) if len(validation) else validation
+
+    def fields(self, *names: str, but: Sequence[str] = ()) -> dict[str, Any]:
+        """Those fields of the recipe, for a stage to say what it reads; see `config.fields_of`."""
+        return fields_of(self.config, *names, but=but)
+
+    def stage(
+        self, name: str, recipe: dict[str, Any], work: Callable[[Path, WallTime], dict[str, Any]]
+    ) -> dict[str, Any]:
+        return run_stage(self.workdir, name, recipe, work, accept_changes=self.accept_changes)
+
+    def training_batches(
+        self, table: ClipTable, model: ModelConfig, num_steps: int, *, batch_frames: int, **inputs: Any
+    ) -> TrainingBatches:
+        data = dataclasses.replace(self.config.data, batch_frames=batch_frames)
+        plan = BatchPlan(
+            table.lengths, batch_frames=batch_frames, bucket_frames=data.bucket_frames,
+            multiple=data.batch_multiple, seed=self.config.seed, weights=table.weights,
+        )  # fmt: skip
+
+        def load(planned: PlannedBatch) -> Batch:
+            share = planned.take(process_rows(self.mesh, len(planned.clips)))
+            return make_batch(share, table, model=model, data=data, train=True, seed=self.config.seed, **inputs)
+
+        return TrainingBatches(plan, table, load, num_steps, data.num_workers)
+
+    def make_trainer(
+        self, objective: Objective, tx: optax.GradientTransformation, trainable: Trainable = EVERYTHING
+    ) -> Trainer:
+        config = self.config
+        return Trainer(objective, tx, self.mesh, trainable, config.parallel.micro_batches, config.health)
+
+    def batches_recipe(self, model: ModelConfig) -> dict[str, Any]:
+        """What the recipe says of all training batches, whatever their size and the weights of their corpora.
+
+        Cutting them into parts counts where batch statistics feel it.
+        """
+        return self.fields(*BATCH_FIELDS, *["parallel.micro_batches"] * ("video" in model.modalities))
+
+    def evaluation_batches(
+        self, table: ClipTable, model: ModelConfig, *, batch_frames: int, **inputs: Any
+    ) -> Iterator[Batch]:
+        """Every clip of `table` once, whole and unchanged; this process's share of each batch.
+
+        Raises Stopped between two batches if the run was asked to stop.
+        """
+        data = self.config.data
+        plan = EvaluationPlan(
+            table.lengths, batch_frames=batch_frames, bucket_frames=data.bucket_frames, multiple=data.batch_multiple
+        )
+
+        def load(planned: PlannedBatch) -> Batch:
+            share = planned.take(process_rows(self.mesh, len(planned.clips)))
+            return make_batch(share, table, model=model, data=data, train=False, seed=self.config.seed, **inputs)
+
+        steps = iterate(plan, load, first_step=0, num_steps=len(plan), num_workers=data.num_workers)
+        for _, batch in steps:
+            check_stop()
+            yield batch
+
+
+def devices_line() -> str:
+    return f"{jax.device_count()} x {jax.devices()[0].device_kind} in {jax.process_count()} process(es)"
+
+
+def mesh_line(mesh: Mesh) -> str:
+    return ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+
+
+def _check_names(config: RunConfig) -> None:
+    """Raises ValueError for a name in the recipe that nothing is registered under: a modality, objective or metric."""
+    modalities, best_by = config.model.modalities, config.checkpoint.best_by
+    if unknown := [name for name in modalities if name not in INPUTS]:
+        raise ValueError(f"model.modalities={modalities}: {unknown[0]!r} is none of {', '.join(INPUTS)}")
+    for i, round_ in enumerate(config.rounds):
+        if round_.objective not in OBJECTIVES:
+            raise ValueError(f"rounds[{i}].objective={round_.objective!r}; it must be one of {', '.join(OBJECTIVES)}")
+        better = OBJECTIVES[round_.objective](config.model, round_).better
+        if best_by and best_by not in better:
+            raise ValueError(f"checkpoint.best_by={best_by!r}; it must be one of {', '.join(better)}, or '': none")
+
+
+def _cache_compilations() -> None:
+    """Keeps compiled programs between runs, so that a restart or a second round does not compile again."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mmpretrain" / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
