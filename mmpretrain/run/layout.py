@@ -161,6 +161,12 @@ def recipe_of_run(folder: Path) -> RunConfig:
             f"{folder} is no run: it has no {CONFIG_FILE}, which every run begins with; a run's folder is what "
             f"--config.workdir names"
         )
-    config = from_dict(RunConfig, read_json(folder / CONFIG_FILE))
+    try:
+        config = from_dict(RunConfig, read_json(folder / CONFIG_FILE))
+    except ValueError as error:
+        raise ValueError(
+            f"{folder / CONFIG_FILE} is no recipe of this version of mmpretrain ({error}); look at the run with the "
+            f"version that wrote it"
+        ) from error
     config.workdir = str(folder)
     return config
