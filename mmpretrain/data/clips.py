@@ -71,16 +71,6 @@ class ClipTable:
         """int32 [N], in frames."""
         return np.array([row.num_frames for row in self.rows], np.int32)
 
-    @functools.cached_property
-    def has_audio(self) -> np.ndarray:
-        """bool [N]."""
-        return self.has("audio")
-
-    @functools.cached_property
-    def has_video(self) -> np.ndarray:
-        """bool [N]."""
-        return self.has("video")
-
     def has(self, name: str) -> np.ndarray:
         """bool [N]: which clips have "audio", "video" or the track of that name."""
         if name not in self._has:
@@ -108,6 +98,11 @@ class ClipTable:
         column = [row.labels.get(name, none) for row in self.rows]
         dtype = {int: np.int32, float: np.float64}.get(type(none))
         return column if dtype is None else np.array(column, dtype)
+
+    def words(self, i: int) -> list[str]:
+        """What its labels of kind "class" say of the clip of row i."""
+        said = self.rows[i].labels
+        return [said[name] for name, kind in self.label_kinds.items() if kind == "class" and name in said]
 
     @functools.cached_property
     def fingerprint(self) -> str:

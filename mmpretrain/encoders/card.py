@@ -40,7 +40,7 @@ def model_card(config: ModelConfig, lineage: dict[str, Any]) -> str:
     if imported:
         origin = "Imported from an AV-HuBERT checkpoint, pretrained by masked cluster prediction"
     elif "fine-tuned on" in lineage:
-        origin = "Fine-tuned with mmpretrain to tell emotions"
+        origin = f"Fine-tuned with mmpretrain to tell {lineage['fine-tuned on']}"
     inputs = {name: INPUTS[name] for name in config.modalities}
     values = {"audio": "samples", "video": "crops"}
     return _CARD.format(

@@ -1,1 +1,1 @@
-"""How well an encoder serves emotion recognition: metrics, named protocols and a plain baseline."""
+"""How well an encoder serves a labelled task: metrics, named protocols, a probe and a plain baseline."""

@@ -30,7 +30,7 @@ class Fold:
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """selection: where the model is chosen; "val", the validation part, is the only rule there is so far.
+    """selection: the part on which the model is chosen; "validation" is the only rule there is so far.
 
     assign(rows, fold) names the part of each row: "train", "validation", "test", or "" for a clip that the protocol
     drops.
@@ -41,11 +41,9 @@ class Protocol:
     description: str
     num_folds: int
     assign: Callable[[Sequence[IndexRow], int], Sequence[str]] = dataclasses.field(repr=False)
-    selection: str = "val"
+    selection: str = "validation"
 
-    def fold(
-        self, rows: Sequence[IndexRow], fold: int, classes: Iterable[str] | None = None, *, column: str = "emotion"
-    ) -> Fold:
+    def fold(self, rows: Sequence[IndexRow], fold: int, classes: Iterable[str] | None = None, *, column: str) -> Fold:
         """The three parts of fold `fold`, counted from 1.
 
         Rows without a label `column`, or with one that is not in `classes` (where given), appear nowhere. Raises

@@ -23,7 +23,7 @@ from mmpretrain.report.tables import (
     REFERENCE,
     Table,
     duration,
-    emotion_table,
+    evaluation_table,
     fold_table,
     percent,
     probe_line,
@@ -31,6 +31,7 @@ from mmpretrain.report.tables import (
     render_summary,
     round_table,
     speed_table,
+    task_title,
 )
 
 __all__ = ["render_summary", "write_report"]
@@ -97,7 +98,7 @@ def write_report(
         _header(summary),
         _rounds(summary, records),
         _clusters(cluster_counts, unit_tables),
-        _emotion(summary),
+        _evaluation(summary),
         _finetuning(records),
         _pictures(pictures),
         _times(summary.get("wall_time_sec") or {}),
@@ -119,15 +120,17 @@ def _title(summary: Mapping[str, Any]) -> str:
 
 
 def _header(summary: Mapping[str, Any]) -> str:
-    emotion, rounds = summary.get("emotion") or {}, summary.get("rounds") or ()
+    result, rounds = summary.get("evaluation") or {}, summary.get("rounds") or ()
     facts = []
-    if emotion.get("ua") is not None:
+    if result.get("ua") is not None:
         compared = [
-            f"{name} {percent(emotion[key])}"
+            f"{name} {percent(result[key])}"
             for name, key in (("from scratch", "from_scratch_ua"), ("baseline", "baseline_ua"), ("chance", "chance_ua"))
-            if emotion.get(key) is not None
+            if result.get(key) is not None
         ]
-        facts.append((percent(emotion["ua"]), "emotion, mean recall (UA) on test clips", ", ".join(compared)))
+        facts.append(
+            (percent(result["ua"]), f"{task_title(summary)}, mean recall (UA) on test clips", ", ".join(compared))
+        )
     if rounds and rounds[-1].get("masked_accuracy") is not None:
         last = rounds[-1]
         facts.append(
@@ -202,29 +205,30 @@ def _clusters(cluster_counts: Sequence[np.ndarray], unit_tables: Sequence[np.nda
     return _section("Clusters", "", *blocks)
 
 
-def _emotion(summary: Mapping[str, Any]) -> str:
-    emotion, table, folds = summary.get("emotion") or {}, emotion_table(summary), fold_table(summary)
+def _evaluation(summary: Mapping[str, Any]) -> str:
+    result, table, folds = summary.get("evaluation") or {}, evaluation_table(summary), fold_table(summary)
     if not table[1]:
         return ""
     left = _table(table, bold_last=True)
     if len(folds[1]) > 1:
         left += "<h3>Fold by fold, pretrained</h3>" + _table(folds)
     right = ""
-    if emotion.get("confusion") and emotion.get("classes"):
-        picture = charts.draw_confusion(emotion["confusion"], emotion["classes"])
+    if result.get("confusion") and result.get("classes"):
+        picture = charts.draw_confusion(result["confusion"], result["classes"])
         right = "<div><h3>Answers of the pretrained encoder</h3>" + _figure(picture, "confusion matrix") + "</div>"
     line = protocol_line(summary)
     explanation = (line[:1].upper() + line[1:] + ". " if line else "") + (
         "UA is the mean of the classes' recalls, WA plain accuracy, WF1 the F1 weighted by support."
     )
-    return _section("Emotion", explanation, f'<div class="pair"><div>{left}</div>{right}</div>')
+    return _section(task_title(summary), explanation, f'<div class="pair"><div>{left}</div>{right}</div>')
 
 
 def _finetuning(records: Sequence[Mapping[str, Any]]) -> str:
     stages = _stages(records, r"finetune/(\w+)/fold\d+")
     names = sorted({name for name, _ in stages})  # from_scratch before pretrained
     panels = []
-    for title, metric in (("training loss", "train/loss"), ("UA on validation clips", "validation/emotion/ua")):
+    ua = next((name for record in records for name in record if re.fullmatch(r"validation/\w+/ua", name)), "")
+    for title, metric in (("training loss", "train/loss"), ("UA on validation clips", ua)):
         lines = {}
         for name in names:
             folds = [charts.series(records, stage, metric) for other, stage in stages if other == name]

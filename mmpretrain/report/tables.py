@@ -109,24 +109,29 @@ def probe_line(probe: Mapping[str, Any]) -> str:
     )
 
 
-def emotion_table(summary: Mapping[str, Any]) -> Table:
+def evaluation_table(summary: Mapping[str, Any]) -> Table:
     """What cannot hear or see, the plain baseline, the same network from random weights, and ours."""
-    emotion = summary.get("emotion") or {}
+    result = summary.get("evaluation") or {}
     columns = ["classifier", "UA", "WA", "WF1", "macro F1"]
-    chance = {"ua": emotion.get("chance_ua"), "wa": emotion.get("majority_wa")}
+    chance = {"ua": result.get("chance_ua"), "wa": result.get("majority_wa")}
     results = [
         ("chance, majority class", chance),
-        ("MFCC statistics, logistic regression", emotion.get("baseline") or {"ua": emotion.get("baseline_ua")}),
-        ("ours, from scratch", emotion.get("from_scratch") or {"ua": emotion.get("from_scratch_ua")}),
-        ("ours, pretrained", emotion),
+        ("MFCC statistics, logistic regression", result.get("baseline") or {"ua": result.get("baseline_ua")}),
+        ("ours, from scratch", result.get("from_scratch") or {"ua": result.get("from_scratch_ua")}),
+        ("ours, pretrained", result),
     ]
-    rows = [[name, *_scores(result)] for name, result in results if result.get("ua") is not None]
+    rows = [[name, *_scores(scores)] for name, scores in results if scores.get("ua") is not None]
     return columns, rows
+
+
+def task_title(summary: Mapping[str, Any]) -> str:
+    """The task that the evaluation is of, as a heading."""
+    return str((summary.get("evaluation") or {}).get("task", "labelled clips")).capitalize()
 
 
 def fold_table(summary: Mapping[str, Any]) -> Table:
     """The pretrained encoder's result in each fold that the summary has figures of, and their mean and spread."""
-    folds = [fold for fold in (summary.get("emotion") or {}).get("folds") or () if isinstance(fold, Mapping)]
+    folds = [fold for fold in (summary.get("evaluation") or {}).get("folds") or () if isinstance(fold, Mapping)]
     rows = [[str(fold.get("fold", position)), *_scores(fold)] for position, fold in enumerate(folds, start=1)]
     if len(folds) > 1:
         spread = []
@@ -169,16 +174,16 @@ def speed_table(records: Sequence[Mapping[str, Any]], goodput: Mapping[str, Mapp
 
 
 def protocol_line(summary: Mapping[str, Any]) -> str:
-    emotion = summary.get("emotion") or {}
+    result = summary.get("evaluation") or {}
     parts = []
-    if emotion.get("protocol"):
-        parts.append(f"protocol {emotion['protocol']}")
-    if emotion.get("selection"):
-        parts.append(f"model chosen on: {emotion['selection']}")
-    if emotion.get("folds"):
-        parts.append(f"folds: {len(emotion['folds'])}")
-    if emotion.get("confusion"):
-        parts.append(f"test clips: {int(np.sum(emotion['confusion']))}")
+    if result.get("protocol"):
+        parts.append(f"protocol {result['protocol']}")
+    if result.get("selection"):
+        parts.append(f"model chosen on: {result['selection']}")
+    if result.get("folds"):
+        parts.append(f"folds: {len(result['folds'])}")
+    if result.get("confusion"):
+        parts.append(f"test clips: {int(np.sum(result['confusion']))}")
     return ", ".join(parts)
 
 
@@ -190,7 +195,7 @@ def render_summary(summary: Mapping[str, Any]) -> str:
     blocks = [heading]
     for title, table in (
         ("Pretraining", round_table(summary)),
-        (f"Emotion on test clips ({protocol_line(summary)})", emotion_table(summary)),
+        (f"{task_title(summary)} on test clips ({protocol_line(summary)})", evaluation_table(summary)),
         ("Ours, pretrained, fold by fold", fold_table(summary)),
     ):
         if table[1] and not (table[0][0] == "fold" and len(table[1]) == 1):

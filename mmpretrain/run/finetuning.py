@@ -28,6 +28,8 @@ from mmpretrain.train.step import Trainer, TrainState
 from mmpretrain.train.trainable import EVERYTHING, Group, Trainable
 from mmpretrain.train.training import Training
 
+CLASSIFIER = "classifier"  # of a fold: the encoder and all heads
+
 
 class Finetuning:
     """What the recipe's `finetune` part stands for. Raises ValueError if there is none, or it asks for what is not.
@@ -41,16 +43,8 @@ class Finetuning:
         table = open_clips(self.config.corpora or run.config.data.corpora)
         self.table: ClipTable = table.require(run.config.model.modalities)
         self.labels = {task.name: task_labels(self.table, task) for task in self.config.tasks}
-        if self.main.kind != "class":
-            raise ValueError(
-                f"finetune.tasks[0].kind={self.main.kind!r}: the protocol deals out the clips by the first task's "
-                "classes; put a task of kind 'class' first"
-            )
-        task, metric = self.config.select_by.split("/")
-        kind = next(one.kind for one in self.config.tasks if one.name == task)
-        if metric not in TASK_METRICS[kind].better:
-            names = ", ".join(f"{task}/{name}" for name in TASK_METRICS[kind].better)
-            raise ValueError(f"finetune.select_by={self.config.select_by!r}; it must be one of {names}")
+        self.selecting, metric = self.config.select_by.split("/")  # the task by which the model is chosen
+        kind = next(task.kind for task in self.config.tasks if task.name == self.selecting)
         self.best_by = BestBy(f"validation/{self.config.select_by}", TASK_METRICS[kind].better[metric])
 
     @property
@@ -76,7 +70,14 @@ class Finetuning:
         return variants(self.config.encoder, self.config.compare_from_scratch)
 
     def fold(self, number: int) -> Fold:
-        return self.protocol.fold(self.table.rows, number, self.main.classes, column=self.main.column or self.main.name)
+        main = self.main
+        fold = self.protocol.fold(self.table.rows, number, main.classes, column=main.column or main.name)
+        if not has_label(self.labels[self.selecting][fold.validation]).any():
+            raise ValueError(
+                f"finetune.select_by={self.config.select_by!r}, but no validation clip of fold {number} has a label of "
+                f"{self.selecting}; choose by another task, or label some"
+            )
+        return fold
 
     @property
     def encoder(self) -> SourceEncoder:

@@ -56,5 +56,4 @@ class SourceEncoder:
         target = nnx.state(model.encoder, WEIGHTS)
         placed = jax.tree.map(lambda new, old: jax.device_put(np.asarray(new), old.sharding), source, target)
         nnx.update(model.encoder, placed)
-        _, params, kept = nnx.split(model, nnx.Param, ...)
-        return dataclasses.replace(state, params=params, kept=kept)
+        return trainer.with_model(state, model)

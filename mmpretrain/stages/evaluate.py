@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from mmpretrain.encoders.weights import load_weights
 from mmpretrain.evaluation.baselines import clip_statistics, mfcc_baseline
@@ -21,7 +19,7 @@ from mmpretrain.observe.progress import log, track
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.run.command import ACCEPT_CHANGES, Command
-from mmpretrain.run.finetuning import Finetuning
+from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
 from mmpretrain.run.layout import EVALUATION, PRETRAINED, SCRATCH, fold_name
 from mmpretrain.run.run import Run
 
@@ -38,6 +36,7 @@ def evaluate(run: Run) -> dict[str, Any]:
             variants[variant] = [_test_fold(finetuning, variant, fold, folder) for fold in finetuning.folds]
         ours = variants.get(PRETRAINED, variants.get(SCRATCH))
         return {
+            "task": finetuning.main.name,
             "protocol": finetuning.protocol_title, "selection": finetuning.protocol.selection,
             "classes": list(finetuning.main.classes), "modalities": list(run.config.model.modalities),
             "chance_ua": pooled(ours).chance_ua, "majority_wa": pooled(ours).majority_wa,
@@ -51,14 +50,14 @@ def evaluate(run: Run) -> dict[str, Any]:
 
 def _test_fold(finetuning: Finetuning, variant: str, number: int, folder: Path) -> ClassificationResult:
     run = finetuning.run
-    classifier = run.workdir / fold_name(variant, number) / "classifier"
+    classifier = run.workdir / fold_name(variant, number) / CLASSIFIER
     if not on_main(classifier.exists):
         raise FileNotFoundError(f"{classifier} does not exist: run `mmpretrain finetune` with this recipe first")
     trainer = finetuning.trainer(variant)
     state = trainer.init(run.config.seed)
     model = trainer.model(state)
     load_weights(classifier, model)
-    state = dataclasses.replace(state, params=nnx.state(model, nnx.Param), kept=nnx.state(model, nnx.Not(nnx.Param)))
+    state = trainer.with_model(state, model)
     rows = finetuning.fold(number).test
     logits = finetuning.predictor(variant, trainer)(state, rows)[finetuning.main.name]
     predicted = logits.argmax(-1)

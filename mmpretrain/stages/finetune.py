@@ -17,15 +17,13 @@ from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command
-from mmpretrain.run.finetuning import Finetuning
+from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
 from mmpretrain.run.layout import fold_name
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import ENCODER
 from mmpretrain.run.watching import watch
 from mmpretrain.train.loop import Loop
 from mmpretrain.train.step import TrainState
-
-CLASSIFIER = "classifier"
 
 
 def finetune(run: Run) -> None:

@@ -26,6 +26,7 @@ from mmpretrain.run.layout import (
     round_figures,
     targets_name,
 )
+from mmpretrain.run.round import ENCODER
 from mmpretrain.run.run import Run
 from mmpretrain.run.stage import RESULT_FILE, read_result
 from mmpretrain.targets.quality import joint_counts
@@ -41,7 +42,7 @@ def report(run: Run) -> dict[str, Any]:
     write_report(
         run.workdir / "report.html", summary, read_metrics(run.workdir / METRICS_FILE),
         cluster_counts=counts, unit_tables=tables, pictures=_pictures(run),
-        files={"run": str(run.workdir), "encoder": str(run.workdir / EXPORT / "encoder")},
+        files={"run": str(run.workdir), "encoder": str(run.workdir / EXPORT / ENCODER)},
     )  # fmt: skip
     print(render_summary(summary))
     log(f"summary: {run.workdir / 'summary.json'}; report: {run.workdir / 'report.html'}")
@@ -69,7 +70,7 @@ def _summary(run: Run) -> dict[str, Any]:
                 if (fold := _finished(run, name)) is not None:
                     times[name] = fold["wall_time_sec"]
         times[EVALUATION] = result.pop("wall_time_sec")
-        summary["emotion"] = _emotion(result)
+        summary["evaluation"] = _evaluation(result)
     if (exported := _finished(run, EXPORT)) is not None:
         times[EXPORT] = exported["wall_time_sec"]
         summary["export_max_error"] = exported["max_error"]
@@ -83,7 +84,7 @@ def _summary(run: Run) -> dict[str, Any]:
     return summary | {"wall_time_sec": times}
 
 
-def _emotion(result: dict[str, Any]) -> dict[str, Any]:
+def _evaluation(result: dict[str, Any]) -> dict[str, Any]:
     """The evaluation's result with our pooled figures on top."""
     ours = result.get(PRETRAINED) or result[SCRATCH]
     flat = {name: ours[name] for name in ("ua", "wa", "wf1", "macro_f1", "confusion", "over_folds")}
@@ -113,13 +114,13 @@ def _clusters(run: Run) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
 def _pictures(run: Run) -> list[dict[str, Any]]:
     """A few clips of different speakers, some frames of each."""
     table, shown = run.clips[0], {}
-    for i in np.flatnonzero(table.has_video):
+    for i in np.flatnonzero(table.has("video")):
         shown.setdefault(table.rows[i].speaker, i)
     pictures = []
     for i in list(shown.values())[:PICTURED_CLIPS]:
         clip = table.load(i)
         frames = np.linspace(0, clip.num_frames - 1, PICTURED_FRAMES).astype(int)
-        title = ", ".join(part for part in (clip.clip_id, clip.speaker, clip.labels.get("emotion")) if part)
+        title = ", ".join(part for part in (clip.clip_id, clip.speaker, *table.words(i)) if part)
         pictures.append({"title": title, "mouth": clip.mouth[frames], "face": clip.face[frames]})
     return pictures
 

@@ -5,6 +5,7 @@ The run stays as it is; only `replays/` beside its stages gets a file.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections import defaultdict
@@ -114,10 +115,11 @@ def _before(run: Run, stage: str, training: Training, step: int) -> tuple[TrainS
 def _look(training: Training, state: TrainState, batch: Batch, step: int) -> dict[str, Any]:
     """Does the step that comes after `state` and returns all that is seen of it. `state` cannot be used afterwards."""
     trainer = training.trainer
-    seen = jax.jit(lambda state, batch: _forward(trainer, state, batch), out_shardings=replicated(trainer.mesh))
+    phase = trainer.trainable.phase_of(int(state.step))
+    seen = jax.jit(lambda state, batch: _forward(trainer, state, batch, phase), out_shardings=replicated(trainer.mesh))
     norms = jax.jit(_by_layer, out_shardings=replicated(trainer.mesh))
     activations, clips = jax.device_get(seen(state, batch))
-    parameters, gradients = jax.device_get((norms(state.params), norms(trainer.gradient(state, batch))))
+    parameters, gradients = jax.device_get((norms(state.params), norms(trainer.gradient(phase)(state, batch))))
     usual = float(state.guard.usual_loss)
     _, metrics = trainer.step(state, batch)  # the very program that the run has
     metrics = {name: value.item() for name, value in jax.device_get(metrics).items()}
@@ -136,14 +138,12 @@ def _look(training: Training, state: TrainState, batch: Batch, step: int) -> dic
     }  # fmt: skip
 
 
-def _forward(trainer: Trainer, state: TrainState, batch: Batch) -> tuple[dict, dict]:
+def _forward(trainer: Trainer, state: TrainState, batch: Batch, phase: int) -> tuple[dict, dict]:
     """Figures of every layer's output, and of every clip, [B] each."""
     model = trainer.model(state)
     model.encoder.transformer.inspected = True
-    run = nnx.capture(
-        lambda model: trainer.inspect(model, state, batch), nnx.Intermediate, method_outputs=nnx.Intermediate
-    )
-    _, captured = run(model)
+    inspect = functools.partial(trainer.inspect, state=state, batch=batch, phase=phase)
+    _, captured = nnx.capture(inspect, nnx.Intermediate, method_outputs=nnx.Intermediate)(model)
     outputs: dict[str, list[jax.Array]] = {}
     for path, variable in nnx.to_flat_state(captured):
         *module, method = map(str, path)

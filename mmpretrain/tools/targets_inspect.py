@@ -72,9 +72,8 @@ def inspect_targets(
     known = _known_units(store, table, spans)
     counts_K = np.array(store.lineage["counts"])
     quality = cluster_quality(clusters_N, None, num_clusters, store.offsets)
-    said_of_clips = {
-        "speaker": [row.speaker for row in table.rows], "emotion": [row.labels.get("emotion", "") for row in table.rows]
-    }  # fmt: skip
+    said_of_clips = {"speaker": [row.speaker for row in table.rows]}
+    said_of_clips |= {name: table.label(name) for name, kind in table.label_kinds.items() if kind == "class"}
     run_cluster_R, run_frames_R = run_lengths(clusters_N, store.offsets)
     result = {
         "store": str(path),
@@ -303,10 +302,11 @@ def _describe(
 
 def _choose_clips(table: ClipTable, spans: dict[str, list[Span]]) -> list[int]:
     """The rows of a few clips, of different speakers if possible; those with words and both modalities first."""
+    has_sound, has_picture = table.has("audio"), table.has("video")
     order = sorted(
         range(len(table)),
         key=lambda row: (
-            table.clip_ids[row] not in spans, not (table.has_audio[row] and table.has_video[row]),
+            table.clip_ids[row] not in spans, not (has_sound[row] and has_picture[row]),
             unit_hash("inspect", table.clip_ids[row]),
         ),
     )  # fmt: skip
@@ -329,7 +329,7 @@ def _picture(
             for first, end in itertools.pairwise(changes)
         ]
         said.insert(0, ("units", runs))
-    title = ", ".join(filter(None, (meta.clip_id, meta.speaker, meta.labels.get("emotion"))))
+    title = ", ".join(filter(None, (meta.clip_id, meta.speaker, *table.words(row))))
     return ClipPicture(
         title, clip.mouth, log_filterbank(clip.audio), store.clip(clip.clip_id), store.targets_per_frame, said
     )

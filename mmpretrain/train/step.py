@@ -82,12 +82,10 @@ class Trainer:
         """evaluate(state, batch): see `eval_step`."""
         return self._of_batch(eval_step, out_shardings=replicated(self.mesh))
 
-    @functools.cached_property
-    def gradient(self) -> Callable[[TrainState, Batch], nnx.State]:
-        """gradient(state, batch): of the mean loss, before clipping, for all parameters that ever learn."""
-        last = self.trainable.phases[-1]
-        placed, _ = self.trainable.split(self.placed.params, last)
-        return self._of_batch(lambda *given: mean_gradient(*given, phase=last)[0], out_shardings=placed)
+    def gradient(self, phase: int) -> Callable[[TrainState, Batch], nnx.State]:
+        """A function (state, batch) -> the gradient of the mean loss, before clipping, for what learns in a phase."""
+        placed, _ = self.trainable.split(self.placed.params, phase)
+        return self._of_batch(lambda *given: mean_gradient(*given, phase=phase)[0], out_shardings=placed)
 
     def _of_batch(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         inputs = (self.placed, batch_sharding(self.mesh))
@@ -97,8 +95,17 @@ class Trainer:
         """The network with the weights of a state."""
         return nnx.merge(self.graphdef, state.params, state.kept)
 
-    def inspect(self, model: nnx.Module, state: TrainState, batch: Batch) -> Sums:
-        """The sums of the step that comes after `state`, computed with `model`, whose layers a caller can look into."""
+    def with_model(self, state: TrainState, model: nnx.Module) -> TrainState:
+        """The state with the weights of `model`, and what it keeps beside them, in place of its own."""
+        _, params, kept = nnx.split(model, nnx.Param, ...)
+        return dataclasses.replace(state, params=params, kept=kept)
+
+    def inspect(self, model: nnx.Module, state: TrainState, batch: Batch, *, phase: int) -> Sums:
+        """The sums of the step that comes after `state`, which is of `phase`, computed with the network `model`.
+
+        A caller can look into its layers.
+        """
+        self.trainable.hold_still(model, phase)
         draws, key = draw(self, state, batch, train=True)
         return self.objective.loss(model, batch, draws, key, train=True)
 
@@ -176,14 +183,14 @@ def mean_gradient(
     A part of the batch at a time, if the trainer cuts it: masks and counts are of the whole batch, so that the sums of
     the parts add up.
     """
-    objective, num_parts = trainer.objective, trainer.micro_batches
+    objective, split, num_parts = trainer.objective, trainer.trainable.split, trainer.micro_batches
     draws, dropout_key = draw(trainer, state, batch, train=True)
     counts = objective.counts(batch, draws)
 
     def of_part(part: Batch, draws: Any, key: jax.Array) -> tuple[nnx.State, Sums, nnx.State]:
         return _summed_gradient(trainer, state, part, draws, key, counts, phase)
 
-    stats, others = nnx.split_state(state.kept, nnx.BatchStat, ...)
+    before, others = nnx.split_state(state.kept, nnx.BatchStat, ...)
     if num_parts == 1:
         grads, sums, stats = of_part(batch, draws, dropout_key)
     else:
@@ -196,8 +203,10 @@ def mean_gradient(
         shapes = jax.eval_shape(lambda: of_part(*jax.tree.map(lambda x: x[0], parts), keys[0]))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         (grads, sums, stats), _ = jax.lax.scan(add, zeros, (parts, keys))
-        # Every part moved the running averages from where the step began; so does their mean.
+        # Every part moved the running averages from where the step began; so does their mean. That of equals may differ
+        # from them in the last bit, and what does not learn must not drift.
         stats = jax.tree.map(lambda x: x / num_parts, stats)
+        stats = nnx.merge_state(split(stats, phase)[0], split(before, phase)[1])
     weight = jnp.maximum(sums.weight, 1.0)
     return jax.tree.map(lambda g: g / weight, grads), sums, nnx.merge_state(others, stats)
 

@@ -41,6 +41,10 @@ class Trainable:
         """The steps at which another set of parameters begins to learn, the first being 0."""
         return tuple(sorted({0, *(group.from_step for group in self.groups if group.from_step is not None)}))
 
+    def phase_of(self, step: int) -> int:
+        """The phase of the step that comes after `step` others."""
+        return max(start for start in self.phases if start <= step)
+
     def group(self, path: tuple[Any, ...]) -> Group:
         """The group of a parameter."""
         name = ".".join(map(str, path))

@@ -46,7 +46,7 @@ def test_table_says_what_loading_finds(corpora):
         clip = table.load(i)
         assert clip.clip_id == table.clip_ids[i]
         assert clip.num_frames == table.lengths[i]
-        assert (len(clip.audio) > 0, len(clip.mouth) > 0) == (table.has_audio[i], table.has_video[i])
+        assert (len(clip.audio) > 0, len(clip.mouth) > 0) == (table.has("audio")[i], table.has("video")[i])
     assert table.lengths.dtype == np.int32
     assert table.fingerprint == json.loads(Path(corpora["plain"], "corpus.json").read_text())["fingerprint"]
 
@@ -141,7 +141,7 @@ def test_require_drops_clips_without_any_of_the_modalities(corpora):
     with pytest.raises(
         ValueError, match=r"model\.modalities=\('video',\), but none of the 10 clips of .*plain has video"
     ):
-        table.select(~table.has_video).require(("video",))
+        table.select(~table.has("video")).require(("video",))
 
 
 def test_missing_corpus_is_refused(tmp_path):

@@ -36,7 +36,8 @@ def test_summary_says_what_every_stage_reached(summary):
         assert {"masked_accuracy", "pnmi", "purity", "clusters_used", "num_clusters"} <= set(entry)
         assert 0 < entry["pnmi"] < 1
         assert entry["num_clusters"] == 12
-    emotion = summary["emotion"]
+    emotion = summary["evaluation"]
+    assert emotion["task"] == "emotion"
     assert emotion["chance_ua"] == 0.25
     assert all(0 <= emotion[name] <= 1 for name in ("ua", "wa", "wf1", "baseline_ua", "from_scratch_ua"))
     confusion = np.array(emotion["confusion"])

@@ -33,7 +33,7 @@ def test_every_clip_is_tested_once_and_no_subject_crosses(ravdess, name):
     protocol = get_protocol(name)
     tested = []
     for number in range(1, protocol.num_folds + 1):
-        fold = protocol.fold(ravdess, number)
+        fold = protocol.fold(ravdess, number, column="emotion")
         parts = [fold.train, fold.validation, fold.test]
         assert sorted(np.concatenate(parts).tolist()) == list(range(1440))
         assert len(set().union(*(actors(ravdess, part) for part in parts))) == 24
@@ -45,7 +45,7 @@ def test_every_clip_is_tested_once_and_no_subject_crosses(ravdess, name):
 
 def test_ravdess_6x4_tests_four_actors_in_order_and_validates_on_the_next_four(ravdess):
     protocol = get_protocol("ravdess-6x4")
-    first, last = protocol.fold(ravdess, 1), protocol.fold(ravdess, 6)
+    first, last = protocol.fold(ravdess, 1, column="emotion"), protocol.fold(ravdess, 6, column="emotion")
     assert actors(ravdess, first.test) == [1, 2, 3, 4]
     assert actors(ravdess, first.validation) == [5, 6, 7, 8]
     assert (len(first.train), len(first.validation), len(first.test)) == (960, 240, 240)
@@ -54,9 +54,9 @@ def test_ravdess_6x4_tests_four_actors_in_order_and_validates_on_the_next_four(r
 
 
 def test_other_lists_are_those_of_their_authors(ravdess):
-    assert actors(ravdess, get_protocol("ravdess-5").fold(ravdess, 5).test) == [1, 4, 9, 22]
-    assert actors(ravdess, get_protocol("ravdess-emobox6").fold(ravdess, 1).test) == [1, 11, 20, 21]
-    assert actors(ravdess, get_protocol("ravdess-emobox6").fold(ravdess, 2).test) == [4, 10, 12, 14]
+    assert actors(ravdess, get_protocol("ravdess-5").fold(ravdess, 5, column="emotion").test) == [1, 4, 9, 22]
+    assert actors(ravdess, get_protocol("ravdess-emobox6").fold(ravdess, 1, column="emotion").test) == [1, 11, 20, 21]
+    assert actors(ravdess, get_protocol("ravdess-emobox6").fold(ravdess, 2, column="emotion").test) == [4, 10, 12, 14]
 
 
 def test_crema_5_leaves_out_the_unreadable_clips():
@@ -64,7 +64,7 @@ def test_crema_5_leaves_out_the_unreadable_clips():
         row(f"{actor}_{take}", f"crema-{actor}") for actor in range(1001, 1092) for take in ("ITS_HAP_XX", "MTI_NEU_XX")
     ]
     protocol = get_protocol("crema-5")
-    folds = [protocol.fold(rows, number) for number in range(1, 6)]
+    folds = [protocol.fold(rows, number, column="emotion") for number in range(1, 6)]
     assert [len(actors(rows, fold.test)) for fold in folds] == [18, 18, 18, 18, 19]
     seen = {rows[i].clip_id for fold in folds for i in fold.test}
     assert {r.clip_id for r in rows} - seen == {"1076_MTI_NEU_XX"}
@@ -72,7 +72,7 @@ def test_crema_5_leaves_out_the_unreadable_clips():
 
 def test_clips_without_an_emotion_or_of_other_classes_appear_nowhere(ravdess):
     rows = [row("silent", "", ""), *ravdess]
-    fold = get_protocol("ravdess-6x4").fold(rows, 2, classes=("neutral", "happy"))
+    fold = get_protocol("ravdess-6x4").fold(rows, 2, classes=("neutral", "happy"), column="emotion")
     positions = np.concatenate([fold.train, fold.validation, fold.test])
     assert 0 not in positions
     assert {rows[i].labels["emotion"] for i in positions} == {"neutral", "happy"}
@@ -81,7 +81,7 @@ def test_clips_without_an_emotion_or_of_other_classes_appear_nowhere(ravdess):
 
 def test_official_follows_the_splits_of_the_corpus():
     rows = [row(f"c{i}", f"s{i}", split=split) for i, split in enumerate(["test", "train", "validation", "train"])]
-    fold = get_protocol("official").fold(rows, 1)
+    fold = get_protocol("official").fold(rows, 1, column="emotion")
     assert (fold.train.tolist(), fold.validation.tolist(), fold.test.tolist()) == ([1, 3], [2], [0])
 
 
@@ -93,10 +93,10 @@ def test_speaker_folds_of_any_corpus_are_disjoint_balanced_and_do_not_depend_on_
     protocol = get_protocol(f"speakers-{num_folds}")
     tests = []
     for number in range(1, num_folds + 1):
-        fold = protocol.fold(rows, number)
+        fold = protocol.fold(rows, number, column="emotion")
         parts = [{rows[i].speaker for i in part} for part in (fold.train, fold.validation, fold.test)]
         assert sum(map(len, parts)) == len(set().union(*parts)) == len(sizes)
-        again = protocol.fold(shuffled, number)
+        again = protocol.fold(shuffled, number, column="emotion")
         for part in ("train", "validation", "test"):
             ids = {rows[i].clip_id for i in getattr(fold, part)}
             assert ids == {shuffled[i].clip_id for i in getattr(again, part)}
@@ -151,7 +151,7 @@ def test_an_unknown_name_lists_the_known_ones():
 )
 def test_what_a_protocol_cannot_do_is_said(name, rows, fold, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        get_protocol(name).fold(rows, fold)
+        get_protocol(name).fold(rows, fold, column="emotion")
 
 
 def test_summary_of_folds_has_mean_std_and_pooled_value():

@@ -60,7 +60,8 @@ def _summary():
                 "loss": 2.02,
             },
         ],
-        "emotion": {
+        "evaluation": {
+            "task": "emotion",
             **result(21),
             "classes": CLASSES,
             "chance_ua": 0.25,
@@ -70,7 +71,7 @@ def _summary():
             "baseline": result(12),
             "from_scratch": result(15),
             "protocol": "official",
-            "selection": "val",
+            "selection": "validation",
             "folds": folds,
         },
         "export_max_error": 2.4e-7,

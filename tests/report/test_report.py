@@ -86,13 +86,13 @@ def test_an_empty_run_still_gives_a_page(write):
 
 
 @pytest.mark.parametrize(
-    "missing", ["name", "seed", "rounds", "emotion", "export_max_error", "wall_time_sec", "corpus", "goodput"]
+    "missing", ["name", "seed", "rounds", "evaluation", "export_max_error", "wall_time_sec", "corpus", "goodput"]
 )
 def test_page_and_text_do_without_any_part_of_the_summary(write, example, missing):
     summary = example.summary()
     del summary[missing]
     page = write(summary, example.records(), **example.extras())
-    assert ("Emotion" in headings(page)) == (missing != "emotion")
+    assert ("Emotion" in headings(page)) == (missing != "evaluation")
     assert ("Wall time" in headings(page)) == (missing != "wall_time_sec")
     assert render_summary(summary)
 
@@ -149,7 +149,7 @@ def test_summary_in_the_terminal(example):
     assert re.search(r"^  ours, pretrained +87\.5% +87\.5% +86\.5% +86\.5%$", text, re.MULTILINE)
     assert re.search(r"^  mean \+- std +81\.2% \+- 8\.8", text, re.MULTILINE)
     assert re.search(r"^  total +7 min 21 s$", text, re.MULTILINE)
-    assert "protocol official, model chosen on: val, folds: 2, test clips: 96" in text
+    assert "protocol official, model chosen on: validation, folds: 2, test clips: 96" in text
     assert max(map(len, lines)) <= 100
 
 
@@ -167,7 +167,9 @@ def test_health_compares_with_the_round_before(example):
 
 
 def test_summary_shows_the_bare_figures_where_there_are_no_others():
-    text = render_summary({"emotion": {"ua": 0.5, "chance_ua": 0.25, "baseline_ua": 0.3, "from_scratch_ua": None}})
+    figures = {"task": "mood", "ua": 0.5, "chance_ua": 0.25, "baseline_ua": 0.3, "from_scratch_ua": None}
+    text = render_summary({"evaluation": figures})
+    assert "Mood on test clips" in text
     assert re.search(r"MFCC statistics, logistic regression +30\.0% +- ", text)
     assert "from scratch" not in text
 

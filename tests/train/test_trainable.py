@@ -1,16 +1,19 @@
 """What does not learn costs nothing, keeps its numbers, and begins from nothing when its time comes."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
 from mmpretrain.config import FinetuneConfig, OptimizerConfig, ParallelConfig, emotion
 from mmpretrain.objectives.supervised import Supervised
 from mmpretrain.parallel.mesh import make_mesh, shard_batch
+from mmpretrain.train.checkpoint import Checkpointer, read
 from mmpretrain.train.optimizer import make_optimizer, scale_by_adam
 from mmpretrain.train.step import Trainer
 from mmpretrain.train.trainable import EVERYTHING, Group, Trainable
@@ -21,15 +24,16 @@ FROZEN = Trainable((Group("encoder", from_step=None),))
 
 
 @functools.cache
-def trainer(trainable: Trainable, *modalities: str) -> Trainer:
+def trainer(trainable: Trainable, *modalities: str, micro_batches: int = 1) -> Trainer:
     objective = Supervised(
         tiny_model(*modalities, width=32, num_layers=3), FinetuneConfig(tasks=(emotion("a", "b", "c"),), dropout=0.0)
     )
-    return Trainer(objective, make_optimizer(OPTIMIZER, 100, trainable), make_mesh(ParallelConfig()), trainable)
+    tx, mesh = make_optimizer(OPTIMIZER, 100, trainable), make_mesh(ParallelConfig())
+    return Trainer(objective, tx, mesh, trainable, micro_batches)
 
 
-def batch_of(made: Trainer, **fields):
-    return shard_batch(random_batch((12, 9), model=made.objective.model, **fields), made.mesh)
+def batch_of(made: Trainer, lengths=(12, 9)):
+    return shard_batch(random_batch(lengths, model=made.objective.model), made.mesh)
 
 
 def changed(before: nnx.State, after: nnx.State) -> set[str]:
@@ -65,6 +69,56 @@ def test_a_frozen_encoder_keeps_its_weights_and_statistics():
     assert moved
     assert not any(name.startswith("encoder") for name in moved)
     assert not changed(before[1], state.kept)
+
+
+def test_statistics_that_stand_still_do_not_drift_in_a_batch_of_parts():
+    made = trainer(FROZEN, "video", micro_batches=3)
+    state = made.init(0)
+    uneven = jax.tree.map(lambda x: x + jnp.linspace(0.1, 0.9, x.size), state.kept)  # a third of 3 x is not always x
+    before = numbers(uneven)
+    state, _ = made.step(dataclasses.replace(state, kept=uneven), batch_of(made, (12, 9, 7)))
+    assert not changed(before, state.kept)
+
+
+def test_a_run_resumes_within_a_phase_and_at_the_border_of_one(tmp_path):
+    made = trainer(Trainable((Group("encoder", from_step=2),)), "audio")
+    batch, saved = batch_of(made), Checkpointer(tmp_path, keep=9)
+    state, seen = made.init(0), {}
+    for step in range(4):
+        saved.save(step, state, {})
+        saved.wait()
+        state, metrics = made.step(state, batch)
+        seen[step] = float(metrics["grad_norm"])
+    straight = numbers((state.params, state.opt_state))
+    for first in (1, 2, 3):
+        resumed = read(
+            tmp_path,
+            first,
+            made.init(1),
+        )
+        for step in range(first, 4):
+            resumed, metrics = made.step(resumed, batch)
+            assert float(metrics["grad_norm"]) == seen[step]
+        for ours, theirs in zip(*map(jax.tree.leaves, ((resumed.params, resumed.opt_state), straight)), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    saved.close()
+
+
+def test_what_is_looked_into_is_what_the_step_computes():
+    made = trainer(FROZEN, "video")
+    state, batch = made.init(0), batch_of(made)
+    norm = float(optax.tree.norm(made.gradient(0)(state, batch)))
+    looked = jax.jit(lambda state, batch: made.inspect(made.model(state), state, batch, phase=0))
+    loss = float(looked(state, batch).loss)
+    _, metrics = made.step(state, batch)
+    assert norm == pytest.approx(float(metrics["grad_norm"]), rel=1e-5)
+    assert loss == pytest.approx(2 * float(metrics["loss"]), rel=1e-5), "of two clips"
+
+
+@pytest.mark.parametrize(("step", "phase"), [(0, 0), (1, 0), (2, 2), (4, 2), (5, 5), (9, 5)])
+def test_a_phase_begins_with_the_step_after_as_many_as_it_says(step, phase):
+    trainable = Trainable((Group("a", from_step=5), Group("b", from_step=2), Group("c", from_step=None)))
+    assert trainable.phase_of(step) == phase
 
 
 def test_layers_begin_to_learn_one_after_another():
