@@ -19,10 +19,8 @@ from mmpretrain.config.checks import check
 from mmpretrain.data.batch import make_batch
 from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
 from mmpretrain.data.clips import ClipTable, training_and_validation
-from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.pipeline import iterate
 from mmpretrain.files import write_json
-from mmpretrain.objectives import OBJECTIVES
 from mmpretrain.objectives.base import Objective
 from mmpretrain.observe.boards import WANDB_MISSING
 from mmpretrain.observe.progress import log
@@ -33,6 +31,7 @@ from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.records import Batch
 from mmpretrain.run.batches import BATCH_FIELDS, TrainingBatches
 from mmpretrain.run.layout import CONFIG_FILE, METRICS_FILE, TENSORBOARD
+from mmpretrain.run.names import check_names
 from mmpretrain.run.stage import run_stage
 from mmpretrain.train.step import Trainer
 from mmpretrain.train.trainable import EVERYTHING, Trainable
@@ -53,7 +52,7 @@ class RunBase:
         profile: range | None = None,
     ):
         check(config)
-        _check_names(config)
+        check_names(config)
         self.config, self.accept_changes, self.profile = config, accept_changes, profile
         self.workdir = Path(config.workdir)
         _cache_compilations()
@@ -150,19 +149,6 @@ def devices_line() -> str:
 
 def mesh_line(mesh: Mesh) -> str:
     return ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
-
-
-def _check_names(config: RunConfig) -> None:
-    """Raises ValueError for a name in the recipe that nothing is registered under: a modality, objective or metric."""
-    modalities, best_by = config.model.modalities, config.checkpoint.best_by
-    if unknown := [name for name in modalities if name not in INPUTS]:
-        raise ValueError(f"model.modalities={modalities}: {unknown[0]!r} is none of {', '.join(INPUTS)}")
-    for i, round_ in enumerate(config.rounds):
-        if round_.objective not in OBJECTIVES:
-            raise ValueError(f"rounds[{i}].objective={round_.objective!r}; it must be one of {', '.join(OBJECTIVES)}")
-        better = OBJECTIVES[round_.objective](config.model, round_).better
-        if best_by and best_by not in better:
-            raise ValueError(f"checkpoint.best_by={best_by!r}; it must be one of {', '.join(better)}, or '': none")
 
 
 def _cache_compilations() -> None:

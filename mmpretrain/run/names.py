@@ -1,0 +1,39 @@
+"""Whether every name in a recipe is registered: what `config/checks.py`, which knows no other room, cannot say."""
+
+from __future__ import annotations
+
+from mmpretrain.config import FinetuneConfig, RunConfig
+from mmpretrain.data.inputs import INPUTS
+from mmpretrain.evaluation.tasks import TASK_METRICS
+from mmpretrain.objectives import OBJECTIVES
+
+
+def check_names(config: RunConfig) -> None:
+    """Raises ValueError for a modality, objective, kind of task or metric that there is not. config: else checked."""
+    modalities, best_by = config.model.modalities, config.checkpoint.best_by
+    if unknown := [name for name in modalities if name not in INPUTS]:
+        raise ValueError(f"model.modalities={modalities}: {unknown[0]!r} is none of {', '.join(INPUTS)}")
+    for i, round_ in enumerate(config.rounds):
+        if round_.objective not in OBJECTIVES:
+            raise ValueError(f"rounds[{i}].objective={round_.objective!r}; it must be one of {', '.join(OBJECTIVES)}")
+        better = OBJECTIVES[round_.objective](config.model, round_).better
+        if best_by and best_by not in better:
+            raise ValueError(f"checkpoint.best_by={best_by!r}; it must be one of {', '.join(better)}, or '': none")
+    if config.finetune is not None:
+        _check_tasks(config.finetune)
+
+
+def _check_tasks(finetune: FinetuneConfig) -> None:
+    kinds = {task.name: task.kind for task in finetune.tasks}
+    for i, kind in enumerate(kinds.values()):
+        if kind not in TASK_METRICS:
+            raise ValueError(f"finetune.tasks[{i}].kind={kind!r}; it must be one of {', '.join(TASK_METRICS)}")
+    if (kind := finetune.tasks[0].kind) != "class":
+        raise ValueError(
+            f"finetune.tasks[0].kind={kind!r}: the protocol deals out the clips by the first task's classes; put a "
+            "task of kind 'class' first"
+        )
+    task, _, metric = finetune.select_by.partition("/")
+    if metric not in (better := TASK_METRICS[kinds[task]].better):
+        names = ", ".join(f"{task}/{name}" for name in better)
+        raise ValueError(f"finetune.select_by={finetune.select_by!r}; it must be one of {names}")
