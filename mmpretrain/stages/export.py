@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax import nnx
 
 from mmpretrain.encoders.folder import load_encoder, save_encoder
 from mmpretrain.export import FORMATS, find_format
@@ -18,7 +19,8 @@ from mmpretrain.parallel.mesh import whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.run.command import ACCEPT_CHANGES, Argument, Command, Given, Option
 from mmpretrain.run.forward import encode
-from mmpretrain.run.layout import CHECKPOINTS, EXPORT
+from mmpretrain.run.layout import CHECKPOINTS, EXPORT, newest_step
+from mmpretrain.run.round import Round
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import ENCODER
 from mmpretrain.run.stage import read_result
@@ -28,7 +30,7 @@ CLIPS_TO_COMPARE = 8
 
 
 def export(run: Run) -> dict[str, Any]:
-    """Writes `export/encoder`: the encoder that the last round left, with its head if it was masked prediction.
+    """Writes `export/encoder`: the encoder that the last round left, and the head that it was pretrained with.
 
     Returns how far its features are from those of the checkpoint that it is of.
     """
@@ -39,11 +41,7 @@ def export(run: Run) -> dict[str, Any]:
     lineage |= {f"validation {name}": round(pretrained[name], 4) for name in ("masked_accuracy",) if name in pretrained}
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
-        trainer = round_.trainer
-        checkpoints = run.workdir / round_.pretrain_name / CHECKPOINTS
-        state = read(checkpoints, round_.config.num_steps, trainer.init(run.config.seed))
-        trained = trainer.model(whole(state, run.mesh))
-        encoder = round_.encoder.load().module
+        trained, encoder = _last_checkpoint(round_), round_.encoder.load().module
         head = pretraining_head(trained) if isinstance(trained, MaskedClusterModel) else None
         on_main(lambda: save_encoder(folder / ENCODER, encoder, lineage=lineage, head=head))
         error = _largest_difference(run, trained.encoder, folder / ENCODER)
@@ -51,6 +49,18 @@ def export(run: Run) -> dict[str, Any]:
         return {"max_error": error, "path": str(folder / ENCODER)}
 
     return run.stage(EXPORT, {"encoder": round_.encoder.fingerprint}, work)
+
+
+def _last_checkpoint(round_: Round) -> nnx.Module:
+    """The network that the round was trained to, which its encoder is a part of."""
+    run, checkpoints = round_.run, round_.run.workdir / round_.pretrain_name / CHECKPOINTS
+    if (step := newest_step(checkpoints)) is None:
+        raise FileNotFoundError(
+            f"{checkpoints} has no checkpoint, with which export compares what it writes; {round_.encoder.path} is the "
+            f"encoder by itself, or remove {checkpoints.parent} and train the round anew"
+        )
+    state = read(checkpoints, step, round_.trainer.init(run.config.seed))
+    return round_.trainer.model(whole(state, run.mesh))
 
 
 def _largest_difference(run: Run, trained: AVEncoder, path: Path) -> float:
@@ -78,7 +88,7 @@ def _of_run(given: Given) -> None:
     export(run)
     if name in FORMATS:
         target = run.workdir / EXPORT / f"{name}{find_format(name).suffix}"
-        on_main(lambda: write_format(name, run.workdir / EXPORT / "encoder", target))
+        on_main(lambda: write_format(name, run.workdir / EXPORT / ENCODER, target))
 
 
 def _of_folder(given: Given) -> None:
