@@ -115,7 +115,7 @@ class Encoder:
         crops = np.zeros((0, 1, 1), np.uint8) if video is None else video
         clip = Clip(clip_id="", audio=none if audio is None else audio, mouth=crops, face=crops, tracks=tracks)
         num_frames = clip.num_frames or max(map(len, tracks.values()), default=0)
-        if num_frames == 0:
+        if num_frames == 0 or (video is not None and not len(video)):
             raise ValueError("the clip is empty: features() needs at least one frame of 40 ms")
         if layer is not None and not 0 <= layer <= self.config.num_layers:
             raise ValueError(f"layer={layer}; this encoder has layers 1 to {self.config.num_layers}, and 0, its input")
@@ -133,6 +133,8 @@ class Encoder:
     def _check(self, audio: np.ndarray | None, video: np.ndarray | None, tracks: Mapping[str, np.ndarray]) -> list[str]:
         """The modalities of the encoder that are given."""
         modalities, given = self.config.modalities, {"audio": audio, "video": video, **tracks}
+        if unknown := set(tracks) - (needed := {INPUTS[name].needs for name in modalities}):
+            raise ValueError(f"this encoder takes no {min(unknown)!r}: features() needs {' or '.join(sorted(needed))}")
         present = [name for name in modalities if given.get(INPUTS[name].needs) is not None]
         if not present:
             needs = " or ".join(INPUTS[name].needs for name in modalities)

@@ -1,6 +1,6 @@
 """The layers that Flax does not have as the reference has them, and the initial values of those that it does.
 
-Every parameter carries `axes`, the logical name of each of its dims; `parallel.sharding` alone says where they live.
+Every parameter carries `axes`, the logical name of each of its dims; `parallel/mesh.py` alone says where they live.
 Dims: B clips, T frames, D width, C channels, N any leading dims.
 """
 

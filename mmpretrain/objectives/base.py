@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from mmpretrain.records import Batch
@@ -41,7 +42,7 @@ class Objective:
     shown: ClassVar[tuple[str, ...]] = ("loss",)
 
     def make_model(self, rngs: nnx.Rngs) -> nnx.Module:
-        """The network, with everything that is kept."""
+        """The network, with everything that is kept; its part `encoder`, an `AVEncoder`, is what a stage leaves."""
         raise NotImplementedError
 
     def draw(self, key: jax.Array, batch: Batch, *, step: jax.Array, train: bool) -> Any:
@@ -69,6 +70,11 @@ class Objective:
 
     def after_update(self, model: nnx.Module, sums: Sums, step: jax.Array) -> None:
         """Changes what `model`, after the update, keeps beside its parameters. sums: of the whole batch."""
+
+
+def total(x: jax.Array | int, where: jax.Array) -> jax.Array:
+    """The sum of x over what is marked, such as the clips that have a label, float32."""
+    return jnp.where(where, x, 0).sum(dtype=jnp.float32)
 
 
 def mean_metrics(sums: Sums) -> dict[str, jax.Array]:

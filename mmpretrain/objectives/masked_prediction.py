@@ -12,7 +12,7 @@ from flax import nnx
 
 from mmpretrain.config import ModelConfig, RoundConfig
 from mmpretrain.models.heads import MaskedClusterModel
-from mmpretrain.objectives.base import Better, Objective, Sums
+from mmpretrain.objectives.base import Better, Objective, Sums, total
 from mmpretrain.objectives.masking import modality_use, other_clips, same_clip_sources, span_mask
 from mmpretrain.records import Batch
 
@@ -225,11 +225,6 @@ def _codebook_sums(
         sums[f"{name}_loss"] = total(loss_BT, where_BT), count
         sums[f"{name}_accuracy"] = total(correct_BT, where_BT), count
     return sums
-
-
-def total(x_BT: jax.Array | int, where_BT: jax.Array) -> jax.Array:
-    """The sum of x over the marked frames, float32."""
-    return jnp.where(where_BT, x_BT, 0).sum(dtype=jnp.float32)
 
 
 def cross_entropy(logits_BTK: jax.Array, targets_BT: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from flax import nnx
 
 from mmpretrain.config import FinetuneConfig, ModelConfig, TaskConfig
 from mmpretrain.models.heads import ClipHead, MultiTaskModel
-from mmpretrain.objectives.base import Better, Objective, Sums
+from mmpretrain.objectives.base import Better, Objective, Sums, total
 from mmpretrain.objectives.masking import span_mask
 from mmpretrain.records import Batch
 
@@ -107,11 +107,11 @@ class Supervised(Objective):
             of_clip, has_label, values = TASK_LOSSES[task.kind].loss(
                 outputs[task.name], batch.labels[task.name], smoothing
             )
-            loss += task.weight * _total(of_clip, has_label)
+            loss += task.weight * total(of_clip, has_label)
             any_label |= has_label
-            count = _total(1, has_label)
-            metrics |= {f"{task.name}/{name}": (_total(value, has_label), count) for name, value in values.items()}
-        return Sums(loss, _total(1, any_label), metrics)
+            count = total(1, has_label)
+            metrics |= {f"{task.name}/{name}": (total(value, has_label), count) for name, value in values.items()}
+        return Sums(loss, total(1, any_label), metrics)
 
     def outputs(
         self,
@@ -130,7 +130,3 @@ class Supervised(Objective):
                 prepared[name] = jnp.where(mask_BT.reshape(*mask_BT.shape, *[1] * (x.ndim - 2)), 0, x)
         x, _ = model.encoder.embed(prepared, batch.valid_BT, batch.present, key, train=train)
         return model(x, batch.valid_BT, key)
-
-
-def _total(x_B: Any, where_B: jax.Array) -> jax.Array:
-    return jnp.where(where_B, x_B, 0).sum(dtype=jnp.float32)

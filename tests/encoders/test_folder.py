@@ -116,6 +116,10 @@ def test_features_of_nothing_are_refused(encoder):
         encoder.features()
     with pytest.raises(ValueError, match="the clip is empty"):
         encoder.features(audio=np.zeros(0, np.int16))
+    with pytest.raises(ValueError, match="the clip is empty"):
+        encoder.features(audio=clip(3)[0], video=np.zeros((0, 20, 20), np.uint8))
+    with pytest.raises(ValueError, match=r"this encoder takes no 'vidoe': features\(\) needs audio or video"):
+        encoder.features(audio=clip(3)[0], vidoe=clip(3)[1])
 
 
 @pytest.mark.parametrize(("has", "lacks"), [("audio", "video"), ("video", "audio")])
