@@ -30,7 +30,7 @@ CLIPS_TO_COMPARE = 8
 
 
 def export(run: Run) -> dict[str, Any]:
-    """Writes `export/encoder`: the encoder that the last round left, and the head that it was pretrained with.
+    """Writes `export/encoder`: the encoder that the last round left, with its head if it was masked prediction.
 
     Returns how far its features are from those of the checkpoint that it is of.
     """
