@@ -26,8 +26,8 @@ from mmpretrain.run.layout import (
     round_figures,
     targets_name,
 )
-from mmpretrain.run.round import ENCODER
 from mmpretrain.run.run import Run
+from mmpretrain.run.source import ENCODER
 from mmpretrain.run.stage import RESULT_FILE, read_result
 from mmpretrain.targets.quality import joint_counts
 
