@@ -19,7 +19,7 @@ from mmpretrain.parallel.mesh import whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.run.command import ACCEPT_CHANGES, Argument, Command, Given, Option
 from mmpretrain.run.forward import encode
-from mmpretrain.run.layout import CHECKPOINTS, EXPORT, newest_step
+from mmpretrain.run.layout import CHECKPOINTS, EXPORT, saved_steps
 from mmpretrain.run.round import Round
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import ENCODER
@@ -41,7 +41,7 @@ def export(run: Run) -> dict[str, Any]:
     lineage |= {f"validation {name}": round(pretrained[name], 4) for name in ("masked_accuracy",) if name in pretrained}
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
-        trained, encoder = _last_checkpoint(round_), round_.encoder.load().module
+        trained, encoder = _trained(round_), round_.encoder.load().module
         head = pretraining_head(trained) if isinstance(trained, MaskedClusterModel) else None
         on_main(lambda: save_encoder(folder / ENCODER, encoder, lineage=lineage, head=head))
         error = _largest_difference(run, trained.encoder, folder / ENCODER)
@@ -51,13 +51,13 @@ def export(run: Run) -> dict[str, Any]:
     return run.stage(EXPORT, {"encoder": round_.encoder.fingerprint}, work)
 
 
-def _last_checkpoint(round_: Round) -> nnx.Module:
-    """The network that the round was trained to, which its encoder is a part of."""
+def _trained(round_: Round) -> nnx.Module:
+    """The network that the round was trained to, from the checkpoint of the very step that its encoder is of."""
     run, checkpoints = round_.run, round_.run.workdir / round_.pretrain_name / CHECKPOINTS
-    if (step := newest_step(checkpoints)) is None:
+    if (step := round_.encoder.lineage["steps"]) not in saved_steps(checkpoints):
         raise FileNotFoundError(
-            f"{checkpoints} has no checkpoint, with which export compares what it writes; {round_.encoder.path} is the "
-            f"encoder by itself, or remove {checkpoints.parent} and train the round anew"
+            f"{checkpoints} has no checkpoint of step {step}, with which export compares what it writes; "
+            f"{round_.encoder.path} is the encoder by itself, or remove {checkpoints.parent} and train the round anew"
         )
     state = read(checkpoints, step, round_.trainer.init(run.config.seed))
     return round_.trainer.model(whole(state, run.mesh))

@@ -207,7 +207,7 @@ def mean_gradient(
         # from them in the last bit, and what does not learn must not drift.
         stats = jax.tree.map(lambda x: x / num_parts, stats)
         stats = nnx.merge_state(split(stats, phase)[0], split(before, phase)[1])
-    weight = jnp.maximum(sums.weight, 1.0)
+    weight = sums.weight + (sums.weight == 0)
     return jax.tree.map(lambda g: g / weight, grads), sums, nnx.merge_state(others, stats)
 
 

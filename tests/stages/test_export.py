@@ -14,7 +14,7 @@ from mmpretrain.train.checkpoint import Checkpointer
 from tests.tiny import tiny_model, tiny_round, tiny_run
 
 
-def test_it_compares_with_the_newest_checkpoint_whatever_the_recipe_says_by_now(tmp_path, monkeypatch):
+def test_it_compares_with_the_checkpoint_of_the_encoders_own_step(tmp_path, monkeypatch):
     config = tiny_run(
         workdir=str(tmp_path), model=tiny_model("audio"), rounds=(tiny_round(num_steps=7),), finetune=None
     )
@@ -23,8 +23,8 @@ def test_it_compares_with_the_newest_checkpoint_whatever_the_recipe_says_by_now(
     folder = tmp_path / "round1" / "pretrain"
     write_json(folder / "result.json", {"wall_time_sec": 1.0})
     encoder = AVEncoder(config.model, rngs=nnx.Rngs(0))
-    save_encoder(folder / "encoder", encoder, lineage={"fingerprint": "0123"})
-    with pytest.raises(FileNotFoundError, match=r"checkpoints has no checkpoint, with which export compares"):
+    save_encoder(folder / "encoder", encoder, lineage={"fingerprint": "0123", "steps": 5})
+    with pytest.raises(FileNotFoundError, match=r"checkpoints has no checkpoint of step 5, with which export compares"):
         export(run)
 
     trainer = run.round(1).trainer
