@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from mmpretrain.config import FinetuneConfig, RunConfig
 from mmpretrain.data.inputs import INPUTS
+from mmpretrain.data.labels import ARRAYS
 from mmpretrain.evaluation.tasks import TASK_METRICS
 from mmpretrain.objectives import OBJECTIVES
+from mmpretrain.objectives.supervised import TASK_LOSSES
 
 
 def check_names(config: RunConfig) -> None:
@@ -25,9 +27,10 @@ def check_names(config: RunConfig) -> None:
 
 def _check_tasks(finetune: FinetuneConfig) -> None:
     kinds = {task.name: task.kind for task in finetune.tasks}
+    whole = [kind for kind in TASK_METRICS if kind in ARRAYS and kind in TASK_LOSSES]
     for i, kind in enumerate(kinds.values()):
-        if kind not in TASK_METRICS:
-            raise ValueError(f"finetune.tasks[{i}].kind={kind!r}; it must be one of {', '.join(TASK_METRICS)}")
+        if kind not in whole:
+            raise ValueError(f"finetune.tasks[{i}].kind={kind!r}; it must be one of {', '.join(whole)}")
     if (kind := finetune.tasks[0].kind) != "class":
         raise ValueError(
             f"finetune.tasks[0].kind={kind!r}: the protocol deals out the clips by the first task's classes; put a "
