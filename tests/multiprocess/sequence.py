@@ -40,7 +40,7 @@ def main() -> None:
         shares[step] = {}
         for i, row in enumerate(rows.tolist()):
             assert train.clip_ids[batch.clip_B[i]] == ids[row]
-            arrays = [np.ascontiguousarray(x[i]) for x in batch if x is not None]
+            arrays = [np.ascontiguousarray(x[i]) for x in jax.tree.leaves(batch)]
             shares[step][row] = [ids[row], hashlib.sha256(b"".join(x.tobytes() for x in arrays)).hexdigest()]
     with open(f"{given.output}.{jax.process_index()}.json", "w") as file:
         json.dump(shares, file)
