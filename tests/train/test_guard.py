@@ -84,7 +84,7 @@ def same(one, other, *parts: str) -> bool:
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
-LEARNED = ("params", "stats", "opt_state")
+LEARNED = ("params", "kept", "opt_state")
 
 
 def test_a_step_that_is_passed_over_changes_nothing_but_the_count():
