@@ -94,7 +94,8 @@ def loss_run(name: str) -> tuple[Prediction, Sums, dict[str, np.ndarray]]:
     def gradient(params):
         def loss_of(params):
             model = nnx.merge(graphdef, params, stats, copy=True)
-            prediction = objective.predict(model, run.batch, draws, jax.random.key(0) if run.train else None)
+            key = jax.random.key(0) if run.train else None
+            prediction = objective.predict(model, run.batch, draws, key, train=run.train)
             sums = objective.score(prediction)
             return sums.loss, (prediction, sums, nnx.state(model, nnx.BatchStat))
 
