@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -27,7 +28,7 @@ class Sums(NamedTuple):
     more: Any = None
 
 
-class Objective:
+class Objective(abc.ABC):
     """A model, what is random about a batch, the loss of the two, and what is kept beside the parameters.
 
     better: for every metric by which a state can be chosen, which values are better. shown: those worth a glance while
@@ -41,19 +42,22 @@ class Objective:
     better: ClassVar[Mapping[str, Better]] = {"loss": "lower"}
     shown: ClassVar[tuple[str, ...]] = ("loss",)
 
+    @abc.abstractmethod
     def make_model(self, rngs: nnx.Rngs) -> nnx.Module:
         """The network, with everything that is kept; its part `encoder`, an `AVEncoder`, is what a stage leaves."""
-        raise NotImplementedError
 
     def draw(self, key: jax.Array, batch: Batch, *, step: jax.Array, train: bool) -> Any:
         """Everything random but dropout, as arrays whose leading dim is clips: a test can hand in its own.
 
-        step: int32, how many steps there were before this one.
+        step: int32, how many steps there were before this one. By default nothing is.
         """
+        return None
 
     def counts(self, batch: Batch, draws: Any) -> Any:
-        """What the loss of a part of a batch must know of the whole batch, as sums; needs no network."""
+        """What the loss of a part of a batch must know of the whole batch, as sums; needs no network. None: nothing."""
+        return None
 
+    @abc.abstractmethod
     def loss(
         self, model: nnx.Module, batch: Batch, draws: Any, key: jax.Array | None, *, train: bool, counts: Any = None
     ) -> Sums:
@@ -62,14 +66,15 @@ class Objective:
         key: of dropout; None: there is none. train: whether batch statistics are of this batch, and move. counts: of
         the batch that this is a part of; None: it is whole.
         """
-        raise NotImplementedError
 
     def summarize(self, sums: Sums) -> dict[str, jax.Array]:
         """The metrics by name, out of the sums of one or of many batches."""
         return mean_metrics(sums)
 
     def after_update(self, model: nnx.Module, sums: Sums, step: jax.Array) -> None:
-        """Changes what `model`, after the update, keeps beside its parameters. sums: of the whole batch."""
+        """Changes what `model`, after the update, keeps beside its parameters. sums: of the whole batch. By default
+        nothing changes."""
+        return None
 
 
 def total(x: jax.Array | int, where: jax.Array) -> jax.Array:
