@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -21,7 +22,12 @@ from typing import Any
 import numpy as np
 
 DRAFT = ".draft"
+SEAL = "digests.json"
 _NEEDED = object()
+
+
+class DamagedError(ValueError):
+    """A file is not what was written."""
 
 
 @contextlib.contextmanager
@@ -82,6 +88,42 @@ def write_arrays(path: str | Path, **arrays: Any) -> None:
     """Arrays under their names as one .npz file, for `np.load(path, allow_pickle=False)`. Whole or not at all."""
     with whole_file(path) as draft, open(draft, "wb") as file:  # given a name, NumPy would add .npz to it
         np.savez(file, **arrays)
+
+
+def file_digest(path: str | Path) -> str:
+    """32 hexadecimal digits that change with any bit of the file; read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def seal(folder: str | Path) -> None:
+    """Writes `digests.json`: size and digest of every other file in the folder and below. The last to be written."""
+    write_json(Path(folder) / SEAL, {name: _size_and_digest(Path(folder) / name) for name in _names(Path(folder))})
+
+
+def check_seal(folder: str | Path, *names: str) -> None:
+    """Raises DamagedError naming the first of these files, by default all, that is not as it was when `seal` saw it."""
+    folder = Path(folder)
+    try:
+        sealed = read_json(folder / SEAL)
+    except (FileNotFoundError, ValueError) as error:
+        raise DamagedError(f"{folder / SEAL}, which says what the files of the folder were, cannot be read") from error
+    for name in names or sorted({*_names(folder), *sealed}):
+        if not (folder / name).is_file():
+            raise DamagedError(f"{folder / name} is missing")
+        if name not in sealed:
+            raise DamagedError(f"{folder / name} was not there when the folder was sealed ({SEAL})")
+        if _size_and_digest(folder / name) != sealed[name]:
+            raise DamagedError(f"{folder / name} is damaged: it is not what was written (by {SEAL})")
+
+
+def _names(folder: Path) -> list[str]:
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in files if name != SEAL)
+
+
+def _size_and_digest(path: Path) -> list[int | str]:
+    return [path.stat().st_size, file_digest(path)]
 
 
 @contextlib.contextmanager

@@ -10,7 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpretrain.files import read_json, whole_file, whole_folder, write_arrays, write_json, write_text
+from mmpretrain.files import (
+    SEAL,
+    DamagedError,
+    check_seal,
+    read_json,
+    seal,
+    whole_file,
+    whole_folder,
+    write_arrays,
+    write_json,
+    write_text,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -154,3 +165,25 @@ def test_locks_that_are_not_there_are_done_without(tmp_path, monkeypatch):
     write_text(tmp_path / "file", "text")
     assert names(tmp_path) == ["file"]
     assert os.path.getsize(tmp_path / "file") == 4
+
+
+def test_a_seal_notices_every_change_of_a_file(tmp_path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "a").write_bytes(bytes(100))
+    (tmp_path / "below" / "b").write_bytes(b"b")
+    seal(tmp_path)
+    check_seal(tmp_path)
+    changed = bytearray(100)
+    changed[50] ^= 4
+    for name, content in {"a": bytes(changed), "below/b": b"", "c": b"new"}.items():
+        old = (tmp_path / name).read_bytes() if (tmp_path / name).exists() else None
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DamagedError, match=name):
+            check_seal(tmp_path)
+        (tmp_path / name).write_bytes(old) if old is not None else (tmp_path / name).unlink()
+    (tmp_path / "a").unlink()
+    with pytest.raises(DamagedError, match="missing"):
+        check_seal(tmp_path, "a")
+    (tmp_path / SEAL).write_text("{}")
+    with pytest.raises(DamagedError, match=r"below/b"):
+        check_seal(tmp_path)
