@@ -15,8 +15,9 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -93,37 +94,54 @@ def write_arrays(path: str | Path, **arrays: Any) -> None:
 def file_digest(path: str | Path) -> str:
     """32 hexadecimal digits that change with any bit of the file; read in pieces."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]  # processors have instructions for this one
 
 
-def seal(folder: str | Path) -> None:
-    """Writes `digests.json`: size and digest of every other file in the folder and below. The last to be written."""
-    write_json(Path(folder) / SEAL, {name: _size_and_digest(Path(folder) / name) for name in _names(Path(folder))})
+def digests(folder: str | Path, names: Iterable[str]) -> dict[str, list[int | str]]:
+    """Size and digest of these files of the folder by name, as `seal` writes them."""
+    return {name: [(Path(folder) / name).stat().st_size, file_digest(Path(folder) / name)] for name in names}
+
+
+def seal(folder: str | Path, known: Mapping[str, Sequence[int | str]] = MappingProxyType({})) -> None:
+    """Writes `digests.json`: size and digest of every other file in the folder and below. The last to be written.
+
+    known: what is known of some of them from `digests`; those are not read again.
+    """
+    unknown = [name for name in _names(Path(folder)) if name not in known]
+    write_json(Path(folder) / SEAL, dict(sorted({**known, **digests(folder, unknown)}.items())))
+
+
+def sealed(folder: str | Path) -> dict[str, list[int | str]]:
+    """What `seal` wrote. Raises DamagedError where it cannot be read."""
+    try:
+        entries = read_json(Path(folder) / SEAL)
+    except (FileNotFoundError, ValueError) as error:
+        raise DamagedError(f"{Path(folder) / SEAL}, which says what the files were, is missing or damaged") from error
+    if not isinstance(entries, dict):
+        raise DamagedError(f"{Path(folder) / SEAL}, which says what the files were, is damaged")
+    return entries
 
 
 def check_seal(folder: str | Path, *names: str) -> None:
-    """Raises DamagedError naming the first of these files, by default all, that is not as it was when `seal` saw it."""
-    folder = Path(folder)
-    try:
-        sealed = read_json(folder / SEAL)
-    except (FileNotFoundError, ValueError) as error:
-        raise DamagedError(f"{folder / SEAL}, which says what the files of the folder were, cannot be read") from error
-    for name in names or sorted({*_names(folder), *sealed}):
-        if not (folder / name).is_file():
-            raise DamagedError(f"{folder / name} is missing")
-        if name not in sealed:
+    """Raises DamagedError naming the first of these files, by default all, that is not as it was when `seal` saw it.
+
+    What cannot be read now, for another reason than that it is missing, is an OSError.
+    """
+    folder, entries = Path(folder), sealed(folder)
+    for name in names or sorted({*_names(folder), *entries}):
+        try:
+            found = digests(folder, [name])[name]
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise DamagedError(f"{folder / name} is missing") from error
+        if name not in entries:
             raise DamagedError(f"{folder / name} was not there when the folder was sealed ({SEAL})")
-        if _size_and_digest(folder / name) != sealed[name]:
+        if found != entries[name]:
             raise DamagedError(f"{folder / name} is damaged: it is not what was written (by {SEAL})")
 
 
 def _names(folder: Path) -> list[str]:
     files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in files if name != SEAL)
-
-
-def _size_and_digest(path: Path) -> list[int | str]:
-    return [path.stat().st_size, file_digest(path)]
 
 
 @contextlib.contextmanager
