@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    # `python -m` put the current folder first, where anybody's code may lie (a numpy.py). Ours is looked for last.
+    sys.path[:] = [*sys.path[1:], os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+    os.environ["PYTHONSAFEPATH"] = "1"  # nor do the worker processes take it from there
+
 import argparse
 import importlib
-import sys
 from typing import TYPE_CHECKING
 
 from data_prep.corpora import CORPORA

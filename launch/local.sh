@@ -28,7 +28,7 @@ if ((${#gpus[@]} > 0 && num_processes > ${#gpus[@]})); then
   exit 2
 fi
 
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+port=$(python3 -I -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 export MMPRETRAIN_COORDINATOR=127.0.0.1:$port MMPRETRAIN_NUM_PROCESSES=$num_processes
 
 running=()

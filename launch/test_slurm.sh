@@ -45,7 +45,7 @@ trap 'exit 143' TERM INT
 # --- two nodes on loopback -------------------------------------------------------------------------------------------
 
 free_ports() {
-  python3 - <<'END'
+  python3 -I - <<'END'
 import socket
 sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
 print(*(s.getsockname()[1] for s in sockets))

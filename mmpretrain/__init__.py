@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # to type checkers it is True; nothing is imported before __main__ has looked at the path
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mmpretrain.encoders.folder import Encoder
 
 

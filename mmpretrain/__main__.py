@@ -5,12 +5,18 @@ What each command is called, takes and does stands in its own module, in `stages
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    # `python -m` put the current folder first, where anybody's code may lie (a numpy.py). Ours is looked for last.
+    sys.path[:] = [*sys.path[1:], os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+
+import contextlib
 import dataclasses
 import importlib
-import os
 import re
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +67,10 @@ def main(argv: list[str] | None = None) -> None:
     Exits with 2 for what a user can mend, 3 for a loss that is no number or explodes, 4 for a collapsed round, 75 when
     stopped by SIGTERM or SIGUSR1 and saved, 130 when interrupted.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    if argv is None:  # this process is the command
+        os.environ["PYTHONSAFEPATH"] = "1"  # the Python of a library's helper does not take code from here either,
+        os.environ.setdefault("NUMBA_CACHE_DIR", "")  # nor compiled code from where a file here says
+        argv = sys.argv[1:]
     wants_help = not argv or argv[0] == "help" or bool({"-h", "--help"} & set(argv))
     name, arguments = _split(argv[1:] if argv[:1] == ["help"] else argv)
     if wants_help:
@@ -143,7 +152,6 @@ def _parse(command: Command, arguments: Sequence[str]) -> tuple[RunConfig | None
     from absl import flags
     from ml_collections import config_flags
 
-    sys.path.insert(0, "")  # a recipe may import another one of the current folder
     recipes = [argument.removeprefix("--config=") for argument in arguments if argument.startswith("--config=")]
     for path in recipes:
         if not Path(path.split(":")[0]).is_file():
@@ -160,7 +168,8 @@ def _parse(command: Command, arguments: Sequence[str]) -> tuple[RunConfig | None
         make = define.get(option.kind, flags.DEFINE_string)
         options[option.name] = make(option.name, None, option.help, flag_values=values, **lower)
     try:
-        paths = values(argv)[1:]
+        with _importable(recipes):
+            paths = values(argv)[1:]
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config.") and not recipes:
             raise ValueError("no recipe; give one with --config=FILE, e.g. --config=configs/demo.py") from error
@@ -170,6 +179,25 @@ def _parse(command: Command, arguments: Sequence[str]) -> tuple[RunConfig | None
     except (flags.Error, LookupError, AttributeError, TypeError, ImportError, SyntaxError, OSError) as error:
         raise ValueError(f"{_explain(error)} (in: {' '.join(arguments)})") from error
     return holder.value, paths, {name: flag.value for name, flag in options.items()}
+
+
+@contextlib.contextmanager
+def _importable(recipes: Sequence[str]) -> Iterator[None]:
+    """While recipes are read, they may import what lies with them, and those of this checkout.
+
+    What lies with a recipe: in its folder or, where that is a package, in the folder of the package. It comes last in
+    the path and leaves it again: what is installed keeps its meaning, and nobody finds other names there later.
+    """
+    before = list(sys.path)
+    for path in [*(path.split(":")[0] for path in recipes), __file__]:
+        folder = Path(path).absolute().parent
+        while (folder / "__init__.py").exists():
+            folder = folder.parent
+        sys.path.append(str(folder))
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def _takers(option: str) -> list[str]:

@@ -25,7 +25,6 @@ def get_config():
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
     """command(*arguments): exit code, standard output and standard error of `mmpretrain` with a recipe at hand."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "config_config", raising=False)  # the recipe of the test before
     monkeypatch.chdir(tmp_path)
     Path("recipe.py").write_text(RECIPE.format(workdir=tmp_path / "run"))

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-import sys
 from pathlib import Path
 
 import jax
@@ -160,7 +159,6 @@ def get_config():
 
 def test_a_round_that_learned_nothing_ends_the_walk_with_advice(corpus, tmp_path, monkeypatch, capsys):
     """By the command: exit code 4, one line, and nothing of the next round; the user may go on all the same."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "dead.py").write_text(DEAD_RECIPE.format(corpus=str(corpus), workdir=str(tmp_path / "run")))
     command = ["refine", f"--config={tmp_path / 'dead.py'}"]
     for _ in range(2):  # the second time it has nothing to do, and says the same

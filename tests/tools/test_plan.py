@@ -99,7 +99,6 @@ def test_the_command_plans_a_recipe_without_corpus_or_chips(tmp_path, topology, 
     ],
 )
 def test_what_a_user_gets_wrong_is_one_line(tmp_path, monkeypatch, capsys, arguments, words):
-    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "config_config", raising=False)
     (tmp_path / "recipe.py").write_text(RECIPE)
     with pytest.raises(SystemExit) as left:
