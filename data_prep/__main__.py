@@ -62,7 +62,7 @@ def _run(corpus: Corpus, args: argparse.Namespace) -> None:
     from data_prep import faces, preparation
     from data_prep.sources import VIDEO_SUFFIXES
 
-    options = preparation.Options(args.mouth_size, args.face_size, args.min_face_rate)
+    options = preparation.Options(args.mouth_size, args.face_size, args.min_face_rate, args.max_clip_sec)
     clips, name = corpus.clips(args)
     has_videos = any(clip.path and clip.path.suffix.lower() in VIDEO_SUFFIXES for clip in clips if not clip.refused)
     model = faces.landmarker_model(args.landmarker) if has_videos else None

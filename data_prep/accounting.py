@@ -6,21 +6,23 @@ import csv
 import dataclasses
 import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from data_prep.inspection import Inspection
+from data_prep.parts import Cut
 from data_prep.sources import SourceClip
 from mmpretrain.files import write_text
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME, Clip
 
 MIN_FRAMES = 5  # a shorter picture or sound is not a clip
 ENDS_EARLY_SEC = 0.5  # a file that ends this much before the length it declares is worth a note
+LONGER_SEC = 5.0  # a clip may be this much longer than its file said when it was decided whether to cut it
 
 
 @dataclasses.dataclass
 class ReportRow:
-    """One clip of the source, kept or refused, with what was found in it. Sizes and rates are those of the file."""
+    """One clip of the source, kept, refused or cut into others, with what was found in it. Sizes and rates are those of the file."""
 
     clip_id: str
     source: str
@@ -57,7 +59,14 @@ class ReportRow:
         self.set_length(clip.num_frames)
 
 
-def row_of(clip: SourceClip, found: Inspection | None, min_face_rate: float) -> ReportRow:
+def row_of_cut(cut: Cut) -> ReportRow:
+    """A file that is no clip itself: its parts are."""
+    row = ReportRow(cut.whole.clip_id, str(cut.whole.path), "cut", f"{cut.seconds:.1f} s long")
+    row.notes = f"cut at pauses into {len(cut.parts)} parts, {cut.parts[0].clip_id} to {cut.parts[-1].clip_id}"
+    return row
+
+
+def row_of(clip: SourceClip, found: Inspection | None, min_face_rate: float, max_clip_sec: float) -> ReportRow:
     """The decision on one clip: `has_video` and `has_audio` say what of it is kept.
 
     found is None where there was nothing to look at: refused by the reader, or drawn instead of decoded.
@@ -83,7 +92,9 @@ def row_of(clip: SourceClip, found: Inspection | None, min_face_rate: float) -> 
         if found.damaged:
             notes.append(f"{found.damaged} damaged packets passed over")
         row.set_length(found.num_frames if row.has_video else -(-found.num_samples // SAMPLES_PER_FRAME))
-        if not row.has_video and not row.has_audio:
+        if seen_sec > max_clip_sec + LONGER_SEC:
+            row.refuse(f"is {seen_sec:.0f} s long, but the file says {found.declared_sec:.0f} s: write it anew")
+        elif not row.has_video and not row.has_audio:
             row.refuse(" and ".join(note for note in (picture_note, sound_note) if note))
             notes = [clip.note]
         elif not row.has_video and picture_note:
@@ -122,13 +133,14 @@ def write_report(path: Path, rows: Iterable[ReportRow]) -> None:
     write_text(path, text.getvalue())
 
 
-def summarize(rows: Iterable[ReportRow]) -> str:
+def summarize(rows: Collection[ReportRow]) -> str:
     """A few lines for the terminal: how much was kept of what, and why the rest was not."""
-    rows = list(rows)
+    cut, rows = ([row for row in rows if (row.status == "cut") == wanted] for wanted in (True, False))
     kept = [row for row in rows if row.status == "kept"]
     minutes = sum(row.seconds for row in kept) / 60
     length = f"{minutes / 60:.2f} h" if minutes >= 60 else f"{minutes:.1f} min"
     lines = [f"kept {len(kept)} of {len(rows)} clips, {length}"]
+    lines += [f"  {len(cut)} long files are cut into parts, which are clips of their own"] if cut else []
     kinds = Counter((row.has_audio, row.has_video) for row in kept)
     names = {(1, 1): "picture and sound", (1, 0): "sound only", (0, 1): "picture only"}
     lines.append("  " + ", ".join(f"{kinds[kind]} {name}" for kind, name in names.items() if kinds[kind]))

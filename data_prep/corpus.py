@@ -70,7 +70,7 @@ class Corpus:
             prog=f"python -m data_prep {self.name}", formatter_class=argparse.RawDescriptionHelpFormatter,
             description=self.layout + (f"\n\nClips as released: {official}." if official else ""),
         )  # fmt: skip
-        parser.set_defaults(landmarker=None, min_face_rate=0.5, workers=1)  # for what is drawn
+        parser.set_defaults(landmarker=None, min_face_rate=0.5, max_clip_sec=60.0, workers=1)  # for what is drawn
         parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the prepared corpus")
         for argument in self.all_arguments:
             parser.add_argument(argument.flag, **argument.settings)
@@ -114,6 +114,13 @@ _OF_FILES = (
         dict(
             type=float, default=0.5, metavar="SHARE",
             help="a picture with a face in fewer of its frames is dropped (default: 0.5)",
+        ),
+    ),
+    Argument(
+        "max_clip_sec",
+        dict(
+            type=float, default=60.0, metavar="SEC",
+            help="longer files are cut at pauses into parts, each a clip of its own (default: 60)",
         ),
     ),
     Argument(

@@ -29,7 +29,7 @@ class Media:
     """One file, or a part of it, and what its streams say. Times are on the container's clock.
 
     width, height: of the picture as shown (rotated, square pixels); 0 without one. declared_sec: the length the file
-    claims. damaged: packets that could not be decoded, counted while reading.
+    claims. damaged: packets that could not be decoded, counted while reading. begin_sec: where the file begins.
     """
 
     path: Path
@@ -44,6 +44,7 @@ class Media:
     sample_rate: int = 0
     channels: int = 0
     damaged: int = 0
+    begin_sec: float = 0.0
 
 
 def open_media(path: Path, start_sec: float = 0.0, end_sec: float | None = None) -> Media:
@@ -55,6 +56,7 @@ def open_media(path: Path, start_sec: float = 0.0, end_sec: float | None = None)
         end = math.inf if end_sec is None else begin + end_sec
         declared = (container.duration or 0) / 1e6
         media = Media(path, False, sound is not None, origin, end, max(0.0, min(declared, end - begin) - start_sec))
+        media.begin_sec = begin
         if sound is not None:
             media.sample_rate, media.channels = sound.rate or 0, sound.channels or 0
         if picture is not None:

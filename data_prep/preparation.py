@@ -20,26 +20,33 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.accounting import ReportRow, row_of, summarize, write_report
+from data_prep.accounting import ReportRow, row_of, row_of_cut, summarize, write_report
 from data_prep.faces import MODEL_SHA256
 from data_prep.inspection import Inspection, inspect_clip
+from data_prep.parts import cut_long_clips
 from data_prep.processing import Task, make_clip
 from data_prep.sources import VIDEO_SUFFIXES, SourceClip
 from data_prep.workers import ordered_map
 from mmpretrain import records
 from mmpretrain.files import read_json, write_json
+from mmpretrain.records import FRAME_RATE_HZ
 
 REQUEST_FILE = "preparation.json"  # what was asked for, written first
 CRASHED = "decoding it crashes the decoder"
+MAX_RECORD_BYTES = 1e9  # a record is one message of at most 2 GiB
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What decides how clips come out. mouth_size, face_size: sides of the crops in pixels. Raises ValueError."""
+    """What decides how clips come out. Raises ValueError.
+
+    mouth_size, face_size: sides of the crops in pixels. max_clip_sec: longer files are cut at pauses.
+    """
 
     mouth_size: int = 96
     face_size: int = 112
     min_face_rate: float = 0.5
+    max_clip_sec: float = 60.0
 
     def __post_init__(self) -> None:
         for name in ("mouth_size", "face_size"):
@@ -48,6 +55,12 @@ class Options:
                 raise ValueError(f"{flag} {getattr(self, name)} is out of range; use 16 to 512 pixels")
         if not 0 <= self.min_face_rate <= 1:
             raise ValueError(f"--min-face-rate {self.min_face_rate} is not a share; use a number from 0 to 1")
+        most_sec = MAX_RECORD_BYTES / (FRAME_RATE_HZ * (self.mouth_size**2 + self.face_size**2))
+        if not 5 <= self.max_clip_sec <= most_sec:
+            raise ValueError(
+                f"--max-clip-sec {self.max_clip_sec:g} is out of range; use 5 to {most_sec:.0f} s, the longest whose "
+                f"crops of {self.mouth_size} and {self.face_size} pixels fit into one record"
+            )
 
 
 def prepare(
@@ -81,16 +94,19 @@ def prepare(
         if _is_done(output, _request(clips, options, schema, name, model_hash), overwrite):
             print(f"{output} is already prepared from these clips: nothing to do")
             return
+        clips, cuts = cut_long_clips(clips, options.max_clip_sec, num_workers)
         found = _inspect_all(clips, output, model, model_hash, num_workers)
-        rows = {clip.clip_id: row_of(clip, found.get(clip.clip_id), options.min_face_rate) for clip in clips}
+        limits = options.min_face_rate, options.max_clip_sec
+        rows = {clip.clip_id: row_of(clip, found.get(clip.clip_id), *limits) for clip in clips}
         try:
             index = _write_dataset(clips, found, rows, output, schema, num_workers)
         finally:
+            rows = {clip_id: row_of_cut(cut) for clip_id, cut in cuts.items()} | rows
             write_report(output / "report.csv", rows.values())
         corpus = {
             "name": name,
             "fingerprint": records.corpus_fingerprint(row for split in index.values() for row in split),
-            "frame_rate_hz": records.FRAME_RATE_HZ,
+            "frame_rate_hz": FRAME_RATE_HZ,
             "sample_rate_hz": records.SAMPLE_RATE_HZ,
             "schema": schema.to_json(),
             "splits": {split: _size_of(split_rows) for split, split_rows in index.items()},
@@ -108,7 +124,7 @@ def _request(
     sources = json.dumps([clip.fingerprint() for clip in clips], sort_keys=True, default=np.ndarray.tolist)
     digest = hashlib.sha256(sources.encode()).hexdigest()[:16]
     asked = {"corpus": name, **schema.to_json(), "min_face_rate": options.min_face_rate, "landmarker": model_hash[:16]}
-    asked |= {"record_version": records.DATASET_VERSION}
+    asked |= {"max_clip_sec": options.max_clip_sec, "record_version": records.DATASET_VERSION}
     return asked | {"num_clips": len(clips), "sources": digest}
 
 
@@ -198,7 +214,7 @@ def _write_dataset(
 
 def _size_of(rows: list[records.IndexRow]) -> dict[str, float]:
     frames = sum(row.num_frames for row in rows)
-    return {"clips": len(rows), "frames": frames, "hours": round(frames / records.FRAME_RATE_HZ / 3600, 4)}
+    return {"clips": len(rows), "frames": frames, "hours": round(frames / FRAME_RATE_HZ / 3600, 4)}
 
 
 @contextlib.contextmanager
