@@ -22,7 +22,10 @@ LONGER_SEC = 5.0  # a clip may be this much longer than its file said when it wa
 
 @dataclasses.dataclass
 class ReportRow:
-    """One clip of the source, kept, refused or cut into others, with what was found in it. Sizes and rates are those of the file."""
+    """One clip of the source, kept, refused or cut into others, with what was found in it.
+
+    Sizes and rates are those of the file.
+    """
 
     clip_id: str
     source: str

@@ -11,6 +11,7 @@ import dataclasses
 import fcntl
 import functools
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,8 @@ from mmpretrain.records import FRAME_RATE_HZ
 
 REQUEST_FILE = "preparation.json"  # what was asked for, written first
 CRASHED = "decoding it crashes the decoder"
+SHARD_BYTES = 512e6  # of arrays, before they are compressed: so much is in memory at once
+DRAWN_FRAMES = 150  # what a clip that is yet to be drawn is taken for
 MAX_RECORD_BYTES = 1e9  # a record is one message of at most 2 GiB
 
 
@@ -182,7 +185,10 @@ def _write_dataset(
     num_workers: int,
 ) -> dict[str, list[records.IndexRow]]:
     """Writes the clips whose rows say so and brings the rows up to date. Returns what `builder.write_dataset` does."""
-    from data_prep.builder import write_dataset  # TFDS takes a second to import, and worker processes do not need it
+    from data_prep.builder import (  # TFDS takes a second to import, and worker processes do not need it
+        Shard,
+        write_dataset,
+    )
 
     sizes = schema.mouth_size, schema.face_size
     tasks = []
@@ -193,12 +199,16 @@ def _write_dataset(
     if not tasks:
         raise ValueError(f"none of the {len(clips)} clips can be kept; {output / 'report.csv'} says why for each")
 
-    def clips_of(split: str) -> Iterator[records.Clip]:
+    def shards_of(split: str) -> list[Shard]:
         of_split = [task for task in tasks if task.clip.split == split]
         if all(task.clip.render for task in of_split):  # drawing is quick: no processes for it
             made = ((task, make_clip(task)) for task in of_split)
         else:
             made = ordered_map(make_clip, of_split, num_workers)
+        sizes = _shard_sizes([rows[task.clip.clip_id].frames or DRAWN_FRAMES for task in of_split], schema)
+        return [functools.partial(written, itertools.islice(made, size)) for size in sizes]
+
+    def written(made: Iterator[tuple[Task, records.Clip | str | None]]) -> Iterator[records.Clip]:
         for task, clip in made:
             bar.update()
             if isinstance(clip, records.Clip):
@@ -209,7 +219,19 @@ def _write_dataset(
 
     splits = [split for split in records.SPLITS if any(task.clip.split == split for task in tasks)]
     with tqdm(total=len(tasks), desc="writing crops and sound", unit="clip", disable=None) as bar:
-        return write_dataset(output, {split: functools.partial(clips_of, split) for split in splits}, schema)
+        return write_dataset(output, {split: shards_of(split) for split in splits}, schema)
+
+
+def _shard_sizes(num_frames: list[int], schema: records.Schema) -> list[int]:
+    """How many of the clips, in their order, each shard takes, so that its arrays are about SHARD_BYTES at most."""
+    frame_bytes = schema.mouth_size**2 + schema.face_size**2 + 2 * records.SAMPLES_PER_FRAME
+    sizes, filled = [0], 0
+    for count in num_frames:
+        if sizes[-1] and filled + count * frame_bytes > SHARD_BYTES:
+            sizes, filled = [*sizes, 0], 0
+        sizes[-1] += 1
+        filled += count * frame_bytes
+    return sizes
 
 
 def _size_of(rows: list[records.IndexRow]) -> dict[str, float]:

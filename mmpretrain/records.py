@@ -49,7 +49,7 @@ SPLITS = ("train", "validation", "test")
 # A prepared corpus is a folder: the TFDS dataset `clips`, one index file a split beside its shards, and `corpus.json`,
 # which is written last: a folder without it is not whole.
 DATASET_NAME = "clips"
-DATASET_VERSION = "3.0.0"  # of what a record holds; a corpus of another version is not read (3: tracks and labels)
+DATASET_VERSION = "4.0.0"  # of what a record holds; a corpus of another version is not read (4: order as listed)
 CORPUS_FILE = "corpus.json"
 
 # Words that may stand in a label of this name; labels of other names may be any word.
@@ -335,15 +335,6 @@ def decode_clip(example: Mapping[str, Any], schema: Schema) -> Clip:
 def read_schema(corpus_dir: str | Path) -> Schema:
     """What the clips of a whole prepared corpus may have."""
     return Schema.from_json(json.loads((Path(corpus_dir) / CORPUS_FILE).read_text())["schema"])
-
-
-def stored_split(split: str) -> str:
-    """The name of a split inside the TFDS dataset.
-
-    TFDS orders the records by a hash of it, so that it stays what it was in earlier versions: corpora prepared anew
-    keep their order, and with it the figures on their validation clips.
-    """
-    return "valid" if split == "validation" else split
 
 
 def dataset_dir(corpus_dir: str | Path) -> Path:

@@ -1,11 +1,13 @@
-"""Writes tiny prepared corpora for tests, in the layout of `mmpretrain.records`, without `data_prep`."""
+"""Writes tiny prepared corpora for tests, in the layout of `mmpretrain.records`."""
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from data_prep.builder import write_dataset
 from mmpretrain import records
 
 LABELS = {"emotion": "class", "text": "text"}
@@ -19,8 +21,6 @@ def write_corpus(
     `labels` are its columns, by name their kind; its tracks are those of the clips.
     Example: `write_corpus(tmp_path / "tiny", [make_clip("a", 30)], 96, 112)`.
     """
-    import tensorflow_datasets as tfds
-
     tracks = {
         name: records.TrackSpec(track.shape[1:], track.dtype.name)
         for clip in clips
@@ -28,41 +28,22 @@ def write_corpus(
     }
     schema = records.Schema(mouth_size, face_size, tracks, labels)
 
-    class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version(records.DATASET_VERSION)
-        code_path = None  # looking it up needs `importlib_resources`, which TFDS does not bring
-
-        def _info(self):
-            return tfds.core.DatasetInfo(builder=self, features=records.dataset_features(schema))
-
-        def _split_generators(self, dl_manager):
-            splits = [split for split in records.SPLITS if any(clip.split == split for clip in clips)]
-            return {records.stored_split(split): self._generate_examples(split) for split in splits}
-
-        def _generate_examples(self, split):
-            for clip in clips:
-                if clip.split == split:
-                    yield clip.clip_id, records.encode_clip(clip, schema)
-
     path = Path(path)
-    builder = Clips(data_dir=path, file_format="array_record")
-    builder.download_and_prepare()
-    rows, splits = [], {}
-    for split in [split for split in records.SPLITS if records.stored_split(split) in builder.info.splits]:
-        # The index follows the order on disk, which is not that of `clips`: TFDS shuffles by key.
-        written = (
-            records.decode_clip(example, schema) for example in builder.as_data_source(records.stored_split(split))
-        )
-        index = [records.IndexRow.of(clip, schema) for clip in written]
-        records.write_index(path, split, index)
-        rows += index
-        frames = sum(row.num_frames for row in index)
+    shards = {
+        split: [functools.partial(iter, of_split)]
+        for split in records.SPLITS
+        if (of_split := [clip for clip in clips if clip.split == split])
+    }
+    index = write_dataset(path, shards, schema)
+    splits = {}
+    for split, rows in index.items():
+        frames = sum(row.num_frames for row in rows)
         splits[split] = {
-            "clips": len(index), "frames": frames, "hours": frames / records.FRAME_RATE_HZ / 3600,
+            "clips": len(rows), "frames": frames, "hours": frames / records.FRAME_RATE_HZ / 3600,
         }  # fmt: skip
     corpus = {
         "name": path.name,
-        "fingerprint": records.corpus_fingerprint(rows),
+        "fingerprint": records.corpus_fingerprint(row for rows in index.values() for row in rows),
         "frame_rate_hz": records.FRAME_RATE_HZ,
         "sample_rate_hz": records.SAMPLE_RATE_HZ,
         "schema": schema.to_json(),

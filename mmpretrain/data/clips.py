@@ -40,7 +40,7 @@ class RecordSource:
         import tensorflow_datasets as tfds
 
         builder = tfds.builder_from_directory(records.dataset_dir(self.corpus_dir))
-        return builder.as_data_source(records.stored_split(self.split))
+        return builder.as_data_source(self.split)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep import preparation
 from data_prep.__main__ import main
 from data_prep.workers import ordered_map
 from mmpretrain import records
@@ -227,3 +228,16 @@ def crash_on_three(number: int) -> int:
 @pytest.mark.multiprocess
 def test_a_clip_that_crashes_its_process_costs_only_itself():
     assert list(ordered_map(crash_on_three, range(6), 2)) == [(k, None if k == 3 else k * k) for k in range(6)]
+
+
+def test_a_corpus_of_many_shards_keeps_its_order_and_its_index(tmp_path, monkeypatch):
+    """Beyond 1 GB TFDS' own order would need TensorFlow: a corpus is written shard by shard instead."""
+    monkeypatch.setattr(preparation, "SHARD_BYTES", 3e6)
+    output = tmp_path / "out"
+    command = ["synthetic", "--output", str(output), "--clips", "40", "--mouth-size", "32", "--face-size", "32"]
+    assert main(command) == 0
+    shards = sorted(path.name for path in records.dataset_dir(output).glob("*train*array_record*"))
+    assert len(shards) > 3
+    clips, index = clips_of(output), records.read_index(output, "train")
+    schema = records.read_schema(output)
+    assert [records.IndexRow.of(clip, schema) for clip in clips] == index
