@@ -152,6 +152,7 @@ def summarize(rows: Collection[ReportRow]) -> str:
         lines.append(f"  {title}: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
     for reason, count in Counter(row.reason for row in rows if row.status == "refused").most_common(8):
         lines.append(f"  refused {count}: {reason}")
-    for note, count in Counter(note for row in kept for note in row.notes.split("; ") if note).most_common(8):
+    notes = (note for row in kept for note in row.notes.split("; ") if note and not note.startswith("part "))
+    for note, count in Counter(notes).most_common(8):
         lines.append(f"  note on {count}: {note}")
     return "\n".join(lines)
