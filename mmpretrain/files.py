@@ -132,7 +132,7 @@ def check_seal(folder: str | Path, *names: str) -> None:
         try:
             found = digests(folder, [name])[name]
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise DamagedError(f"{folder / name} is missing") from error
+            raise DamagedError(f"{folder / name} is missing (by {SEAL})") from error
         if name not in entries:
             raise DamagedError(f"{folder / name} was not there when the folder was sealed ({SEAL})")
         if found != entries[name]:

@@ -1,17 +1,24 @@
 """Checkpoints: what is saved is what was, while training goes on; only whole ones are found."""
 
+import errno
+import itertools
+import os
+import random
 import resource
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
+from mmpretrain import files
 from mmpretrain.config import MaskingConfig, OptimizerConfig, ParallelConfig
 from mmpretrain.objectives.masked_prediction import MaskedPrediction
 from mmpretrain.parallel.mesh import make_mesh, shard_batch
-from mmpretrain.train.checkpoint import Checkpointer
+from mmpretrain.train.checkpoint import Checkpointer, read
 from mmpretrain.train.optimizer import make_optimizer
 from mmpretrain.train.step import Trainer
 from tests.tiny import random_batch, tiny_model, tiny_round
@@ -113,6 +120,8 @@ DAMAGE = {
     "the index is empty": ("state/manifest.ocdbt", 0.0),
     "the list of arrays is cut in half": ("state/_METADATA", 0.5),
     "the extra is missing": ("extra/metadata", None),
+    "the digests of the arrays are missing": ("state/digests.json", None),
+    "the digests of the extra are cut in half": ("extra/digests.json", 0.5),
 }
 
 
@@ -141,6 +150,118 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(checkpoints, tm
     again.save(20, state_of(3), {"step": 20})
     again.wait()
     assert_equal(checkpoints(keep=3).restore(state_of(0))[0], state_of(3))
+
+
+def flipped(file, bit: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(content)
+
+
+NOTES_OF_ORBAX = ("_CHECKPOINT_METADATA", "commit_success.txt")  # that nobody reads
+
+
+def test_no_changed_bit_is_believed(checkpoints, tmp_path, capsys):
+    saved = checkpoints(keep=3)
+    for step in (10, 20):
+        saved.save(step, state_of(step), {"step": step})
+    saved.wait()
+    draw, folder, whole = random.Random(0), tmp_path / "checkpoints", tmp_path / "whole"
+    shutil.copytree(folder, whole)
+    names = [path.relative_to(whole / "20") for path in sorted((whole / "20").rglob("*")) if path.is_file()]
+    assert len(names) > 10
+    for name, _ in itertools.product(names, range(3)):
+        shutil.rmtree(folder)
+        shutil.copytree(whole, folder)
+        bit = draw.randrange(8 * (folder / "20" / name).stat().st_size)
+        flipped(folder / "20" / name, bit)
+        restored, extra = checkpoints(keep=3).restore(state_of(0))
+        said = capsys.readouterr().err
+        if name.name in NOTES_OF_ORBAX:
+            assert extra == {"step": 20}, (name, bit)
+            assert_equal(restored, state_of(20))
+        else:
+            assert extra == {"step": 10}, (name, bit)
+            assert_equal(restored, state_of(10))
+            assert "20 is damaged" in said
+            assert name.name in said
+            assert (folder / "20.damaged").is_dir()
+
+
+PASSING = [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EACCES, errno.EMFILE]
+
+
+@pytest.mark.parametrize("number", PASSING)
+@pytest.mark.parametrize("where", ["digest", "arrays"])
+def test_an_error_of_the_disk_is_no_damage(checkpoints, tmp_path, capsys, monkeypatch, number, where):
+    saved = checkpoints(keep=3)
+    for step in (10, 20):
+        saved.save(step, state_of(step), {"step": step})
+    saved.wait()
+    monkeypatch.setattr("mmpretrain.train.checkpoint.AGAIN_AFTER_SEC", (0, 0.01))
+    before = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    left = 1
+
+    def fails(*_, **__):
+        nonlocal left
+        if left:
+            left -= 1
+            if where == "digest":
+                raise OSError(number, os.strerror(number), "d/0123")
+            try:  # as TensorStore and Orbax say it
+                raise ValueError(f"UNKNOWN: Error reading d/0123 [OS error {number}: {os.strerror(number)}]")
+            except ValueError as error:
+                raise Exception("Encountered error while reading array index: ()") from error
+        return real(*_, **__)
+
+    if where == "digest":
+        real = files.file_digest
+        monkeypatch.setattr(files, "file_digest", fails)
+    else:
+        real = ocp.StandardCheckpointHandler.restore
+        monkeypatch.setattr(ocp.StandardCheckpointHandler, "restore", fails)
+    restored, extra = checkpoints(keep=3).restore(state_of(0))
+    assert_equal(restored, state_of(20))
+    assert extra == {"step": 20}
+    assert "20 cannot be read" in (said := capsys.readouterr().err)
+    assert "trying again in 0 s" in said
+    assert "damaged" not in said
+
+    left = 10**6
+    for restore in (checkpoints(keep=3).restore, lambda like: read(tmp_path / "checkpoints", 20, like)):
+        with pytest.raises(OSError, match=r"20 cannot be read, not in 3 attempts over .* nothing was changed"):
+            restore(state_of(0))
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == before
+
+
+def test_training_does_not_wait_for_digests_and_a_kill_before_them_leaves_no_checkpoint(
+    checkpoints, tmp_path, monkeypatch
+):
+    may_go_on, real = threading.Event(), files.file_digest
+    monkeypatch.setattr(files, "file_digest", lambda path: may_go_on.wait(60) and real(path))
+    saved = checkpoints()
+    saved.save(10, state_of(1), {})  # returns
+    copy = tmp_path / "as_a_kill_leaves_it"
+    shutil.copytree(tmp_path / "checkpoints", copy)
+    assert not (copy / "10").exists()
+    may_go_on.set()
+    saved.wait()
+    assert checkpoints().latest() == 10
+    for item in ("state", "extra"):
+        assert (tmp_path / "checkpoints" / "10" / item / files.SEAL).exists()
+
+
+def test_one_checkpoint_is_read_by_its_step_or_not_at_all(checkpoints, tmp_path):
+    saved = checkpoints()
+    for step in (10, 20):
+        saved.save(step, state_of(step), {})
+    saved.wait()
+    folder = tmp_path / "checkpoints"
+    assert_equal(read(folder, 10, state_of(0)), state_of(10))
+    flipped(next((folder / "20" / "state" / "ocdbt.process_0" / "d").iterdir()), 5)
+    with pytest.raises(ValueError, match=r"checkpoint 20 cannot be read .*is damaged"):
+        read(folder, 20, state_of(0))
+    assert (folder / "20").is_dir()
 
 
 def test_only_damaged_checkpoints_are_an_error_and_stay(checkpoints, tmp_path):
