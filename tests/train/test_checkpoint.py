@@ -237,10 +237,11 @@ def test_an_error_of_the_disk_is_no_damage(checkpoints, tmp_path, capsys, monkey
 def test_training_does_not_wait_for_digests_and_a_kill_before_them_leaves_no_checkpoint(
     checkpoints, tmp_path, monkeypatch
 ):
-    may_go_on, real = threading.Event(), files.file_digest
-    monkeypatch.setattr(files, "file_digest", lambda path: may_go_on.wait(60) and real(path))
+    begun, may_go_on, real = threading.Event(), threading.Event(), files.file_digest
+    monkeypatch.setattr(files, "file_digest", lambda path: begun.set() or (may_go_on.wait(60) and real(path)))
     saved = checkpoints()
     saved.save(10, state_of(1), {})  # returns
+    assert begun.wait(60)
     copy = tmp_path / "as_a_kill_leaves_it"
     shutil.copytree(tmp_path / "checkpoints", copy)
     assert not (copy / "10").exists()
