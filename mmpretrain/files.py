@@ -1,20 +1,27 @@
 """Files and folders that are there whole or not at all: the one way in which this project writes what it later reads.
 
-What is written lies beside its place as NAME.draft until it is complete, and then takes the place in one move. A reader
-finds the old content or the new one. A draft that a killed process left is written over by the next writer. Neither JAX
-nor anything of ours is imported here. Checkpoints are Orbax's, which has a way of its own; `metrics.jsonl` is appended
-to.
+What is written lies beside its place as NAME.draft until it is complete and on the disk, and then takes the place in
+one move. A reader finds the old content or the new one, also after a power cut. A draft that a killed process left is
+written over by the next writer. What is not as it was written is a `DamagedError` that names the file.
+
+Neither JAX nor anything of ours is imported here. Checkpoints are Orbax's, which has a way of its own; `metrics.jsonl`
+is appended to.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -23,12 +30,13 @@ from typing import Any
 import numpy as np
 
 DRAFT = ".draft"
+REPLACED = ".replaced" + DRAFT  # a folder that gives way, where the system cannot exchange two in one move
 SEAL = "digests.json"
 _NEEDED = object()
 
 
 class DamagedError(ValueError):
-    """A file is not what was written."""
+    """A file is not what was written: cut, empty, of another kind, or with other bits. The message names it."""
 
 
 @contextlib.contextmanager
@@ -37,25 +45,50 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
     Folders above `path` are made. After an error `path` is as it was and the draft is gone.
     """
-    with _own_draft(Path(path), folder=False) as draft:
+    path = Path(path)
+    with _own_draft(path, folder=False) as draft:
         yield draft
+        _to_disk(draft)
         os.replace(draft, path)
+        _to_disk(path.parent)
 
 
 @contextlib.contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
     """`with whole_folder(path) as draft:` write into the folder `draft`; at the end it replaces the folder at `path`.
 
-    A kill in the moment of replacing leaves no folder at `path`, never a part of one.
+    At every moment one of the two is there: whole and under its name, or, for the moment between two moves on file
+    systems that cannot exchange folders (NFS), as NAME.replaced.draft, which `present_folder` finds for readers and the
+    next writer puts back.
     """
     path = Path(path)
     with _own_draft(path, folder=True) as draft:
+        replaced = path.with_name(path.name + REPLACED)
+        if replaced.is_dir() and not path.exists():
+            os.rename(replaced, path)
         yield draft
-        old = _other_draft(path)
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(path, old)
-        os.rename(draft, path)
-        shutil.rmtree(old, ignore_errors=True)
+        for each in draft.rglob("*"):
+            _to_disk(each)
+        _to_disk(draft)
+        if not path.exists():
+            os.rename(draft, path)
+        else:
+            other = _other_draft(path)  # a name that no other writer will empty
+            os.rename(draft, other)
+            if not _exchange(other, path):
+                shutil.rmtree(replaced, ignore_errors=True)
+                os.rename(path, replaced)
+                os.rename(other, path)
+            shutil.rmtree(other, ignore_errors=True)
+        _to_disk(path.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def present_folder(path: str | Path) -> Path:
+    """Where the content of the folder `path` is to be read: there, but for a kill in the midst of replacing it."""
+    path = Path(path)
+    replaced = path.with_name(path.name + REPLACED)
+    return replaced if replaced.is_dir() and not path.exists() else path
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -69,26 +102,69 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
-def read_json(path: str | Path, *, if_missing: Any = _NEEDED) -> Any:
-    """The value of a JSON file. Without such a file `if_missing`, or FileNotFoundError where that is not given.
+def read_json(
+    path: str | Path, *, kind: type = dict, fields: Sequence[str] = (), if_missing: Any = _NEEDED, remedy: str = ""
+) -> Any:
+    """The value of a JSON file, a `kind` (an object of at least these fields).
 
-    Raises ValueError naming a file that holds no JSON.
+    Without such a file `if_missing`, or FileNotFoundError where that is not given. Raises DamagedError for any other
+    content, with the remedy if there is one to name.
     """
-    path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_bytes())
     except FileNotFoundError:
         if if_missing is _NEEDED:
             raise
         return if_missing
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"no JSON: {error}", remedy) from error
+    if not isinstance(value, kind):
+        raise _damaged(path, f"it holds {_short(value)}, no {_KINDS[kind]}", remedy)
+    if absent := [field for field in fields if field not in value]:
+        raise _damaged(path, f"it lacks {', '.join(absent)}", remedy)
+    return value
 
 
 def write_arrays(path: str | Path, **arrays: Any) -> None:
-    """Arrays under their names as one .npz file, for `np.load(path, allow_pickle=False)`. Whole or not at all."""
+    """Arrays under their names as one .npz file, for `read_arrays`. Whole or not at all."""
     with whole_file(path) as draft, open(draft, "wb") as file:  # given a name, NumPy would add .npz to it
         np.savez(file, **arrays)
+
+
+def read_arrays(path: str | Path, *names: str, remedy: str = "") -> dict[str, np.ndarray]:
+    """These arrays of an .npz file, by name, all bits checked; nothing that is pickled is read.
+
+    Raises FileNotFoundError, or DamagedError with the remedy.
+    """
+    try:
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+            arrays = {}
+            for name in names:
+                with archive.open(f"{name}.npy") as member:
+                    arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
+                    member.read()  # to the end, where its checksum is compared
+            return arrays
+    except Exception as error:  # whatever cut or changed bytes bring about in zipfile, zlib and NumPy
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # of the disk, not of the bytes
+        reason = " ".join(str(error.args[0] if error.args else type(error).__name__).split())
+        raise _damaged(path, f"no whole .npz file: {reason[:100]}", remedy) from error
+
+
+def check_local(name: str, path: str | Path) -> None:
+    """Raises ValueError for a path that begins like an address, say gs://; name: of the field or option that it is of.
+
+    Whole-or-not writing, leases and ArrayRecord need a file system.
+    """
+    if not (scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", str(path))):
+        return
+    remedy = "mount the storage and give the path of a folder in it (NFS or Filestore"
+    remedy += ", or Cloud Storage FUSE: `gcsfuse BUCKET FOLDER`)" if scheme[1].lower() == "gs" else ", say)"
+    if scheme[1].lower() == "file":
+        remedy = "leave out file://"
+    raise ValueError(
+        f"{name}={str(path)!r} is an address, but only files and folders can be read and written; {remedy}"
+    )
 
 
 def file_digest(path: str | Path) -> str:
@@ -114,12 +190,9 @@ def seal(folder: str | Path, known: Mapping[str, Sequence[int | str]] = MappingP
 def sealed(folder: str | Path) -> dict[str, list[int | str]]:
     """What `seal` wrote. Raises DamagedError where it cannot be read."""
     try:
-        entries = read_json(Path(folder) / SEAL)
-    except (FileNotFoundError, ValueError) as error:
+        return read_json(Path(folder) / SEAL)
+    except (FileNotFoundError, DamagedError) as error:
         raise DamagedError(f"{Path(folder) / SEAL}, which says what the files were, is missing or damaged") from error
-    if not isinstance(entries, dict):
-        raise DamagedError(f"{Path(folder) / SEAL}, which says what the files were, is damaged")
-    return entries
 
 
 def check_seal(folder: str | Path, *names: str) -> None:
@@ -139,15 +212,59 @@ def check_seal(folder: str | Path, *names: str) -> None:
             raise DamagedError(f"{folder / name} is damaged: it is not what was written (by {SEAL})")
 
 
+_KINDS = {dict: "object", list: "list", str: "text"}
+
+
+def _damaged(path: str | Path, reason: str, remedy: str) -> DamagedError:
+    return DamagedError(f"{path} is damaged ({reason})" + (f"; {remedy}" if remedy else ""))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:36]} ..."
+
+
 def _names(folder: Path) -> list[str]:
     files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in files if name != SEAL)
 
 
+def _to_disk(path: Path) -> None:
+    """Returns when the file's content, or the folder's list of names, would outlast a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF):  # a file system without
+            raise
+    finally:
+        os.close(handle)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchanges two folders in one move. False where this system or file system cannot."""
+    move = _renameat2()
+    if move is None:
+        return False
+    at_cwd, exchange = -100, 2  # of linux/fcntl.h and linux/fs.h
+    return move(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), exchange) == 0
+
+
+@functools.cache
+def _renameat2() -> Any:
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if function is not None:
+        function.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    return function
+
+
 @contextlib.contextmanager
 def _own_draft(path: Path, *, folder: bool) -> Iterator[Path]:
     """An empty draft for `path` that nobody else writes; removed if an error ends the writing."""
+    made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
+    for folder in made:
+        _to_disk(folder.parent)
     draft = path.with_name(path.name + DRAFT)
     lock = _take(draft, folder)
     if lock is None:

@@ -1,6 +1,7 @@
 """What is written is there whole or not at all, whatever ends or disturbs the writing."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,10 @@ import pytest
 from mmpretrain.files import (
     SEAL,
     DamagedError,
+    check_local,
     check_seal,
+    present_folder,
+    read_arrays,
     read_json,
     seal,
     whole_file,
@@ -146,14 +150,135 @@ def test_arrays_keep_the_name_they_are_given(tmp_path):
         assert arrays["names"].tolist() == ["a"]
 
 
-def test_json_that_is_missing_or_damaged(tmp_path):
+JSON = b'{"step": 1, "names": ["a"]}\n'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", JSON[:9], bytes(20), b"\xff\xfe\xfa", b"null", b"[]", b"3", b'"text"', b"{}", b"[" * 100_000, b"9" * 5000,
+     JSON[:-2] + b"\0}"],
+)  # fmt: skip
+def test_json_of_any_other_content_is_damage_that_is_named_with_the_remedy(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    for given in ({}, {"if_missing": None}):
+        with pytest.raises(DamagedError, match=r"file is damaged \(.*\); make it again$"):
+            read_json(tmp_path / "file", fields=("step",), remedy="make it again", **given)
+
+
+def test_json_that_is_missing_or_of_the_kind_that_was_asked_for(tmp_path):
     assert read_json(tmp_path / "none", if_missing=None) is None
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none")
-    (tmp_path / "half").write_text('{"step": ')
-    for given in ({}, {"if_missing": None}):
-        with pytest.raises(ValueError, match="half is damaged"):
-            read_json(tmp_path / "half", **given)
+    write_json(tmp_path / "list", [1])
+    assert read_json(tmp_path / "list", kind=list) == [1]
+    with pytest.raises(DamagedError, match=r"it holds \[1\], no object"):
+        read_json(tmp_path / "list")
+
+
+def test_arrays_of_any_other_content_are_damage_that_is_named(tmp_path):
+    ids, names_ = np.arange(300), np.array(["a", "b"])
+    write_arrays(tmp_path / "whole", ids=ids, names=names_)
+    arrays = read_arrays(tmp_path / "whole", "names", "ids")
+    assert arrays["ids"].tolist() == ids.tolist()
+    assert arrays["names"].tolist() == ["a", "b"]
+    content = (tmp_path / "whole").read_bytes()
+    with open(tmp_path / "pickled", "wb") as file:
+        np.savez(file, ids=np.array([{}], dtype=object), names=names_)
+    np.save(tmp_path / "array.npy", ids)
+    contents = [b"", content[: len(content) // 2], content[:-1], bytes(500), b"{}", b"null", b"PK"]
+    contents += [(tmp_path / other).read_bytes() for other in ("pickled", "array.npy")]
+    for place in range(0, len(content), 37):  # no changed bit of what is read is believed
+        contents.append(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
+    believed, said = 0, set()
+    for changed in contents:
+        (tmp_path / "file").write_bytes(changed)
+        try:
+            arrays = read_arrays(tmp_path / "file", "ids", "names", remedy="remove it")
+        except DamagedError as error:
+            said.add(re.sub(r"file: .*", "", str(error).replace(str(tmp_path), "")) + str(error)[-11:])
+        else:  # a bit that means nothing, a time or a version
+            assert (arrays["ids"].tolist(), arrays["names"].tolist()) == (ids.tolist(), ["a", "b"])
+            believed += 1
+    assert said == {"/file is damaged (no whole .npz ; remove it"}
+    assert believed < len(contents) / 10
+    with pytest.raises(DamagedError, match=r"no item named 'other\.npy'"):
+        read_arrays(tmp_path / "whole", "other")
+    with pytest.raises(FileNotFoundError):
+        read_arrays(tmp_path / "none", "ids")
+    with pytest.raises(IsADirectoryError):  # of the disk, no damage
+        read_arrays(tmp_path, "ids")
+
+
+def test_what_is_put_in_its_place_is_on_the_disk_before_and_its_name_after(tmp_path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace", "rename"):
+        real = getattr(os, name)
+
+        def told(*arguments, name=name, real=real):
+            of = [os.readlink(f"/proc/self/fd/{a}") if isinstance(a, int) else str(a) for a in arguments]
+            calls.append((name, *(Path(path).name for path in of)))
+            return real(*arguments)
+
+        monkeypatch.setattr(os, name, told)
+    write_text(tmp_path / "file", "text")
+    folder = tmp_path.name
+    assert calls == [("fsync", "file.draft"), ("replace", "file.draft", "file"), ("fsync", folder)]
+    calls.clear()
+    with whole_folder(tmp_path / "new") as draft:
+        (draft / "below").mkdir()
+        (draft / "below" / "a").touch()
+    assert sorted(calls[:3]) == [("fsync", "a"), ("fsync", "below"), ("fsync", "new.draft")]
+    assert calls[3:] == [("rename", "new.draft", "new"), ("fsync", folder)]
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_at_every_moment_of_replacing_a_folder_a_whole_one_is_found(tmp_path, monkeypatch, exchange):
+    """Killed at each call that moves or removes something, by the system's exchange and without it."""
+    path, found = tmp_path / "encoder", set()
+    for moment in range(1, 8):
+        with whole_folder(path) as draft:
+            (draft / "weights").write_text("old")
+        code = (
+            "import mmpretrain.files as files, shutil\n"
+            f"if not {exchange}: files._renameat2 = lambda: None\n"
+            "calls = 0\n"
+            "def counted(real):\n"
+            "    def call(*given, **named):\n"
+            "        global calls\n"
+            "        calls += 1\n"
+            f"        if calls == {moment}: die()\n"
+            "        return real(*given, **named)\n"
+            "    return call\n"
+            "for module, name in ((os, 'rename'), (files, '_exchange'), (shutil, 'rmtree')):\n"
+            "    setattr(module, name, counted(getattr(module, name)))\n"
+            f"with whole_folder({str(path)!r}) as draft: (draft / 'weights').write_text('new')\n"
+            "calls = -1000\n"
+            "die()"
+        )
+        run_until_it_kills_itself(code)
+        found.add((present_folder(path) / "weights").read_text())
+        if exchange:
+            assert path.exists()
+    assert found == {"old", "new"}
+    with whole_folder(path) as draft:
+        (draft / "weights").write_text("newest")
+    assert (present_folder(path) / "weights").read_text() == "newest"
+    assert not (tmp_path / "encoder.replaced.draft").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [("gs://bucket/run", "Cloud Storage FUSE"), ("gs:/bucket/run", "Cloud Storage FUSE"), ("s3://b", "mount"),
+     ("hdfs://host:9000/x", "mount"), ("abfss+v2://c", "mount"), ("file:///data", "leave out file://")],
+)  # fmt: skip
+def test_addresses_are_refused_with_a_remedy(path, remedy):
+    with pytest.raises(ValueError, match=rf"^workdir='{re.escape(path)}' is an address.*{remedy}"):
+        check_local("workdir", path)
+
+
+def test_paths_that_only_look_a_little_like_addresses_are_none():
+    for path in ("runs/mine", "/data/a:b", "a:b/c", "gs", "", "C:/x", "./gs://"):
+        check_local("workdir", path)
 
 
 def test_locks_that_are_not_there_are_done_without(tmp_path, monkeypatch):
