@@ -261,10 +261,10 @@ def _renameat2() -> Any:
 @contextlib.contextmanager
 def _own_draft(path: Path, *, folder: bool) -> Iterator[Path]:
     """An empty draft for `path` that nobody else writes; removed if an error ends the writing."""
-    made = [folder for folder in path.parents if not folder.exists()]
+    new = [above for above in path.parents if not above.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    for folder in made:
-        _to_disk(folder.parent)
+    for above in new:
+        _to_disk(above.parent)
     draft = path.with_name(path.name + DRAFT)
     lock = _take(draft, folder)
     if lock is None:
