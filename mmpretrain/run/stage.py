@@ -94,7 +94,7 @@ def _check_recipe(folder: Path, recipe: Mapping[str, Any], accept_changes: bool)
             f"{folder}, or go on with the new one from here: --accept_changes"
         )
     log(f"{folder}: accepted that {shown}")
-    changes = read_json(folder / CHANGES_FILE, if_missing=[])
+    changes = read_json(folder / CHANGES_FILE, kind=list, if_missing=[])
     changes.append({key: [made_with.get(key), recipe.get(key)] for key in changed})
     write_json(folder / CHANGES_FILE, changes)
     write_json(folder / RECIPE_FILE, dict(recipe))

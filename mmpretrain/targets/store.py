@@ -157,7 +157,7 @@ def open_store(
         )
     try:
         lineage = read_json(path / LINEAGE_FILE)
-        clip_ids = tuple(read_json(path / "clip_ids.json"))
+        clip_ids = tuple(read_json(path / "clip_ids.json", kind=list))
         ids_N, offsets, centroids_KD = (
             np.load(path / f"{name}.npy", mmap_mode="r" if name == "ids" else None, allow_pickle=False)
             for name in ("ids", "offsets", "codebook")
