@@ -13,6 +13,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from mmpretrain import records
+from mmpretrain.index import Index, IndexBuilder, write_index
 
 Shard = Callable[[], Iterator[records.Clip]]  # the clips of one file, when called
 
@@ -21,7 +22,7 @@ class Clips(tfds.core.ShardBasedBuilder, skip_registration=True):
     """The dataset of one prepared corpus; `shards_by_split` are called one after the other.
 
     Not TFDS's usual builder, which shuffles: beyond 1 GB it needs TensorFlow for it. Here a shard is in memory at most.
-    `index` has the rows of what was written.
+    `making` has, by split, the index of what was written.
     """
 
     VERSION = tfds.core.Version(records.DATASET_VERSION)
@@ -30,7 +31,7 @@ class Clips(tfds.core.ShardBasedBuilder, skip_registration=True):
     def __init__(self, shards_by_split: Mapping[str, Sequence[Shard]], schema: records.Schema, data_dir: Path):
         self._shards_by_split = shards_by_split
         self._schema = schema
-        self.index: dict[str, list[records.IndexRow]] = {split: [] for split in shards_by_split}
+        self.making = {split: IndexBuilder(schema.labels) for split in shards_by_split}
         super().__init__(data_dir=str(data_dir), file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -50,16 +51,16 @@ class Clips(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _examples(self, split: str, shard: Shard):
         for clip in shard():
-            self.index[split].append(records.IndexRow.of(clip, self._schema))
+            self.making[split].append(records.IndexRow.of(clip, self._schema))
             yield clip.clip_id, records.encode_clip(clip, self._schema)
 
 
 def write_dataset(
     output: Path, shards_by_split: Mapping[str, Sequence[Shard]], schema: records.Schema
-) -> dict[str, list[records.IndexRow]]:
+) -> dict[str, Index]:
     """Writes all splits, a file for each shard, and their index files; a dataset that is there is replaced.
 
-    Returns the index rows of each split, in record order, which is that of the shards. Raises ValueError for a clip
+    Returns the index of each split, in record order, which is that of the shards. Raises ValueError for a clip
     that the schema does not fit, and for a split without a clip.
     """
     shutil.rmtree(output / records.DATASET_NAME, ignore_errors=True)
@@ -69,8 +70,9 @@ def write_dataset(
     with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as downloads:
         config = tfds.download.DownloadConfig(try_download_gcs=False)
         builder.download_and_prepare(download_dir=downloads, download_config=config)
-    for split, rows in builder.index.items():
-        if not rows:
+    indices = {split: making.index() for split, making in builder.making.items()}
+    for split, index in indices.items():
+        if not len(index):
             raise ValueError(f"none of the clips of split {split} could be written; see report.csv for the reasons")
-        records.write_index(output, split, rows)
-    return builder.index
+        write_index(output, split, index)
+    return indices

@@ -30,7 +30,8 @@ from data_prep.sources import VIDEO_SUFFIXES, SourceClip
 from data_prep.workers import ordered_map
 from mmpretrain import records
 from mmpretrain.files import read_json, write_json
-from mmpretrain.records import FRAME_RATE_HZ
+from mmpretrain.index import Index
+from mmpretrain.prepared import finish_corpus
 
 REQUEST_FILE = "preparation.json"  # what was asked for, written first
 CRASHED = "decoding it crashes the decoder"
@@ -58,7 +59,7 @@ class Options:
                 raise ValueError(f"{flag} {getattr(self, name)} is out of range; use 16 to 512 pixels")
         if not 0 <= self.min_face_rate <= 1:
             raise ValueError(f"--min-face-rate {self.min_face_rate} is not a share; use a number from 0 to 1")
-        most_sec = MAX_RECORD_BYTES / (FRAME_RATE_HZ * (self.mouth_size**2 + self.face_size**2))
+        most_sec = MAX_RECORD_BYTES / (records.FRAME_RATE_HZ * (self.mouth_size**2 + self.face_size**2))
         if not 5 <= self.max_clip_sec <= most_sec:
             raise ValueError(
                 f"--max-clip-sec {self.max_clip_sec:g} is out of range; use 5 to {most_sec:.0f} s, the longest whose "
@@ -102,20 +103,11 @@ def prepare(
         limits = options.min_face_rate, options.max_clip_sec
         rows = {clip.clip_id: row_of(clip, found.get(clip.clip_id), *limits) for clip in clips}
         try:
-            index = _write_dataset(clips, found, rows, output, schema, num_workers)
+            indices = _write_dataset(clips, found, rows, output, schema, num_workers)
         finally:
             rows = {clip_id: row_of_cut(cut) for clip_id, cut in cuts.items()} | rows
             write_report(output / "report.csv", rows.values())
-        corpus = {
-            "name": name,
-            "fingerprint": records.corpus_fingerprint(row for split in index.values() for row in split),
-            "frame_rate_hz": FRAME_RATE_HZ,
-            "sample_rate_hz": records.SAMPLE_RATE_HZ,
-            "schema": schema.to_json(),
-            "splits": {split: _size_of(split_rows) for split, split_rows in index.items()},
-            "wall_time_sec": round(time.monotonic() - started, 1),
-        }
-        write_json(output / records.CORPUS_FILE, corpus)
+        finish_corpus(output, name, schema, indices, time.monotonic() - started)
     print(summarize(rows.values()))
     print(f"corpus {output}, report {output / 'report.csv'}, {time.monotonic() - started:.0f} s")
 
@@ -183,7 +175,7 @@ def _write_dataset(
     output: Path,
     schema: records.Schema,
     num_workers: int,
-) -> dict[str, list[records.IndexRow]]:
+) -> dict[str, Index]:
     """Writes the clips whose rows say so and brings the rows up to date. Returns what `builder.write_dataset` does."""
     from data_prep.builder import (  # TFDS takes a second to import, and worker processes do not need it
         Shard,
@@ -232,11 +224,6 @@ def _shard_sizes(num_frames: list[int], schema: records.Schema) -> list[int]:
         sizes[-1] += 1
         filled += count * frame_bytes
     return sizes
-
-
-def _size_of(rows: list[records.IndexRow]) -> dict[str, float]:
-    frames = sum(row.num_frames for row in rows)
-    return {"clips": len(rows), "frames": frames, "hours": round(frames / FRAME_RATE_HZ / 3600, 4)}
 
 
 @contextlib.contextmanager

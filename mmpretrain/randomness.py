@@ -39,8 +39,26 @@ def clip_generator(seed: int, stream: str, epoch: int, clip_id: str) -> np.rando
 
 
 def unit_hash(*names: int | str) -> float:
-    """A fixed number in [0, 1) for these names, as if drawn uniformly: e.g. whether a clip is held out."""
-    return (_hash(*names) >> 75) / 2**53
+    """A fixed number in [0, 1) for these names, as if drawn uniformly."""
+    return (hash64(*names) >> 11) / 2**53
+
+
+def hash64(*names: int | str) -> int:
+    """A fixed number of 64 bits for these names."""
+    return _hash(*names) >> 64
+
+
+def unit_of(hashes_N: np.ndarray) -> np.ndarray:
+    """float64 [N] in [0, 1) of uint64 [N]: `unit_hash` of the names that have these `hash64`."""
+    return (hashes_N >> np.uint64(11)) / 2**53
+
+
+def mixed(hashes_N: np.ndarray, *names: int | str) -> np.ndarray:
+    """uint64 [N]: other hashes, a fixed one for every hash and these names, as if drawn anew for each of them."""
+    z = hashes_N ^ np.uint64(hash64(*names))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # the finalizer of SplitMix64
+        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+    return z ^ (z >> np.uint64(31))
 
 
 def _hash(*names: int | str) -> int:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,10 +46,10 @@ EMOTIONS = (
 
 SPLITS = ("train", "validation", "test")
 
-# A prepared corpus is a folder: the TFDS dataset `clips`, one index file a split beside its shards, and `corpus.json`,
-# which is written last: a folder without it is not whole.
+# A prepared corpus is a folder: the TFDS dataset `clips`, one index file a split beside its shards, and `corpus.json`
+# with the digests of them all (prepared.py): a folder without it is not whole.
 DATASET_NAME = "clips"
-DATASET_VERSION = "4.0.0"  # of what a record holds; a corpus of another version is not read (4: order as listed)
+DATASET_VERSION = "4.0.0"  # a corpus of another version is not read (4: order as listed, index of columns, digests)
 CORPUS_FILE = "corpus.json"
 
 # Words that may stand in a label of this name; labels of other names may be any word.
@@ -114,6 +114,7 @@ LABEL_KINDS = {
         lambda features: _tensor(features, (None,), "int32"), np.asarray, indexed=len,
     ),
 }  # fmt: skip
+LONG = ("text", "tokens")  # kinds of which the index keeps the length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,7 +247,8 @@ class IndexRow:
     """What planning needs to know of a clip without touching it. Row i of a split's index is record i of that split.
 
     has: "audio", "video" and the names of its tracks, as far as the clip has them. labels: those of the clip that are
-    not empty; of texts and tokens their length.
+    not empty; of texts and tokens their length. content_hash, label_hash: 64 bits, of all arrays, and of all labels as
+    they are in the record, not by their length.
     """
 
     clip_id: str
@@ -255,7 +257,8 @@ class IndexRow:
     split: str
     speaker: str
     labels: Mapping[str, Any]
-    content_hash: str
+    content_hash: int
+    label_hash: int
 
     @classmethod
     def of(cls, clip: Clip, schema: Schema) -> IndexRow:
@@ -266,9 +269,11 @@ class IndexRow:
             digest.update(np.ascontiguousarray(array).data)
         has = [name for name, array in (("audio", clip.audio), ("video", clip.mouth)) if len(array)]
         labels = {name: LABEL_KINDS[schema.labels[name]].indexed(value) for name, value in clip.labels.items()}
+        said = sorted({**labels, **{name: clip.labels[name] for name in labels if schema.labels[name] in LONG}}.items())
+        of_labels = hashlib.blake2b(json.dumps(said, default=lambda value: value.tolist()).encode(), digest_size=8)
         return cls(
             clip.clip_id, clip.num_frames, (*has, *sorted(clip.tracks)), clip.split, clip.speaker, labels,
-            digest.hexdigest(),
+            int.from_bytes(digest.digest()), int.from_bytes(of_labels.digest()),
         )  # fmt: skip
 
 
@@ -339,28 +344,3 @@ def read_schema(corpus_dir: str | Path) -> Schema:
 
 def dataset_dir(corpus_dir: str | Path) -> Path:
     return Path(corpus_dir) / DATASET_NAME / DATASET_VERSION
-
-
-def index_path(corpus_dir: str | Path, split: str) -> Path:
-    return dataset_dir(corpus_dir) / f"index-{split}.jsonl"
-
-
-def write_index(corpus_dir: str | Path, split: str, rows: Iterable[IndexRow]) -> None:
-    with open(index_path(corpus_dir, split), "w") as file:
-        file.writelines(json.dumps(vars(row)) + "\n" for row in rows)
-
-
-def read_index(corpus_dir: str | Path, split: str) -> list[IndexRow]:
-    with open(index_path(corpus_dir, split)) as file:
-        return [_index_row(json.loads(line)) for line in file]
-
-
-def _index_row(fields: dict[str, Any]) -> IndexRow:
-    labels = {name: tuple(value) if isinstance(value, list) else value for name, value in fields["labels"].items()}
-    return IndexRow(**fields | {"has": tuple(fields["has"]), "labels": labels})
-
-
-def corpus_fingerprint(rows: Iterable[IndexRow]) -> str:
-    """16 hex digits that change when any clip's identity, split or content does, whatever the order of the rows."""
-    lines = sorted(f"{row.split} {row.clip_id} {row.num_frames} {row.content_hash}" for row in rows)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -1,7 +1,6 @@
 """Writes tiny prepared corpora for tests, in the layout of `mmpretrain.records`."""
 
 import functools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from data_prep.builder import write_dataset
 from mmpretrain import records
+from mmpretrain.prepared import finish_corpus
 
 LABELS = {"emotion": "class", "text": "text"}
 
@@ -34,23 +34,7 @@ def write_corpus(
         for split in records.SPLITS
         if (of_split := [clip for clip in clips if clip.split == split])
     }
-    index = write_dataset(path, shards, schema)
-    splits = {}
-    for split, rows in index.items():
-        frames = sum(row.num_frames for row in rows)
-        splits[split] = {
-            "clips": len(rows), "frames": frames, "hours": frames / records.FRAME_RATE_HZ / 3600,
-        }  # fmt: skip
-    corpus = {
-        "name": path.name,
-        "fingerprint": records.corpus_fingerprint(row for rows in index.values() for row in rows),
-        "frame_rate_hz": records.FRAME_RATE_HZ,
-        "sample_rate_hz": records.SAMPLE_RATE_HZ,
-        "schema": schema.to_json(),
-        "splits": splits,
-        "wall_time_sec": 0.0,
-    }
-    (path / records.CORPUS_FILE).write_text(json.dumps(corpus, indent=1))
+    finish_corpus(path, path.name, schema, write_dataset(path, shards, schema), wall_time_sec=0.0)
     return path
 
 

@@ -12,7 +12,10 @@ ROOT = Path(__file__).parents[1]
 OURS = ("mmpretrain", "data_prep", "configs")
 
 # Room -> what of ours it may import, besides itself. The longest room that fits a module counts.
-GROUND = ("mmpretrain.records", "mmpretrain.randomness", "mmpretrain.files", "mmpretrain.config", "mmpretrain.features")
+GROUND = (
+    "mmpretrain.records", "mmpretrain.columns", "mmpretrain.index", "mmpretrain.prepared", "mmpretrain.randomness",
+    "mmpretrain.files", "mmpretrain.config", "mmpretrain.features",
+)  # fmt: skip
 MEANS = (
     *GROUND, "mmpretrain.text", "mmpretrain.data", "mmpretrain.parallel", "mmpretrain.targets", "mmpretrain.encoders",
     "mmpretrain.export", "mmpretrain.evaluation", "mmpretrain.observe", "mmpretrain.report", "mmpretrain.cost",
@@ -23,6 +26,9 @@ ARROWS = {
     "mmpretrain.records": (),
     "mmpretrain.randomness": (),
     "mmpretrain.files": (),
+    "mmpretrain.columns": (),
+    "mmpretrain.index": ("mmpretrain.columns", "mmpretrain.records", "mmpretrain.randomness", "mmpretrain.files"),
+    "mmpretrain.prepared": ("mmpretrain.index", "mmpretrain.records", "mmpretrain.files"),
     "mmpretrain.config": (),
     "mmpretrain.features": ("mmpretrain.records",),
     "mmpretrain.text": ("mmpretrain.records",),
@@ -51,7 +57,9 @@ ARROWS = {
     ),
     "mmpretrain": ("mmpretrain.encoders",),
     "configs": ("mmpretrain.config",),
-    "data_prep": ("mmpretrain.records", "mmpretrain.features", "mmpretrain.files"),
+    "data_prep": (
+        "mmpretrain.records", "mmpretrain.index", "mmpretrain.prepared", "mmpretrain.features", "mmpretrain.files",
+    ),
 }  # fmt: skip
 
 # Room -> what of others it may not import.
@@ -60,6 +68,9 @@ JAX = ("jax", "jaxlib", "flax", "optax", "orbax")
 PICKLE = ("pickle", "dill", "cloudpickle", "joblib", "torch", "tensorflow")
 BANS = {
     "mmpretrain.records": JAX,
+    "mmpretrain.columns": JAX,
+    "mmpretrain.index": JAX,
+    "mmpretrain.prepared": JAX,
     "mmpretrain.files": JAX,
     "mmpretrain.config": (*JAX, *FILES_AND_PROCESSES, "numpy"),
     "mmpretrain.features": (*JAX, *FILES_AND_PROCESSES),

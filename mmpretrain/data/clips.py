@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mmpretrain import records
+from mmpretrain.columns import Strings, Words
 from mmpretrain.config import CorpusConfig, DataConfig
 from mmpretrain.data.inputs import INPUTS
-from mmpretrain.files import read_json
-from mmpretrain.randomness import unit_hash
-from mmpretrain.records import LABEL_KINDS, Clip, IndexRow, Schema
+from mmpretrain.files import DamagedError, read_json
+from mmpretrain.index import Index, index_path, read_index
+from mmpretrain.prepared import check_corpus
+from mmpretrain.randomness import mixed, unit_of
+from mmpretrain.records import Clip, Schema
 
 
 class RecordSource:
@@ -47,41 +51,56 @@ class RecordSource:
 class ClipTable:
     """N clips, in an order that depends on the corpora alone: corpus by corpus, split by split, as recorded.
 
-    rows: what is known of each clip; its `clip_id` is `corpus/clip` where there are several corpora.
-    weights: float64 [N], how often a clip appears in an epoch.
-    places: int64 [N, 2], for each clip a position in `sources` and a record there.
+    index: what is known of each clip; its id is `corpus/clip` where there are several corpora.
+    sources, weight_of_source: the splits of corpora that they are of, and how often a clip of each is in an epoch.
+    source_N, record_N: for each clip a position in `sources`, uint16, and a record there, int32.
     label_kinds: by name, the kind of every label column that one of the corpora has.
     """
 
-    rows: list[IndexRow]
-    weights: np.ndarray
+    index: Index
     sources: tuple[RecordSource, ...]
-    places: np.ndarray
+    weight_of_source: tuple[float, ...]
+    source_N: np.ndarray
+    record_N: np.ndarray
     label_kinds: Mapping[str, str]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.index)
 
-    @functools.cached_property
-    def clip_ids(self) -> list[str]:
-        return [row.clip_id for row in self.rows]
+    @property
+    def clip_ids(self) -> Strings:
+        """Decoded one by one, as they are asked for."""
+        return self.index.clip_ids
 
-    @functools.cached_property
+    @property
     def lengths(self) -> np.ndarray:
         """int32 [N], in frames."""
-        return np.array([row.num_frames for row in self.rows], np.int32)
+        return self.index.num_frames
+
+    @property
+    def speakers(self) -> Words[str]:
+        """ "" where nobody knows who speaks."""
+        return self.index.speakers
+
+    @property
+    def content_hashes(self) -> np.ndarray:
+        """uint64 [N], of the pictures, sounds and tracks of each clip, whatever it is called."""
+        return self.index.content_hashes
+
+    @property
+    def weights(self) -> np.ndarray:
+        """float64 [N], how often a clip appears in an epoch."""
+        return np.array(self.weight_of_source, np.float64)[self.source_N]
 
     def has(self, name: str) -> np.ndarray:
         """bool [N]: which clips have "audio", "video" or the track of that name."""
-        if name not in self._has:
-            self._has[name] = np.array([name in row.has for row in self.rows], bool)
-        return self._has[name]
+        return self.index.has[name] if name in self.index.has else np.zeros(len(self), bool)
 
-    @functools.cached_property
-    def _has(self) -> dict[str, np.ndarray]:
-        return {}
+    def draws(self, name: str) -> np.ndarray:
+        """float64 [N] in [0, 1), one for each clip id and name, as if drawn uniformly."""
+        return unit_of(mixed(self.index.id_hashes, name))
 
-    def label(self, name: str) -> list[str] | list[tuple[str, ...]] | np.ndarray:
+    def label(self, name: str) -> Words[str] | Words[tuple[str, ...]] | np.ndarray:
         """The label column of that name over the table, as the index keeps it, empty where a clip has none.
 
         Words or tuples of words; of numbers float64 [N], NaN for none; of texts and tokens their lengths, int32 [N].
@@ -93,45 +112,42 @@ class ClipTable:
                 f"the corpora {self.folders()} have no label column {name!r} (columns: {columns}); "
                 "use a corpus that was prepared with this label"
             )
-        kind = LABEL_KINDS[self.label_kinds[name]]
-        none = kind.indexed(kind.empty)
-        column = [row.labels.get(name, none) for row in self.rows]
-        dtype = {int: np.int32, float: np.float64}.get(type(none))
-        return column if dtype is None else np.array(column, dtype)
+        return self.index.labels[name]
 
     def words(self, i: int) -> list[str]:
         """What its labels of kind "class" say of the clip of row i."""
-        said = self.rows[i].labels
-        return [said[name] for name, kind in self.label_kinds.items() if kind == "class" and name in said]
+        said = (self.label(name)[i] for name, kind in self.label_kinds.items() if kind == "class")
+        return [word for word in said if word]
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Changes with the selection and with the content of any clip in it. A whole corpus has its corpus.json's."""
-        return records.corpus_fingerprint(self.rows)
+        """Of the clips in their order, their names and what is in them, not of what anybody said of them."""
+        return self.index.fingerprint("id_hashes", "num_frames", "content_hashes")
 
     def load(self, i: int) -> Clip:
         """The clip of row i, named as in the table. Raises ValueError naming the clip if its record cannot be read."""
-        row, (source_index, record) = self.rows[i], self.places[i]
-        source = self.sources[source_index]
+        clip_id, length, record = self.clip_ids[i], int(self.lengths[i]), int(self.record_N[i])
+        source = self.sources[self.source_N[i]]
         try:
             clip = source[record]
         except Exception as error:  # a damaged file may fail in any layer: ArrayRecord, protobuf, TFDS, JSON
             raise ValueError(
-                f"clip {row.clip_id!r} (record {record} of {source.split!r} in {source.corpus_dir}) cannot be read: "
+                f"clip {clip_id!r} (record {record} of {source.split!r} in {source.corpus_dir}) cannot be read: "
                 f"{type(error).__name__}: {error}; prepare the corpus again"
             ) from error
-        if clip.num_frames != row.num_frames or not row.clip_id.endswith(clip.clip_id):
+        if clip.num_frames != length or not clip_id.endswith(clip.clip_id):
             raise ValueError(
-                f"{records.index_path(source.corpus_dir, source.split)} says that record {record} is {row.clip_id!r} "
-                f"of {row.num_frames} frames, but it is {clip.clip_id!r} of {clip.num_frames}; prepare the corpus again"
+                f"{index_path(source.corpus_dir, source.split)} says that record {record} is {clip_id!r} "
+                f"of {length} frames, but it is {clip.clip_id!r} of {clip.num_frames}; prepare the corpus again"
             )
-        return dataclasses.replace(clip, clip_id=row.clip_id)
+        return dataclasses.replace(clip, clip_id=clip_id)
 
     def select(self, keep: np.ndarray) -> ClipTable:
         """The rows that `keep` names: bool [N], or positions."""
-        kept = np.arange(len(self))[keep]
-        rows = [self.rows[i] for i in kept]
-        return dataclasses.replace(self, rows=rows, weights=self.weights[kept], places=self.places[kept])
+        rows = np.flatnonzero(keep) if keep.dtype == bool else keep
+        return dataclasses.replace(
+            self, index=self.index.take(rows), source_N=self.source_N[rows], record_N=self.record_N[rows]
+        )  # fmt: skip
 
     def require(self, modalities: Sequence[str]) -> ClipTable:
         """The clips that have at least one of the model's modalities. Raises ValueError if there is none."""
@@ -143,7 +159,7 @@ class ClipTable:
                 f"model.modalities={tuple(modalities)}, but none of the {len(self)} clips of {self.folders()} has "
                 f"{' or '.join(modalities)}; change model.modalities or prepare a corpus that has it"
             )
-        return self.select(has)
+        return self if has.all() else self.select(has)
 
     def folders(self) -> str:
         """The corpora, for messages."""
@@ -173,13 +189,16 @@ def training_and_validation(data: DataConfig) -> tuple[ClipTable, ClipTable]:
     _check_speakers(data, tables)
     dropped = Counter()
     for i, table in enumerate(tables):
-        reasons = [_reason_to_drop(row, data) for row in table.rows]
-        dropped.update(filter(None, reasons))
-        tables[i] = table.select(np.array([not reason for reason in reasons], bool))
+        drop = np.zeros(len(table), bool)
+        for reason, for_it in _reasons_to_drop(table, data):
+            dropped[reason] += int((for_it & ~drop).sum())
+            drop |= for_it
+        if drop.any():
+            tables[i] = table.select(~drop)
     held_out = np.concatenate([_held_out(table, data.validation_share) for table in tables])
     table = _join(data.corpora, tables)
     if held_out.all():
-        causes = [f"{count} {reason}" for reason, count in dropped.items()] + [f"{len(table)} for validation"]
+        causes = [f"{n} {reason}" for reason, n in dropped.items() if n] + [f"{len(table)} for validation"]
         raise ValueError(
             f"data.corpora: {_paths(data.corpora)} leaves no clip to train on ({', '.join(causes)}); "
             f"change these fields or prepare more clips"
@@ -187,18 +206,18 @@ def training_and_validation(data: DataConfig) -> tuple[ClipTable, ClipTable]:
     return table.select(~held_out), table.select(held_out)
 
 
-def _reason_to_drop(row: IndexRow, data: DataConfig) -> str:
-    if row.speaker in data.exclude_speakers:
-        return "of data.exclude_speakers"
-    if row.num_frames < data.min_frames:
-        return f"shorter than data.min_frames={data.min_frames}"
-    if data.long_clips == "drop" and row.num_frames > max(data.bucket_frames):
-        return f"longer than all of data.bucket_frames={data.bucket_frames}"
-    return ""
+def _reasons_to_drop(table: ClipTable, data: DataConfig) -> Iterator[tuple[str, np.ndarray]]:
+    """(reason, bool [N]: which clips it holds for)."""
+    yield "of data.exclude_speakers", table.speakers.map(dict.fromkeys(data.exclude_speakers, True), False, bool)
+    yield f"shorter than data.min_frames={data.min_frames}", table.lengths < data.min_frames
+    if data.long_clips == "drop":
+        yield f"longer than all of data.bucket_frames={data.bucket_frames}", table.lengths > max(data.bucket_frames)
 
 
 def _check_speakers(data: DataConfig, tables: Sequence[ClipTable]) -> None:
-    known = {row.speaker for table in tables for row in table.rows}
+    if not data.exclude_speakers:
+        return
+    known = {speaker for table in tables for speaker in table.speakers.kinds()}
     if unknown := sorted(set(data.exclude_speakers) - known):
         raise ValueError(
             f"data.exclude_speakers={unknown}: no clip of {_paths(data.corpora)} is theirs; "
@@ -209,11 +228,11 @@ def _check_speakers(data: DataConfig, tables: Sequence[ClipTable]) -> None:
 def _held_out(table: ClipTable, share: float) -> np.ndarray:
     """bool [N]: the clips of one corpus that are for validation."""
     if any(source.split == "validation" for source in table.sources):
-        return np.array([row.split == "validation" for row in table.rows], bool)
-    hashes = np.array([unit_hash("valid", clip_id) for clip_id in table.clip_ids])
-    held_out = hashes < share
+        return table.index.splits.map({"validation": True}, False, bool)
+    draws = unit_of(table.index.id_hashes)
+    held_out = draws < share
     if share > 0 and len(table) > 1 and not held_out.any():
-        held_out[hashes.argmin()] = True
+        held_out[draws.argmin()] = True
     return held_out
 
 
@@ -226,57 +245,48 @@ def _open_each(corpora: Sequence[CorpusConfig], splits: Sequence[str]) -> list[C
 def _open_corpus(corpus: CorpusConfig, splits: Sequence[str]) -> ClipTable:
     whole = _read_corpus(corpus.path)
     present = [split for split in splits if split in whole["splits"]]
-    indices = [records.read_index(corpus.path, split) for split in present]
-    places = [(source, record) for source, index in enumerate(indices) for record in range(len(index))]
+    indices = [read_index(corpus.path, split) for split in present]
+    for split, index in zip(present, indices, strict=True):
+        if len(index) != whole["splits"][split]["clips"]:
+            raise DamagedError(
+                f"{index_path(corpus.path, split)} has {len(index)} clips, but {records.CORPUS_FILE} says "
+                f"{whole['splits'][split]['clips']}; prepare the corpus again"
+            )
+    kinds, counts = Schema.from_json(whole["schema"]).labels, [len(index) for index in indices]
     return ClipTable(
-        rows=[row for index in indices for row in index],
-        weights=np.full(len(places), corpus.weight, np.float64),
+        index=Index.join(indices, kinds) if indices else Index.of([], kinds),
         sources=tuple(RecordSource(corpus.path, split) for split in present),
-        places=np.array(places, np.int64).reshape(-1, 2),
-        label_kinds=Schema.from_json(whole["schema"]).labels,
+        weight_of_source=(corpus.weight,) * len(present),
+        source_N=np.repeat(np.arange(len(present), dtype=np.uint16), counts),
+        record_N=np.concatenate([np.zeros(0, np.int32), *(np.arange(count, dtype=np.int32) for count in counts)]),
+        label_kinds=kinds,
     )
 
 
-def _read_corpus(path: str) -> dict:
-    """The content of corpus.json, which only a whole corpus has."""
-    command = f"`python -m data_prep CORPUS --source DIR --output {path}`"
-    if not Path(path).is_dir():
-        raise FileNotFoundError(f"data.corpora: the folder {path!r} does not exist; make it with {command}")
-    file = Path(path) / records.CORPUS_FILE
-    if not file.exists():
-        raise FileNotFoundError(
-            f"data.corpora: {path!r} is not a whole corpus: it has no {records.CORPUS_FILE}, which is written last; "
-            f"finish it with {command}"
-        )
-    if not records.dataset_dir(path).is_dir():
-        found = ", ".join(sorted(child.name for child in records.dataset_dir(path).parent.glob("*.*.*"))) or "none"
-        raise ValueError(
-            f"data.corpora: {path!r} holds records of version {found}, but this program reads "
-            f"{records.DATASET_VERSION}; prepare it again with {command} --overwrite"
-        )
-    return read_json(file)
+def _read_corpus(path: str) -> dict[str, Any]:
+    """The content of corpus.json, of a whole corpus whose files are what was written."""
+    try:
+        return check_corpus(path)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"data.corpora: {error}") from error
 
 
 def _join(corpora: Sequence[CorpusConfig], tables: Sequence[ClipTable]) -> ClipTable:
     """One table of several corpora; with more than one, clips are named `corpus/clip`."""
     if len(tables) == 1:
         return tables[0]
-    names = [_read_corpus(corpus.path)["name"] for corpus in corpora]
+    names = [read_json(Path(corpus.path) / records.CORPUS_FILE)["name"] for corpus in corpora]
     if len(set(names)) < len(names):
         raise ValueError(f"data.corpora: {_paths(corpora)} are called {names} in {records.CORPUS_FILE}; rename one")
-    shifts = np.cumsum([0, *(len(table.sources) for table in tables[:-1])])
+    kinds = _join_kinds(names, tables)
+    shifts = np.cumsum([0, *(len(table.sources) for table in tables[:-1])]).astype(np.uint16)
     return ClipTable(
-        rows=[
-            dataclasses.replace(row, clip_id=f"{name}/{row.clip_id}")
-            for name, table in zip(names, tables, strict=True)
-            for row in table.rows
-        ],
-        weights=np.concatenate([table.weights for table in tables]),
+        index=Index.join([table.index.named(name) for name, table in zip(names, tables, strict=True)], kinds),
         sources=tuple(source for table in tables for source in table.sources),
-        places=np.concatenate(
-            [table.places + np.array([shift, 0]) for shift, table in zip(shifts, tables, strict=True)]
-        ),
-        label_kinds=_join_kinds(names, tables),
+        weight_of_source=tuple(weight for table in tables for weight in table.weight_of_source),
+        source_N=np.concatenate([table.source_N + shift for shift, table in zip(shifts, tables, strict=True)]),
+        record_N=np.concatenate([table.record_N for table in tables]),
+        label_kinds=kinds,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mmpretrain.columns import Words
 from mmpretrain.config import TaskConfig
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.records import VOCABULARIES
@@ -37,14 +38,14 @@ def has_label(labels: np.ndarray) -> np.ndarray:
     return there.reshape(len(labels), -1).any(1)
 
 
-def _class_ids(values: list[str], task: TaskConfig) -> np.ndarray:
+def _class_ids(values: Words[str], task: TaskConfig) -> np.ndarray:
     """int32 [N]: the position of each clip's word in the task's classes."""
     column = task.column or task.name
     known = VOCABULARIES.get(column)
     if known and (unknown := sorted(set(task.classes) - set(known))):
         raise ValueError(f"the classes of task {task.name} have {unknown}; {column}s are {', '.join(known)}")
     class_of = {name: i for i, name in enumerate(task.classes)}
-    return np.array([class_of.get(value, -1) for value in values], np.int32)
+    return values.map(class_of, -1, np.int32)
 
 
 # By the kind of the labels: from the column, as `ClipTable.label` returns it, to the array.

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from mmpretrain.columns import Words
 from mmpretrain.evaluation.metrics import METRICS, ClassificationResult, pooled
-from mmpretrain.records import SPLITS, IndexRow
+from mmpretrain.index import Index
+from mmpretrain.records import SPLITS
 
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-    """Positions in the list of rows that the protocol was given, int64, ascending."""
+    """Positions in the index that the protocol was given, int64, ascending."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -32,7 +33,7 @@ class Fold:
 class Protocol:
     """selection: the part on which the model is chosen; "validation" is the only rule there is so far.
 
-    assign(rows, fold) names the part of each row: "train", "validation", "test", or "" for a clip that the protocol
+    assign(clips, fold): the part of each clip, int [N], as a position in `SPLITS`, or -1 for one that the protocol
     drops.
     """
 
@@ -40,43 +41,42 @@ class Protocol:
     version: int
     description: str
     num_folds: int
-    assign: Callable[[Sequence[IndexRow], int], Sequence[str]] = dataclasses.field(repr=False)
+    assign: Callable[[Index, int], np.ndarray] = dataclasses.field(repr=False)
     selection: str = "validation"
 
-    def fold(self, rows: Sequence[IndexRow], fold: int, classes: Iterable[str] | None = None, *, column: str) -> Fold:
+    def fold(self, clips: Index, fold: int, classes: Iterable[str] | None = None, *, column: str) -> Fold:
         """The three parts of fold `fold`, counted from 1.
 
-        Rows without a label `column`, or with one that is not in `classes` (where given), appear nowhere. Raises
-        ValueError where the rows are not what the protocol is about, a part is empty, or a speaker is in two parts.
+        Clips without a label `column`, or with one that is not in `classes` (where given), appear nowhere. Raises
+        ValueError where the clips are not what the protocol is about, a part is empty, or a speaker is in two parts.
         """
         if not 1 <= fold <= self.num_folds:
             raise ValueError(f"fold {fold}: protocol `{self.name}` has folds 1 to {self.num_folds}")
         wanted = None if classes is None else set(classes)
-        labels = [row.labels.get(column) for row in rows]
-        labelled = [i for i, label in enumerate(labels) if label and (wanted is None or label in wanted)]
-        if not labelled:
+        labelled = np.flatnonzero(_is_labelled(clips, column, wanted))
+        if not len(labelled):
             raise ValueError(
-                f"protocol `{self.name}`: none of the {len(rows)} clips has a label {column!r}"
+                f"protocol `{self.name}`: none of the {len(clips)} clips has a label {column!r}"
                 f"{'' if wanted is None else ' among ' + ', '.join(sorted(wanted))}; fine-tune on a labelled corpus"
             )
-        chosen = [rows[i] for i in labelled]
+        chosen = clips.take(labelled)
         assigned = self.assign(chosen, fold)
-        parts = {part: [i for i, name in zip(labelled, assigned, strict=True) if name == part] for part in SPLITS}
+        parts = {part: labelled[assigned == number] for number, part in enumerate(SPLITS)}
         for part, positions in parts.items():
-            if not positions:
-                speakers = ", ".join(sorted({row.speaker for row in chosen})[:8])
+            if not len(positions):
+                speakers = ", ".join(sorted(chosen.speakers.kinds())[:8])
                 raise ValueError(
                     f"protocol `{self.name}`, fold {fold}: no labelled clip in its {part} part ({self.description}); "
                     f"the labelled clips are of {speakers}: prepare the missing ones or choose another protocol"
                 )
-        self._check_subjects(rows, parts)
-        return Fold(**{part: np.array(positions, np.int64) for part, positions in parts.items()})
+        self._check_subjects(clips, parts)
+        return Fold(**parts)
 
-    def _check_subjects(self, rows: Sequence[IndexRow], parts: dict[str, list[int]]) -> None:
+    def _check_subjects(self, clips: Index, parts: dict[str, np.ndarray]) -> None:
         part_of: dict[str, str] = {}
         for part, positions in parts.items():
-            for i in positions:
-                speaker = rows[i].speaker  # "" is somebody unknown, of whom nothing can be checked
+            for speaker in clips.speakers.take(positions).kinds():
+                # "" is somebody unknown, of whom nothing can be checked
                 if speaker and part_of.setdefault(speaker, part) != part:
                     raise ValueError(
                         f"protocol `{self.name}`: speaker {speaker} is both in {part_of[speaker]} and in {part}; "
@@ -84,47 +84,69 @@ class Protocol:
                     )
 
 
-def _by_split(rows: Sequence[IndexRow], fold: int) -> list[str]:
-    return [row.split for row in rows]
+def _is_labelled(clips: Index, column: str, wanted: set[str] | None) -> np.ndarray:
+    """bool [N]: which clips have a label of that name, and one that is wanted."""
+    labels = clips.labels.get(column)
+    if labels is None or not isinstance(labels, Words):
+        return (
+            np.zeros(len(clips), bool)
+            if labels is None
+            else labels > 0
+            if labels.dtype == np.int32
+            else ~np.isnan(labels)
+        )
+    return labels.map({word: wanted is None or word in wanted for word in labels.words if word}, False, bool)
 
 
-def _parts(groups: Sequence[int | None], fold: int, num_folds: int) -> list[str]:
-    """Names the part of each clip by the fold that tests it (counted from 0; None: dropped)."""
-    test, validation = fold - 1, fold % num_folds
-    names = {test: "test", validation: "validation", None: ""}
-    return [names.get(group, "train") for group in groups]
+def _by_split(clips: Index, fold: int) -> np.ndarray:
+    return clips.splits.map({split: number for number, split in enumerate(SPLITS)}, -1, int)
+
+
+def _parts(groups: Words[str], group_of: dict[str, int], fold: int, num_folds: int) -> np.ndarray:
+    """The part of each clip by the fold that tests its group, counted from 0."""
+    tests, validates = fold - 1, fold % num_folds
+    names = {tests: "test", validates: "validation"}
+    of_group = {name: SPLITS.index(names.get(group, "train")) for name, group in group_of.items()}
+    return groups.map(of_group, -1, int)
 
 
 def _by_subject(corpus: str, folds: Sequence[Iterable[int]], dropped: Sequence[str] = ()) -> Callable:
     """Folds as subject numbers; speakers must be called `{corpus}-{number}`. Drops clip ids that end in `dropped`."""
     group_of = {subject: group for group, subjects in enumerate(folds) for subject in subjects}
 
-    def assign(rows: Sequence[IndexRow], fold: int) -> list[str]:
-        groups = []
-        for row in rows:
-            match = re.fullmatch(rf"{corpus}-(\d+)", row.speaker)
+    def assign(clips: Index, fold: int) -> np.ndarray:
+        groups = {}
+        for speaker in clips.speakers.kinds():
+            match = re.fullmatch(rf"{corpus}-(\d+)", speaker)
             if not match or int(match[1]) not in group_of:
                 known = f"{corpus}-{min(group_of):02d} to {corpus}-{max(group_of):02d}"
                 raise ValueError(
-                    f"clip {row.clip_id}: its speaker `{row.speaker}` is none of this protocol's ({known}); "
+                    f"clip {_first_of(clips, speaker)}: its speaker `{speaker}` is none of this protocol's ({known}); "
                     f"give the protocol that corpus alone, or use `speakers-5`"
                 )
-            groups.append(None if row.clip_id.endswith(tuple(dropped)) else group_of[int(match[1])])
-        return _parts(groups, fold, len(folds))
+            groups[speaker] = group_of[int(match[1])]
+        parts = _parts(clips.speakers, groups, fold, len(folds))
+        if dropped:
+            parts[[clip_id.endswith(tuple(dropped)) for clip_id in clips.clip_ids]] = -1
+        return parts
 
     return assign
+
+
+def _first_of(clips: Index, speaker: str) -> str:
+    return clips.clip_ids[int(clips.speakers.map({speaker: True}, False, bool).argmax())]
 
 
 def _balanced(num_folds: int) -> Callable:
     """Speaker-disjoint folds of any corpus: the speaker with most clips first, each into the smallest fold so far."""
 
-    def assign(rows: Sequence[IndexRow], fold: int) -> list[str]:
-        counts = Counter(row.speaker for row in rows)
+    def assign(clips: Index, fold: int) -> np.ndarray:
+        of_speakers = zip(clips.speakers.words, clips.speakers.counts.tolist(), strict=True)
+        counts = {speaker: count for speaker, count in of_speakers if count}
         if "" in counts:
-            clip = next(row.clip_id for row in rows if not row.speaker)
             raise ValueError(
-                f"protocol `speakers-{num_folds}`: clip {clip} has no speaker; name the speakers of labelled clips "
-                f"when preparing the corpus, or use the protocol `official`"
+                f"protocol `speakers-{num_folds}`: clip {_first_of(clips, '')} has no speaker; name the speakers of "
+                f"labelled clips when preparing the corpus, or use the protocol `official`"
             )
         if len(counts) < num_folds:
             remedy = f"speakers-{len(counts)}" if len(counts) >= 3 else "official (the corpus's own splits)"
@@ -135,7 +157,7 @@ def _balanced(num_folds: int) -> Callable:
         for speaker, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
             group_of[speaker] = sizes.index(min(sizes))
             sizes[group_of[speaker]] += count
-        return _parts([group_of[row.speaker] for row in rows], fold, num_folds)
+        return _parts(clips.speakers, group_of, fold, num_folds)
 
     return assign
 

@@ -71,7 +71,7 @@ class Finetuning:
 
     def fold(self, number: int) -> Fold:
         main = self.main
-        fold = self.protocol.fold(self.table.rows, number, main.classes, column=main.column or main.name)
+        fold = self.protocol.fold(self.table.index, number, main.classes, column=main.column or main.name)
         if not has_label(self.labels[self.selecting][fold.validation]).any():
             raise ValueError(
                 f"finetune.select_by={self.config.select_by!r}, but no validation clip of fold {number} has a label of "

@@ -86,15 +86,16 @@ def _summary(results: list[ClassificationResult]) -> dict[str, Any]:
 
 
 def _write_predictions(path: Path, finetuning: Finetuning, rows: np.ndarray, logits: np.ndarray) -> None:
-    labels, classes = _labels(finetuning), finetuning.main.classes
+    table, labels, classes = finetuning.table, _labels(finetuning), finetuning.main.classes
     probabilities = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
     with whole_file(path) as draft, open(draft, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["clip_id", "speaker", "true", "predicted", *classes])
         for row, probs in zip(rows, probabilities, strict=True):
-            of = finetuning.table.rows[row]
             shown = [f"{p:.4f}" for p in probs]
-            writer.writerow([of.clip_id, of.speaker, classes[labels[row]], classes[probs.argmax()], *shown])
+            writer.writerow(
+                [table.clip_ids[row], table.speakers[row], classes[labels[row]], classes[probs.argmax()], *shown]
+            )
 
 
 COMMAND = Command(

@@ -79,7 +79,7 @@ def _summary(run: Run) -> dict[str, Any]:
     summary["goodput"] = {name: result["goodput"] for name, result in trained.items() if result and "goodput" in result}
     summary["corpus"] = {
         "training clips": len(train), "training hours": round(int(train.lengths.sum()) / 25 / 3600, 3),
-        "validation clips": len(validation), "speakers": len({row.speaker for row in train.rows if row.speaker}),
+        "validation clips": len(validation), "speakers": len(set(train.speakers.kinds()) - {""}),
     }  # fmt: skip
     return summary | {"wall_time_sec": times}
 
@@ -115,7 +115,7 @@ def _pictures(run: Run) -> list[dict[str, Any]]:
     """A few clips of different speakers, some frames of each."""
     table, shown = run.clips[0], {}
     for i in np.flatnonzero(table.has("video")):
-        shown.setdefault(table.rows[i].speaker, i)
+        shown.setdefault(table.speakers[i], i)
     pictures = []
     for i in list(shown.values())[:PICTURED_CLIPS]:
         clip = table.load(i)

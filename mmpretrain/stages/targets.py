@@ -48,7 +48,7 @@ def _make_store(codebook: RoundCodebook, recipe_hash: str) -> None:
 
     def write() -> None:
         progress, (train, validation) = LabelProgress(codebook.folder / LABELLING, made_by), codebook.clips
-        clip_ids, targets = train.clip_ids + validation.clip_ids, codebook.config
+        clip_ids, targets = [*train.clip_ids, *validation.clip_ids], codebook.config
         ids = progress.merge(clip_ids)
         write_store(
             codebook.store_folder, clip_ids=clip_ids, ids_per_clip=ids, codebook=fitted,

@@ -13,7 +13,6 @@ from mmpretrain.config import TargetsConfig
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.files import write_arrays
 from mmpretrain.observe.progress import Progress, log
-from mmpretrain.randomness import unit_hash
 from mmpretrain.targets.kmeans import Codebook, fit
 
 
@@ -22,7 +21,7 @@ def fit_rows(train: ClipTable, share: float, max_frames: int) -> np.ndarray:
 
     Drawn by clip id: the order of the corpus does not matter, and a larger share holds the clips of a smaller one.
     """
-    order = np.argsort([unit_hash("codebook", clip_id) for clip_id in train.clip_ids], kind="stable")
+    order = np.argsort(train.draws("codebook"), kind="stable")
     order = order[: max(1, round(share * len(train)))]
     fitting = np.cumsum(train.lengths[order]) <= max_frames
     return np.sort(order[: max(1, int(fitting.sum()))])

@@ -72,7 +72,7 @@ def inspect_targets(
     known = _known_units(store, table, spans)
     counts_K = np.array(store.lineage["counts"])
     quality = cluster_quality(clusters_N, None, num_clusters, store.offsets)
-    said_of_clips = {"speaker": [row.speaker for row in table.rows]}
+    said_of_clips = {"speaker": table.speakers}
     said_of_clips |= {name: table.label(name) for name, kind in table.label_kinds.items() if kind == "class"}
     run_cluster_R, run_frames_R = run_lengths(clusters_N, store.offsets)
     result = {
@@ -311,14 +311,14 @@ def _choose_clips(table: ClipTable, spans: dict[str, list[Span]]) -> list[int]:
         ),
     )  # fmt: skip
     speakers = set()
-    first = [row for row in order if not (table.rows[row].speaker in speakers or speakers.add(table.rows[row].speaker))]
+    first = [row for row in order if not (table.speakers[row] in speakers or speakers.add(table.speakers[row]))]
     return [*first, *(row for row in order if row not in first)][:SHOWN_CLIPS]
 
 
 def _picture(
     store: TargetStore, table: ClipTable, row: int, spans: dict[str, list[Span]], known: dict[str, Units]
 ) -> ClipPicture:
-    clip, meta = table.load(row), table.rows[row]
+    clip = table.load(row)
     words = spans.get(clip.clip_id, [])
     said = [("phones", phones_of(words)), ("words", words)] if words else []
     if "units" in known:
@@ -329,7 +329,7 @@ def _picture(
             for first, end in itertools.pairwise(changes)
         ]
         said.insert(0, ("units", runs))
-    title = ", ".join(filter(None, (meta.clip_id, meta.speaker, *table.words(row))))
+    title = ", ".join(filter(None, (table.clip_ids[row], table.speakers[row], *table.words(row))))
     return ClipPicture(
         title, clip.mouth, log_filterbank(clip.audio), store.clip(clip.clip_id), store.targets_per_frame, said
     )

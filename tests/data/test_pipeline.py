@@ -38,7 +38,9 @@ class FrameTargets:
     """The target of frame t is t. `extra` frames too many (or too few)."""
 
     def __init__(self, table, extra=0):
-        self.lengths = {row.clip_id: row.num_frames + extra for row in table.rows}
+        self.lengths = {
+            clip: length + extra for clip, length in zip(table.clip_ids, table.lengths.tolist(), strict=True)
+        }
 
     def __contains__(self, clip_id):
         return clip_id in self.lengths

@@ -16,6 +16,7 @@ from data_prep.__main__ import main
 from data_prep.corpus import SOURCE, Argument, Corpus
 from data_prep.sources import SourceClip
 from mmpretrain import records
+from mmpretrain.index import read_index
 from tests.data_prep.authored import tone, write_wav
 from tests.data_prep.test_preparation import clips_of
 
@@ -95,8 +96,8 @@ def test_a_corpus_with_labels_of_its_own_is_one_file_and_one_word(diaries, tmp_p
     }  # fmt: skip
     labels = {clip.clip_id: clip.labels for clip in clips_of(tmp_path / "out")}
     assert labels == {"a": {"valence": 0.25, "year": "2001"}, "b": {"valence": -0.5, "year": "2001"}}
-    index = records.read_index(tmp_path / "out", "train")
-    assert {row.clip_id: row.labels for row in index} == labels
+    index = read_index(tmp_path / "out", "train")
+    assert {row.clip_id: row.labels for row in map(index.row, range(len(index)))} == labels
 
 
 def test_an_argument_is_checked_as_its_corpus_says(diaries, capsys):

@@ -53,7 +53,7 @@ def test_every_codebook_is_made_learned_and_reported(corpus, tmp_path):
 
     train, _ = run.round(1).clips
     stores = [run.round(number).stores for number in (1, 2)]
-    for row in train.rows[:3]:
+    for row in map(train.index.row, range(3)):
         assert [len(store.clip(row.clip_id)) for store in stores[0]] == [4 * row.num_frames] * 2, "100 Hz"
         assert [len(store.clip(row.clip_id)) for store in stores[1]] == [row.num_frames] * 2, "25 Hz"
 
@@ -88,7 +88,7 @@ def test_codebooks_of_sound_prosody_and_face_have_heads_of_their_own(faces, tmp_
     run = Run(config)
     refine(run)
     (train, validation), told = run.clips, capsys.readouterr().err
-    lacking = {row.clip_id for table in (train, validation) for row in table.rows if "blendshapes" not in row.has}
+    lacking = {clip for table in (train, validation) for clip in table.select(~table.has("blendshapes")).clip_ids}
     in_training = sum(clip_id in lacking for clip_id in train.clip_ids)
     assert in_training > 0
     message = f"{in_training} of {len(train)} training clips have no blendshapes, hence no face geometry targets"
@@ -123,7 +123,7 @@ def test_a_round_is_of_the_clips_that_have_any_of_its_targets(faces, tmp_path, c
     config.rounds[0].targets = face_geometry(8, **few)
     run = Run(config)
     everyone, (train, _) = run.clips[0], run.round(1).clips
-    assert train.clip_ids == [row.clip_id for row in everyone.rows if "blendshapes" in row.has]
+    assert train.clip_ids == everyone.select(everyone.has("blendshapes")).clip_ids
     left_out = len(everyone) - len(train)
     assert left_out > 0
     assert f"round 1: {left_out} of {len(everyone)} training clips have no targets and are left out" in (

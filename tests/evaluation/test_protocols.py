@@ -7,13 +7,18 @@ from hypothesis import strategies as st
 
 from mmpretrain.evaluation.metrics import classification_metrics
 from mmpretrain.evaluation.protocols import get_protocol, summarize_folds
+from mmpretrain.index import Index
 from mmpretrain.records import IndexRow
 
 RAVDESS_EMOTIONS = ("calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 
 
 def row(clip_id, speaker, emotion="happy", split="train"):
-    return IndexRow(clip_id, 50, ("audio", "video"), split, speaker, {"emotion": emotion} if emotion else {}, "")
+    return IndexRow(clip_id, 50, ("audio", "video"), split, speaker, {"emotion": emotion} if emotion else {}, 0, 0)
+
+
+def index_of(rows):
+    return Index.of(rows, {"emotion": "class"})
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +38,7 @@ def test_every_clip_is_tested_once_and_no_subject_crosses(ravdess, name):
     protocol = get_protocol(name)
     tested = []
     for number in range(1, protocol.num_folds + 1):
-        fold = protocol.fold(ravdess, number, column="emotion")
+        fold = protocol.fold(index_of(ravdess), number, column="emotion")
         parts = [fold.train, fold.validation, fold.test]
         assert sorted(np.concatenate(parts).tolist()) == list(range(1440))
         assert len(set().union(*(actors(ravdess, part) for part in parts))) == 24
@@ -45,7 +50,10 @@ def test_every_clip_is_tested_once_and_no_subject_crosses(ravdess, name):
 
 def test_ravdess_6x4_tests_four_actors_in_order_and_validates_on_the_next_four(ravdess):
     protocol = get_protocol("ravdess-6x4")
-    first, last = protocol.fold(ravdess, 1, column="emotion"), protocol.fold(ravdess, 6, column="emotion")
+    first, last = (
+        protocol.fold(index_of(ravdess), 1, column="emotion"),
+        protocol.fold(index_of(ravdess), 6, column="emotion"),
+    )
     assert actors(ravdess, first.test) == [1, 2, 3, 4]
     assert actors(ravdess, first.validation) == [5, 6, 7, 8]
     assert (len(first.train), len(first.validation), len(first.test)) == (960, 240, 240)
@@ -54,9 +62,19 @@ def test_ravdess_6x4_tests_four_actors_in_order_and_validates_on_the_next_four(r
 
 
 def test_other_lists_are_those_of_their_authors(ravdess):
-    assert actors(ravdess, get_protocol("ravdess-5").fold(ravdess, 5, column="emotion").test) == [1, 4, 9, 22]
-    assert actors(ravdess, get_protocol("ravdess-emobox6").fold(ravdess, 1, column="emotion").test) == [1, 11, 20, 21]
-    assert actors(ravdess, get_protocol("ravdess-emobox6").fold(ravdess, 2, column="emotion").test) == [4, 10, 12, 14]
+    assert actors(ravdess, get_protocol("ravdess-5").fold(index_of(ravdess), 5, column="emotion").test) == [1, 4, 9, 22]
+    assert actors(ravdess, get_protocol("ravdess-emobox6").fold(index_of(ravdess), 1, column="emotion").test) == [
+        1,
+        11,
+        20,
+        21,
+    ]
+    assert actors(ravdess, get_protocol("ravdess-emobox6").fold(index_of(ravdess), 2, column="emotion").test) == [
+        4,
+        10,
+        12,
+        14,
+    ]
 
 
 def test_crema_5_leaves_out_the_unreadable_clips():
@@ -64,7 +82,7 @@ def test_crema_5_leaves_out_the_unreadable_clips():
         row(f"{actor}_{take}", f"crema-{actor}") for actor in range(1001, 1092) for take in ("ITS_HAP_XX", "MTI_NEU_XX")
     ]
     protocol = get_protocol("crema-5")
-    folds = [protocol.fold(rows, number, column="emotion") for number in range(1, 6)]
+    folds = [protocol.fold(index_of(rows), number, column="emotion") for number in range(1, 6)]
     assert [len(actors(rows, fold.test)) for fold in folds] == [18, 18, 18, 18, 19]
     seen = {rows[i].clip_id for fold in folds for i in fold.test}
     assert {r.clip_id for r in rows} - seen == {"1076_MTI_NEU_XX"}
@@ -72,7 +90,7 @@ def test_crema_5_leaves_out_the_unreadable_clips():
 
 def test_clips_without_an_emotion_or_of_other_classes_appear_nowhere(ravdess):
     rows = [row("silent", "", ""), *ravdess]
-    fold = get_protocol("ravdess-6x4").fold(rows, 2, classes=("neutral", "happy"), column="emotion")
+    fold = get_protocol("ravdess-6x4").fold(index_of(rows), 2, classes=("neutral", "happy"), column="emotion")
     positions = np.concatenate([fold.train, fold.validation, fold.test])
     assert 0 not in positions
     assert {rows[i].labels["emotion"] for i in positions} == {"neutral", "happy"}
@@ -81,7 +99,7 @@ def test_clips_without_an_emotion_or_of_other_classes_appear_nowhere(ravdess):
 
 def test_official_follows_the_splits_of_the_corpus():
     rows = [row(f"c{i}", f"s{i}", split=split) for i, split in enumerate(["test", "train", "validation", "train"])]
-    fold = get_protocol("official").fold(rows, 1, column="emotion")
+    fold = get_protocol("official").fold(index_of(rows), 1, column="emotion")
     assert (fold.train.tolist(), fold.validation.tolist(), fold.test.tolist()) == ([1, 3], [2], [0])
 
 
@@ -93,10 +111,10 @@ def test_speaker_folds_of_any_corpus_are_disjoint_balanced_and_do_not_depend_on_
     protocol = get_protocol(f"speakers-{num_folds}")
     tests = []
     for number in range(1, num_folds + 1):
-        fold = protocol.fold(rows, number, column="emotion")
+        fold = protocol.fold(index_of(rows), number, column="emotion")
         parts = [{rows[i].speaker for i in part} for part in (fold.train, fold.validation, fold.test)]
         assert sum(map(len, parts)) == len(set().union(*parts)) == len(sizes)
-        again = protocol.fold(shuffled, number, column="emotion")
+        again = protocol.fold(index_of(shuffled), number, column="emotion")
         for part in ("train", "validation", "test"):
             ids = {rows[i].clip_id for i in getattr(fold, part)}
             assert ids == {shuffled[i].clip_id for i in getattr(again, part)}
@@ -151,7 +169,7 @@ def test_an_unknown_name_lists_the_known_ones():
 )
 def test_what_a_protocol_cannot_do_is_said(name, rows, fold, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        get_protocol(name).fold(rows, fold, column="emotion")
+        get_protocol(name).fold(index_of(rows), fold, column="emotion")
 
 
 def test_summary_of_folds_has_mean_std_and_pooled_value():
