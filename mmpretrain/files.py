@@ -195,11 +195,18 @@ def sealed(folder: str | Path) -> dict[str, list[int | str]]:
         raise DamagedError(f"{Path(folder) / SEAL}, which says what the files were, is missing or damaged") from error
 
 
-def check_seal(folder: str | Path, *names: str) -> None:
+def check_seal(folder: str | Path, *names: str, remedy: str = "") -> None:
     """Raises DamagedError naming the first of these files, by default all, that is not as it was when `seal` saw it.
 
     What cannot be read now, for another reason than that it is missing, is an OSError.
     """
+    try:
+        _check_seal(folder, names)
+    except DamagedError as error:
+        raise DamagedError(f"{error}; {remedy}" if remedy else str(error)) from error
+
+
+def _check_seal(folder: str | Path, names: Sequence[str]) -> None:
     folder, entries = Path(folder), sealed(folder)
     for name in names or sorted({*_names(folder), *entries}):
         try:

@@ -1,6 +1,8 @@
 """Encoders as folders that outlive the code that trained them: `config.json`, `model.safetensors`, `README.md`.
 
 Beside them may lie what the encoder does not need but a pretraining checkpoint of the reference holds (`HEAD_FILE`).
+`digests.json` says what the files were, and each is checked before it is believed. The card, README.md, is for people:
+no command reads it, so it may be changed; so may files be added.
 
 encoder = mmpretrain.load_encoder("runs/demo/export/encoder")
 features = encoder.features(audio=samples, video=crops)  # [T, D], 25 a second
@@ -23,12 +25,12 @@ from mmpretrain.config import ModelConfig, as_dict, from_dict
 from mmpretrain.data.batch import empty_batch, put_clip
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.encoders.card import model_card
-from mmpretrain.encoders.weights import load_weights, save_weights
-from mmpretrain.files import read_json, whole_folder, write_json, write_text
+from mmpretrain.encoders.weights import REMEDY, load_weights, save_weights
+from mmpretrain.files import check_seal, read_json, seal, sealed, whole_folder, write_json, write_text
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, Clip
 
-FORMAT = "mmpretrain-encoder-2"  # 2: tensors of front-ends by the name of their modality
+FORMAT = "mmpretrain-encoder-3"  # 3: with the digests of its files
 ENCODER_CONFIG_FILE = "config.json"
 HEAD_FILE = "pretraining_head.safetensors"
 FRAME_MULTIPLE = 100  # clips are padded to a multiple of this many frames, so that few shapes are compiled
@@ -48,6 +50,7 @@ def save_encoder(
         save_weights(draft, encoder)
         if head:
             save_file(dict(head), draft / HEAD_FILE)
+        seal(draft)
         write_text(draft / "README.md", model_card(encoder.config, lineage))
 
 
@@ -61,23 +64,27 @@ def read_config(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
     try:
         config = read_json(file)
     except ValueError as error:
-        raise ValueError(f"{error}; export it again") from error
+        raise ValueError(f"{error}; {REMEDY}") from error
     if config.get("format") != FORMAT:
         raise ValueError(
             f"{file}: format={config.get('format')!r}, but this version reads {FORMAT!r}; export it again, or let the "
             f"version that made it write a checkpoint (`mmpretrain export {path} --format=avhubert --output=FILE.pt`) "
             "and read that with `mmpretrain import-avhubert FILE.pt --output=DIR`"
         )
+    check_seal(path, ENCODER_CONFIG_FILE, remedy=REMEDY)
     return from_dict(ModelConfig, config["model"]), config["lineage"]
 
 
 def load_head(path: str | Path) -> dict[str, np.ndarray]:
     """The `head` that the folder was saved with; empty if without one."""
     file = Path(path) / HEAD_FILE
+    if not file.exists() and HEAD_FILE not in sealed(path):
+        return {}
+    check_seal(path, HEAD_FILE, remedy=REMEDY)
     try:
-        return load_file(file) if file.exists() else {}
+        return load_file(file)
     except SafetensorError as error:
-        raise ValueError(f"{file} is damaged ({error}); export it again") from error
+        raise ValueError(f"{file} is damaged ({error}); {REMEDY}") from error
 
 
 def load_encoder(path: str | Path) -> Encoder:

@@ -10,29 +10,33 @@ from flax import nnx
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from mmpretrain.files import check_seal
+
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS = (nnx.Param, nnx.BatchStat)
+REMEDY = "copy the folder again, all of it, or let the command that made it make it anew"
 
 
 def save_weights(folder: Path, module: nnx.Module) -> None:
-    """Writes every parameter and batch statistic of `module`."""
+    """Writes every parameter and batch statistic of `module`. `load_weights` asks for a seal of the folder besides."""
     state = nnx.state(module, WEIGHTS)
     tensors = {_name(path): np.asarray(jax.device_get(leaf.get_value())) for path, leaf in nnx.to_flat_state(state)}
     save_file(tensors, folder / WEIGHTS_FILE)
 
 
 def load_weights(folder: Path, module: nnx.Module) -> None:
-    """Puts the file's tensors into `module`, each where and as the old value was.
+    """Puts the file's tensors into `module`, each where and as the old value was, if all bits are as they were sealed.
 
     Raises ValueError naming the first tensor that is missing, left over or of another shape, or the file if damaged.
     """
     file = folder / WEIGHTS_FILE
     if not file.exists():
         raise FileNotFoundError(f"{folder} has no {WEIGHTS_FILE}: it is no exported encoder, or a half-written one")
+    check_seal(folder, WEIGHTS_FILE, remedy=REMEDY)
     try:
         tensors = load_file(file)
     except SafetensorError as error:
-        raise ValueError(f"{file} is damaged ({error}); export it again") from error
+        raise ValueError(f"{file} is damaged ({error}); {REMEDY}") from error
     state = nnx.state(module, WEIGHTS)
     for path, leaf in nnx.to_flat_state(state):
         name, old = _name(path), leaf.get_value()

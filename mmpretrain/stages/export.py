@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 
 from mmpretrain.encoders.folder import load_encoder, save_encoder
+from mmpretrain.encoders.weights import WEIGHTS
 from mmpretrain.export import FORMATS, find_format
 from mmpretrain.export.avhubert.checkpoint import pretraining_head
 from mmpretrain.models.encoder import AVEncoder
@@ -41,7 +43,8 @@ def export(run: Run) -> dict[str, Any]:
     lineage |= {f"validation {name}": round(pretrained[name], 4) for name in ("masked_accuracy",) if name in pretrained}
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
-        trained, encoder = _trained(round_), round_.encoder.load().module
+        encoder = round_.encoder.load().module
+        trained = _trained(round_, encoder)
         head = pretraining_head(trained) if isinstance(trained, MaskedClusterModel) else None
         on_main(lambda: save_encoder(folder / ENCODER, encoder, lineage=lineage, head=head))
         error = _largest_difference(run, trained.encoder, folder / ENCODER)
@@ -51,16 +54,30 @@ def export(run: Run) -> dict[str, Any]:
     return run.stage(EXPORT, {"encoder": round_.encoder.fingerprint}, work)
 
 
-def _trained(round_: Round) -> nnx.Module:
-    """The network that the round was trained to, from the checkpoint of the very step that its encoder is of."""
+def _trained(round_: Round, encoder: AVEncoder) -> nnx.Module:
+    """The network that the round was trained to, from the checkpoint of the very step that its encoder is of.
+
+    Raises FileNotFoundError or ValueError if there is no such checkpoint, it is damaged, or of another encoder.
+    """
     run, checkpoints = round_.run, round_.run.workdir / round_.pretrain_name / CHECKPOINTS
-    if (step := round_.encoder.lineage["steps"]) not in saved_steps(checkpoints):
+    step = round_.encoder.lineage["steps"]
+    remedy = f"{round_.encoder.path} is the encoder by itself, or remove {checkpoints.parent} and train the round anew"
+    if step not in on_main(lambda: saved_steps(checkpoints)):
         raise FileNotFoundError(
-            f"{checkpoints} has no checkpoint of step {step}, with which export compares what it writes; "
-            f"{round_.encoder.path} is the encoder by itself, or remove {checkpoints.parent} and train the round anew"
+            f"{checkpoints} has no checkpoint of step {step}, with which export compares what it writes; {remedy}"
         )
-    state = read(checkpoints, step, round_.trainer.init(run.config.seed))
-    return round_.trainer.model(whole(state, run.mesh))
+    try:
+        state = read(checkpoints, step, round_.trainer.init(run.config.seed))
+    except ValueError as error:
+        raise ValueError(f"{error}; export compares what it writes with it; {remedy}") from error
+    trained = round_.trainer.model(whole(state, run.mesh))
+    ours, theirs = (jax.tree.leaves(nnx.state(each, WEIGHTS)) for each in (encoder, trained.encoder))
+    if not all(np.array_equal(one, other) for one, other in zip(ours, theirs, strict=True)):
+        raise ValueError(
+            f"{round_.encoder.path} has other weights than the checkpoint of its step {step} in {checkpoints}: one of "
+            f"the two is of another run or step; remove {checkpoints.parent} and train the round anew"
+        )
+    return trained
 
 
 def _largest_difference(run: Run, trained: AVEncoder, path: Path) -> float:

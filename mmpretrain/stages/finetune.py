@@ -11,7 +11,7 @@ from flax import nnx
 from mmpretrain.config import fingerprint
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.encoders.weights import save_weights
-from mmpretrain.files import whole_folder
+from mmpretrain.files import seal, whole_folder
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import whole
@@ -74,6 +74,7 @@ def _save(folder: Path, model: nnx.Module, lineage: dict[str, Any]) -> None:
     """The classifier, and its encoder by itself: for use, or for the targets of another round."""
     with whole_folder(folder / CLASSIFIER) as draft:
         save_weights(draft, model)
+        seal(draft)
     save_encoder(folder / ENCODER, model.encoder, lineage=lineage)
 
 

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import re
 import shutil
 
 import jax
@@ -12,8 +13,9 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import mmpretrain
-from mmpretrain.encoders.folder import FRAME_MULTIPLE, Encoder, read_config, save_encoder
+from mmpretrain.encoders.folder import FRAME_MULTIPLE, Encoder, load_head, read_config, save_encoder
 from mmpretrain.features.filterbank import audio_features
+from mmpretrain.files import seal
 from mmpretrain.models.encoder import AVEncoder
 from tests.tiny import initial, random_batch, tiny_model, with_inputs, with_present
 
@@ -154,12 +156,14 @@ def change_tensors(folder, change) -> None:
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
     save_file(tensors, folder / "model.safetensors")
+    seal(folder)
 
 
 def change_config(folder, change) -> None:
     config = json.loads((folder / "config.json").read_text())
     change(config)
     (folder / "config.json").write_text(json.dumps(config))
+    seal(folder)
 
 
 def refusal(folder) -> str:
@@ -178,7 +182,7 @@ def test_another_format_is_refused_by_its_name_and_with_the_remedy(damaged):
     change_config(damaged, lambda config: config["model"].update(norm="pre", similarity="cosine"))
     change_tensors(damaged, lambda tensors: tensors.update(audio_proj=np.zeros(3, np.float32)))
     message = refusal(damaged)
-    assert "format='mmpretrain-encoder-1', but this version reads 'mmpretrain-encoder-2'" in message
+    assert "format='mmpretrain-encoder-1', but this version reads 'mmpretrain-encoder-3'" in message
     assert f"`mmpretrain export {damaged} --format=avhubert --output=FILE.pt`" in message
     assert "`mmpretrain import-avhubert FILE.pt --output=DIR`" in message
 
@@ -206,6 +210,44 @@ def test_truncated_weights_are_refused(damaged):
     assert "is damaged" in refusal(damaged)
 
 
+def test_no_changed_bit_is_believed(exported, tmp_path):
+    draw, folder = np.random.default_rng(0), tmp_path / "encoder"
+    head = {"mask_emb": np.arange(6, dtype=np.float32)}
+    save_encoder(folder, module("audio"), lineage=LINEAGE, head=head)
+    assert load_head(folder)["mask_emb"].tolist() == head["mask_emb"].tolist()
+
+    def load() -> None:
+        mmpretrain.load_encoder(folder)
+        load_head(folder)
+
+    for name in ("config.json", "model.safetensors", "pretraining_head.safetensors", "digests.json"):
+        whole = (folder / name).read_bytes()
+        for bit in draw.integers(0, 8 * len(whole), 15):
+            changed = bytearray(whole)
+            changed[bit // 8] ^= 1 << int(bit % 8)
+            (folder / name).write_bytes(changed)
+            with pytest.raises((ValueError, FileNotFoundError), match=re.escape(str(folder))) as caught:
+                load()
+            assert name in str(caught.value), (name, bit)
+        (folder / name).write_bytes(whole)
+    load()
+
+
+def test_a_folder_may_be_copied_and_its_card_changed_and_files_added(exported, tmp_path, encoder):
+    folder = shutil.copytree(exported, tmp_path / "mine")
+    (folder / "README.md").write_text("My encoder")
+    (folder / "LICENSE").write_text("mine")
+    samples, crops = clip(3)
+    np.testing.assert_array_equal(
+        mmpretrain.load_encoder(folder).features(samples, crops), encoder.features(samples, crops)
+    )
+    (folder / "README.md").unlink()
+    mmpretrain.load_encoder(folder)
+    (folder / "digests.json").unlink()
+    assert "digests.json, which says what the files were, is missing" in refusal(folder)
+    assert "copy the folder again, all of it" in refusal(folder)
+
+
 def test_a_missing_tensor_is_named(damaged):
     change_tensors(damaged, lambda tensors: tensors.pop("fusion.proj.kernel"))
     assert "lacks the tensor 'fusion.proj.kernel'" in refusal(damaged)
@@ -228,7 +270,9 @@ def test_the_folder_says_what_it_is(exported):
     card = (exported / "README.md").read_text()
     assert "features = encoder.features(audio=samples, video=crops)" in card
     assert "| fingerprint | 0123456789abcdef |" in card
-    assert {path.name for path in exported.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    assert {path.name for path in exported.iterdir()} == {
+        "config.json", "model.safetensors", "README.md", "digests.json",
+    }  # fmt: skip
 
 
 def test_an_encoder_is_there_whole_or_not_at_all(tmp_path, monkeypatch):

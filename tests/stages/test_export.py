@@ -32,6 +32,10 @@ def test_it_compares_with_the_checkpoint_of_the_encoders_own_step(tmp_path, monk
     model = trainer.model(state)
     nnx.update(model.encoder, nnx.state(encoder))
     saved = Checkpointer(folder / "checkpoints", keep=1)
+    saved.save(5, trainer.init(1), {})
+    saved.wait()
+    with pytest.raises(ValueError, match=r"encoder has other weights than the checkpoint of its step 5 in .* remove"):
+        export(run)
     saved.save(5, trainer.with_model(state, model), {})  # of a run that was to have 5 steps
     saved.close()
     compared = []
@@ -40,5 +44,15 @@ def test_it_compares_with_the_checkpoint_of_the_encoders_own_step(tmp_path, monk
     )
     assert export(run)["path"] == str(tmp_path / "export" / "encoder")
     assert (tmp_path / "export" / "encoder" / "pretraining_head.safetensors").exists()
+    result = tmp_path / "export" / "result.json"
+    result.unlink()
+    file = next((folder / "checkpoints" / "5" / "state" / "ocdbt.process_0" / "d").iterdir())
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    saved = Checkpointer(folder / "checkpoints", keep=2)
+    saved.save(4, trainer.with_model(state, model), {})
+    saved.close()
+    with pytest.raises(ValueError, match=r"checkpoint 5 cannot be read .* is damaged: .* train the round anew"):
+        export(run)  # and not the step before
+    assert not result.exists()
     for ours, theirs in zip(*(jax.tree.leaves(nnx.state(each)) for each in (compared[0], encoder)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
