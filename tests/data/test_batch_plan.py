@@ -1,6 +1,10 @@
 """The batch at step s depends on the lengths, the seed and s alone, and every clip has its turn."""
 
+import hashlib
+import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -57,6 +61,54 @@ def test_every_batch_is_full_and_every_clip_has_its_turn(lengths, kwargs, seed):
         assert sum(times.values()) - len(lengths) < largest  # fillers of one batch
         shape_counts.append(Counter(batch.num_frames for batch in batches))
     assert shape_counts[0] == shape_counts[1] == shape_counts[2]
+
+
+def test_the_batches_of_a_seed_stay_what_they_were():
+    """A run that an earlier version began goes on with the same clips."""
+    lengths, weights = np.arange(3000) * 7919 % 400 + 1, np.arange(3000) % 3 * 0.75
+    plan = make_plan(lengths, 5, batch_frames=2000, multiple=2, weights=weights)
+    clips = b"".join(plan[step].clips.astype("<i8").tobytes() for step in range(2 * plan.num_batches_per_epoch))
+    assert hashlib.sha256(clips).hexdigest()[:16] == "130d48add836ec1c"
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """The epochs that are planned, in order; planning one takes 0.1 s."""
+    epochs, plan_epoch = [], BatchPlan._plan_epoch
+
+    def slowly(self, epoch):
+        epochs.append(epoch)
+        time.sleep(0.1)
+        return plan_epoch(self, epoch)
+
+    monkeypatch.setattr(BatchPlan, "_plan_epoch", slowly)
+    return epochs
+
+
+def test_threads_plan_an_epoch_once_and_the_next_one_ahead(planned):
+    plan = make_plan(np.full(64, 80), batch_frames=800, multiple=1)
+    assert plan.num_batches_per_epoch == 8
+    with ThreadPoolExecutor(8) as pool:
+        first = list(pool.map(lambda step: listed(plan[step]), [0] * 8))
+    assert planned == [0], "eight threads that ask for one epoch"
+    assert first == first[:1] * 8
+    started = time.monotonic()
+    plan[4]
+    assert time.monotonic() - started < 0.09, "the next epoch is planned in the background"
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and thread.name.startswith("plan of epoch"):
+            thread.join()
+    assert planned == [0, 1]
+    assert listed(plan[8]) == listed(make_plan(np.full(64, 80), batch_frames=800, multiple=1)[8])
+    assert planned == [0, 1, 1], "the second 1 is the other plan's"
+
+
+def test_a_failure_reaches_every_thread(monkeypatch):
+    plan = make_plan(np.full(64, 80), batch_frames=800, multiple=1)
+    monkeypatch.setattr(plan, "_plan_epoch", lambda epoch: 1 / 0)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            plan[0]
 
 
 def test_epochs_and_seeds_differ():
