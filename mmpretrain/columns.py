@@ -66,6 +66,9 @@ class Strings(Column[str]):
 
     def pack(self) -> tuple[np.ndarray, np.ndarray]:
         """What `unpack` takes: uint8 [M] and unsigned [N + 1]."""
+        offsets = np.append(self.starts, self.ends[-1:])
+        if self.prefixes == ("",) and np.array_equal(offsets[1:], self.ends) and not offsets[:1].any():
+            return self.buffers[0][: offsets[-1] if len(offsets) else 0], offsets  # as it was unpacked
         texts = [text.encode() for text in self]
         offsets = np.cumsum([0, *map(len, texts)])
         return np.frombuffer(b"".join(texts), np.uint8), offsets.astype(np.min_scalar_type(offsets[-1]))

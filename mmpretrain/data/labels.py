@@ -6,7 +6,8 @@ in `objectives.supervised`, and its metrics in `evaluation.tasks`, each under th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -46,6 +47,15 @@ def _class_ids(values: Words[str], task: TaskConfig) -> np.ndarray:
         raise ValueError(f"the classes of task {task.name} have {unknown}; {column}s are {', '.join(known)}")
     class_of = {name: i for i, name in enumerate(task.classes)}
     return values.map(class_of, -1, np.int32)
+
+
+def labels_fingerprint(labels: Mapping[str, np.ndarray]) -> str:
+    """16 hex digits of the labels by task, in their order."""
+    digest = hashlib.blake2b(digest_size=8)
+    for task, of_clips in sorted(labels.items()):
+        digest.update(f"{task}:{of_clips.dtype}:{of_clips.shape};".encode())
+        digest.update(np.ascontiguousarray(of_clips).data)
+    return digest.hexdigest()
 
 
 # By the kind of the labels: from the column, as `ClipTable.label` returns it, to the array.

@@ -13,7 +13,7 @@ from flax import nnx
 
 from mmpretrain.config import FinetuneConfig, ModelConfig, TaskConfig, as_dict, flatten
 from mmpretrain.data.clips import ClipTable, open_clips
-from mmpretrain.data.labels import has_label, task_labels
+from mmpretrain.data.labels import has_label, labels_fingerprint, task_labels
 from mmpretrain.evaluation.protocols import Fold, get_protocol
 from mmpretrain.evaluation.tasks import TASK_METRICS
 from mmpretrain.objectives.supervised import Supervised
@@ -145,13 +145,29 @@ class Finetuning:
         return values
 
     def recipe(self, variant: str) -> dict[str, Any]:
-        """All that decides a fold's result but which fold it is: of the recipe, and of what other stages left."""
+        """What decides the result of every fold: of the recipe, and of what other stages left."""
         run, model, pretrained = self.run, self.model(variant), variant == PRETRAINED
         others = ["encoder", "corpora", "folds", "compare_from_scratch", *["freeze_steps"] * (not pretrained)]
         own = run.fields("seed", "finetune", but=[f"finetune.{name}" for name in others])
         own |= run.fields("finetune.corpora[*].weight" if self.config.corpora else "data.corpora[*].weight")
         own |= run.batches_recipe(model) | flatten(as_dict(model), "model")
-        return own | {"encoder": self.encoder.fingerprint if pretrained else "", "clips": self.table.fingerprint}
+        return own | {"encoder": self.encoder.fingerprint if pretrained else ""}
+
+    def reads(self, number: int, *, test: bool = False) -> dict[str, Any]:
+        """What decides the result of one fold beside that: its clips, and their labels of the recipe's tasks.
+
+        test: those of its test part too, with their speakers, whom a table of predictions names.
+        """
+        fold = self.fold(number)
+        parts = [fold.train, fold.validation, *[fold.test] * test]
+        rows = np.concatenate(parts)
+        clips = self.table.select(rows)
+        speakers = {"speakers": clips.index.fingerprint("speakers")} if test else {}
+        labels = {name: of_table[rows] for name, of_table in self.labels.items()}
+        return {
+            "clips": clips.fingerprint, "clips of each part": [len(part) for part in parts],
+            "labels": labels_fingerprint(labels), **speakers,
+        }  # fmt: skip
 
     def started_from(self, variant: str) -> str:
         """In words, for the fine-tuned encoder's card."""

@@ -44,7 +44,7 @@ def _measure(round_: Round) -> None:
     if finetuning is not None:
         config = finetuning.config
         protocol = {"classes": list(finetuning.main.classes), "protocol": config.protocol, "fold": finetuning.folds[0]}
-        of = fingerprint({"encoder": of, "clips": finetuning.table.fingerprint} | protocol)
+        of = fingerprint({"encoder": of} | finetuning.reads(finetuning.folds[0]) | protocol)
     file = health_file(round_.run.workdir, round_.number)
     if on_main(lambda: read_json(file, if_missing={}).get("of")) == of:
         return

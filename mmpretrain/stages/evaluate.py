@@ -28,6 +28,8 @@ def evaluate(run: Run) -> dict[str, Any]:
     """Tests every fold's classifier on its test clips, beside the plain baseline."""
     finetuning = Finetuning(run)
     recipe = {f"{variant}/{k}": v for variant in finetuning.variants for k, v in finetuning.recipe(variant).items()}
+    for fold in finetuning.folds:
+        recipe |= {f"fold {fold}/{k}": v for k, v in finetuning.reads(fold, test=True).items()}
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
         baseline = on_main(lambda: _summary(_baseline(finetuning)))

@@ -36,7 +36,7 @@ def finetune(run: Run) -> None:
 
 def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, Any]:
     run, config, name = finetuning.run, finetuning.config, fold_name(variant, number)
-    recipe = finetuning.recipe(variant)
+    recipe = finetuning.recipe(variant) | finetuning.reads(number)
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
         fold, title = finetuning.fold(number), f"{variant}, fold {number}"
