@@ -149,11 +149,11 @@ def test_a_missing_or_truncated_file_does_not_open(tmp_path, name, keep):
     write(path, unit_counts=np.ones((2, 5), int))
     if keep is None:
         (path / name).unlink()
-        error, message = (FileNotFoundError, DamagedError), rf"{name}.* (missing|cannot be read)"
+        error, message = (FileNotFoundError, DamagedError), rf"{name}.* missing"
     else:
         content = (path / name).read_bytes()
         (path / name).write_bytes(content[: int(keep * len(content))])
-        error, message = DamagedError, rf"{name}.* (is damaged|cannot be read)"
+        error, message = DamagedError, rf"{name}.* damaged"
     with pytest.raises(error, match=message + ".*make the targets again"):
         open_store(path)
 
