@@ -86,6 +86,12 @@ class RoundCodebook:
         train, validation = (table.select(has) for table, has in zip(self.run.clips, self.has, strict=True))
         return train, validation
 
+    @property
+    def clips_fingerprint(self) -> str:
+        """Of those clips in their order, which is that of the rows of the store."""
+        train, validation = self.clips
+        return train.fingerprint + validation.fingerprint
+
     def features(self, table: ClipTable) -> Iterator[tuple[int, np.ndarray]]:
         """(row, float32 [T * targets_per_frame, D]) of each clip, in every process. Raises Stopped between two.
 
@@ -152,27 +158,19 @@ class RoundCodebook:
 
     @functools.cached_property
     def store(self) -> TargetStore:
-        """Its targets, checked against the recipe; `rows` checks them against the clips."""
-        train, _ = self.clips
-        return open_store(
+        """Its targets, checked once: their digests, and against the recipe and the clips."""
+        store = open_store(
             self.store_folder, expect_num_clusters=self.config.num_clusters, expect_feature_dim=self._feature_dim(),
-            expect_fingerprint=train.fingerprint, expect_targets_per_frame=self.targets_per_frame,
+            expect_clips=self.clips_fingerprint, expect_targets_per_frame=self.targets_per_frame,
         )  # fmt: skip
+        store.check_lengths(np.concatenate([table.lengths for table in self.clips]))
+        return store
 
     @functools.cached_property
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """int64 [N] each: the row in the store of each of the run's clips to train on, and to validate on; -1: none.
-
-        Raises ValueError for a clip that should be there and is not, or has another length.
-        """
-        clip_ids = [clip_id for table in self.clips for clip_id in table.clip_ids]
-        found = self.store.rows_of(clip_ids)
-        self.store.check_lengths(found, clip_ids, np.concatenate([table.lengths for table in self.clips]))
-        rows = []
-        for has, of_table in zip(self.has, np.split(found, [len(self.clips[0])]), strict=True):
-            rows.append(np.full(len(has), -1, np.int64))
-            rows[-1][has] = of_table
-        return rows[0], rows[1]
+        """int64 [N] each: the row in the store of each of the run's clips to train on, and to validate on; -1: none."""
+        train, validation = (np.where(has, np.cumsum(has) - 1, -1) for has in self.has)
+        return train, np.where(validation < 0, -1, validation + len(self.clips[0]))
 
     def _feature_dim(self) -> int:
         if self.of_clips:

@@ -23,7 +23,7 @@ from mmpretrain.run.round import Round
 from mmpretrain.targets.codebook import fit_codebook, fit_rows, load_codebook, save_codebook
 from mmpretrain.targets.kmeans import Codebook
 from mmpretrain.targets.progress import LabelProgress
-from mmpretrain.targets.store import TargetStore, clip_order, codebook_hash, write_store
+from mmpretrain.targets.store import TargetStore, codebook_hash, write_store
 
 FITTED, LABELLING = "fitted", "labelling"  # in the folder of a codebook, beside its store
 
@@ -46,22 +46,22 @@ def _make_store(codebook: RoundCodebook, recipe_hash: str) -> None:
     """Makes the store of one codebook, or goes on where an interrupted run had stopped."""
     fitted, sample = _fit(codebook)
     (train, validation), targets = codebook.clips, codebook.config
-    clip_ids = [*train.clip_ids, *validation.clip_ids]
-    made_by = f"{recipe_hash}-{codebook_hash(fitted.centroids)}-{clip_order(clip_ids)}"
+    made_by = f"{recipe_hash}-{codebook_hash(fitted.centroids)}"  # the recipe knows the clips and their order
     progress = LabelProgress(
-        codebook.folder / LABELLING, made_by, num_clips=len(clip_ids), num_clusters=targets.num_clusters
+        codebook.folder / LABELLING, made_by, num_clips=len(train) + len(validation), num_clusters=targets.num_clusters
     )
     parts = _label(codebook, fitted, progress)
 
     def write() -> None:
         merged = progress.merge(parts)
         write_store(
-            codebook.store_folder, clip_ids=clip_ids, offsets=merged.offsets, ids_N=merged.ids, codebook=fitted,
-            unit_counts=merged.unit_counts, targets_per_frame=codebook.targets_per_frame,
+            codebook.store_folder, clip_ids=[*train.clip_ids, *validation.clip_ids], offsets=merged.offsets,
+            ids_N=merged.ids, codebook=fitted, unit_counts=merged.unit_counts,
+            targets_per_frame=codebook.targets_per_frame,
             lineage_fields={
                 "features": targets.features, "layer": targets.layer,
                 "source": "" if codebook.of_clips else codebook.source.fingerprint,
-                "corpus_fingerprint": train.fingerprint,
+                "clips": codebook.clips_fingerprint,
                 "fit_splits": ["train"], "fit_clips": len(sample),
                 "fit_frames": int(sample.lengths.sum()) * codebook.targets_per_frame,
             },

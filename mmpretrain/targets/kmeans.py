@@ -281,6 +281,7 @@ def _nearest(x_SBD: jax.Array, centroids_KD: jax.Array, mesh: Mesh) -> tuple[jax
     least_SB = score_SBK.min(-1)
     # Two plain minima: on a CPU twice as fast as argmin, and over a mesh they need no gathering.
     ids_SB = jnp.where(score_SBK == least_SB[..., None], jnp.arange(num_clusters), num_clusters).min(-1)
+    ids_SB = jnp.where(jnp.isfinite(least_SB), ids_SB, num_clusters)  # of an infinite frame some score is the least too
     return ids_SB.astype(jnp.int32), jnp.maximum(least_SB + jnp.square(x_SBD).sum(-1), 0)
 
 

@@ -28,12 +28,12 @@ from mmpretrain.targets.quality import agreement, cluster_counts, cluster_qualit
 FORMAT = "mmpretrain-targets-3"
 LINEAGE_FILE, CLIP_IDS_FILE = "lineage.json", "clip_ids.json"
 # What the maker of a store says about it; everything else in the lineage is counted from the arrays.
-# features: one of config.FEATURES; layer, source: number of the layer and fingerprint of the encoder, 0 and "" where
-# features are of the clips alone.
-MAKER_FIELDS = ("features", "layer", "source", "corpus_fingerprint", "fit_splits", "fit_clips", "fit_frames")
+# clips: fingerprint of the clips in the order of their rows. features: one of config.FEATURES; layer, source: number of
+# the layer and fingerprint of the encoder, 0 and "" where features are of the clips alone.
+MAKER_FIELDS = ("features", "layer", "source", "clips", "fit_splits", "fit_clips", "fit_frames")
 # fmt: off
 COUNTED_FIELDS = (
-    "targets_per_frame", "num_clusters", "feature_dim", "codebook_hash", "inertia", "num_clips", "clip_order",
+    "targets_per_frame", "num_clusters", "feature_dim", "codebook_hash", "inertia", "num_clips",
     "num_frames", "clusters_used", "entropy_bits", "counts", "quality",
 )
 # fmt: on
@@ -43,7 +43,7 @@ _GATHER_FRAMES = 1 << 22
 
 @dataclasses.dataclass(frozen=True)
 class TargetStore:
-    """An open store. Its clips are rows 0..num_clips-1; the ids stay on disk until a clip is asked for.
+    """An open store. Its clips are rows 0 to num_clips - 1; the ids stay on disk until a clip is asked for.
 
     unit_counts: int64 [U, K], frames of each true unit and cluster, or None where no unit is known.
     """
@@ -66,16 +66,6 @@ class TargetStore:
     def clip_ids(self) -> tuple[str, ...]:
         return tuple(read_json(self.path / CLIP_IDS_FILE, kind=list))
 
-    def rows_of(self, clip_ids: Sequence[str]) -> np.ndarray:
-        """int64 [N]: the rows of these clips, -1 for one that is not in the store.
-
-        All of its clips in its own order, which is how a run asks, are known without reading their names.
-        """
-        if len(clip_ids) == len(self) and clip_order(clip_ids) == self.lineage["clip_order"]:
-            return np.arange(len(self))
-        rows = {clip_id: row for row, clip_id in enumerate(self.clip_ids)}
-        return np.array([rows.get(clip_id, -1) for clip_id in clip_ids], np.int64)
-
     def row(self, row: int) -> np.ndarray:
         """int32 [T * targets_per_frame]: all ids of a clip."""
         return self.ids[self.offsets[row] : self.offsets[row + 1]].astype(np.int32)
@@ -93,18 +83,22 @@ class TargetStore:
             )
         return counts_K
 
-    def check_lengths(self, rows: np.ndarray, clip_ids: Sequence[str], lengths: np.ndarray) -> None:
-        """rows: of clips of these names and lengths in frames, as `rows_of` finds them.
+    def check_lengths(self, lengths: np.ndarray) -> None:
+        """lengths: of all clips, in frames.
 
-        Raises ValueError naming the first clip that is missing or more than one frame longer or shorter here.
+        Raises ValueError for another number of clips, and for the first that is more than one frame longer or shorter
+        here.
         """
-        per_frame, lengths = self.targets_per_frame, np.asarray(lengths, np.int64)
-        stored = self.offsets[rows + 1] - self.offsets[rows]
-        wrong = (rows < 0) | (np.abs(stored - lengths * per_frame) > per_frame)
+        if len(lengths) != len(self):
+            raise ValueError(f"{self.path} has {len(self)} clips, not {len(lengths)}; {_make_again(self.path)}")
+        stored, per_frame = np.diff(self.offsets), self.targets_per_frame
+        wrong = np.abs(stored - np.asarray(lengths, np.int64) * per_frame) > per_frame
         if wrong.any():
             i = int(wrong.argmax())
-            said = f"has {stored[i]} targets but {lengths[i]} frames" if rows[i] >= 0 else "has no targets"
-            raise ValueError(f"{self.path}: clip {clip_ids[i]!r} {said}; {_make_again(self.path)}")
+            raise ValueError(
+                f"{self.path}: clip {self.clip_ids[i]!r} has {stored[i]} targets but {lengths[i]} frames; "
+                f"{_make_again(self.path)}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +150,6 @@ def write_store(
         "codebook_hash": codebook_hash(codebook.centroids),
         "inertia": codebook.inertia,
         "num_clips": len(clip_ids),
-        "clip_order": clip_order(clip_ids),
         "num_frames": len(ids_N),
         "clusters_used": int(quality["clusters_used"]),
         "entropy_bits": quality["entropy_bits"],
@@ -179,7 +172,7 @@ def open_store(
     *,
     expect_num_clusters: int | None = None,
     expect_feature_dim: int | None = None,
-    expect_fingerprint: str | None = None,
+    expect_clips: str | None = None,
     expect_targets_per_frame: int | None = 1,
 ) -> TargetStore:
     """Opens a store that is whole, is as it was written, and is what the run expects (None: whatever it is).
@@ -211,7 +204,7 @@ def open_store(
             )
 
     agree("num_clusters", expect_num_clusters, f"set targets.num_clusters={lineage['num_clusters']}")
-    agree("corpus_fingerprint", expect_fingerprint, "point data.corpora at the corpus that was labelled")
+    agree("clips", expect_clips, "point data.corpora at the corpus that was labelled")
     agree(
         "feature_dim", expect_feature_dim,
         "it is of other features than the recipe's: set targets.features and layer so", "feature_dim of the codebook",
@@ -249,11 +242,6 @@ def codebook_hash(centroids_KD: np.ndarray) -> str:
     """16 hex digits of the centroids' shape and float32 values."""
     content = np.ascontiguousarray(centroids_KD, np.float32)
     return hashlib.sha256(str(content.shape).encode() + content.tobytes()).hexdigest()[:16]
-
-
-def clip_order(clip_ids: Sequence[str]) -> str:
-    """16 hex digits of the names of some clips in their order."""
-    return hashlib.sha256("\0".join(clip_ids).encode()).hexdigest()[:16]
 
 
 def id_dtype(num_clusters: int) -> type[np.unsignedinteger]:

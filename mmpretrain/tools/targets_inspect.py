@@ -167,7 +167,7 @@ def _clips_of(store: TargetStore, corpora: Sequence[str]) -> ClipTable:
             f"{missing[0]!r}; give the corpora it was made of with --corpus=DIR, one for each"
         )
     table = table.select(np.array([rows[clip_id] for clip_id in store.clip_ids]))
-    store.check_lengths(np.arange(len(store)), table.clip_ids, table.lengths)
+    store.check_lengths(table.lengths)
     return table
 
 

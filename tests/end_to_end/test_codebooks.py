@@ -105,8 +105,9 @@ def test_codebooks_of_sound_prosody_and_face_have_heads_of_their_own(faces, tmp_
         expected = everyone - lacking if store.lineage["features"] == "face_geometry" else everyone
         assert set(store.clip_ids) == expected
     chances = json.loads((tmp_path / "run" / "round1" / "health.json").read_text())["chance_accuracy"]
-    rows = stores[3].rows_of(validation.clip_ids)
-    assert [row < 0 for row in rows] == [clip_id in lacking for clip_id in validation.clip_ids]
+    _, rows = run.round(1).codebooks[3].rows
+    for row, clip_id in zip(rows, validation.clip_ids, strict=True):
+        assert (row < 0) if clip_id in lacking else stores[3].clip_ids[row] == clip_id
     of_faces = np.concatenate([stores[3].row(row) for row in rows if row >= 0])
     assert chances[3] == np.bincount(of_faces).max() / len(of_faces)
     quality = [store.lineage["quality"]["pnmi"] for store in stores]

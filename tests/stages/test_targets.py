@@ -113,11 +113,11 @@ def test_no_features_come_back_from_the_devices_and_one_batch_is_in_flight(confi
     assert done[:3] == ["begin", "begin", "look"], "the second batch is begun before the first is looked at"
 
 
-def test_features_that_are_not_finite_are_refused(config):
+def test_features_that_are_not_finite_are_refused(config, monkeypatch):
     codebook = Run(config).round(1).codebooks[0]
     encoder = codebook._encoder()
-    encoder.layers = jax.tree.map(lambda x: x * np.nan, encoder.layers)
-    codebook._encoder = lambda: encoder
+    nnx.update(encoder, jax.tree.map(lambda x: x * np.nan, nnx.state(encoder, nnx.Param)))
+    monkeypatch.setattr(codebook, "_encoder", lambda: encoder)
     table, _ = codebook.clips
     with pytest.raises(ValueError, match="not finite; look at the encoder"):
         list(codebook.labels(table, np.ones(len(table), bool), np.eye(4, 16, dtype=np.float32)))

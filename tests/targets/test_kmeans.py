@@ -203,8 +203,11 @@ def test_ids_within_a_program_are_those_of_assign(monkeypatch, num_frames):
     mesh = kmeans._one_device()
     ids_BT = np.array(jax.jit(functools.partial(kmeans.nearest_ids, mesh=mesh))(frames_BTD, centroids_KD))
     np.testing.assert_array_equal(ids_BT.reshape(-1), kmeans.assign(frames_BTD.reshape(-1, 6), centroids_KD))
-    frames_BTD[1, 0, 2] = np.inf
-    assert kmeans.nearest_ids(frames_BTD, centroids_KD, mesh=mesh)[1, 0] == 9
+    for wrong in (np.inf, -np.inf, np.nan):
+        frames_BTD[1, 0, 2] = wrong
+        assert kmeans.nearest_ids(frames_BTD, centroids_KD, mesh=mesh)[1, 0] == 9
+        with pytest.raises(ValueError, match="not finite"):
+            kmeans.assign(frames_BTD.reshape(-1, 6), centroids_KD)
 
 
 @pytest.mark.parametrize("when", ["before a start", "between two blocks"])
