@@ -23,8 +23,8 @@ import jax
 import numpy as np
 
 from mmpretrain.targets import kmeans
-from mmpretrain.targets.labelling import label
-from mmpretrain.targets.store import MAKER_FIELDS, LabelProgress, write_store
+from mmpretrain.targets.progress import Labelled, LabelProgress
+from mmpretrain.targets.store import MAKER_FIELDS, write_store
 
 CLIP_FRAMES = 250
 NUM_CLUSTERS = 32
@@ -49,15 +49,16 @@ def fit_sample(file: Path) -> None:
 
 
 def label_corpus(folder: Path, num_frames: int, dim: int) -> None:
-    codebook = kmeans.Codebook(np.random.default_rng(1).standard_normal((NUM_CLUSTERS, dim)).astype(np.float32), 0.0)
-    progress = LabelProgress(folder / "labelling", "benchmark")
-    for rows, ids in label(clips(num_frames, dim), codebook.centroids):
-        progress.add([f"clip{row}" for row in rows], ids)
-    clip_ids = [f"clip{row}" for row in range(num_frames // CLIP_FRAMES)]
-    lineage = {name: "" for name in MAKER_FIELDS}
+    centroids_KD = np.random.default_rng(1).standard_normal((NUM_CLUSTERS, dim)).astype(np.float32)
+    num_clips = num_frames // CLIP_FRAMES
+    progress = LabelProgress(folder / "labelling", "benchmark", num_clips=num_clips, num_clusters=NUM_CLUSTERS)
+    for row, features_TD in clips(num_frames, dim):
+        progress.add(Labelled(np.array([row]), np.array([CLIP_FRAMES]), kmeans.assign(features_TD, centroids_KD)))
+    progress.flush()
+    merged = progress.merge(progress.written)
     write_store(
-        folder / "store", clip_ids=clip_ids, ids_per_clip=progress.merge(clip_ids), codebook=codebook,
-        lineage_fields=lineage,
+        folder / "store", clip_ids=[f"clip{row}" for row in range(num_clips)], offsets=merged.offsets, ids_N=merged.ids,
+        codebook=kmeans.Codebook(centroids_KD, 0.0), lineage_fields=dict.fromkeys(MAKER_FIELDS, ""),
     )  # fmt: skip
 
 

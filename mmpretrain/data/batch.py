@@ -21,12 +21,17 @@ from mmpretrain.records import Batch, Clip
 
 
 class Targets(Protocol):
-    """Cluster ids of clips under one codebook, such as a target store."""
+    """What is to be predicted of every frame of the clips of a table, such as cluster ids under one codebook."""
 
-    def __contains__(self, clip_id: str) -> bool: ...
+    def of(self, row: int, clip: Clip) -> np.ndarray | None:
+        """int32, one or more a frame, of the clip of this row of the table; None if it has none."""
 
-    def clip(self, clip_id: str) -> np.ndarray:
-        """int32, one or more a frame."""
+
+class TrueUnits:
+    """The true unit of every frame of a clip, where it is known."""
+
+    def of(self, row: int, clip: Clip) -> np.ndarray | None:
+        return clip.tracks.get("units")
 
 
 def make_batch(
@@ -47,7 +52,7 @@ def make_batch(
 
     In training (`train`) each clip has its own random stretch of time, where it is longer than the batch, and what
     `Augmentation` says is changed; otherwise it begins at its start and is unchanged. All inputs and targets of a clip
-    begin at the same frame. targets: of each codebook; a clip that it does not know has none. targets_per_frame: of
+    begin at the same frame. targets: of each codebook; a clip may have none. targets_per_frame: of
     these a frame takes the first. labels: by task, [N, ...] over the table. Raises ValueError naming the clip if it
     cannot be read or its targets have another length.
     """
@@ -67,8 +72,9 @@ def make_batch(
         present = [name for name in model.modalities if table.has(INPUTS[name].needs)[row]]
         put_clip(batch, b, clip, frames, present, model, augmentation)
         for s, store in enumerate(targets):
-            if clip.clip_id in store:
-                ids_T = _clip_targets(store, clip, targets_per_frame)[start : start + length]
+            ids_T = store.of(row, clip)
+            if ids_T is not None:
+                ids_T = _of_frames(ids_T, clip, targets_per_frame)[start : start + length]
                 batch.targets_BTS[b, : len(ids_T), s] = ids_T
         for name, of_table in (labels or {}).items():
             batch.labels[name][b] = of_table[row]
@@ -115,8 +121,7 @@ def _no_label(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return np.full(shape, np.nan if np.issubdtype(dtype, np.floating) else -1, dtype)
 
 
-def _clip_targets(targets: Targets, clip: Clip, per_frame: int) -> np.ndarray:
-    ids_T = targets.clip(clip.clip_id)
+def _of_frames(ids_T: np.ndarray, clip: Clip, per_frame: int) -> np.ndarray:
     # The first round's MFCC may end a frame before the picture or after it.
     if abs(len(ids_T) - clip.num_frames * per_frame) > per_frame:
         raise ValueError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -122,10 +123,17 @@ class RunBase:
         return self.fields(*BATCH_FIELDS, *["parallel.micro_batches"] * ("video" in model.modalities))
 
     def evaluation_batches(
-        self, table: ClipTable, model: ModelConfig, *, batch_frames: int, **inputs: Any
+        self,
+        table: ClipTable,
+        model: ModelConfig,
+        *,
+        batch_frames: int,
+        wanted: np.ndarray | None = None,
+        **inputs: Any,
     ) -> Iterator[Batch]:
         """Every clip of `table` once, whole and unchanged; this process's share of each batch.
 
+        wanted: bool [N], the clips to be among them; batches with none of these are left out, the others as they are.
         Raises Stopped between two batches if the run was asked to stop.
         """
         data = self.config.data
@@ -137,10 +145,14 @@ class RunBase:
             share = planned.take(process_rows(self.mesh, len(planned.clips)))
             return make_batch(share, table, model=model, data=data, train=False, seed=self.config.seed, **inputs)
 
-        steps = iterate(plan, load, first_step=0, num_steps=len(plan), num_workers=data.num_workers)
-        for _, batch in steps:
+        kept = plan if wanted is None else [p for p in map(plan.__getitem__, range(len(plan))) if _any_of(p, wanted)]
+        for _, batch in iterate(kept, load, first_step=0, num_steps=len(kept), num_workers=data.num_workers):
             check_stop()
             yield batch
+
+
+def _any_of(planned: PlannedBatch, wanted: np.ndarray) -> bool:
+    return bool(wanted[planned.clips[planned.clips >= 0]].any())
 
 
 def devices_line() -> str:

@@ -10,18 +10,20 @@ import jax
 import numpy as np
 
 from mmpretrain.config import TargetsConfig
+from mmpretrain.data.batch import TrueUnits
 from mmpretrain.data.clips import ClipTable
+from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.observe.progress import log
-from mmpretrain.parallel.stopping import check_stop
+from mmpretrain.parallel.mesh import local_mesh
+from mmpretrain.records import Batch
 from mmpretrain.run.base import RunBase
-from mmpretrain.run.forward import encode
+from mmpretrain.run.forward import encode, forward_of
 from mmpretrain.run.layout import targets_name
 from mmpretrain.run.source import SourceEncoder, left_by_round
-from mmpretrain.targets.labelling import CLIP_FEATURES, ClipFeatures, clip_features
-from mmpretrain.targets.quality import known_units
+from mmpretrain.targets.kmeans import NOT_FINITE, nearest_ids
+from mmpretrain.targets.labelling import CLIP_FEATURES, ClipFeatures, clip_features, label_clips
+from mmpretrain.targets.progress import Labelled, select_ids
 from mmpretrain.targets.store import TargetStore, open_store, store_fingerprint
-
-CLIPS_BETWEEN_STOPS = 64
 
 
 class RoundCodebook:
@@ -84,43 +86,66 @@ class RoundCodebook:
         train, validation = (table.select(has) for table, has in zip(self.run.clips, self.has, strict=True))
         return train, validation
 
-    def known_units(self, num_targets: int) -> np.ndarray | None:
-        """int32 [num_targets]: the true unit of each of its targets, -1 where it is not known.
+    @property
+    def clips_fingerprint(self) -> str:
+        """Of those clips in their order, which is that of the rows of the store."""
+        train, validation = self.clips
+        return train.fingerprint + validation.fingerprint
 
-        None if no units are known of the clips to train on or of those to validate on, or not one a target.
-        """
-        units = [known_units(table, self.targets_per_frame) for table in self.clips if len(table)]
-        units_N = np.concatenate(units)
-        return units_N if len(units_N) == num_targets else None
-
-    def features(self, table: ClipTable, *, everywhere: bool) -> Iterator[tuple[int, np.ndarray]]:
-        """(row, float32 [T * targets_per_frame, D]) of each clip, in one process or in all. Raises Stopped between two.
+    def features(self, table: ClipTable) -> Iterator[tuple[int, np.ndarray]]:
+        """(row, float32 [T * targets_per_frame, D]) of each clip, in every process. Raises Stopped between two.
 
         Raises ValueError for a layer that the source encoder does not have.
         """
         if self.of_clips:
-            return self._of_clips(table, everywhere)
+            return clip_features(self.config.features, table, range(len(table)), **self._of_clips())
+        encoder, layer = self._encoder(), self.config.layer
+        clips = encode(
+            self.run, encoder, table, lambda encoder, batch: encoder(batch, layer=layer), everywhere=True
+        )  # fmt: skip
+        return ((row, np.array(values_TD[:num_frames], np.float32)) for row, num_frames, values_TD in clips)
+
+    def labels(self, table: ClipTable, wanted: np.ndarray, centroids_KD: np.ndarray) -> Iterator[Labelled]:
+        """The nearest centroids of every frame of this process's share of the clips, and their true units if known.
+
+        wanted: bool [N], the clips to be among them; what comes of a clip does not depend on it, bit for bit. Features
+        of a layer never leave the devices. All processes take part. Raises as `features` does, and for features that
+        are not finite.
+        """
+        if self.of_clips:
+            return label_clips(
+                self.config.features, table, wanted, centroids_KD, mesh=local_mesh(self.run.mesh),
+                share=(jax.process_index(), jax.process_count()), **self._of_clips(),
+            )  # fmt: skip
+        return self._labels_of_layer(table, wanted, centroids_KD)
+
+    def _labels_of_layer(self, table: ClipTable, wanted: np.ndarray, centroids_KD: np.ndarray) -> Iterator[Labelled]:
+        encoder, layer, mesh = self._encoder(), self.config.layer, self.run.mesh
+        known = bool(table.has("units").any())
+
+        def ids_and_units(encoder: AVEncoder, batch: Batch, centroids_KD: jax.Array) -> tuple[jax.Array, ...]:
+            ids_BT = nearest_ids(encoder(batch, layer=layer), centroids_KD, mesh=mesh)
+            return (ids_BT, batch.targets_BTS[..., 0]) if known else (ids_BT,)
+
+        targets = (TrueUnits(),) if known else ()
+        forward, state = forward_of(self.run, encoder, ids_and_units, centroids_KD, targets=targets)
+        for rows, num_frames, values in forward.batches(state, table, wanted):
+            ids, *units = (select_ids(values_CT, num_frames) for values_CT in values)
+            if (ids == len(centroids_KD)).any():
+                raise ValueError(NOT_FINITE)
+            yield Labelled(rows, num_frames, ids, *units)
+
+    def _of_clips(self) -> dict[str, int]:
+        return {"targets_per_frame": self.targets_per_frame, "num_workers": self.run.config.data.num_workers}
+
+    def _encoder(self) -> AVEncoder:
         source, layer = self.source, self.config.layer
         encoder = source.load()
         if not 1 <= layer <= encoder.config.num_layers:
             raise ValueError(
                 f"{self.field}.layer={layer}; it must be 1 to {encoder.config.num_layers}, the layers of {source.path}"
             )
-        clips = encode(
-            self.run, encoder.module, table, lambda encoder, batch: encoder(batch, layer=layer),
-            everywhere=everywhere,
-        )  # fmt: skip
-        return ((row, np.array(values_TD[:num_frames], np.float32)) for row, num_frames, values_TD in clips)
-
-    def _of_clips(self, table: ClipTable, everywhere: bool) -> Iterator[tuple[int, np.ndarray]]:
-        index, count = (0, 1) if everywhere else (jax.process_index(), jax.process_count())
-        for start in range(0, len(table), CLIPS_BETWEEN_STOPS):
-            check_stop()
-            rows = np.arange(start, min(start + CLIPS_BETWEEN_STOPS, len(table)))[index::count]
-            yield from clip_features(
-                self.config.features, table, rows, targets_per_frame=self.targets_per_frame,
-                num_workers=self.run.config.data.num_workers,
-            )  # fmt: skip
+        return encoder.module
 
     @property
     def store_folder(self) -> Path:
@@ -133,15 +158,19 @@ class RoundCodebook:
 
     @functools.cached_property
     def store(self) -> TargetStore:
-        """Its targets, checked against the recipe and the clips."""
-        train, validation = self.clips
+        """Its targets, checked once: their digests, and against the recipe and the clips."""
         store = open_store(
             self.store_folder, expect_num_clusters=self.config.num_clusters, expect_feature_dim=self._feature_dim(),
-            expect_fingerprint=train.fingerprint, expect_targets_per_frame=self.targets_per_frame,
+            expect_clips=self.clips_fingerprint, expect_targets_per_frame=self.targets_per_frame,
         )  # fmt: skip
-        for table in (train, validation):
-            store.check_lengths(table.clip_ids, table.lengths)
+        store.check_lengths(np.concatenate([table.lengths for table in self.clips]))
         return store
+
+    @functools.cached_property
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """int64 [N] each: the row in the store of each of the run's clips to train on, and to validate on; -1: none."""
+        train, validation = (np.where(has, np.cumsum(has) - 1, -1) for has in self.has)
+        return train, np.where(validation < 0, -1, validation + len(self.clips[0]))
 
     def _feature_dim(self) -> int:
         if self.of_clips:

@@ -57,10 +57,9 @@ def _chance(round_: Round) -> list[float | None]:
     """The accuracy of always answering the commonest cluster, of each codebook, on its validation clips."""
     shares = []
     for codebook in round_.codebooks:
-        _, validation = codebook.clips
-        ids = [codebook.store.frames(clip_id) for clip_id in validation.clip_ids]
-        counts = np.bincount(np.concatenate(ids)) if ids else None
-        shares.append(None if counts is None else float(counts.max() / counts.sum()))
+        _, rows = codebook.rows
+        counts = codebook.store.counts(rows[rows >= 0])
+        shares.append(float(counts.max() / counts.sum()) if counts.any() else None)
     return shares
 
 

@@ -17,7 +17,7 @@ from mmpretrain.run.base import RunBase
 from mmpretrain.run.codebook import RoundCodebook
 from mmpretrain.run.layout import pretrain_name, targets_name
 from mmpretrain.run.source import SourceEncoder, left_by_round
-from mmpretrain.targets.store import TargetStore
+from mmpretrain.targets.store import RowTargets, TargetStore
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
 from mmpretrain.train.step import Trainer
 from mmpretrain.train.training import Training
@@ -39,15 +39,18 @@ class Round:
         return tuple(RoundCodebook(self.run, self.number, index) for index in range(len(self.config.targets)))
 
     @functools.cached_property
+    def has(self) -> tuple[np.ndarray, np.ndarray]:
+        """bool [N] each: which of the run's clips to train on, and to validate on, have targets of any codebook."""
+        train, validation = zip(*(codebook.has for codebook in self.codebooks), strict=True)
+        if left_out := int((~np.any(train, axis=0)).sum()):
+            log(f"{self.title}: {left_out} of {len(train[0])} training clips have no targets and are left out")
+        return np.any(train, axis=0), np.any(validation, axis=0)
+
+    @functools.cached_property
     def clips(self) -> tuple[ClipTable, ClipTable]:
-        """The run's clips to train on and to validate on that have targets of at least one codebook."""
-        train, validation = self.run.clips
-        has_train, has_validation = (
-            np.any(has, axis=0) for has in zip(*(codebook.has for codebook in self.codebooks), strict=True)
-        )
-        if left_out := int((~has_train).sum()):
-            log(f"{self.title}: {left_out} of {len(train)} training clips have no targets and are left out")
-        return train.select(has_train), validation.select(has_validation)
+        """The run's clips to train on and those to validate on that have targets of at least one codebook."""
+        train, validation = (table.select(has) for table, has in zip(self.run.clips, self.has, strict=True))
+        return train, validation
 
     @property
     def encoder(self) -> SourceEncoder:
@@ -89,7 +92,7 @@ class Round:
         run, config, start = self.run, self.config, self.start
         train, _ = self.clips
         batches = run.training_batches(
-            train, run.config.model, config.num_steps, batch_frames=run.config.data.batch_frames, **self._targets()
+            train, run.config.model, config.num_steps, batch_frames=run.config.data.batch_frames, **self._targets(0)
         )
         return Training(
             self.pretrain_name, self.trainer, batches, config.num_steps, run.config.seed + self.number,
@@ -101,12 +104,13 @@ class Round:
         """Every validation clip once, with its targets."""
         run = self.run
         return run.evaluation_batches(
-            self.clips[1], run.config.model, batch_frames=run.config.data.batch_frames, **self._targets()
+            self.clips[1], run.config.model, batch_frames=run.config.data.batch_frames, **self._targets(1)
         )
 
-    def _targets(self) -> dict[str, Any]:
-        """As `make_batch` takes them."""
-        return {"targets": self.stores, "targets_per_frame": self.config.reference.targets_per_frame}
+    def _targets(self, split: int) -> dict[str, Any]:
+        """Of the clips to train on (0) or to validate on (1), as `make_batch` takes them."""
+        targets = [RowTargets(codebook.store, codebook.rows[split][self.has[split]]) for codebook in self.codebooks]
+        return {"targets": targets, "targets_per_frame": self.config.reference.targets_per_frame}
 
     def targets_recipe(self) -> dict[str, Any]:
         """All that decides the targets: of the recipe, and of what other stages left."""

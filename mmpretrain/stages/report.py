@@ -29,7 +29,6 @@ from mmpretrain.run.layout import (
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import ENCODER
 from mmpretrain.run.stage import RESULT_FILE, read_result
-from mmpretrain.targets.quality import joint_counts
 
 PICTURED_CLIPS, PICTURED_FRAMES = 4, 8
 
@@ -103,11 +102,9 @@ def _clusters(run: Run) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
             counts.append(np.zeros(0, np.int64))
             tables.append(None)
             continue
-        codebook = run.round(number).codebooks[0]
-        lineage, units_N = codebook.store.lineage, codebook.known_units(len(codebook.store.ids))
-        counts.append(np.array(lineage["counts"]))
-        known = units_N is not None
-        tables.append(joint_counts(codebook.store.ids, units_N, lineage["num_clusters"]) if known else None)
+        store = run.round(number).codebooks[0].store
+        counts.append(np.array(store.lineage["counts"]))
+        tables.append(store.unit_counts)
     return counts, tables
 
 

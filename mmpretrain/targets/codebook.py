@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from jax.sharding import Mesh
 
 from mmpretrain.config import TargetsConfig
 from mmpretrain.data.clips import ClipTable
-from mmpretrain.files import write_arrays
+from mmpretrain.files import DamagedError, check_seal, read_arrays, seal, whole_folder, write_arrays
 from mmpretrain.observe.progress import Progress, log
 from mmpretrain.targets.kmeans import Codebook, fit
+
+CODEBOOK_FILE = "codebook.npz"
 
 
 def fit_rows(train: ClipTable, share: float, max_frames: int) -> np.ndarray:
@@ -54,11 +57,22 @@ def fit_codebook(
         )  # fmt: skip
 
 
-def save_codebook(file: Path, codebook: Codebook) -> None:
-    """Whole or not at all."""
-    write_arrays(file, centroids_KD=codebook.centroids, inertia=codebook.inertia)
+def save_codebook(folder: Path, codebook: Codebook) -> None:
+    """Whole or not at all, with its digest."""
+    with whole_folder(folder) as draft:
+        write_arrays(draft / CODEBOOK_FILE, centroids_KD=codebook.centroids, inertia=codebook.inertia)
+        seal(draft)
 
 
-def load_codebook(file: Path) -> Codebook:
-    with np.load(file, allow_pickle=False) as arrays:
-        return Codebook(arrays["centroids_KD"], float(arrays["inertia"]))
+def load_codebook(folder: Path) -> Codebook | None:
+    """What was saved, or None. One that is not as it was saved is removed, with a line in the log."""
+    if not folder.exists():
+        return None
+    try:
+        check_seal(folder)
+    except DamagedError as error:
+        log(f"{error}; the codebook is fitted again")
+        shutil.rmtree(folder)
+        return None
+    arrays = read_arrays(folder / CODEBOOK_FILE, "centroids_KD", "inertia")
+    return Codebook(arrays["centroids_KD"], float(arrays["inertia"]))

@@ -18,7 +18,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from mmpretrain.config import ParallelConfig
+from mmpretrain.parallel.flight import one_behind
 from mmpretrain.parallel.mesh import batch_multiple, make_mesh, of_main, spec_of
+from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.targets.kmeans_init import initial_centroids
 
 TILE_FRAMES = 1024  # B: a table of distances is [B, K] on each device, small enough for a CPU's cache
@@ -56,7 +58,8 @@ def fit(
     Mini-batch first: the best of `restarts` starts on a small random batch goes on to batches that hold the ones before
     and grow (nested mini-batch k-means, Newling and Fleuret 2016), as long as they stay on the devices. Then at most
     `passes` Lloyd passes over all frames, fewer when the inertia stops falling. A cluster that loses all its frames
-    moves to a frame that is far from every centroid. `on_pass` hears the frames and the inertia of every pass.
+    moves to a frame that is far from every centroid. `on_pass` hears the frames and the inertia of every pass. Raises
+    Stopped between two blocks if the run was asked to stop.
 
     The same key on the same mesh gives the same codebook, on another mesh one that differs by rounding. The processes
     of a mesh call it together, all with the whole sample. Raises ValueError for fewer frames than clusters and for
@@ -76,6 +79,7 @@ def fit(
     batch = Blocks(frames_ND[np.sort(order_N[: sizes[0]])], mesh)
     best = None
     for restart_key in jax.random.split(key, restarts):
+        check_stop()
         start_KD = np.asarray(initial_centroids(batch.frames_ND, num_clusters, restart_key))
         start_KD = of_main(start_KD)  # another processor may round otherwise, and then draw otherwise
         codebook = lloyd(batch, start_KD, passes=passes, stop_gain=BATCH_STOP_GAIN, on_pass=on_pass)
@@ -93,13 +97,23 @@ def assign(frames_ND: np.ndarray, centroids_KD: np.ndarray, *, mesh: Mesh | None
     Raises ValueError for frames that are not finite.
     """
     blocks = Blocks(frames_ND, mesh)
-    labelled, newest = [], None
-    for block, _ in blocks:
-        # As in _one_pass: the next block is sent while the devices work on this one.
-        newest, before = _label(block, centroids_KD, mesh=blocks.mesh), newest
-        labelled += [] if before is None else [np.asarray(before).reshape(-1)]
-    labelled += [] if newest is None else [np.asarray(newest).reshape(-1)]
-    ids_N = np.concatenate([np.zeros(0, np.int32), *labelled])[: len(frames_ND)]
+    begun = (_label(block, centroids_KD, mesh=blocks.mesh) for block, _ in blocks)
+    return _finite([np.asarray(ids).reshape(-1) for ids in one_behind(begun)], frames_ND, centroids_KD)
+
+
+def begin_assign(
+    frames_ND: np.ndarray, centroids_KD: np.ndarray | jax.Array, *, mesh: Mesh
+) -> Callable[[], np.ndarray]:
+    """`assign` of a few frames, begun now: the devices work while the caller does something else. Returns what waits.
+
+    centroids_KD: best placed on the devices of the mesh before.
+    """
+    begun = [_label(block, centroids_KD, mesh=mesh) for block, _ in Blocks(frames_ND, mesh)]
+    return lambda: _finite([np.asarray(ids).reshape(-1) for ids in begun], frames_ND, centroids_KD)
+
+
+def _finite(ids: list[np.ndarray], frames_ND: np.ndarray, centroids_KD: np.ndarray | jax.Array) -> np.ndarray:
+    ids_N = np.concatenate([np.zeros(0, np.int32), *ids])[: len(frames_ND)]
     if (ids_N == len(centroids_KD)).any():
         raise ValueError(NOT_FINITE)
     return ids_N
@@ -179,6 +193,7 @@ def _one_pass(blocks: Blocks, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.
         distances.append(distance_B)
         # While the devices work on this block the next is read and sent; no more than that, so that memory is bounded.
         jax.block_until_ready(before)
+        check_stop()
     means_KD, counts_K, total = _totals(state, centroids_KD, mesh=blocks.mesh)
     return np.array(means_KD), np.asarray(counts_K), float(total) / len(blocks.frames_ND), distances
 
@@ -231,11 +246,27 @@ def _totals(state, centroids_KD, *, mesh: Mesh):
 
 @functools.partial(jax.jit, static_argnames="mesh")
 def _label(block_TSBD, centroids_KD, *, mesh: Mesh):
-    offset_D = centroids_KD.mean(0)
-    ids_TSB = jax.lax.map(
-        lambda x_SBD: _nearest(x_SBD.astype(jnp.float32) - offset_D, centroids_KD - offset_D, mesh)[0], block_TSBD
-    )
+    ids_TSB = jax.lax.map(lambda x_SBD: _nearest_ids(x_SBD, centroids_KD, mesh), block_TSBD)
     return _constrain(ids_TSB, (None, None, None), mesh)
+
+
+def nearest_ids(x_BTD: jax.Array, centroids_KD: jax.Array, *, mesh: Mesh) -> jax.Array:
+    """`assign` within a program that made the frames: int32 [B, T]; K, which is no id, where a frame is not finite.
+
+    B clips of T frames, over the mesh axes of `batch`. Distances are made for `TILE_FRAMES` frames of a clip at a time.
+    """
+    num_clips, num_frames, dim = x_BTD.shape
+    tile = min(num_frames, TILE_FRAMES)
+    tiles = -(-num_frames // tile)
+    x_BTD = jnp.pad(x_BTD, ((0, 0), (0, tiles * tile - num_frames), (0, 0)))
+    x_NBTD = x_BTD.reshape(num_clips, tiles, tile, dim).swapaxes(0, 1)
+    ids_NBT = jax.lax.map(lambda x_BTD: _nearest_ids(x_BTD, centroids_KD, mesh), x_NBTD)
+    return ids_NBT.swapaxes(0, 1).reshape(num_clips, tiles * tile)[:, :num_frames]
+
+
+def _nearest_ids(x_SBD: jax.Array, centroids_KD: jax.Array, mesh: Mesh) -> jax.Array:
+    offset_D = centroids_KD.mean(0)
+    return _nearest(x_SBD.astype(jnp.float32) - offset_D, centroids_KD - offset_D, mesh)[0]
 
 
 def _nearest(x_SBD: jax.Array, centroids_KD: jax.Array, mesh: Mesh) -> tuple[jax.Array, jax.Array]:
@@ -250,6 +281,7 @@ def _nearest(x_SBD: jax.Array, centroids_KD: jax.Array, mesh: Mesh) -> tuple[jax
     least_SB = score_SBK.min(-1)
     # Two plain minima: on a CPU twice as fast as argmin, and over a mesh they need no gathering.
     ids_SB = jnp.where(score_SBK == least_SB[..., None], jnp.arange(num_clusters), num_clusters).min(-1)
+    ids_SB = jnp.where(jnp.isfinite(least_SB), ids_SB, num_clusters)  # of an infinite frame some score is the least too
     return ids_SB.astype(jnp.int32), jnp.maximum(least_SB + jnp.square(x_SBD).sum(-1), 0)
 
 

@@ -5,9 +5,11 @@ Dims: T frames of one clip, D features, B clips.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -17,11 +19,17 @@ from mmpretrain.features.face import APPEARANCE_DIM, GEOMETRY_DIM, appearance_fe
 from mmpretrain.features.filterbank import FBANK_DIM, fbank_of_frames
 from mmpretrain.features.mfcc import MFCC_DIM, mfcc39_of_frames
 from mmpretrain.features.prosody import PROSODY_DIM, prosody_features
+from mmpretrain.parallel.flight import one_behind
+from mmpretrain.parallel.mesh import replicated
+from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.records import NUM_BLENDSHAPES, Clip
-from mmpretrain.targets.kmeans import assign
+from mmpretrain.targets.kmeans import begin_assign
+from mmpretrain.targets.progress import Labelled
 
 NO_BLENDSHAPES = np.zeros((0, NUM_BLENDSHAPES), np.float16)
-LABEL_FRAMES = 16_384  # at most so many frames are labelled at once (or one longer clip)
+FEATURE_CLIPS = 64  # between two looks whether the run is to stop
+LABEL_CLIPS = 256  # of each process, between two looks,
+LABEL_FRAMES = 16_384  # of which at most so many frames are labelled at once (or one longer clip)
 
 
 class ClipFeatures(NamedTuple):
@@ -71,44 +79,102 @@ def clip_features(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(row, float32 [T * targets_per_frame, D]) of some clips, in order; `num_workers` threads work ahead.
 
-    targets_per_frame: 1, or for MFCC 4. Raises ValueError for a clip that lacks what the features need.
+    targets_per_frame: 1, or for MFCC 4. Raises ValueError for a clip that lacks what the features need, and Stopped
+    between two clips if the run was asked to stop: all processes ask for equally many.
     """
+    made = _features_and_units(kind, table, rows, targets_per_frame, num_workers)
+    for i, (row, (features_TD, _)) in enumerate(made):
+        if i % FEATURE_CLIPS == 0:
+            check_stop()
+        yield row, features_TD
+
+
+def label_clips(
+    kind: str,
+    table: ClipTable,
+    wanted: np.ndarray,
+    centroids_KD: np.ndarray,
+    *,
+    mesh: Mesh,
+    share: tuple[int, int] = (0, 1),
+    targets_per_frame: int = 1,
+    num_workers: int = 0,
+) -> Iterator[Labelled]:
+    """The cluster ids of features that clips have by themselves, and the true units where they are known.
+
+    wanted: bool [N], the clips to be among them. mesh: of this process's own devices. share: which of how many equal
+    parts is asked for; all processes come here together, each for its own. Which clips are labelled together depends on
+    the table alone, hence so does every bit. While the devices label some, the features of the next are made.
+
+    Raises ValueError for features that are not finite or of other dims than the codebook, Stopped between two groups.
+    """
+    chunks = [rows[share[0] :: share[1]] for rows in _chunks(wanted, LABEL_CLIPS * share[1])]
+    rows = np.concatenate([np.zeros(0, np.int64), *chunks])
+    features = _features_and_units(kind, table, rows, targets_per_frame, num_workers)
+    centroids = jax.device_put(centroids_KD, replicated(mesh))
+
+    def begun() -> Iterator[tuple[Group, Callable[[], np.ndarray]]]:
+        for chunk in chunks:
+            check_stop()
+            for group in _groups(itertools.islice(features, len(chunk))):
+                frames_ND = np.concatenate(group.features)
+                if frames_ND.shape[1] != centroids_KD.shape[1]:
+                    raise ValueError(
+                        f"the codebook has {centroids_KD.shape[1]} dims but the features have {frames_ND.shape[1]}: it "
+                        "was fitted on others; remove the folder of these targets to make them again"
+                    )
+                yield group, begin_assign(frames_ND, centroids, mesh=mesh)
+
+    for group, ids in one_behind(begun()):
+        lengths = np.array(list(map(len, group.features)), np.int64)
+        units = None
+        if any(known is not None for known in group.units):
+            units = np.full(lengths.sum(), -1, np.int32)
+            for start, known in zip(np.cumsum(lengths) - lengths, group.units, strict=True):
+                if known is not None:
+                    units[start : start + len(known) * targets_per_frame] = np.repeat(known, targets_per_frame)
+        yield Labelled(np.array(group.rows, np.int64), lengths, ids(), units)
+
+
+class Group(NamedTuple):
+    """Clips that are labelled at once: their rows, features [T, D] each, and true units [T] or None."""
+
+    rows: list[int]
+    features: list[np.ndarray]
+    units: list[np.ndarray | None]
+
+
+def _features_and_units(
+    kind: str, table: ClipTable, rows: Sequence[int], targets_per_frame: int, num_workers: int
+) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray | None]]]:
     assert targets_per_frame == 1 or kind == "mfcc", f"{kind} has one row a frame"
     rate = (targets_per_frame,) if kind == "mfcc" else ()
 
-    def load(row: int) -> np.ndarray:
-        return CLIP_FEATURES[kind].of_clip(table.load(row), *rate)
+    def load(row: int) -> tuple[np.ndarray, np.ndarray | None]:
+        clip = table.load(row)
+        return CLIP_FEATURES[kind].of_clip(clip, *rate), clip.tracks.get("units")
 
     made = iterate(rows, load, first_step=0, num_steps=len(rows), num_workers=num_workers)
-    return ((int(row), features_TD) for row, features_TD in made)
+    return ((int(row), of_clip) for row, of_clip in made)
 
 
-def label(
-    features: Iterable[tuple[int, np.ndarray]], centroids_KD: np.ndarray, mesh: Mesh | None = None
-) -> Iterator[tuple[list[int], list[np.ndarray]]]:
-    """Groups of clips, as their rows and the int32 [T] cluster ids of each. mesh None: the first device.
+def _chunks(wanted: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """The rows of a table, `size` at a time, without those times of which none is wanted."""
+    for start in range(0, len(wanted), size):
+        if wanted[start : start + size].any():
+            yield np.arange(start, min(start + size, len(wanted)))
 
-    Holds the features of one group at a time. Raises ValueError for features that are not finite or that have other
-    dims than the codebook.
-    """
-    rows, group, size = [], [], 0
-    for row, features_TD in features:
-        if rows and size + len(features_TD) > LABEL_FRAMES:
-            yield rows, _label_group(group, centroids_KD, mesh)
-            rows, group, size = [], [], 0
-        rows.append(row)
-        group.append(features_TD)
+
+def _groups(features: Iterable[tuple[int, tuple[np.ndarray, np.ndarray | None]]]) -> Iterator[Group]:
+    """Of at most `LABEL_FRAMES` frames, or one longer clip."""
+    group, size = Group([], [], []), 0
+    for row, (features_TD, units_T) in features:
+        if group.rows and size + len(features_TD) > LABEL_FRAMES:
+            yield group
+            group, size = Group([], [], []), 0
+        group.rows.append(row)
+        group.features.append(features_TD)
+        group.units.append(units_T)
         size += len(features_TD)
-    if rows:
-        yield rows, _label_group(group, centroids_KD, mesh)
-
-
-def _label_group(group: list[np.ndarray], centroids_KD: np.ndarray, mesh: Mesh | None) -> list[np.ndarray]:
-    frames_ND = np.concatenate(group)
-    if frames_ND.shape[1] != centroids_KD.shape[1]:
-        raise ValueError(
-            f"the codebook has {centroids_KD.shape[1]} dims but the features have {frames_ND.shape[1]}: it was fitted "
-            f"on others; remove the codebook.npz of these targets to fit it again"
-        )
-    ids_N = assign(frames_ND, centroids_KD, mesh=mesh)
-    return np.split(ids_N, np.cumsum([len(clip) for clip in group])[:-1])
+    if group.rows:
+        yield group

@@ -5,9 +5,11 @@ Dims: N frames of all clips one after another, U kinds of units, K clusters.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from mmpretrain.data.clips import ClipTable
+_BLOCK = 1 << 22  # ids at a time: counting widens them to 64 bits
 
 
 def cluster_quality(
@@ -30,41 +32,37 @@ def cluster_quality(
     clusters_N = np.asarray(clusters_N)
     if not len(clusters_N):
         raise ValueError("there are no frames to judge the clusters on")
-    if clusters_N.min() < 0 or clusters_N.max() >= num_clusters:
-        raise ValueError(f"cluster ids {clusters_N.min()}..{clusters_N.max()} are not all in 0..{num_clusters - 1}")
-    counts_K = np.bincount(clusters_N, minlength=num_clusters)
+    counts_K = cluster_counts(clusters_N, num_clusters)
     entropy = entropy_bits(counts_K)
     quality = {
         "num_clusters": float(num_clusters),
         "clusters_used": float((counts_K > 0).sum()),
         "entropy_bits": entropy,
         "perplexity": float(2**entropy),
-        "mean_run_frames": float(run_lengths(clusters_N, offsets)[1].mean()),
+        "mean_run_frames": float(len(clusters_N) / _num_runs(clusters_N, offsets)),
     }
     if units_N is None or not (np.asarray(units_N) >= 0).any():
         return quality
-    joint_UK = joint_counts(clusters_N, units_N, num_clusters)
-    return quality | {
+    return quality | agreement(joint_counts(clusters_N, units_N, num_clusters))
+
+
+def agreement(joint_UK: np.ndarray) -> dict[str, float]:
+    """purity, cluster_purity and pnmi, as `cluster_quality` has them, of frames counted by unit and cluster."""
+    return {
         "purity": float(joint_UK.max(0).sum() / joint_UK.sum()),
         "cluster_purity": float(joint_UK.max(1).sum() / joint_UK.sum()),
         "pnmi": shared_information(joint_UK),
     }
 
 
-def known_units(table: ClipTable, targets_per_frame: int = 1) -> np.ndarray:
-    """The true units of all frames of a table in order, int32 [N], -1 where unknown; empty if no clip has any.
-
-    Each is repeated `targets_per_frame` times.
-    """
-    has_units = table.has("units")
-    if not has_units.any():
-        return np.zeros(0, np.int32)
-    units = [
-        table.load(row).tracks["units"] if has else np.full(length, -1, np.int32)
-        for row, (has, length) in enumerate(zip(has_units, table.lengths, strict=True))
-    ]
-    flat = np.concatenate(units)
-    return np.repeat(flat, targets_per_frame) if (flat >= 0).any() else np.zeros(0, np.int32)
+def cluster_counts(clusters_N: np.ndarray, num_clusters: int) -> np.ndarray:
+    """int64 [K]: the frames of each cluster. Raises ValueError for an id out of range."""
+    counts_K = np.zeros(num_clusters, np.int64)
+    for block in _blocks(clusters_N):
+        if block.min() < 0 or block.max() >= num_clusters:
+            raise ValueError(f"cluster ids {block.min()}..{block.max()} are not all in 0..{num_clusters - 1}")
+        counts_K += np.bincount(block, minlength=num_clusters)
+    return counts_K
 
 
 def run_lengths(clusters_N: np.ndarray, offsets: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -80,10 +78,14 @@ def run_lengths(clusters_N: np.ndarray, offsets: np.ndarray | None = None) -> tu
 
 def joint_counts(clusters_N: np.ndarray, units_N: np.ndarray, num_clusters: int) -> np.ndarray:
     """int64 [U, K]: how many frames are of each unit and cluster. Units are 0..U-1; negative ones are not counted."""
-    clusters_N, units_N = np.asarray(clusters_N, np.int64), np.asarray(units_N, np.int64)
-    known_N, num_units = units_N >= 0, int(units_N.max(initial=-1)) + 1
-    cells_N = units_N[known_N] * num_clusters + clusters_N[known_N]
-    return np.bincount(cells_N, minlength=num_units * num_clusters).reshape(num_units, num_clusters)
+    clusters_N, units_N = np.asarray(clusters_N), np.asarray(units_N)
+    num_units = int(units_N.max(initial=-1)) + 1
+    joint_UK = np.zeros((num_units, num_clusters), np.int64)
+    for clusters, units in zip(_blocks(clusters_N), _blocks(units_N), strict=True):
+        known = units >= 0
+        cells = units[known].astype(np.int64) * num_clusters + clusters[known]
+        joint_UK += np.bincount(cells, minlength=joint_UK.size).reshape(joint_UK.shape)
+    return joint_UK
 
 
 def shared_information(joint_UK: np.ndarray) -> float:
@@ -102,3 +104,16 @@ def entropy_bits(counts: np.ndarray) -> float:
     """Of counts of any shape, at least one of which is not 0."""
     share = counts[counts > 0] / counts.sum()
     return float(-(share * np.log2(share)).sum()) + 0.0  # no negative zero
+
+
+def _num_runs(clusters_N: np.ndarray, offsets: np.ndarray | None) -> int:
+    changes = sum(int((block[1:] != block[:-1]).sum()) for block in _blocks(clusters_N, overlap=1))
+    if offsets is None:
+        return 1 + changes
+    first = np.unique(offsets)
+    first = first[(first > 0) & (first < len(clusters_N))]
+    return 1 + changes + int((clusters_N[first] == clusters_N[first - 1]).sum())  # a run ends with its clip
+
+
+def _blocks(values_N: np.ndarray, overlap: int = 0) -> Iterator[np.ndarray]:
+    return (values_N[start : start + _BLOCK + overlap] for start in range(0, len(values_N), _BLOCK))

@@ -1,10 +1,11 @@
 """The target store: cluster ids of every frame of many clips, the codebook that made them, and where both come from.
 
 A folder: `ids.npy` (flat over all clips), `offsets.npy` (clip i is ids[offsets[i]:offsets[i+1]]), `clip_ids.json`,
-`codebook.npy` (float32 [K, D]) and `lineage.json`, written last. One store, hence one codebook, labels training and
+`codebook.npy` (float32 [K, D]), `unit_counts.npy` (int64 [U, K], where true units are known of some frames),
+`lineage.json`, and `digests.json` of them all, written last. One store, hence one codebook, labels training and
 validation clips alike: those that have what the codebook is made of. A frame may have several ids in a row
-(`targets_per_frame`), of which the first is the frame's target. A store does not open where anything disagrees with the
-run that asks.
+(`targets_per_frame`), of which the first is the frame's target. A store does not open where a bit of it is not as it
+was written, or where it disagrees with the run that asks.
 """
 
 from __future__ import annotations
@@ -12,109 +13,135 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmpretrain.files import read_json, whole_folder, write_arrays, write_json
+from mmpretrain.files import SEAL, DamagedError, check_seal, read_json, seal, whole_folder, write_json, write_text
+from mmpretrain.records import Clip
 from mmpretrain.targets.kmeans import Codebook
-from mmpretrain.targets.quality import cluster_quality
+from mmpretrain.targets.quality import agreement, cluster_counts, cluster_quality
 
-FORMAT = "mmpretrain-targets-2"
-LINEAGE_FILE = "lineage.json"
+FORMAT = "mmpretrain-targets-3"
+LINEAGE_FILE, CLIP_IDS_FILE = "lineage.json", "clip_ids.json"
 # What the maker of a store says about it; everything else in the lineage is counted from the arrays.
-# features: one of config.FEATURES; layer, source: number of the layer and fingerprint of the encoder, 0 and "" where
-# features are of the clips alone.
-MAKER_FIELDS = ("features", "layer", "source", "corpus_fingerprint", "fit_splits", "fit_clips", "fit_frames", "quality")
+# clips: fingerprint of the clips in the order of their rows. features: one of config.FEATURES; layer, source: number of
+# the layer and fingerprint of the encoder, 0 and "" where features are of the clips alone.
+MAKER_FIELDS = ("features", "layer", "source", "clips", "fit_splits", "fit_clips", "fit_frames")
 # fmt: off
 COUNTED_FIELDS = (
-    "targets_per_frame", "num_clusters", "feature_dim", "codebook_hash", "inertia", "num_clips", "num_frames",
-    "clusters_used", "entropy_bits", "counts",
+    "targets_per_frame", "num_clusters", "feature_dim", "codebook_hash", "inertia", "num_clips",
+    "num_frames", "clusters_used", "entropy_bits", "counts", "quality",
 )
 # fmt: on
 
-_COUNT_BLOCK = 1 << 22
+_GATHER_FRAMES = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
 class TargetStore:
-    """An open store; the ids stay on disk until a clip is asked for."""
+    """An open store. Its clips are rows 0 to num_clips - 1; the ids stay on disk until a clip is asked for.
+
+    unit_counts: int64 [U, K], frames of each true unit and cluster, or None where no unit is known.
+    """
 
     path: Path
     lineage: dict[str, Any]
     codebook: Codebook
-    clip_ids: tuple[str, ...]
     ids: np.ndarray
     offsets: np.ndarray
+    unit_counts: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
 
     @property
     def targets_per_frame(self) -> int:
         return self.lineage["targets_per_frame"]
 
-    def __contains__(self, clip_id: str) -> bool:
-        return clip_id in self._rows
+    @functools.cached_property
+    def clip_ids(self) -> tuple[str, ...]:
+        return tuple(read_json(self.path / CLIP_IDS_FILE, kind=list))
 
-    def frames(self, clip_id: str) -> np.ndarray:
-        """int32 [T]: the target of every frame of a clip. Raises ValueError for a clip that is not in the store."""
-        return self.clip(clip_id)[:: self.targets_per_frame]
-
-    def clip(self, clip_id: str) -> np.ndarray:
-        """int32 [T * targets_per_frame]: all ids of a clip. Raises ValueError for a clip that is not in the store."""
-        row = self._row(clip_id)
+    def row(self, row: int) -> np.ndarray:
+        """int32 [T * targets_per_frame]: all ids of a clip."""
         return self.ids[self.offsets[row] : self.offsets[row + 1]].astype(np.int32)
 
-    def check_lengths(self, clip_ids: Iterable[str], lengths: Iterable[int]) -> None:
-        """Raises ValueError naming the first clip that is missing or more than one frame longer or shorter here."""
-        per_frame = self.targets_per_frame
-        for clip_id, length in zip(clip_ids, lengths, strict=True):
-            row = self._row(clip_id)
-            stored = int(self.offsets[row + 1] - self.offsets[row])
-            if abs(stored - length * per_frame) > per_frame:
-                raise ValueError(
-                    f"{self.path}: clip {clip_id!r} has {stored} targets but {length} frames; {_make_again(self.path)}"
-                )
+    def counts(self, rows: np.ndarray) -> np.ndarray:
+        """int64 [K]: of how many frames of the clips of these rows each cluster is the target."""
+        starts, sizes = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
+        sizes = -(-sizes // self.targets_per_frame)
+        pieces = np.searchsorted(np.cumsum(sizes), np.arange(_GATHER_FRAMES, sizes.sum(), _GATHER_FRAMES))
+        counts_K = np.zeros(self.lineage["num_clusters"], np.int64)
+        for start, size in zip(np.split(starts, pieces), np.split(sizes, pieces), strict=True):
+            within = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
+            counts_K += np.bincount(
+                self.ids[np.repeat(start, size) + self.targets_per_frame * within], minlength=len(counts_K)
+            )
+        return counts_K
 
-    def _row(self, clip_id: str) -> int:
-        try:
-            return self._rows[clip_id]
-        except KeyError:
-            raise ValueError(f"{self.path}: clip {clip_id!r} has no targets; {_make_again(self.path)}") from None
+    def check_lengths(self, lengths: np.ndarray) -> None:
+        """lengths: of all clips, in frames.
 
-    @functools.cached_property
-    def _rows(self) -> dict[str, int]:
-        return {clip_id: row for row, clip_id in enumerate(self.clip_ids)}
+        Raises ValueError for another number of clips, and for the first that is more than one frame longer or shorter
+        here.
+        """
+        if len(lengths) != len(self):
+            raise ValueError(f"{self.path} has {len(self)} clips, not {len(lengths)}; {_make_again(self.path)}")
+        stored, per_frame = np.diff(self.offsets), self.targets_per_frame
+        wrong = np.abs(stored - np.asarray(lengths, np.int64) * per_frame) > per_frame
+        if wrong.any():
+            i = int(wrong.argmax())
+            raise ValueError(
+                f"{self.path}: clip {self.clip_ids[i]!r} has {stored[i]} targets but {lengths[i]} frames; "
+                f"{_make_again(self.path)}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class RowTargets:
+    """The targets of a clip table, as batches ask for them. rows: int64 [N], each clip's row in the store, or -1."""
+
+    store: TargetStore
+    rows: np.ndarray
+
+    def of(self, row: int, clip: Clip) -> np.ndarray | None:
+        """All ids of the clip of a row of the table; None: it has none."""
+        of_store = int(self.rows[row])
+        return None if of_store < 0 else self.store.row(of_store)
 
 
 def write_store(
     path: str | Path,
     *,
     clip_ids: Sequence[str],
-    ids_per_clip: Iterable[np.ndarray],
+    offsets: np.ndarray,
+    ids_N: np.ndarray,
     codebook: Codebook,
     lineage_fields: dict[str, Any],
+    unit_counts: np.ndarray | None = None,
     targets_per_frame: int = 1,
-) -> TargetStore:
+) -> None:
     """Writes a whole store or none.
 
-    ids_per_clip: integers [T * targets_per_frame] of each clip, in the order of `clip_ids`. lineage_fields: exactly
-    `MAKER_FIELDS`. Raises FileExistsError where there is something at `path`, ValueError for ids that cannot be.
+    ids_N: integers, offsets[i] to offsets[i+1] the targets_per_frame ids of each frame of `clip_ids[i]`. unit_counts:
+    int64 [U, K], frames of each true unit and cluster. lineage_fields: exactly `MAKER_FIELDS`. Raises FileExistsError
+    where there is something at `path`, ValueError for ids that cannot be.
     """
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{path} is there already; remove the folder to make these targets again")
     assert sorted(lineage_fields) == sorted(MAKER_FIELDS), f"{sorted(lineage_fields)} is not {sorted(MAKER_FIELDS)}"
     num_clusters, feature_dim = codebook.centroids.shape
-    per_clip = [np.asarray(ids) for ids in ids_per_clip]
-    if len(per_clip) != len(clip_ids) or len(set(clip_ids)) != len(clip_ids):
-        raise ValueError(f"{len(per_clip)} clips are labelled for {len(set(clip_ids))} distinct of {len(clip_ids)} ids")
-    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in per_clip], dtype=np.int64)])
-    flat = np.concatenate(per_clip) if per_clip else np.zeros(0, np.int64)
+    if len(offsets) != len(clip_ids) + 1 or len(set(clip_ids)) != len(clip_ids):
+        raise ValueError(f"{len(offsets) - 1} clips are labelled for {len(set(clip_ids))} distinct of {len(clip_ids)} "
+                         "ids")  # fmt: skip
     # Refuses ids out of range too, and before the cast could hide them.
-    unlabelled = cluster_quality(flat, None, num_clusters, offsets)
-    ids_N = flat.astype(np.uint16 if num_clusters <= 65536 else np.uint32)
+    quality = cluster_quality(ids_N, None, num_clusters, offsets)
+    ids_N = ids_N.astype(id_dtype(num_clusters), copy=False)
     lineage = dict(lineage_fields) | {
         "format": FORMAT,
         "targets_per_frame": targets_per_frame,
@@ -124,17 +151,20 @@ def write_store(
         "inertia": codebook.inertia,
         "num_clips": len(clip_ids),
         "num_frames": len(ids_N),
-        "clusters_used": int(unlabelled["clusters_used"]),
-        "entropy_bits": unlabelled["entropy_bits"],
-        "counts": np.bincount(ids_N, minlength=num_clusters).tolist(),
+        "clusters_used": int(quality["clusters_used"]),
+        "entropy_bits": quality["entropy_bits"],
+        "counts": cluster_counts(ids_N, num_clusters).tolist(),
+        "quality": quality if unit_counts is None else quality | agreement(unit_counts),
     }
     with whole_folder(path) as draft:
         np.save(draft / "ids.npy", ids_N)
-        np.save(draft / "offsets.npy", offsets)
+        np.save(draft / "offsets.npy", np.asarray(offsets, np.int64))
         np.save(draft / "codebook.npy", codebook.centroids.astype(np.float32))
-        write_json(draft / "clip_ids.json", list(clip_ids))
+        if unit_counts is not None:
+            np.save(draft / "unit_counts.npy", unit_counts)
+        write_text(draft / CLIP_IDS_FILE, json.dumps(list(clip_ids)))
         write_json(draft / LINEAGE_FILE, lineage)
-    return open_store(path, expect_targets_per_frame=targets_per_frame)
+        seal(draft)
 
 
 def open_store(
@@ -142,129 +172,70 @@ def open_store(
     *,
     expect_num_clusters: int | None = None,
     expect_feature_dim: int | None = None,
-    expect_fingerprint: str | None = None,
+    expect_clips: str | None = None,
     expect_targets_per_frame: int | None = 1,
 ) -> TargetStore:
-    """Opens a store that is whole and is what the run expects (None: whatever it is).
+    """Opens a store that is whole, is as it was written, and is what the run expects (None: whatever it is).
 
-    Raises FileNotFoundError where it or a file of it is missing, ValueError for all else, naming the field, both values
-    and the remedy.
+    Reads every byte once, for the digests. Raises FileNotFoundError where there is no store, DamagedError naming the
+    file that is missing or not as it was written, ValueError for all else, naming the field, both values and the
+    remedy.
     """
     path = Path(path)
     if not (path / LINEAGE_FILE).exists():
         raise FileNotFoundError(
             f"{path / LINEAGE_FILE} is missing: no whole target store is there; {_make_again(path)}"
         )
+    lineage = _read_lineage(path)
     try:
-        lineage = read_json(path / LINEAGE_FILE)
-        clip_ids = tuple(read_json(path / "clip_ids.json", kind=list))
-        ids_N, offsets, centroids_KD = (
-            np.load(path / f"{name}.npy", mmap_mode="r" if name == "ids" else None, allow_pickle=False)
-            for name in ("ids", "offsets", "codebook")
-        )
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error.filename} is missing; {_make_again(path)}") from None
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} holds a damaged file ({error}); {_make_again(path)}") from None
+        check_seal(path)
+    except DamagedError as error:
+        raise DamagedError(f"{error}; {_make_again(path)}") from error
+    ids_N, offsets, centroids_KD, unit_counts = (
+        np.load(file, mmap_mode="r" if file.stem == "ids" else None, allow_pickle=False) if file.exists() else None
+        for file in (path / f"{name}.npy" for name in ("ids", "offsets", "codebook", "unit_counts"))
+    )
 
+    def agree(name: str, expected: Any, remedy: str, title: str = "") -> None:
+        if expected is not None and lineage[name] != expected:
+            raise ValueError(
+                f"{path}: {title or name} is {lineage[name]!r} but {expected!r} was expected; {remedy}, or "
+                f"{_make_again(path)}"
+            )
+
+    agree("num_clusters", expect_num_clusters, f"set targets.num_clusters={lineage['num_clusters']}")
+    agree("clips", expect_clips, "point data.corpora at the corpus that was labelled")
+    agree(
+        "feature_dim", expect_feature_dim,
+        "it is of other features than the recipe's: set targets.features and layer so", "feature_dim of the codebook",
+    )  # fmt: skip
+    agree(
+        "targets_per_frame", expect_targets_per_frame,
+        f"set reference.targets_per_frame={lineage['targets_per_frame']} in the round",
+    )  # fmt: skip
+    return TargetStore(path, lineage, Codebook(centroids_KD, lineage["inertia"]), ids_N, offsets, unit_counts)
+
+
+def _read_lineage(path: Path) -> dict[str, Any]:
+    """Of a store of this format; one of another could not be checked."""
+    lineage = read_json(path / LINEAGE_FILE, remedy=_make_again(path))
     if (found := lineage.get("format")) != FORMAT:
         raise ValueError(f"{path} is a target store of format {found!r}, but this version reads {FORMAT!r}; "
                          f"{_make_again(path)}")  # fmt: skip
-    absent = sorted({*MAKER_FIELDS, *COUNTED_FIELDS} - lineage.keys())
-    if absent:
+    if absent := sorted({*MAKER_FIELDS, *COUNTED_FIELDS} - lineage.keys()):
         raise ValueError(f"{path / LINEAGE_FILE} lacks {', '.join(absent)}; {_make_again(path)}")
-
-    def agree(name: str, found: Any, expected: Any, remedy: str = _make_again(path)) -> None:
-        if found != expected:
-            raise ValueError(f"{path}: {name} is {found!r} but {expected!r} was expected; {remedy}")
-
-    if expect_num_clusters is not None:
-        remedy = f"set targets.num_clusters={lineage['num_clusters']}, or {_make_again(path)}"
-        agree("num_clusters", lineage["num_clusters"], expect_num_clusters, remedy)
-    if expect_fingerprint is not None:
-        remedy = f"point data.corpora at the corpus that was labelled, or {_make_again(path)}"
-        agree("corpus_fingerprint", lineage["corpus_fingerprint"], expect_fingerprint, remedy)
-    if expect_feature_dim is not None:
-        remedy = f"it is of other features than the recipe's: set targets.features and layer so, or {_make_again(path)}"
-        agree("feature_dim of the codebook", lineage["feature_dim"], expect_feature_dim, remedy)
-    if expect_targets_per_frame is not None:
-        remedy = f"set reference.targets_per_frame={lineage['targets_per_frame']} in the round, or {_make_again(path)}"
-        agree("targets_per_frame", lineage["targets_per_frame"], expect_targets_per_frame, remedy)
-    if lineage["targets_per_frame"] < 1:
-        raise ValueError(f"{path}: targets_per_frame is {lineage['targets_per_frame']}, not 1 or more; "
-                         f"{_make_again(path)}")  # fmt: skip
-    if not centroids_KD.size:
-        raise ValueError(f"{path}: codebook.npy is empty, shape {list(centroids_KD.shape)}; {_make_again(path)}")
-    agree("shape of codebook.npy", centroids_KD.shape, (lineage["num_clusters"], lineage["feature_dim"]))
-    agree("codebook_hash", codebook_hash(centroids_KD), lineage["codebook_hash"])
-    agree("number of clip ids", len(clip_ids), lineage["num_clips"])
-    agree("length of offsets.npy", len(offsets), lineage["num_clips"] + 1)
-    agree("length of ids.npy", len(ids_N), lineage["num_frames"])
-    agree("first and last offset", (int(offsets[0]), int(offsets[-1])), (0, len(ids_N)))
-    highest = int(ids_N.max(initial=0))
-    if highest >= lineage["num_clusters"]:
-        raise ValueError(
-            f"{path}: ids.npy has id {highest} but num_clusters is {lineage['num_clusters']}; {_make_again(path)}"
-        )
-    counts = sum(np.bincount(block, minlength=lineage["num_clusters"]) for block in _blocks(ids_N))
-    agree("frames per cluster in ids.npy", counts.tolist(), lineage["counts"])
-    return TargetStore(path, lineage, Codebook(centroids_KD, lineage["inertia"]), clip_ids, ids_N, offsets)
+    return lineage
 
 
 def store_fingerprint(path: str | Path) -> str:
-    """16 hex digits that change with what a store was made of and with what came of it. Reads its lineage alone."""
-    file = Path(path) / LINEAGE_FILE
+    """16 hex digits that change with what a store was made of and with any bit of what came of it.
+
+    Reads the digests alone.
+    """
+    file = Path(path) / SEAL
     if not file.exists():
         raise FileNotFoundError(f"{file} is missing: no whole target store is there; make the targets first")
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-
-
-class LabelProgress:
-    """What has been labelled so far, kept in `folder` so that labelling continues where it was stopped.
-
-    `fingerprint` names all that the ids depend on (codebook, encoder, corpus). Raises ValueError where there is
-    progress under another one: training and validation must not be labelled by different codebooks. Several processes
-    may write, each with its own number as `writer`.
-    """
-
-    def __init__(self, folder: str | Path, fingerprint: str, *, writer: int = 0):
-        self._writer = writer
-        self.folder = Path(folder) / fingerprint
-        others = {part.parent.name for part in Path(folder).glob("*/part-*.npz")} - {fingerprint}
-        if others:
-            raise ValueError(
-                f"{folder} has clips that were labelled by another codebook or recipe ({min(others)}, not "
-                f"{fingerprint}); remove {folder} to label all clips, training and validation, by this one"
-            )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.ids = dict(self._read())
-
-    def add(self, clip_ids: Sequence[str], ids_per_clip: Sequence[np.ndarray]) -> None:
-        """Keeps the ids of some more clips, as one file that is there wholly or not at all."""
-        new = {clip_id: np.asarray(ids, np.int32) for clip_id, ids in zip(clip_ids, ids_per_clip, strict=True)}
-        lengths = np.array([len(ids) for ids in new.values()], np.int64)
-        flat = np.concatenate([np.zeros(0, np.int32), *new.values()])
-        number = len(list(self.folder.glob(f"part-{self._writer}-*.npz")))
-        part = self.folder / f"part-{self._writer}-{number:05d}.npz"
-        write_arrays(part, clip_ids=np.array(list(new), np.str_), lengths=lengths, ids=flat)
-        self.ids |= new
-
-    def merge(self, clip_ids: Sequence[str]) -> list[np.ndarray]:
-        """The ids of these clips, in this order, for `write_store`. Raises KeyError for one not labelled yet."""
-        return [self.ids[clip_id] for clip_id in clip_ids]
-
-    def remove(self) -> None:
-        """Forgets everything, once the store is written."""
-        shutil.rmtree(self.folder.parent)
-
-    def _parts(self) -> list[Path]:
-        return sorted(self.folder.glob("part-*.npz"))
-
-    def _read(self) -> Iterator[tuple[str, np.ndarray]]:
-        for part in self._parts():
-            with np.load(part, allow_pickle=False) as arrays:
-                clips = np.split(arrays["ids"], np.cumsum(arrays["lengths"])[:-1])
-                yield from zip(arrays["clip_ids"].tolist(), clips, strict=True)
 
 
 def codebook_hash(centroids_KD: np.ndarray) -> str:
@@ -273,8 +244,9 @@ def codebook_hash(centroids_KD: np.ndarray) -> str:
     return hashlib.sha256(str(content.shape).encode() + content.tobytes()).hexdigest()[:16]
 
 
-def _blocks(ids_N: np.ndarray) -> Iterator[np.ndarray]:
-    return (ids_N[start : start + _COUNT_BLOCK] for start in range(0, len(ids_N), _COUNT_BLOCK))
+def id_dtype(num_clusters: int) -> type[np.unsignedinteger]:
+    """The smallest that every id fits."""
+    return np.uint16 if num_clusters <= 1 << 16 else np.uint32
 
 
 def _make_again(path: Path) -> str:

@@ -167,7 +167,7 @@ def _clips_of(store: TargetStore, corpora: Sequence[str]) -> ClipTable:
             f"{missing[0]!r}; give the corpora it was made of with --corpus=DIR, one for each"
         )
     table = table.select(np.array([rows[clip_id] for clip_id in store.clip_ids]))
-    store.check_lengths(table.clip_ids, table.lengths)
+    store.check_lengths(table.lengths)
     return table
 
 
@@ -330,9 +330,7 @@ def _picture(
         ]
         said.insert(0, ("units", runs))
     title = ", ".join(filter(None, (table.clip_ids[row], table.speakers[row], *table.words(row))))
-    return ClipPicture(
-        title, clip.mouth, log_filterbank(clip.audio), store.clip(clip.clip_id), store.targets_per_frame, said
-    )
+    return ClipPicture(title, clip.mouth, log_filterbank(clip.audio), store.row(row), store.targets_per_frame, said)
 
 
 def _command(given: Given) -> None:

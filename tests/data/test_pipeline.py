@@ -38,15 +38,10 @@ class FrameTargets:
     """The target of frame t is t. `extra` frames too many (or too few)."""
 
     def __init__(self, table, extra=0):
-        self.lengths = {
-            clip: length + extra for clip, length in zip(table.clip_ids, table.lengths.tolist(), strict=True)
-        }
+        self.lengths = table.lengths + extra
 
-    def __contains__(self, clip_id):
-        return clip_id in self.lengths
-
-    def clip(self, clip_id):
-        return np.arange(self.lengths[clip_id], dtype=np.int32)
+    def of(self, row, clip):
+        return np.arange(self.lengths[row], dtype=np.int32)
 
 
 def planned(table, names, num_frames, epoch=0):

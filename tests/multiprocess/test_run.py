@@ -61,7 +61,7 @@ def test_two_processes_stopped_and_killed_equal_one(corpus, single, tmp_path):
     # The signal reaches one process only, in training, in labelling and in the evaluation of the classifiers.
     for stage, one, number in (
         ("round1/pretrain/checkpoints", 1, signal.SIGTERM),
-        ("round2/targets/codebook1/codebook.npz", 0, signal.SIGUSR1),
+        ("round2/targets/codebook1/fitted/codebook.npz", 0, signal.SIGUSR1),
         ("evaluation/recipe.json", 1, signal.SIGTERM),
     ):
         with start() as run:

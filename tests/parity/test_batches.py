@@ -100,11 +100,8 @@ class StoredLabels:
     def __init__(self, case: dict):
         self.rows = [row[:: case["label_rate"] // FRAME_RATE_HZ].astype(np.int32) for row in labels_of(case)]
 
-    def __contains__(self, clip_id: str) -> bool:
-        return True
-
-    def clip(self, clip_id: str) -> np.ndarray:
-        return self.rows[int(clip_id)]
+    def of(self, row: int, clip: Clip) -> np.ndarray:
+        return self.rows[row]
 
 
 class Start:

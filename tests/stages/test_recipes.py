@@ -23,7 +23,7 @@ from mmpretrain.config import (
     mfcc,
 )
 from mmpretrain.encoders.folder import save_encoder
-from mmpretrain.files import write_json
+from mmpretrain.files import seal, write_json
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.run.run import Run
 from mmpretrain.run.stage import RESULT_FILE
@@ -71,6 +71,7 @@ def config(corpus, tmp_path_factory) -> RunConfig:
         for index in range(number):
             store = workdir / f"round{number}" / "targets" / f"codebook{index + 1}" / "store"
             write_json(store / "lineage.json", {"codebook": [number, index]})
+            seal(store)
     return config
 
 

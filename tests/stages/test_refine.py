@@ -89,7 +89,8 @@ def test_a_walk_shows_its_stages_and_the_health_of_each_round(config, capsys):
 
     first, second = round_figures(run.workdir, 2)
     assert (first["round"], second["round"]) == (1, 2)
-    ids = np.concatenate([run.round(1).stores[0].clip(clip_id) for clip_id in run.clips[1].clip_ids])
+    store = run.round(1).stores[0]
+    ids = np.concatenate([store.row(store.clip_ids.index(clip_id)) for clip_id in run.clips[1].clip_ids])
     assert {clip_id[0] for clip_id in run.clips[1].clip_ids} == {"d"}
     assert first["chance_accuracy"] == np.bincount(ids).max() / len(ids)
     assert first["probe"]["ua_by_layer"] == [1.0, 1.0], "a hum can be told from a whistle by any encoder"

@@ -3,12 +3,15 @@
 import dataclasses
 
 import jax
+import numpy as np
 import pytest
 from flax import nnx
 
 from mmpretrain.config import CorpusConfig, hidden
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.models.encoder import AVEncoder
+from mmpretrain.run import forward
+from mmpretrain.run.forward import Forward
 from mmpretrain.run.run import Run
 from mmpretrain.stages.targets import make_targets
 from tests.corpus_fixture import make_clip, write_corpus
@@ -52,3 +55,69 @@ def test_what_is_wrong_with_a_named_encoder_is_said(config, tmp_path):
     config.rounds[0].encoder = str(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="nowhere is no exported encoder"):
         make_targets(Run(config).round(1))
+
+
+def test_labels_of_a_layer_are_its_nearest_centroids_whatever_else_is_wanted(config):
+    config.data.bucket_frames, config.data.batch_frames = (14, 18), 18 * jax.device_count()
+    codebook = Run(config).round(1).codebooks[0]
+    table, _ = codebook.clips
+    centroids_KD = np.random.default_rng(0).standard_normal((4, 16)).astype(np.float32)
+
+    def labels(wanted):
+        found = list(codebook.labels(table, wanted, centroids_KD))
+        ids = [np.split(x.ids, np.cumsum(x.lengths)[:-1]) for x in found]
+        units = [np.split(x.units, np.cumsum(x.lengths)[:-1]) for x in found]
+        return {
+            int(row): clip
+            for x, of_ids, of_units in zip(found, ids, units, strict=True)
+            for row, *clip in zip(x.rows, of_ids, of_units, strict=True)
+        }
+
+    everything = labels(np.ones(len(table), bool))
+    assert sorted(everything) == list(range(len(table)))
+    for row, features_TD in codebook.features(table):
+        ids_T, units_T = everything[row]
+        distances = np.square(features_TD[:, None] - centroids_KD).sum(-1)
+        np.testing.assert_array_equal(ids_T, distances.argmin(1))
+        np.testing.assert_array_equal(units_T, table.load(row).tracks["units"])
+    one = labels(np.arange(len(table)) == 3)
+    assert 3 in one
+    assert len(one) < len(table), "batches without it are left out"
+    for row, clip in one.items():
+        np.testing.assert_array_equal(clip, everything[row])
+
+
+def test_no_features_come_back_from_the_devices_and_one_batch_is_in_flight(config, monkeypatch):
+    config.data.bucket_frames, config.data.batch_frames = (14, 18), 18 * jax.device_count()
+    codebook = Run(config).round(1).codebooks[0]
+    table, _ = codebook.clips
+    done, compiled, rows = [], Forward._compiled.func, forward.own_rows
+
+    def begin(self):
+        program = compiled(self)
+
+        def run(*args):
+            done.append("begin")
+            return program(*args)
+
+        return run
+
+    def own_rows(array):
+        assert array.dtype == np.int32
+        done.append("look")
+        return rows(array)
+
+    monkeypatch.setattr(Forward, "_compiled", property(begin))
+    monkeypatch.setattr(forward, "own_rows", own_rows)
+    assert len(list(codebook.labels(table, np.ones(len(table), bool), np.eye(4, 16, dtype=np.float32)))) > 2
+    assert done[:3] == ["begin", "begin", "look"], "the second batch is begun before the first is looked at"
+
+
+def test_features_that_are_not_finite_are_refused(config, monkeypatch):
+    codebook = Run(config).round(1).codebooks[0]
+    encoder = codebook._encoder()
+    nnx.update(encoder, jax.tree.map(lambda x: x * np.nan, nnx.state(encoder, nnx.Param)))
+    monkeypatch.setattr(codebook, "_encoder", lambda: encoder)
+    table, _ = codebook.clips
+    with pytest.raises(ValueError, match="not finite; look at the encoder"):
+        list(codebook.labels(table, np.ones(len(table), bool), np.eye(4, 16, dtype=np.float32)))

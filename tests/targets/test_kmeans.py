@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmpretrain.parallel import stopping
 from mmpretrain.targets import kmeans, kmeans_init
 
 
@@ -191,3 +192,34 @@ def test_refusals():
         kmeans.assign(np.array([[0.0], [np.nan]], np.float32), np.zeros((2, 1), np.float32))
     with pytest.raises(ValueError, match="not finite"):
         kmeans.fit(np.full((9, 2), np.nan, np.float32), 3, key=jax.random.key(0), passes=1, restarts=1)
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 16, 23])
+def test_ids_within_a_program_are_those_of_assign(monkeypatch, num_frames):
+    monkeypatch.setattr(kmeans, "TILE_FRAMES", 16)
+    rng = np.random.default_rng(num_frames)
+    frames_BTD = rng.standard_normal((3, num_frames, 6)).astype(np.float32) + 100
+    centroids_KD = rng.standard_normal((9, 6)).astype(np.float32) + 100
+    mesh = kmeans._one_device()
+    ids_BT = np.array(jax.jit(functools.partial(kmeans.nearest_ids, mesh=mesh))(frames_BTD, centroids_KD))
+    np.testing.assert_array_equal(ids_BT.reshape(-1), kmeans.assign(frames_BTD.reshape(-1, 6), centroids_KD))
+    for wrong in (np.inf, -np.inf, np.nan):
+        frames_BTD[1, 0, 2] = wrong
+        assert kmeans.nearest_ids(frames_BTD, centroids_KD, mesh=mesh)[1, 0] == 9
+        with pytest.raises(ValueError, match="not finite"):
+            kmeans.assign(frames_BTD.reshape(-1, 6), centroids_KD)
+
+
+@pytest.mark.parametrize("when", ["before a start", "between two blocks"])
+def test_fitting_stops_when_asked(monkeypatch, when):
+    frames, _ = blobs(4, 30, 3)
+    asked = []
+
+    def ask(num_frames, inertia):
+        asked.append(inertia)
+        stopping._asked = True
+
+    monkeypatch.setattr(stopping, "_asked", when == "before a start")
+    with pytest.raises(stopping.Stopped):
+        kmeans.fit(frames, 4, key=jax.random.key(0), passes=50, restarts=50, on_pass=ask)
+    assert len(asked) == (0 if when == "before a start" else 1)

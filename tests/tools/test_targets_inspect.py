@@ -35,11 +35,12 @@ def store(corpus, tmp_path):
 
 def make_store(run, corpus, ids, targets_per_frame=1):
     write_store(
-        run / "round1" / "store", clip_ids=list(ids), ids_per_clip=list(ids.values()),
+        run / "round1" / "store", clip_ids=list(ids), ids_N=np.concatenate(list(ids.values())),
+        offsets=np.cumsum([0, *map(len, ids.values())]),
         targets_per_frame=targets_per_frame, codebook=Codebook(np.zeros((5, 2), np.float32), 1.0),
         lineage_fields={
-            "features": "hidden", "layer": 2, "source": "e", "corpus_fingerprint": "f", "fit_splits": ["train"],
-            "fit_clips": 4, "fit_frames": 80, "quality": {},
+            "features": "hidden", "layer": 2, "source": "e", "clips": "f", "fit_splits": ["train"],
+            "fit_clips": 4, "fit_frames": 80,
         },
     )  # fmt: skip
     (run / "config.json").write_text(json.dumps({"data": {"corpora": [{"path": str(corpus)}]}}))
