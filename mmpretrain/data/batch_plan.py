@@ -17,16 +17,20 @@ LONG_BUCKET_STEP = 100  # frames; evaluation rounds clips beyond the longest buc
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PlannedBatch:
-    """The clips of one step, padded or cropped to `num_frames`. clips: int64 [B], rows of the table, -1 for filler."""
+    """The clips of one step, padded or cropped to `num_frames`.
+
+    clips: int64 [B], rows of the table, -1 for filler. occurrences: int64 [B], how often each came before in the epoch.
+    """
 
     step: int
     epoch: int
     num_frames: int
     clips: np.ndarray
+    occurrences: np.ndarray
 
     def take(self, rows: np.ndarray) -> PlannedBatch:
         """Some rows of it, such as those that one process makes."""
-        return dataclasses.replace(self, clips=self.clips[rows])
+        return dataclasses.replace(self, clips=self.clips[rows], occurrences=self.occurrences[rows])
 
 
 class BatchPlan:
@@ -70,22 +74,21 @@ class BatchPlan:
             self._batches[num_frames] = (num_batches, size)
         self.shapes: tuple[tuple[int, int], ...] = tuple((b, t) for t, (n, b) in self._batches.items() if n)
         self.num_batches_per_epoch: int = sum(n for n, _ in self._batches.values())
-        self._epochs: dict[int, list[tuple[int, np.ndarray]]] = {}
+        self._epochs: dict[int, list[tuple[int, np.ndarray, np.ndarray]]] = {}
 
     def __getitem__(self, step: int) -> PlannedBatch:
         epoch, position = divmod(step, self.num_batches_per_epoch)
-        num_frames, clips = self._epoch(epoch)[position]
-        return PlannedBatch(step, epoch, num_frames, clips)
+        return PlannedBatch(step, epoch, *self._epoch(epoch)[position])
 
     @property
     def padding_share(self) -> float:
         """The share of an epoch's frames that is padding."""
-        return _padding_share(self._lengths, self._epoch(0))
+        return _padding_share(self._lengths, [(num_frames, clips) for num_frames, clips, _ in self._epoch(0)])
 
     @property
     def frames_per_step(self) -> float:
         """Real frames of a batch, the mean over an epoch."""
-        total = sum(num_frames * len(clips) for num_frames, clips in self._epoch(0))
+        total = sum(num_frames * len(clips) for num_frames, clips, _ in self._epoch(0))
         return (1 - self.padding_share) * total / self.num_batches_per_epoch
 
     def summary(self) -> str:
@@ -96,14 +99,15 @@ class BatchPlan:
             f"{100 * self.padding_share:.1f} % padding"
         )
 
-    def _epoch(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+    def _epoch(self, epoch: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
         if (batches := self._epochs.get(epoch)) is None:
             batches = self._plan_epoch(epoch)
             # The one before is kept for threads still at its end. Two threads may plan an epoch, with the same result.
             self._epochs = {e: b for e, b in self._epochs.items() if e == epoch - 1} | {epoch: batches}
         return batches
 
-    def _plan_epoch(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+    def _plan_epoch(self, epoch: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
+        """Of each batch its frames, its clips and their occurrences."""
         rng = randomness.generator(self._seed, "plan", epoch)
         drawn = {t: np.concatenate([_draw(clips, count, rng) for clips, count in g]) for t, g in self._groups.items()}
         batches = []
@@ -115,7 +119,10 @@ class BatchPlan:
                 pool = np.concatenate([pool, _fillers(np.concatenate(list(drawn.values())), last, missing, rng)])
             batches += [(num_frames, clips) for clips in pool[: num_batches * size].reshape(num_batches, size)]
             left_over = pool[num_batches * size :]
-        return [batches[i] for i in rng.permutation(len(batches))]
+        batches = [batches[i] for i in rng.permutation(len(batches))]
+        before = _occurrences(np.concatenate([clips for _, clips in batches]))
+        ends = np.cumsum([len(clips) for _, clips in batches])
+        return [(*batch, of) for batch, of in zip(batches, np.split(before, ends[:-1]), strict=True)]
 
 
 class EvaluationPlan:
@@ -147,7 +154,7 @@ class EvaluationPlan:
 
     def __getitem__(self, step: int) -> PlannedBatch:
         num_frames, clips = self._planned[step]
-        return PlannedBatch(step, 0, num_frames, clips)
+        return PlannedBatch(step, 0, num_frames, clips, np.zeros(len(clips), np.int64))
 
 
 def _buckets(lengths_N: np.ndarray, bucket_frames: Sequence[int]) -> np.ndarray:
@@ -193,6 +200,17 @@ def _fillers(drawn: np.ndarray, batch: np.ndarray, missing: int, rng: np.random.
     """`missing` clips to fill up `batch` with: others of the epoch, and repeats only where there are no more."""
     others = rng.permutation(np.setdiff1d(drawn, batch))[:missing]
     return np.concatenate([others, np.resize(rng.permutation(drawn), missing - len(others))])
+
+
+def _occurrences(clips: np.ndarray) -> np.ndarray:
+    """int64 of that shape: how often the same clip stands earlier in the list."""
+    before = np.zeros(len(clips), np.int64)
+    often = np.flatnonzero(np.bincount(clips)[clips] > 1)  # mostly few, or none
+    order = often[np.argsort(clips[often], kind="stable")]
+    sorted_clips = clips[order]
+    first = np.searchsorted(sorted_clips, sorted_clips)
+    before[order] = np.arange(len(order)) - first
+    return before
 
 
 def _padding_share(lengths_N: np.ndarray, batches: list[tuple[int, np.ndarray]]) -> float:

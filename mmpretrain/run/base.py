@@ -28,6 +28,7 @@ from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import batch_multiple, make_mesh, process_rows
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.parallel.stopping import check_stop
+from mmpretrain.randomness import part_seed
 from mmpretrain.records import Batch
 from mmpretrain.run.batches import BATCH_FIELDS, TrainingBatches
 from mmpretrain.run.layout import CONFIG_FILE, METRICS_FILE, TENSORBOARD
@@ -93,18 +94,24 @@ class RunBase:
     ) -> dict[str, Any]:
         return run_stage(self.workdir, name, recipe, work, accept_changes=self.accept_changes)
 
+    def stage_seed(self, name: str) -> int:
+        """Of all that is random about a stage. No other stage of the run has it, and none of a run of another seed."""
+        return part_seed(self.config.seed, name)
+
     def training_batches(
-        self, table: ClipTable, model: ModelConfig, num_steps: int, *, batch_frames: int, **inputs: Any
+        self, name: str, table: ClipTable, model: ModelConfig, num_steps: int, *, batch_frames: int, **inputs: Any
     ) -> TrainingBatches:
+        """Of the stage of that name. inputs: what else `make_batch` takes."""
+        seed = self.stage_seed(name)
         data = dataclasses.replace(self.config.data, batch_frames=batch_frames)
         plan = BatchPlan(
             table.lengths, batch_frames=batch_frames, bucket_frames=data.bucket_frames,
-            multiple=data.batch_multiple, seed=self.config.seed, weights=table.weights,
+            multiple=data.batch_multiple, seed=seed, weights=table.weights,
         )  # fmt: skip
 
         def load(planned: PlannedBatch) -> Batch:
             share = planned.take(process_rows(self.mesh, len(planned.clips)))
-            return make_batch(share, table, model=model, data=data, train=True, seed=self.config.seed, **inputs)
+            return make_batch(share, table, model=model, data=data, train=True, seed=seed, **inputs)
 
         return TrainingBatches(plan, table, load, num_steps, data.num_workers)
 

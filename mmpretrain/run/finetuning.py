@@ -106,13 +106,14 @@ class Finetuning:
     def training(self, variant: str, number: int) -> Training:
         """What decides every step of a fold."""
         config, fold, trainer = self.config, self.fold(number), self.trainer(variant)
+        name = fold_name(variant, number)
         labels = {name: of_table[fold.train] for name, of_table in self.labels.items()}
         batches = self.run.training_batches(
-            self.table.select(fold.train), self.model(variant), config.num_steps, batch_frames=config.batch_frames,
-            labels=labels, freq_mask=config.freq_mask, freq_warp=config.freq_warp,
+            name, self.table.select(fold.train), self.model(variant), config.num_steps,
+            batch_frames=config.batch_frames, labels=labels, freq_mask=config.freq_mask, freq_warp=config.freq_warp,
         )  # fmt: skip
         return Training(
-            fold_name(variant, number), trainer, batches, config.num_steps, self.run.config.seed,
+            name, trainer, batches, config.num_steps, self.run.stage_seed(name),
             learning_rate=make_schedule(config.optimizer, config.num_steps),
             initialize=(lambda state: self.encoder.put_into(state, trainer)) if variant == PRETRAINED
             else (lambda state: state),
