@@ -19,6 +19,7 @@ from mmpretrain.config.checks import check
 from mmpretrain.data.batch import make_batch
 from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
 from mmpretrain.data.clips import ClipTable, training_and_validation
+from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.pipeline import iterate
 from mmpretrain.files import write_json
 from mmpretrain.objectives.base import Objective
@@ -80,10 +81,20 @@ class RunBase:
 
     @functools.cached_property
     def clips(self) -> tuple[ClipTable, ClipTable]:
-        """The clips to pretrain on and those to validate on that have a modality of the model."""
+        """The clips to pretrain on and those to validate on that have a modality of the model.
+
+        Logs what of the model cannot be trained, or not be validated, on them.
+        """
         modalities = self.config.model.modalities
         train, validation = training_and_validation(self.config.data)
-        return train.require(modalities), validation.require(modalities) if len(validation) else validation
+        train = train.require(modalities, "training")
+        if len(validation):
+            validation = validation.require(modalities, "validation")
+        for modality in modalities:
+            for part, table in (("training", train), ("validation", validation)):
+                if len(table) and not table.has(INPUTS[modality].needs).any():
+                    log(f"none of the {len(table)} {part} clips of {table.folders()} has {modality}")
+        return train, validation
 
     def fields(self, *names: str, but: Sequence[str] = ()) -> dict[str, Any]:
         """Those fields of the recipe, for a stage to say what it reads; see `config.fields_of`."""
