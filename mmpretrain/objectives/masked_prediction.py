@@ -12,7 +12,7 @@ from flax import nnx
 
 from mmpretrain.config import ModelConfig, RoundConfig
 from mmpretrain.models.heads import MaskedClusterModel
-from mmpretrain.objectives.base import Better, Objective, Sums, total
+from mmpretrain.objectives.base import Better, Objective, Sums, mean_metrics, total
 from mmpretrain.objectives.masking import modality_use, other_clips, same_clip_sources, span_mask
 from mmpretrain.randomness import named
 from mmpretrain.records import Batch
@@ -215,7 +215,15 @@ class MaskedPrediction(Objective):
                 "masked_share": (total(1, mask & asked), total(1, asked)),
                 "feature_penalty": (penalty, own.penalised),
             },
+            more=cluster_loss,
         )  # fmt: skip
+
+    def summarize(self, sums: Sums) -> dict[str, jax.Array]:
+        """The metrics. The penalty is a mean over all frames that the sums are of, so that how the clips of an
+        evaluation were batched changes nothing."""
+        metrics = mean_metrics(sums)
+        penalty = (sums.weight > 0) * self.round.feature_penalty * metrics["feature_penalty"]
+        return metrics | {"loss": sums.more / (sums.weight + (sums.weight == 0)) + penalty}
 
 
 def _codebook_sums(
