@@ -63,24 +63,24 @@ def drawn(monkeypatch):
     return keys
 
 
-def draws_of_step(trainer: Trainer, batch, state) -> None:
-    """Draws as a step does."""
-    jax.jit(lambda state: trainer.inspect(trainer.model(state), state, batch, phase=0).loss)(state)
-    jax.effects_barrier()
+def step_of(trainer: Trainer, batch):
+    """A function of a state that draws as a step does."""
+    return jax.jit(lambda state: trainer.inspect(trainer.model(state), state, batch, phase=0).loss)
 
 
-@pytest.mark.parametrize("num_layers", [1, 2, 3, 4])
+@pytest.mark.parametrize("num_layers", [1, 3])
 def test_no_two_draws_of_a_run_share_a_key(drawn, num_layers):
     trainer, B = pretraining(num_layers=num_layers), 3
     batch = random_batch((12, 9, 7), model=trainer.objective.model)
-    state = state_of(trainer)
+    state, step = state_of(trainer), step_of(trainer, batch)
     drawn.clear()
-    draws_of_step(trainer, batch, state)
+    for _ in range(2):
+        step(state)
+        state.step += 1
     # Of each clip: two masks of two draws, where pictures come from, two of modality dropout. Of the batch: dropout of
     # the input and of the transformer's, and in each layer four of dropout and one of layerdrop.
-    assert len(drawn) == 7 * B + 2 + 5 * num_layers
-    state.step += 1
-    draws_of_step(trainer, batch, state)
+    jax.effects_barrier()
+    assert len(drawn) == 2 * (7 * B + 2 + 5 * num_layers)
     draw(trainer, state, batch, train=False)
     jax.effects_barrier()
     assert len(drawn) == 2 * (7 * B + 2 + 5 * num_layers) + 5 * B
@@ -93,7 +93,8 @@ def test_no_two_draws_of_fine_tuning_share_a_key(drawn):
     batch = batch._replace(labels=dict.fromkeys(("emotion", "again"), batch.labels["emotion"]))
     state = state_of(trainer)
     drawn.clear()
-    draws_of_step(trainer, batch, state)
+    step_of(trainer, batch)(state)
+    jax.effects_barrier()
     assert len(drawn) == 4 * 2 + 2 + 5 * 2 + 2  # a draw for each head
     assert len(set(drawn)) == len(drawn)
 
@@ -105,7 +106,7 @@ def test_validation_draws_for_a_clip_and_depends_on_no_order_batch_or_padding(ma
     state = TrainState(jnp.zeros([], jnp.int32), None, None, None, jax.random.key_data(seed_key(7)), None)
     whole, _ = jax.device_get(draw(trainer, state, batch, train=False))
     state.step += 3
-    for cut, extra in (([2, 0], 0), ([1, 3], 4), ([3], 0), ([3, 2, 1, 0], 7)):
+    for cut, extra in (([2, 0], 0), ([3, 2, 1, 0], 7)):
         part, _ = jax.device_get(draw(trainer, state, padded(rows(batch, np.array(cut)), extra), train=False))
         for name in ("audio_BT", "video_BT", "source_BT"):
             np.testing.assert_array_equal(getattr(part, name)[:, :12], getattr(whole, name)[cut], err_msg=name)
