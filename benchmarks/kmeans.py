@@ -31,6 +31,7 @@ import numpy as np
 
 from mmpretrain.config import ParallelConfig
 from mmpretrain.parallel.mesh import make_mesh
+from mmpretrain.randomness import part_seed, seed_key
 from mmpretrain.targets import kmeans
 
 SIZES = ((500_000, 39, 100), (200_000, 768, 500))  # frames, dims, clusters: MFCC, and a layer of a Base encoder
@@ -82,7 +83,7 @@ def drawn_frames(num_frames: int, dim: int, num_states: int, seed: int) -> np.nd
     return frames_CTD.reshape(-1, dim)[:num_frames]
 
 
-def ours(frames_ND: np.ndarray, num_clusters: int, seed: int, mesh) -> Outcome:
+def ours(frames_ND: np.ndarray, num_clusters: int, seed: int, run: int, mesh) -> Outcome:
     clock, trace = Clock(), []
 
     def on_pass(num_frames: int, inertia: float) -> None:
@@ -90,7 +91,13 @@ def ours(frames_ND: np.ndarray, num_clusters: int, seed: int, mesh) -> Outcome:
             trace.append((*clock.read(), inertia))
 
     codebook = kmeans.fit(
-        frames_ND, num_clusters, key=jax.random.key(seed), passes=100, restarts=5, mesh=mesh, on_pass=on_pass
+        frames_ND,
+        num_clusters,
+        key=seed_key(part_seed(seed, "ours", run)),
+        passes=100,
+        restarts=5,
+        mesh=mesh,
+        on_pass=on_pass,
     )
     return Outcome(codebook.inertia, *clock.read(), trace)
 
@@ -98,7 +105,7 @@ def ours(frames_ND: np.ndarray, num_clusters: int, seed: int, mesh) -> Outcome:
 def compile_(frames_ND: np.ndarray, num_clusters: int, mesh) -> None:
     """A small fit whose blocks have the shapes of the large one's."""
     clock = Clock()
-    kmeans.fit(frames_ND[:200_000], num_clusters, key=jax.random.key(0), passes=0, restarts=1, mesh=mesh)
+    kmeans.fit(frames_ND[:200_000], num_clusters, key=seed_key(0), passes=0, restarts=1, mesh=mesh)
     print("compilation and a first small fit: {:.1f} s, {:.1f} s of processor time".format(*clock.read()), flush=True)
 
 
@@ -138,13 +145,15 @@ def compare(num_frames: int, dim: int, num_clusters: int, *, runs: int, restarts
     frames_ND = drawn_frames(num_frames, dim, 2 * num_clusters, seed)
     print(f"\n{num_frames:,} x {dim}, {num_clusters} clusters, seed {seed}", flush=True)
     compile_(frames_ND, num_clusters, mesh)
-    mine = [ours(frames_ND, num_clusters, seed + 1 + run, mesh) for run in range(runs)]
+    mine = [ours(frames_ND, num_clusters, seed, run, mesh) for run in range(runs)]
     ends = ", ".join(f"{outcome.wall_sec:.1f} s ({outcome.cpu_sec:.1f} s of processor time)" for outcome in mine)
     print(f"ours to its end: {ends}; now scikit-learn, which may take many times as long", flush=True)
     baseline = scikit_learn(frames_ND, num_clusters, seed, restarts, mesh)
     rows = {f"scikit-learn, {restarts} restarts": [baseline], "ours": mine}
     try:
-        rows["faiss, 1 restart"] = [faiss(frames_ND, num_clusters, seed + run, mesh) for run in range(runs)]
+        rows["faiss, 1 restart"] = [
+            faiss(frames_ND, num_clusters, part_seed(seed, "faiss", run) % 2**31, mesh) for run in range(runs)
+        ]
     except ImportError:
         print("faiss is not installed: left out")
     print(f"{'':28} {'runs':>4} {'inertia':>9} {f'to {NEAR}':>10} {'ratio':>7} {'cpu':>9} {'ratio':>7} {'to end':>9}")
@@ -170,7 +179,7 @@ def large(num_frames: int, dim: int, num_clusters: int, *, seed: int, mesh) -> N
     """A size for accelerators, ours alone."""
     frames_ND = drawn_frames(num_frames, dim, 2 * num_clusters, seed)
     compile_(frames_ND, num_clusters, mesh)
-    outcome = ours(frames_ND, num_clusters, seed, mesh)
+    outcome = ours(frames_ND, num_clusters, seed, 0, mesh)
     passes = len(outcome.trace)
     per_pass_sec = (outcome.trace[-1][0] - outcome.trace[0][0]) / max(1, passes - 1)
     print(f"\n{num_frames:,} x {dim}, {num_clusters} clusters: {outcome.wall_sec:.1f} s, "

@@ -1,26 +1,71 @@
 """Randomness by name: whatever is drawn is a pure function of the run's seed and of what it is drawn for.
 
-On the device a key is folded from the run's key, a stream's name and the step; data workers draw from generators made
-of the seed and any names. No global generator is read.
+This is the one place where keys and generators are made. A run's seed has a seed for each of its parts, such as a stage
+(`part_seed`); on the device that seed has a key (`seed_key`), from which those of steps, layers and clips are made by
+name and by number (`named`, `numbered`); data workers draw from generators made of the seed and any names. Nothing is
+told apart by sums or by constants, which meet by chance, and no global generator is read.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:  # data workers use this file too, and do without JAX
     import jax
 
+Key = TypeVar("Key", bound="jax.Array | None")
+
+
+def part_seed(seed: int, *names: int | str) -> int:
+    """The seed of a part of a run, such as a stage: a whole number of 63 bits that no other part shares."""
+    return _hash(seed, *names) >> 65
+
+
+def seed_key(seed: int) -> jax.Array:
+    """The key of a seed, which may have any number of digits."""
+    import jax
+
+    key, digest = jax.random.key(0), _hash("key", seed)
+    for shift in (0, 32, 64, 96):
+        key = jax.random.fold_in(key, np.uint32(digest >> shift & 0xFFFFFFFF))
+    return key
+
+
+def named(key: Key, name: str) -> Key:
+    """The key of the stream `name` below `key`, or below each of an array of keys.
+
+    None, which stands for no randomness, stays None.
+    """
+    return numbered(key, np.uint32(stream_id(name)))
+
+
+def numbered(key: Key, number: jax.Array | int) -> Key:
+    """As `named`, for one of many alike: a step, a layer, a part."""
+    import jax
+
+    if key is None:
+        return None
+    fold = jax.random.fold_in
+    for _ in key.shape:
+        fold = jax.vmap(fold, in_axes=(0, None))
+    return fold(key, number)
+
 
 def stream_key(key: jax.Array, step: jax.Array | int, name: str) -> jax.Array:
     """The key of the stream `name` at a step."""
+    return numbered(named(key, name), step)
+
+
+def keys_of(key: jax.Array, numbers: jax.Array) -> jax.Array:
+    """[B]: `numbered` for each of B numbers, such as `Batch.chance_B`."""
     import jax
 
-    return jax.random.fold_in(jax.random.fold_in(key, stream_id(name)), step)
+    return jax.vmap(functools.partial(numbered, key))(numbers)
 
 
 def stream_id(name: str) -> int:
@@ -33,9 +78,17 @@ def generator(seed: int, *names: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=_hash(seed, *names)))
 
 
-def clip_generator(seed: int, stream: str, epoch: int, clip_id: str) -> np.random.Generator:
-    """What is drawn for one clip in one epoch, whichever worker, batch or process it falls to."""
-    return generator(seed, stream, epoch, clip_id)
+def clip_generator(seed: int, stream: str, epoch: int, clip_id: str, occurrence: int) -> np.random.Generator:
+    """What is drawn for one clip in one epoch, whichever worker, batch or process it falls to.
+
+    occurrence: how often the clip came before in this epoch.
+    """
+    return generator(seed, stream, epoch, clip_id, occurrence)
+
+
+def clip_number(clip_id: str, occurrence: int) -> int:
+    """A 32-bit number that what is drawn for a clip on the device is told apart by."""
+    return _hash("clip", clip_id, occurrence) >> 96
 
 
 def unit_hash(*names: int | str) -> float:

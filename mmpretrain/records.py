@@ -284,7 +284,8 @@ class Batch(NamedTuple):
     present: for each of them whether a clip has it at all, bool [B]. valid_BT: bool, True on real frames.
     targets_BTS: int32 cluster ids of S codebooks, -1 where there is none (padding included).
     labels: by task, [B, ...]; -1 (or NaN) where there is none. clip_B: int32 row in the clip table, -1 for a row that
-    only fills the batch.
+    only fills the batch. chance_B: uint32, what the draws for a clip are told apart by: of its id, and of how often it
+    came before in the epoch.
     """
 
     inputs: dict[str, Any]
@@ -293,6 +294,7 @@ class Batch(NamedTuple):
     targets_BTS: Any
     labels: dict[str, Any]
     clip_B: Any
+    chance_B: Any
 
 
 def dataset_features(schema: Schema) -> tfds.features.FeaturesDict:

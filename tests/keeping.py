@@ -43,10 +43,10 @@ class Distillation(Objective):
     def make_model(self, rngs):
         return Network(rngs)
 
-    def draw(self, key, batch, *, step, train):
+    def draw(self, keys_B, batch, *, step, train):
         assert isinstance(train, bool)
         scale = jnp.where(step < 2, 0.1, 0.2)  # what is drawn may depend on the step
-        return scale * jax.random.normal(key, batch.inputs["audio"].shape)
+        return scale * jax.vmap(lambda key: jax.random.normal(key, batch.inputs["audio"].shape[1:]))(keys_B)
 
     def loss(self, model, batch, draws, key, *, train, counts=None):
         sound_BTF, valid_BT = batch.inputs["audio"], batch.valid_BT

@@ -33,8 +33,8 @@ ARROWS = {
     "mmpretrain.features": ("mmpretrain.records",),
     "mmpretrain.text": ("mmpretrain.records",),
     # The mathematics: no mesh, file or process.
-    "mmpretrain.models": ("mmpretrain.records", "mmpretrain.config"),
-    "mmpretrain.objectives": ("mmpretrain.records", "mmpretrain.config", "mmpretrain.models"),
+    "mmpretrain.models": ("mmpretrain.records", "mmpretrain.randomness", "mmpretrain.config"),
+    "mmpretrain.objectives": ("mmpretrain.records", "mmpretrain.randomness", "mmpretrain.config", "mmpretrain.models"),
     # Means: each for its purpose, none knows a run.
     "mmpretrain.data": GROUND,
     "mmpretrain.observe": ("mmpretrain.records", "mmpretrain.files"),
@@ -148,7 +148,7 @@ def test_a_turned_arrow_is_named():
     wrong = turned_arrows("mmpretrain.models.encoder", [("mmpretrain.train.step", 3), ("os", 4), ("jax", 5)], "FILE")
     assert wrong == [
         "FILE:3: mmpretrain.models -> mmpretrain.train.step is turned round; mmpretrain.models may import "
-        "mmpretrain.records, mmpretrain.config",
+        "mmpretrain.records, mmpretrain.randomness, mmpretrain.config",
         "FILE:4: mmpretrain.models may not import os",
     ]
 

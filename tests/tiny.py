@@ -18,6 +18,7 @@ from mmpretrain.config import (
     hidden,
     mfcc,
 )
+from mmpretrain.randomness import keys_of
 from mmpretrain.records import Batch
 
 QUIET = dict(dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, input_dropout=0.0, layerdrop=0.0)
@@ -79,7 +80,13 @@ def random_batch(
         targets_BTS=targets_BT[..., None],
         labels={"emotion": emotion_B if emotions is None else np.array(emotions, np.int32)},
         clip_B=np.arange(B, dtype=np.int32),
+        chance_B=np.arange(B, dtype=np.uint32),
     )
+
+
+def clip_keys(batch: Batch, seed: int = 0) -> jax.Array:
+    """As the trainer hands them to an objective."""
+    return keys_of(jax.random.key(seed), batch.chance_B)
 
 
 def with_inputs(batch: Batch, **inputs) -> Batch:

@@ -1,6 +1,7 @@
 """From a planned batch to its arrays: loads the clips, makes their inputs, and pads them.
 
-Everything drawn for a clip depends on the seed, the epoch and the clip's id alone. Dims: B clips, T frames.
+Everything drawn for a clip depends on the seed, the epoch, the clip's id and how often it came before in the epoch.
+Dims: B clips, T frames.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from mmpretrain.data.batch_plan import PlannedBatch
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.inputs import INPUTS, Augmentation
 from mmpretrain.data.noise import noise_files
-from mmpretrain.randomness import clip_generator
+from mmpretrain.randomness import clip_generator, clip_number
 from mmpretrain.records import Batch, Clip
 
 
@@ -60,11 +61,14 @@ def make_batch(
         noise_files(data.noise.path)  # speaks up at the first batch if there is no noise, not at the first noisy clip
     batch = empty_batch(len(planned.clips), planned.num_frames, model, num_codebooks=len(targets), labels=labels or {})
     batch.clip_B[:] = planned.clips
-    for b, row in enumerate(planned.clips):
+    for b, (row, occurrence) in enumerate(zip(planned.clips, planned.occurrences.tolist(), strict=True)):
         if row < 0:
             continue
         clip = table.load(row)
-        stream = functools.partial(clip_generator, seed, epoch=planned.epoch, clip_id=clip.clip_id)
+        batch.chance_B[b] = clip_number(clip.clip_id, occurrence)
+        stream = functools.partial(
+            clip_generator, seed, epoch=planned.epoch, clip_id=clip.clip_id, occurrence=occurrence
+        )
         length = min(clip.num_frames, planned.num_frames)
         start = int(stream("time").integers(0, clip.num_frames - length, endpoint=True)) if train else 0
         frames = range(start, start + length)
@@ -98,6 +102,7 @@ def empty_batch(
         targets_BTS=np.full((num_clips, num_frames, max(num_codebooks, 1)), -1, np.int32),
         labels={name: _no_label((num_clips, *array.shape[1:]), array.dtype) for name, array in (labels or {}).items()},
         clip_B=np.full(num_clips, -1, np.int32),
+        chance_B=np.zeros(num_clips, np.uint32),
     )
 
 

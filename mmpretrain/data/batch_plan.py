@@ -21,16 +21,20 @@ LONG_BUCKET_STEP = 100  # frames; evaluation rounds clips beyond the longest buc
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PlannedBatch:
-    """The clips of one step, padded or cropped to `num_frames`. clips: int64 [B], rows of the table, -1 for filler."""
+    """The clips of one step, padded or cropped to `num_frames`.
+
+    clips: int64 [B], rows of the table, -1 for filler. occurrences: int64 [B], how often each came before in the epoch.
+    """
 
     step: int
     epoch: int
     num_frames: int
     clips: np.ndarray
+    occurrences: np.ndarray
 
     def take(self, rows: np.ndarray) -> PlannedBatch:
         """Some rows of it, such as those that one process makes."""
-        return dataclasses.replace(self, clips=self.clips[rows])
+        return dataclasses.replace(self, clips=self.clips[rows], occurrences=self.occurrences[rows])
 
 
 class BatchPlan:
@@ -149,7 +153,8 @@ class BatchPlan:
                 pool = np.concatenate([pool, _fillers(everything, last, missing, len(self._lengths), rng)])
             buckets[num_frames] = pool[: num_batches * size].reshape(num_batches, size)
             left_over = pool[num_batches * size :]
-        return _Batches(buckets, rng.permutation(self.num_batches_per_epoch))
+        order = rng.permutation(self.num_batches_per_epoch)
+        return _Batches(buckets, _occurrences(buckets, order), order)
 
 
 class EvaluationPlan:
@@ -173,7 +178,7 @@ class EvaluationPlan:
             rows = np.full(-(-len(clips) // size) * size, -1, np.int32)
             rows[: len(clips)] = clips
             buckets[num_frames] = rows.reshape(-1, size)
-        self._planned = _Batches(buckets)
+        self._planned = _Batches(buckets, {t: np.zeros_like(rows) for t, rows in buckets.items()})
         self.shapes: tuple[tuple[int, int], ...] = tuple((rows.shape[1], t) for t, rows in buckets.items())
         self.num_batches_per_epoch: int = len(self._planned)
 
@@ -185,23 +190,27 @@ class EvaluationPlan:
 
 
 class _Batches:
-    """Batches in order. buckets: by T their clips, int32 [batches, B]. order: of all of them; None: as they are."""
+    """Batches in order. buckets: by T their clips, int32 [batches, B]. order: of all of them; None: as they are.
 
-    def __init__(self, buckets: dict[int, np.ndarray], order: np.ndarray | None = None):
-        self._buckets, self._order = buckets, order
+    before: by T how often each clip came before, int32 [batches, B].
+    """
+
+    def __init__(self, buckets: dict[int, np.ndarray], before: dict[int, np.ndarray], order: np.ndarray | None = None):
+        self._buckets, self._before, self._order = buckets, before, order
         self._ends = np.cumsum([len(clips) for clips in buckets.values()], dtype=int)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def __getitem__(self, position: int) -> tuple[int, np.ndarray]:
-        """(T, int64 [B])."""
+    def __getitem__(self, position: int) -> tuple[int, np.ndarray, np.ndarray]:
+        """(T, clips int64 [B], occurrences int64 [B])."""
         if not 0 <= position < len(self):
             raise IndexError(f"batch {position} of {len(self)}")
         number = position if self._order is None else int(self._order[position])
         bucket = int(np.searchsorted(self._ends, number, side="right"))
         num_frames, clips = list(self._buckets.items())[bucket]
-        return num_frames, clips[number - self._ends[bucket]].astype(np.int64)
+        row = number - self._ends[bucket]
+        return num_frames, clips[row].astype(np.int64), self._before[num_frames][row].astype(np.int64)
 
     @property
     def num_frames(self) -> int:
@@ -263,3 +272,17 @@ def _fillers(
     other_N[batch] = False
     others = rng.permutation(np.flatnonzero(other_N).astype(np.int32))[:missing]
     return np.concatenate([others, np.resize(rng.permutation(drawn), missing - len(others))])
+
+
+def _occurrences(buckets: dict[int, np.ndarray], order: np.ndarray) -> dict[int, np.ndarray]:
+    """int32 of the shapes of `buckets`: how often the same clip stands earlier in the epoch of this order."""
+    if not buckets:
+        return {}
+    clips = np.concatenate([rows.ravel() for rows in buckets.values()])
+    often = np.flatnonzero(np.bincount(clips)[clips] > 1)  # mostly few, or none
+    batch = np.repeat(np.arange(len(order)), np.concatenate([np.full(len(r), r.shape[1]) for r in buckets.values()]))
+    often = often[np.lexsort((np.argsort(order)[batch[often]], clips[often]))]
+    before = np.zeros(len(clips), np.int32)
+    before[often] = np.arange(len(often)) - np.searchsorted(clips[often], clips[often])
+    parts = np.split(before, np.cumsum([rows.size for rows in buckets.values()])[:-1])
+    return {t: part.reshape(rows.shape) for (t, rows), part in zip(buckets.items(), parts, strict=True)}

@@ -149,15 +149,26 @@ class ClipTable:
             self, index=self.index.take(rows), source_N=self.source_N[rows], record_N=self.record_N[rows]
         )  # fmt: skip
 
-    def require(self, modalities: Sequence[str]) -> ClipTable:
-        """The clips that have at least one of the model's modalities. Raises ValueError if there is none."""
-        has = np.zeros(len(self), bool)
-        for modality in modalities:
-            has |= self.has(INPUTS[modality].needs)
+    def has_any(self, modalities: Sequence[str]) -> np.ndarray:
+        """bool [N]: which clips have at least one of the model's modalities."""
+        return np.any([self.has(INPUTS[modality].needs) for modality in modalities], axis=0)
+
+    def require(self, modalities: Sequence[str], part: str = "") -> ClipTable:
+        """The clips that have at least one of the model's modalities. Raises ValueError if there is none.
+
+        part: what the clips are for, such as "validation", for messages.
+        """
+        has = self.has_any(modalities)
         if not has.any():
+            remedy = "change model.modalities or prepare a corpus that has it"
+            if part == "validation":
+                remedy = (
+                    "prepare validation clips that have it, or the corpus without its validation split (then "
+                    "data.validation_share of its training clips are held out), or change model.modalities"
+                )
             raise ValueError(
-                f"model.modalities={tuple(modalities)}, but none of the {len(self)} clips of {self.folders()} has "
-                f"{' or '.join(modalities)}; change model.modalities or prepare a corpus that has it"
+                f"model.modalities={tuple(modalities)}, but none of the {len(self)} {part + ' ' if part else ''}clips "
+                f"of {self.folders()} has {' or '.join(modalities)}; {remedy}"
             )
         return self if has.all() else self.select(has)
 

@@ -62,10 +62,9 @@ def _video(clip: Clip, frames: range, config: InputConfig, augmentation: Augment
     video_THW = {"mouth": clip.mouth, "face": clip.face}[config.view][frames.start : frames.stop]
     offset_yx, flip = centre_offset(video_THW, config.image_size), False
     if augmentation is not None:
-        data, rng = augmentation.data, augmentation.stream("picture")
-        if data.random_crop:
-            offset_yx = random_offset(video_THW, config.image_size, rng)
-        flip = data.flip and rng.random() < 0.5
+        if augmentation.data.random_crop:
+            offset_yx = random_offset(video_THW, config.image_size, augmentation.stream("crop"))
+        flip = augmentation.data.flip and augmentation.stream("flip").random() < 0.5
     return crop_and_flip(video_THW, config.image_size, offset_yx, flip)
 
 

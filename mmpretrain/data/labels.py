@@ -39,6 +39,57 @@ def has_label(labels: np.ndarray) -> np.ndarray:
     return there.reshape(len(labels), -1).any(1)
 
 
+def class_counts(labels: np.ndarray, task: TaskConfig) -> np.ndarray:
+    """int64 [C]: of how many clips each class of a task is said; labels: one of its classes, or several marked ones."""
+    known = labels[has_label(labels)]
+    if known.ndim == 1:
+        return np.bincount(known.astype(np.int64), minlength=len(task.classes))
+    return (known > 0).reshape(-1, len(task.classes)).sum(0)
+
+
+def why_not_learned(labels: np.ndarray, task: TaskConfig) -> str:
+    """What keeps a head from learning a task from these labels of the training clips; "" if nothing does."""
+    known = labels[has_label(labels)]
+    if not len(known):
+        return f"none of the {len(labels)} training clips has a label of it"
+    if task.classes:
+        counts = class_counts(labels, task)
+        missing = [name for name, count in zip(task.classes, counts, strict=True) if not count]
+        of_each = ", ".join(f"{name} {count}" for name, count in zip(task.classes, counts, strict=True) if count)
+        if known.ndim == 1 and len(missing) == len(task.classes) - 1:
+            return f"all {len(known)} labelled training clips are of one class ({of_each})"
+        if missing:
+            return f"no training clip is labelled {' or '.join(missing)} (there are {of_each or 'none'})"
+        if known.ndim > 1 and (always := [c for c, n in zip(task.classes, counts, strict=True) if n == len(known)]):
+            return f"all {len(known)} labelled training clips are labelled {' and '.join(always)}"
+    elif _all_equal(known):
+        value = known.flat[0]
+        return f"the labels of all {len(known)} labelled training clips are equal ({value:g})"
+    return ""
+
+
+def why_not_measured(labels: np.ndarray, task: TaskConfig) -> str:
+    """What is lacking in the labels of validation or test clips for the metrics of a task to say all; "" if nothing."""
+    known = labels[has_label(labels)]
+    if not len(known):
+        return "has no label of it"
+    if task.classes:
+        counts = class_counts(labels, task)
+        if missing := [name for name, count in zip(task.classes, counts, strict=True) if not count]:
+            return f"has no clip labelled {' or '.join(missing)}"
+    elif _all_equal(known):
+        return f"has equal labels alone ({known.flat[0]:g})"
+    return ""
+
+
+def _all_equal(values: np.ndarray) -> bool:
+    """Whether labels are numbers and none differs from another."""
+    if not np.issubdtype(values.dtype, np.floating):
+        return False
+    values = values[~np.isnan(values)]
+    return bool((values == values[:1]).all())
+
+
 def _class_ids(values: Words[str], task: TaskConfig) -> np.ndarray:
     """int32 [N]: the position of each clip's word in the task's classes."""
     column = task.column or task.name

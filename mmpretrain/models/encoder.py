@@ -15,8 +15,9 @@ from flax import nnx
 from mmpretrain.config import ModelConfig
 from mmpretrain.models.frontends import FRONTENDS
 from mmpretrain.models.fusion import Fusion
-from mmpretrain.models.layers import dropout, fold
+from mmpretrain.models.layers import dropout
 from mmpretrain.models.transformer import Transformer
+from mmpretrain.randomness import named
 from mmpretrain.records import Batch
 
 
@@ -59,17 +60,17 @@ class AVEncoder(nnx.Module):
             counted_BT = jnp.ones_like(valid_BT) if count_all else valid_BT & use[name][:, None]
             streams[name] = self.frontends[name](prepared[name], counted_BT, train=train)
         x_BTD, fused_BTC = self.fusion(streams, use)
-        return dropout(x_BTD, self.config.input_dropout, fold(key, 0)), fused_BTC
+        return dropout(x_BTD, self.config.input_dropout, named(key, "input")), fused_BTC
 
     def contextualize(
         self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None = None, *, layer: int | None = None
     ) -> jax.Array:
         """The transformer's output [B, T, D] after the final norm, or after `layer` (from 1) without it."""
-        return self.transformer(x_BTD, valid_BT, fold(key, 1), layer=layer)
+        return self.transformer(x_BTD, valid_BT, named(key, "transformer"), layer=layer)
 
     def all_layers(self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Every hidden state, 0 being the transformer's input: [L + 1, B, T, D], without the final norm."""
-        return self.transformer.all_layers(x_BTD, valid_BT, fold(key, 1))
+        return self.transformer.all_layers(x_BTD, valid_BT, named(key, "transformer"))
 
     def embed_batch(self, batch: Batch) -> jax.Array:
         """x [B, T, D] of whole, unmasked clips in evaluation: what `contextualize` and `all_layers` take."""

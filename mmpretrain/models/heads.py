@@ -11,9 +11,8 @@ from flax import nnx
 
 from mmpretrain.config import AUDIO_DIM, ModelConfig
 from mmpretrain.models.encoder import AVEncoder
-from mmpretrain.models.layers import dropout, fold, linear
-
-FIRST_HEAD = 10_000  # of the keys of dropout, beyond those of the layers
+from mmpretrain.models.layers import dropout, linear
+from mmpretrain.randomness import named
 
 
 class ClusterHead(nnx.Module):
@@ -108,6 +107,4 @@ class MultiTaskModel(nnx.Module):
         layers = self.encoder.all_layers(x_BTD, valid_BT, key).astype(jnp.float32)
         mean = layers.mean(-1, keepdims=True)
         layers = (layers - mean) * jax.lax.rsqrt(layers.var(-1, keepdims=True) + 1e-5)  # layers differ in scale
-        return {
-            task: head(layers, valid_BT, fold(key, FIRST_HEAD + i)) for i, (task, head) in enumerate(self.heads.items())
-        }
+        return {task: head(layers, valid_BT, named(key, f"head {task}")) for task, head in self.heads.items()}

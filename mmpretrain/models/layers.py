@@ -107,11 +107,6 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 
-def fold(key: jax.Array | None, index: int | jax.Array) -> jax.Array | None:
-    """The `index`-th key below `key`; None stays None."""
-    return None if key is None else jax.random.fold_in(key, index)
-
-
 def scale_gradient(x: jax.Array, scale: float) -> jax.Array:
     """x forward, `scale` times the gradient backward (spec, section 7.2); 0 cuts it."""
     return x if scale == 1.0 else x * scale + jax.lax.stop_gradient(x * (1 - scale))

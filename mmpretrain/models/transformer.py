@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmpretrain.config import ModelConfig
-from mmpretrain.models.layers import LayerNorm, dropout, fold, linear
+from mmpretrain.models.layers import LayerNorm, dropout, linear
+from mmpretrain.randomness import named, numbered
 
 KERNEL_INIT = nnx.initializers.normal(0.02)
 
@@ -107,13 +108,14 @@ class TransformerLayer(nnx.Module):
 
     def _attend(self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
         """Drop(Attention(x))."""
-        return dropout(self.attention(x_BTD, valid_BT, fold(key, 0)), self.dropout, fold(key, 1))
+        attended = self.attention(x_BTD, valid_BT, named(key, "attention probabilities"))
+        return dropout(attended, self.dropout, named(key, "attention output"))
 
     def _transform(self, x_BTD: jax.Array, key: jax.Array | None) -> jax.Array:
         """Drop(W2 Drop(GELU(W1 x)))."""
         hidden = jax.nn.gelu(self.mlp_in(x_BTD), approximate=False)
-        y = self.mlp_out(dropout(hidden, self.activation_dropout, fold(key, 2)))
-        return dropout(y, self.dropout, fold(key, 3))
+        y = self.mlp_out(dropout(hidden, self.activation_dropout, named(key, "mlp activation")))
+        return dropout(y, self.dropout, named(key, "mlp output"))
 
 
 class Transformer(nnx.Module):
@@ -149,18 +151,18 @@ class Transformer(nnx.Module):
     def _scan(self, x_BTD, valid_BT, key, *, layer, collect):
         x_BTD = jnp.where(valid_BT[..., None], x_BTD, 0)
         x_BTD = x_BTD + self.position(x_BTD)
-        x_BTD = dropout(x_BTD if self.pre_norm else self.norm(x_BTD), self.dropout, fold(key, 0))
+        x_BTD = dropout(x_BTD if self.pre_norm else self.norm(x_BTD), self.dropout, named(key, "position"))
         graphdef, params = nnx.split(self.layers)
         depth = self.num_layers if layer is None else layer
         params = jax.tree.map(lambda p: p[:depth], params)
-        num_layers, layerdrop = self.num_layers, self.layerdrop
+        layers_key, layerdrop = named(key, "layers"), self.layerdrop
 
         def run_layer(x, inputs):
             layer_params, index = inputs
-            layer_key = fold(key, 1 + index)
+            layer_key = numbered(layers_key, index)
             y = nnx.merge(graphdef, layer_params)(x, valid_BT, layer_key)
             if key is not None and layerdrop > 0:
-                y = jnp.where(jax.random.uniform(fold(layer_key, num_layers)) >= layerdrop, y, x)
+                y = jnp.where(jax.random.uniform(named(layer_key, "layerdrop")) >= layerdrop, y, x)
             return y, y if collect or self.inspected else None
 
         if self.remat != "none":

@@ -46,10 +46,12 @@ class Objective(abc.ABC):
     def make_model(self, rngs: nnx.Rngs) -> nnx.Module:
         """The network, with everything that is kept; its part `encoder`, an `AVEncoder`, is what a stage leaves."""
 
-    def draw(self, key: jax.Array, batch: Batch, *, step: jax.Array, train: bool) -> Any:
+    def draw(self, keys_B: jax.Array, batch: Batch, *, step: jax.Array, train: bool) -> Any:
         """Everything random but dropout, as arrays whose leading dim is clips: a test can hand in its own.
 
-        step: int32, how many steps there were before this one. By default nothing is.
+        keys_B: a key for each clip, in training of the step as well, in evaluation of the clip alone. What is drawn for
+        a validation clip is hence the same each time, in whatever order, batch or mesh it comes. step: int32, how many
+        steps there were before this one. By default nothing is drawn.
         """
         return None
 

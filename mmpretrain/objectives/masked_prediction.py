@@ -12,8 +12,9 @@ from flax import nnx
 
 from mmpretrain.config import ModelConfig, RoundConfig
 from mmpretrain.models.heads import MaskedClusterModel
-from mmpretrain.objectives.base import Better, Objective, Sums, total
+from mmpretrain.objectives.base import Better, Objective, Sums, mean_metrics, total
 from mmpretrain.objectives.masking import modality_use, other_clips, same_clip_sources, span_mask
+from mmpretrain.randomness import named
 from mmpretrain.records import Batch
 
 
@@ -72,38 +73,42 @@ class MaskedPrediction(Objective):
         num_classes = [targets.num_clusters + self.round.reference.dead_classes for targets in self.round.targets]
         return MaskedClusterModel(self.model, num_classes, self.round.masking.kind, rngs=rngs)
 
-    def draw(self, key: jax.Array, batch: Batch, *, step: jax.Array, train: bool) -> Masks:
-        """Masks, and which modalities are used. Of a modality that the model or a clip lacks nothing is hidden."""
-        del step, train  # a step of training and validation draw alike
+    def draw(self, keys_B: jax.Array, batch: Batch, *, step: jax.Array, train: bool) -> Masks:
+        """Masks, and which modalities are used. Of a modality that the model or a clip lacks nothing is hidden.
+
+        Validation has masks as training has them, but all that a clip has is used (spec, section 7.3).
+        """
+        del step
         masking, valid, none_B = self.round.masking, batch.valid_BT, jnp.zeros(len(batch.valid_BT), bool)
         has_audio_B, has_video_B = (batch.present.get(name, none_B) for name in ("audio", "video"))
-        audio_key, video_key, source_key, use_key = jax.random.split(key, 4)
-        use_audio, use_video = modality_use(
-            use_key, has_audio_B, has_video_B,
-            prob=self.round.modality_dropout, audio_prob=self.round.audio_dropout,
-            whole_batch=self.round.reference.whole_batch_dropout,
-        )  # fmt: skip
-        use = batch.present | {
-            name: use_B for name, use_B in (("audio", use_audio), ("video", use_video)) if name in batch.present
-        }
+        use = dict(batch.present)
+        if train:
+            use_audio, use_video = modality_use(
+                named(keys_B, "modality dropout"), has_audio_B, has_video_B,
+                prob=self.round.modality_dropout, audio_prob=self.round.audio_dropout,
+                whole_batch=self.round.reference.whole_batch_dropout,
+            )  # fmt: skip
+            use |= {name: use_B for name, use_B in (("audio", use_audio), ("video", use_video)) if name in use}
 
-        def spans(key, prob, span_frames):
+        def spans(name, prob, span_frames):
             return span_mask(
-                key, valid, prob=prob, span_frames=span_frames, equal_counts=self.round.reference.equal_mask_counts
-            )
+                named(keys_B, name), valid, prob=prob, span_frames=span_frames,
+                equal_counts=self.round.reference.equal_mask_counts,
+            )  # fmt: skip
 
         frames = jnp.broadcast_to(jnp.arange(valid.shape[1]), valid.shape)
         if masking.kind == "feature":
-            mask = spans(audio_key, masking.prob, masking.span_frames)
+            mask = spans("feature mask", masking.prob, masking.span_frames)
             return Masks(mask, mask, frames, use)
-        audio = spans(audio_key, masking.audio_prob, masking.audio_span_frames)
-        video = spans(video_key, masking.video_prob, masking.video_span_frames)
+        audio = spans("audio mask", masking.audio_prob, masking.audio_span_frames)
+        video = spans("video mask", masking.video_prob, masking.video_span_frames)
         # A modality that is not there hides nothing, so it must not ask for a prediction either.
         audio &= has_audio_B[:, None]
         video &= has_video_B[:, None]
+        source_keys = named(keys_B, "picture sources")
         if masking.video_source == "same_clip":
-            return Masks(audio, video, same_clip_sources(source_key, video, valid), use)
-        clips = jnp.where(video, other_clips(source_key, valid)[:, None], jnp.arange(len(valid))[:, None])
+            return Masks(audio, video, same_clip_sources(source_keys, video, valid), use)
+        clips = jnp.where(video, other_clips(source_keys, valid)[:, None], jnp.arange(len(valid))[:, None])
         return Masks(audio, video, frames, use, clips)
 
     def predict(
@@ -210,7 +215,15 @@ class MaskedPrediction(Objective):
                 "masked_share": (total(1, mask & asked), total(1, asked)),
                 "feature_penalty": (penalty, own.penalised),
             },
+            more=cluster_loss,
         )  # fmt: skip
+
+    def summarize(self, sums: Sums) -> dict[str, jax.Array]:
+        """The metrics. The penalty is a mean over all frames that the sums are of, so that how the clips of an
+        evaluation were batched changes nothing."""
+        metrics = mean_metrics(sums)
+        penalty = (sums.weight > 0) * self.round.feature_penalty * metrics["feature_penalty"]
+        return metrics | {"loss": sums.more / (sums.weight + (sums.weight == 0)) + penalty}
 
 
 def _codebook_sums(

@@ -1,6 +1,7 @@
 """Which frames are hidden, and what is put in their place (spec, section 8).
 
-Masks are data: an objective draws them once a step and a test can hand in others.
+Masks are data: an objective draws them once a step and a test can hand in others. Each clip has a key of its own, so
+that what is drawn for it depends on no other clip, on no padding and on no mesh.
 Dims: B clips, T frames.
 """
 
@@ -9,11 +10,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from mmpretrain.randomness import named
+
 MIN_SPANS = 2
 
 
 def span_mask(
-    key: jax.Array, valid_BT: jax.Array, *, prob: float, span_frames: int, equal_counts: bool = False
+    keys_B: jax.Array, valid_BT: jax.Array, *, prob: float, span_frames: int, equal_counts: bool = False
 ) -> jax.Array:
     """Marks spans so that about `prob` of each clip's real frames would be masked if no two spans overlapped.
 
@@ -23,26 +26,30 @@ def span_mask(
     clip, only as many frames stay masked, drawn one by one, as the clip with the fewest has (the reference).
     Returns bool [B, T], True where masked.
     """
-    B, T = valid_BT.shape
-    count_key, start_key = jax.random.split(key)
+    T = valid_BT.shape[1]
     size_B = valid_BT.sum(1)
     span_B = jnp.clip(jnp.minimum(span_frames, size_B // 2), 1)
-    wanted = jnp.floor(prob * size_B / span_frames + jax.random.uniform(count_key, (B,))).astype(jnp.int32)
+    wanted = jnp.floor(prob * size_B / span_frames + _uniform(keys_B, "count")).astype(jnp.int32)
     time = jnp.arange(T)
     is_start = (time <= (size_B - span_B)[:, None]) & valid_BT
     # The `wanted` smallest of one random number per allowed start: a draw without replacement.
-    score = jnp.where(is_start, jax.random.uniform(start_key, (B, T)), jnp.inf)
+    score = jnp.where(is_start, _uniform(keys_B, "starts", T), jnp.inf)
     rank = jnp.argsort(jnp.argsort(score, axis=1), axis=1)
     starts = is_start & (rank < jnp.maximum(wanted, MIN_SPANS)[:, None])
     # A frame is covered when a start lies among the last `span` frames up to it.
     last_start = jax.lax.cummax(jnp.where(starts, time, -T - span_frames), axis=1)
     mask = (time - last_start < span_B[:, None]) & valid_BT
-    return _equalise(jax.random.fold_in(key, 2), mask, size_B > 0) if equal_counts else mask
+    return _equalise(keys_B, mask, size_B > 0) if equal_counts else mask
 
 
-def _equalise(key: jax.Array, mask_BT: jax.Array, real_B: jax.Array) -> jax.Array:
+def _uniform(keys_B: jax.Array, name: str, *shape: int) -> jax.Array:
+    """float32 [B, *shape] in [0, 1), of each clip's stream `name`; a longer shape begins with the same numbers."""
+    return jax.vmap(lambda key: jax.random.uniform(named(key, name), shape))(keys_B)
+
+
+def _equalise(keys_B: jax.Array, mask_BT: jax.Array, real_B: jax.Array) -> jax.Array:
     fewest = jnp.where(real_B, mask_BT.sum(1), mask_BT.shape[1]).min()
-    score = jnp.where(mask_BT, jax.random.uniform(key, mask_BT.shape), jnp.inf)
+    score = jnp.where(mask_BT, _uniform(keys_B, "equal counts", mask_BT.shape[1]), jnp.inf)
     return mask_BT & (jnp.argsort(jnp.argsort(score, axis=1), axis=1) < fewest)
 
 
@@ -55,7 +62,7 @@ def runs(mask_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
     return start, end
 
 
-def same_clip_sources(key: jax.Array, mask_BT: jax.Array, valid_BT: jax.Array) -> jax.Array:
+def same_clip_sources(keys_B: jax.Array, mask_BT: jax.Array, valid_BT: jax.Array) -> jax.Array:
     """For each frame, the frame of the same clip that stands in its place: itself where unmasked (spec, section 8.2).
 
     A masked run of n frames from s is replaced by a stretch that starts at a uniform draw from the real frames outside
@@ -68,28 +75,29 @@ def same_clip_sources(key: jax.Array, mask_BT: jax.Array, valid_BT: jax.Array) -
     start, end = runs(mask_BT)
     before = jnp.maximum(0, start - (end - start))  # candidates are 0 .. before-1 and end .. size-1
     candidates = before + jnp.maximum(size - end, 0)
-    u = jnp.take_along_axis(jax.random.uniform(key, (B, T)), jnp.minimum(start, T - 1), axis=1)  # one draw per run
+    u = jnp.take_along_axis(_uniform(keys_B, "sources", T), jnp.minimum(start, T - 1), axis=1)  # one draw per run
     pick = jnp.minimum((u * candidates).astype(jnp.int32), candidates - 1)
     offset = jnp.where(candidates > 0, jnp.where(pick < before, pick, pick - before + end), 0)
     source = jnp.minimum(offset + time - start, jnp.maximum(size - 1, 0))
     return jnp.where(mask_BT, source, time)
 
 
-def other_clips(key: jax.Array, valid_BT: jax.Array) -> jax.Array:
-    """For each clip, the clip a random number of places further on among the real ones: int32 [B].
+def other_clips(keys_B: jax.Array, valid_BT: jax.Array) -> jax.Array:
+    """For each clip, the clip a number of places further on among the real ones: int32 [B].
 
-    Its pictures take the places of hidden ones, frame for frame, where sources are not of the same clip.
+    The number is drawn once, by the key of the first row. The other clip's pictures take the places of hidden ones,
+    frame for frame, where sources are not of the same clip.
     """
     real_B = valid_BT.any(1)
     count = real_B.sum()
     order = jnp.argsort(~real_B, stable=True)  # real clips first
-    shift = jax.random.randint(key, (), 1, jnp.maximum(count, 2))
+    shift = jax.random.randint(named(keys_B[0], "other clip"), (), 1, jnp.maximum(count, 2))
     position = jnp.cumsum(real_B) - 1
     return jnp.where(real_B, order[(position + shift) % jnp.maximum(count, 1)], jnp.arange(len(real_B)))
 
 
 def modality_use(
-    key: jax.Array,
+    keys_B: jax.Array,
     has_audio_B: jax.Array,
     has_video_B: jax.Array,
     *,
@@ -99,12 +107,11 @@ def modality_use(
 ) -> tuple[jax.Array, jax.Array]:
     """Drops, per clip and with probability `prob`, one of its modalities: the audio with `audio_prob`, else the video.
 
-    A clip that has only one modality keeps it. whole_batch: one draw for all clips (the reference). Returns use_audio_B
-    and use_video_B, bool.
+    A clip that has only one modality keeps it. whole_batch: one draw for all clips, by the key of the first (the
+    reference). Returns use_audio_B and use_video_B, bool.
     """
-    drop_key, which_key = jax.random.split(key)
     both = has_audio_B & has_video_B
-    draws = (1,) if whole_batch else both.shape
-    drop = both & (jax.random.uniform(drop_key, draws) < prob)
-    audio = jax.random.uniform(which_key, draws) < audio_prob
+    keys_B = keys_B[:1] if whole_batch else keys_B
+    drop = both & (_uniform(keys_B, "whether to drop") < prob)
+    audio = _uniform(keys_B, "which to drop") < audio_prob
     return has_audio_B & ~(drop & audio), has_video_B & ~(drop & ~audio)

@@ -15,6 +15,7 @@ from mmpretrain.config import FinetuneConfig, ModelConfig, TaskConfig
 from mmpretrain.models.heads import ClipHead, MultiTaskModel
 from mmpretrain.objectives.base import Better, Objective, Sums, total
 from mmpretrain.objectives.masking import span_mask
+from mmpretrain.randomness import named
 from mmpretrain.records import Batch
 
 
@@ -76,16 +77,16 @@ class Supervised(Objective):
         }
         return MultiTaskModel(self.model, make_heads, rngs=rngs)
 
-    def draw(self, key: jax.Array, batch: Batch, *, step: jax.Array, train: bool) -> InputMasks:
+    def draw(self, keys_B: jax.Array, batch: Batch, *, step: jax.Array, train: bool) -> InputMasks:
         """Nothing is hidden unless in training, and where fine-tuning has masks at all."""
         del step
         masking, valid = self.finetune.masking, batch.valid_BT
         if masking is None or not train:
             return InputMasks(jnp.zeros_like(valid), jnp.zeros_like(valid))
-        audio_key, video_key = jax.random.split(key)
+        audio_keys, video_keys = named(keys_B, "audio mask"), named(keys_B, "video mask")
         return InputMasks(
-            span_mask(audio_key, valid, prob=masking.audio_prob, span_frames=masking.audio_span_frames),
-            span_mask(video_key, valid, prob=masking.video_prob, span_frames=masking.video_span_frames),
+            span_mask(audio_keys, valid, prob=masking.audio_prob, span_frames=masking.audio_span_frames),
+            span_mask(video_keys, valid, prob=masking.video_prob, span_frames=masking.video_span_frames),
         )
 
     def loss(

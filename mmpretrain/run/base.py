@@ -20,6 +20,7 @@ from mmpretrain.config.checks import check
 from mmpretrain.data.batch import make_batch
 from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
 from mmpretrain.data.clips import ClipTable, training_and_validation
+from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.pipeline import iterate
 from mmpretrain.files import write_json
 from mmpretrain.objectives.base import Objective
@@ -29,6 +30,7 @@ from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import batch_multiple, make_mesh, process_rows
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.parallel.stopping import check_stop
+from mmpretrain.randomness import part_seed
 from mmpretrain.records import Batch
 from mmpretrain.run.batches import BATCH_FIELDS, TrainingBatches
 from mmpretrain.run.layout import CONFIG_FILE, METRICS_FILE, TENSORBOARD
@@ -80,10 +82,20 @@ class RunBase:
 
     @functools.cached_property
     def clips(self) -> tuple[ClipTable, ClipTable]:
-        """The clips to pretrain on and those to validate on that have a modality of the model."""
+        """The clips to pretrain on and those to validate on that have a modality of the model.
+
+        Logs what of the model cannot be trained, or not be validated, on them.
+        """
         modalities = self.config.model.modalities
         train, validation = training_and_validation(self.config.data)
-        return train.require(modalities), validation.require(modalities) if len(validation) else validation
+        train = train.require(modalities, "training")
+        if len(validation):
+            validation = validation.require(modalities, "validation")
+        for modality in modalities:
+            for part, table in (("training", train), ("validation", validation)):
+                if len(table) and not table.has(INPUTS[modality].needs).any():
+                    log(f"none of the {len(table)} {part} clips of {table.folders()} has {modality}")
+        return train, validation
 
     def fields(self, *names: str, but: Sequence[str] = ()) -> dict[str, Any]:
         """Those fields of the recipe, for a stage to say what it reads; see `config.fields_of`."""
@@ -94,18 +106,24 @@ class RunBase:
     ) -> dict[str, Any]:
         return run_stage(self.workdir, name, recipe, work, accept_changes=self.accept_changes)
 
+    def stage_seed(self, name: str) -> int:
+        """Of all that is random about a stage. No other stage of the run has it, and none of a run of another seed."""
+        return part_seed(self.config.seed, name)
+
     def training_batches(
-        self, table: ClipTable, model: ModelConfig, num_steps: int, *, batch_frames: int, **inputs: Any
+        self, name: str, table: ClipTable, model: ModelConfig, num_steps: int, *, batch_frames: int, **inputs: Any
     ) -> TrainingBatches:
+        """Of the stage of that name. inputs: what else `make_batch` takes."""
+        seed = self.stage_seed(name)
         data = dataclasses.replace(self.config.data, batch_frames=batch_frames)
         plan = BatchPlan(
             table.lengths, batch_frames=batch_frames, bucket_frames=data.bucket_frames,
-            multiple=data.batch_multiple, seed=self.config.seed, weights=table.weights,
+            multiple=data.batch_multiple, seed=seed, weights=table.weights,
         )  # fmt: skip
 
         def load(planned: PlannedBatch) -> Batch:
             share = planned.take(process_rows(self.mesh, len(planned.clips)))
-            return make_batch(share, table, model=model, data=data, train=True, seed=self.config.seed, **inputs)
+            return make_batch(share, table, model=model, data=data, train=True, seed=seed, **inputs)
 
         return TrainingBatches(plan, table, load, num_steps, data.num_workers)
 

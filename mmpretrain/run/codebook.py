@@ -78,6 +78,11 @@ class RoundCodebook:
                 f"{self.title}: {int((~has).sum())} of {len(train)} training clips have no {missing}, hence no "
                 f"{self.of_clips.title} targets"
             )
+        if len(validation) and not validation.has(needs).any():
+            log(
+                f"{self.title}: none of the {len(validation)} validation clips of {validation.folders()} has "
+                f"{missing}, hence none has {self.of_clips.title} targets: nothing of this codebook is validated"
+            )
         return has, validation.has(needs)
 
     @functools.cached_property

@@ -13,10 +13,12 @@ from flax import nnx
 
 from mmpretrain.config import FinetuneConfig, ModelConfig, TaskConfig, as_dict, flatten
 from mmpretrain.data.clips import ClipTable, open_clips
-from mmpretrain.data.labels import has_label, labels_fingerprint, task_labels
+from mmpretrain.data.inputs import INPUTS
+from mmpretrain.data.labels import has_label, labels_fingerprint, task_labels, why_not_learned, why_not_measured
 from mmpretrain.evaluation.protocols import Fold, get_protocol
 from mmpretrain.evaluation.tasks import TASK_METRICS
 from mmpretrain.objectives.supervised import Supervised
+from mmpretrain.observe.progress import log
 from mmpretrain.records import Batch
 from mmpretrain.run.forward import Forward
 from mmpretrain.run.layout import PRETRAINED, SCRATCH, fold_name, folds_of, variants
@@ -42,6 +44,7 @@ class Finetuning:
         self.protocol = get_protocol(self.config.protocol)
         table = open_clips(self.config.corpora or run.config.data.corpora)
         self.table: ClipTable = table.require(run.config.model.modalities)
+        self._left_out: ClipTable = table.select(~table.has_any(run.config.model.modalities))
         self.labels = {task.name: task_labels(self.table, task) for task in self.config.tasks}
         self.selecting, metric = self.config.select_by.split("/")  # the task by which the model is chosen
         kind = next(task.kind for task in self.config.tasks if task.name == self.selecting)
@@ -70,14 +73,58 @@ class Finetuning:
         return variants(self.config.encoder, self.config.compare_from_scratch)
 
     def fold(self, number: int) -> Fold:
+        """The clips of a fold. Raises ValueError where a task cannot be learned on them, or no model be chosen."""
         main = self.main
-        fold = self.protocol.fold(self.table.index, number, main.classes, column=main.column or main.name)
-        if not has_label(self.labels[self.selecting][fold.validation]).any():
+        try:
+            fold = self.protocol.fold(self.table.index, number, main.classes, column=main.column or main.name)
+        except ValueError as error:
+            if not len(self._left_out):
+                raise
+            splits, modalities = ", ".join(self._left_out.index.splits.kinds()), self.run.config.model.modalities
             raise ValueError(
-                f"finetune.select_by={self.config.select_by!r}, but no validation clip of fold {number} has a label of "
-                f"{self.selecting}; choose by another task, or label some"
+                f"{error}. {len(self._left_out)} clips of {self._left_out.folders()} (of {splits}) were left out: they "
+                f"have no {' or '.join(modalities)}, and model.modalities={tuple(modalities)}"
+            ) from error
+        for i, task in enumerate(self.config.tasks):
+            if why := why_not_learned(self.labels[task.name][fold.train], task):
+                field = f"finetune.tasks[{i}]" + (f".classes={tuple(task.classes)}" if task.classes else "")
+                raise ValueError(
+                    f"{field}: task {task.name} cannot be learned in fold {number} of {self.protocol_title}: {why}, of "
+                    f"{self.table.folders()}; prepare training clips with other labels, change the tasks, or use "
+                    "another finetune.protocol"
+                )
+        i, selecting = next((i, t) for i, t in enumerate(self.config.tasks) if t.name == self.selecting)
+        labels, why = self.labels[self.selecting][fold.validation], ""
+        if not has_label(labels).any() or (not selecting.classes and self.best_by.better == "higher"):
+            why = why_not_measured(labels, selecting)
+        if why:
+            raise ValueError(
+                f"finetune.select_by={self.config.select_by!r}: the validation part of fold {number} of "
+                f"{self.protocol_title} {why} (task {self.selecting}); choose by another task, or label more clips"
             )
         return fold
+
+    def check(self) -> None:
+        """Looks at every fold before anything is trained or tested, and logs what its clips cannot show.
+
+        Raises what `fold` raises.
+        """
+        for number in self.folds:
+            fold = self.fold(number)
+            parts = {"training": fold.train, "validation": fold.validation, "test": fold.test}
+            for task in self.config.tasks:
+                for part in ("validation", "test") if task == self.main else ("validation",):
+                    if lacks := why_not_measured(self.labels[task.name][parts[part]], task):
+                        log(f"fold {number}: the {part} part {lacks}, of which its {task.name} figures tell nothing")
+            for modality in self.run.config.model.modalities:
+                has = self.table.has(INPUTS[modality].needs)
+                if without := [part for part, rows in parts.items() if not has[rows].any()]:
+                    log(f"fold {number}: none of the {' and '.join(without)} clips has {modality}")
+        if self.main.kind == "class":
+            said = self.table.label(self.main.column or self.main.name)
+            others = sorted({word for word in said.kinds() if word} - set(self.main.classes))
+            if count := int(said.map(dict.fromkeys(others, True), False, bool).sum()):
+                log(f"{count} clips are left out, labelled {', '.join(others[:8])}: no class of task {self.main.name}")
 
     @property
     def encoder(self) -> SourceEncoder:
@@ -106,13 +153,14 @@ class Finetuning:
     def training(self, variant: str, number: int) -> Training:
         """What decides every step of a fold."""
         config, fold, trainer = self.config, self.fold(number), self.trainer(variant)
+        name = fold_name(variant, number)
         labels = {name: of_table[fold.train] for name, of_table in self.labels.items()}
         batches = self.run.training_batches(
-            self.table.select(fold.train), self.model(variant), config.num_steps, batch_frames=config.batch_frames,
-            labels=labels, freq_mask=config.freq_mask, freq_warp=config.freq_warp,
+            name, self.table.select(fold.train), self.model(variant), config.num_steps,
+            batch_frames=config.batch_frames, labels=labels, freq_mask=config.freq_mask, freq_warp=config.freq_warp,
         )  # fmt: skip
         return Training(
-            fold_name(variant, number), trainer, batches, config.num_steps, self.run.config.seed,
+            name, trainer, batches, config.num_steps, self.run.stage_seed(name),
             learning_rate=make_schedule(config.optimizer, config.num_steps),
             initialize=(lambda state: self.encoder.put_into(state, trainer)) if variant == PRETRAINED
             else (lambda state: state),

@@ -92,10 +92,11 @@ class Round:
         run, config, start = self.run, self.config, self.start
         train, _ = self.clips
         batches = run.training_batches(
-            train, run.config.model, config.num_steps, batch_frames=run.config.data.batch_frames, **self._targets(0)
-        )
+            self.pretrain_name, train, run.config.model, config.num_steps, batch_frames=run.config.data.batch_frames,
+            **self._targets(0),
+        )  # fmt: skip
         return Training(
-            self.pretrain_name, self.trainer, batches, config.num_steps, run.config.seed + self.number,
+            self.pretrain_name, self.trainer, batches, config.num_steps, run.stage_seed(self.pretrain_name),
             learning_rate=make_schedule(config.optimizer, config.num_steps),
             initialize=(lambda state: state) if start is None else (lambda state: start.put_into(state, self.trainer)),
         )  # fmt: skip

@@ -40,7 +40,7 @@ def watch(
 
     num_clusters: of each codebook that is predicted; a classifier's few products are not counted.
     """
-    parameters = sum(np.prod(x.shape, dtype=int) for x in jax.tree.leaves(jax.eval_shape(trainer.init, 0).params))
+    parameters = sum(np.prod(x.shape, dtype=int) for x in jax.tree.leaves(trainer.shapes.params))
     parts, (peak, peak_source) = batch_multiple(run.mesh), peak_flops(run.mesh, model, run.config.observe)
     shapes, on_each = (
         ", ".join(f"{clips // split} x {frames}" for clips, frames in plan.shapes) for split in (1, parts)

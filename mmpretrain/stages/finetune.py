@@ -29,6 +29,7 @@ from mmpretrain.train.step import TrainState
 def finetune(run: Run) -> None:
     """Trains every variant on every fold."""
     finetuning = Finetuning(run)
+    finetuning.check()
     for variant in finetuning.variants:
         for fold in finetuning.folds:
             _train_fold(finetuning, variant, fold)

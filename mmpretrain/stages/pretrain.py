@@ -33,8 +33,11 @@ def pretrain(round_: Round) -> dict[str, Any]:
     run, config, recipe = round_.run, round_.run.config, round_.pretrain_recipe()
     best_by = config.checkpoint.best_by
     if best_by and not len(round_.clips[1]):
+        there = len(run.clips[1])
+        without = f" with targets: none of the {there} there are has what its codebooks cluster" if there else ""
+        remedy = f"use other {round_.field}.targets" if there else "raise data.validation_share"
         raise ValueError(
-            f"checkpoint.best_by={best_by!r}, but {round_.title} has no validation clips; raise data.validation_share, "
+            f"checkpoint.best_by={best_by!r}, but {round_.title} has no validation clips{without}; {remedy}, "
             f"or set checkpoint.best_by=''"
         )
 

@@ -16,9 +16,10 @@ from mmpretrain.observe.progress import Progress, is_main_process, log, track
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import of_main
 from mmpretrain.parallel.processes import gather, on_main
-from mmpretrain.randomness import stream_key
+from mmpretrain.randomness import part_seed, seed_key
 from mmpretrain.run.codebook import RoundCodebook
 from mmpretrain.run.command import ACCEPT_CHANGES, ROUND, Command, Given
+from mmpretrain.run.layout import targets_name
 from mmpretrain.run.round import Round
 from mmpretrain.targets.codebook import fit_codebook, fit_rows, load_codebook, save_codebook
 from mmpretrain.targets.kmeans import Codebook
@@ -87,7 +88,7 @@ def _fit(codebook: RoundCodebook) -> tuple[Codebook, ClipTable]:
         features = track(codebook.features(sample), f"{codebook.title}: features to cluster", len(sample), "clip")
         fitted = fit_codebook(
             features, sample.lengths * codebook.targets_per_frame, targets,
-            key=stream_key(jax.random.key(run.config.seed + codebook.index), codebook.number, "codebook"),
+            key=seed_key(part_seed(run.config.seed, targets_name(codebook.number), codebook.index)),
             mesh=run.mesh, title=codebook.title,
         )  # fmt: skip
         on_main(lambda: save_codebook(folder, fitted))

@@ -21,6 +21,7 @@ from mmpretrain.config import ParallelConfig
 from mmpretrain.parallel.flight import one_behind
 from mmpretrain.parallel.mesh import batch_multiple, make_mesh, of_main, spec_of
 from mmpretrain.parallel.stopping import check_stop
+from mmpretrain.randomness import named, numbered
 from mmpretrain.targets.kmeans_init import initial_centroids
 
 TILE_FRAMES = 1024  # B: a table of distances is [B, K] on each device, small enough for a CPU's cache
@@ -73,13 +74,13 @@ def fit(
             "lower it, or raise targets.fit_share or targets.fit_max_frames"
         )
     mesh = mesh or _one_device()
-    order_key, key = jax.random.split(key)
-    order_N = np.asarray(jax.random.permutation(order_key, num_frames))
+    order_N = np.asarray(jax.random.permutation(named(key, "order"), num_frames))
     sizes = _batch_sizes(frames_ND, num_clusters, _resident_bytes(mesh))
     batch = Blocks(frames_ND[np.sort(order_N[: sizes[0]])], mesh)
     best = None
-    for restart_key in jax.random.split(key, restarts):
+    for restart in range(restarts):
         check_stop()
+        restart_key = numbered(named(key, "restarts"), restart)
         start_KD = np.asarray(initial_centroids(batch.frames_ND, num_clusters, restart_key))
         start_KD = of_main(start_KD)  # another processor may round otherwise, and then draw otherwise
         codebook = lloyd(batch, start_KD, passes=passes, stop_gain=BATCH_STOP_GAIN, on_pass=on_pass)

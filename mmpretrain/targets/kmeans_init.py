@@ -11,6 +11,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from mmpretrain.randomness import keys_of, named
+
 # Each cluster costs k-means++ one pass over the frames. Above this many, k-means||: a few passes in all, but an inertia
 # about 1 % higher (200,000 x 768, 500 clusters, benchmarks/kmeans.py).
 PLUS_PLUS_CLUSTERS = 1024
@@ -45,9 +47,9 @@ def plus_plus(frames_ND: jax.Array, weights_N: jax.Array, num_clusters: int, key
         best = jnp.argmin((weights_N * after_CN).sum(1))
         return after_CN[best], x_ND[rows_C[best]]
 
-    first_key, key = jax.random.split(key)
-    first_D = x_ND[_draw(weights_N, first_key, 1)[0]]
-    _, rest_KD = jax.lax.scan(add, distances(first_D[None])[0], jax.random.split(key, num_clusters - 1))
+    first_D = x_ND[_draw(weights_N, named(key, "first"), 1)[0]]
+    keys = keys_of(named(key, "others"), jnp.arange(num_clusters - 1))
+    _, rest_KD = jax.lax.scan(add, distances(first_D[None])[0], keys)
     return jnp.concatenate([first_D[None], rest_KD]) + mean_D
 
 
@@ -59,7 +61,6 @@ def parallel(frames_ND: jax.Array, num_clusters: int, key: jax.Array) -> jax.Arr
     with a fixed number of draws in place of independent ones).
     """
     x_ND, mean_D = _centred(frames_ND)
-    first_key, rounds_key, last_key = jax.random.split(key, 3)
 
     def nearest(c_CD):
         norm_C = jnp.square(c_CD).sum(1)
@@ -79,13 +80,14 @@ def parallel(frames_ND: jax.Array, num_clusters: int, key: jax.Array) -> jax.Arr
         owner_N = jnp.where(new_N < distance_N, 1 + number * num_clusters + new_owner_N, owner_N)
         return (jnp.minimum(distance_N, new_N), owner_N), rows_C
 
-    first = _draw(jnp.ones(len(x_ND)), first_key, 1)
-    rounds = jnp.arange(PARALLEL_ROUNDS), jax.random.split(rounds_key, PARALLEL_ROUNDS)
+    first = _draw(jnp.ones(len(x_ND)), named(key, "first candidate"), 1)
+    numbers = jnp.arange(PARALLEL_ROUNDS)
+    rounds = numbers, keys_of(named(key, "candidates"), numbers)
     start = nearest(x_ND[first])[0], jnp.zeros(len(x_ND), jnp.int32)
     (_, owner_N), rows = jax.lax.scan(add, start, rounds)
     candidates_CD = x_ND[jnp.concatenate([first, rows.reshape(-1)])]
     weights_C = jnp.zeros(len(candidates_CD)).at[owner_N].add(1.0)
-    return plus_plus(candidates_CD, weights_C, num_clusters, last_key) + mean_D
+    return plus_plus(candidates_CD, weights_C, num_clusters, named(key, "among candidates")) + mean_D
 
 
 def _centred(frames_ND: jax.Array) -> tuple[jax.Array, jax.Array]:

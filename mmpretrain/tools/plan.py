@@ -99,7 +99,7 @@ class Plan:
     @functools.cached_property
     def state(self) -> TrainState:
         """Shapes and dtypes."""
-        return jax.eval_shape(self.trainer.init, 0)
+        return self.trainer.shapes
 
     @functools.cached_property
     def kept(self) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -16,7 +17,7 @@ from jax.sharding import Mesh
 from mmpretrain.config import HealthConfig
 from mmpretrain.objectives.base import Objective, Sums
 from mmpretrain.parallel.mesh import batch_sharding, cut_batch, replicated, shardings
-from mmpretrain.randomness import stream_key
+from mmpretrain.randomness import keys_of, named, seed_key, stream_key
 from mmpretrain.records import Batch
 from mmpretrain.train.guard import GOOD, HALTED, Guard, judge
 from mmpretrain.train.trainable import EVERYTHING, Trainable
@@ -38,7 +39,7 @@ class TrainState:
     params: nnx.State
     kept: nnx.State
     opt_state: Any
-    key: jax.Array  # the run's seed as raw key data; never changes
+    key: jax.Array  # that of the stage's seed as raw data; never changes
     guard: Guard
 
 
@@ -64,11 +65,19 @@ class Trainer:
     @functools.cached_property
     def placed(self) -> TrainState:
         """The sharding of every array of a state."""
-        return shardings(jax.eval_shape(functools.partial(new_state, self), 0), self.mesh)
+        return shardings(self.shapes, self.mesh)
 
     @functools.cached_property
-    def init(self) -> Callable[[int], TrainState]:
-        """init(seed): a fresh state, whose arrays are made where they belong."""
+    def shapes(self) -> TrainState:
+        """The shape and dtype of every array of a state."""
+        return jax.eval_shape(functools.partial(new_state, self), jax.random.key_data(seed_key(0)))
+
+    def init(self, seed: int) -> TrainState:
+        """A fresh state, whose arrays are made where they belong."""
+        return self._init(np.asarray(jax.random.key_data(seed_key(seed))))
+
+    @functools.cached_property
+    def _init(self) -> Callable[[np.ndarray], TrainState]:
         return jax.jit(functools.partial(new_state, self), out_shardings=self.placed)
 
     @functools.cached_property
@@ -110,13 +119,13 @@ class Trainer:
         return self.objective.loss(model, batch, draws, key, train=True)
 
 
-def new_state(trainer: Trainer, seed: jax.Array) -> TrainState:
-    """The state before the first step."""
-    key = jax.random.key(seed)
-    model = trainer.objective.make_model(nnx.Rngs(params=stream_key(key, 0, "init")))
+def new_state(trainer: Trainer, key: jax.Array) -> TrainState:
+    """The state before the first step. key: raw data."""
+    init_key = named(jax.random.wrap_key_data(key), "init")
+    model = trainer.objective.make_model(nnx.Rngs(params=init_key))
     _, params, kept = nnx.split(model, nnx.Param, ...)
     opt_state = trainer.tx.init(trainer.trainable.split(params)[0])
-    return TrainState(jnp.zeros([], jnp.int32), params, kept, opt_state, jax.random.key_data(key), Guard.fresh())
+    return TrainState(jnp.zeros([], jnp.int32), params, kept, opt_state, key, Guard.fresh())
 
 
 def train_step(trainer: Trainer, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -169,10 +178,11 @@ def eval_step(trainer: Trainer, state: TrainState, batch: Batch) -> Sums:
 def draw(trainer: Trainer, state: TrainState, batch: Batch, *, train: bool) -> tuple[Any, jax.Array | None]:
     """All that is random about a step: what the objective draws, and the key of dropout."""
     key = jax.random.wrap_key_data(state.key)
-    # Validation draws the same masks at every step, so that its curve shows the model and not the draw.
-    masks_key = stream_key(key, state.step if train else 0, "masks")
-    draws = trainer.objective.draw(masks_key, batch, step=state.step, train=train)
-    return draws, stream_key(key, state.step, "dropout") if train else None
+    # Validation draws the same for a clip at every step, so that its curve shows the model and not the draw.
+    of_step = stream_key(key, state.step, "training") if train else named(key, "validation")
+    keys_B = keys_of(named(of_step, "draws"), batch.chance_B)
+    draws = trainer.objective.draw(keys_B, batch, step=state.step, train=train)
+    return draws, named(of_step, "dropout") if train else None
 
 
 def mean_gradient(
@@ -194,7 +204,8 @@ def mean_gradient(
     if num_parts == 1:
         grads, sums, stats = of_part(batch, draws, dropout_key)
     else:
-        parts, keys = cut_batch((batch, draws), num_parts, trainer.mesh), jax.random.split(dropout_key, num_parts)
+        parts = cut_batch((batch, draws), num_parts, trainer.mesh)
+        keys = keys_of(dropout_key, jnp.arange(num_parts))
 
         def add(totals: Any, inputs: Any) -> tuple[Any, None]:
             (part, draws), key = inputs

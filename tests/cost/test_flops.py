@@ -20,7 +20,7 @@ def xla_flops(model, batch, *, num_clusters: int) -> float:
     round_.targets[0].num_clusters = num_clusters
     mesh = make_mesh(ParallelConfig(), jax.devices()[:1])
     trainer = Trainer(MaskedPrediction(model, round_), make_optimizer(round_.optimizer, 100), mesh)
-    return trainer.step.lower(jax.eval_shape(trainer.init, 0), batch).cost_analysis()["flops"]
+    return trainer.step.lower(trainer.shapes, batch).cost_analysis()["flops"]
 
 
 @pytest.mark.parametrize(("modalities", "shape"), [(("audio",), (4, 500)), (("audio", "video"), (1, 60))])

@@ -26,7 +26,7 @@ def make_plan(lengths, seed=0, **kwargs):
 
 
 def listed(planned):
-    return planned.step, planned.epoch, planned.num_frames, planned.clips.tolist()
+    return planned.step, planned.epoch, planned.num_frames, planned.clips.tolist(), planned.occurrences.tolist()
 
 
 @settings(deadline=None, max_examples=60)
@@ -149,6 +149,21 @@ def test_weights_set_how_often_clips_appear():
         assert set(groups[2]) == {2, 3}
         halves.append(groups[0])
     assert halves[0] != halves[1]
+
+
+@pytest.mark.parametrize(("num_clips", "weight"), [(120, 2.5), (3, 1.0), (20, 1.0)])
+def test_the_times_that_a_clip_comes_in_an_epoch_are_numbered(num_clips, weight):
+    # More than once by its weight, or because few clips must fill a batch.
+    plan = make_plan(np.full(num_clips, 80), batch_frames=800, multiple=8, weights=np.full(num_clips, weight))
+    for epoch in range(2):
+        seen = Counter()
+        for step in range(epoch * plan.num_batches_per_epoch, (epoch + 1) * plan.num_batches_per_epoch):
+            for clip, occurrence in zip(plan[step].clips.tolist(), plan[step].occurrences.tolist(), strict=True):
+                assert occurrence == seen[clip]
+                seen[clip] += 1
+        assert max(seen.values()) > 1
+    own = np.array([6, 1])
+    np.testing.assert_array_equal(plan[0].take(own).occurrences, plan[0].occurrences[own])
 
 
 def test_weight_zero_leaves_clips_out():

@@ -44,9 +44,9 @@ class FrameTargets:
         return np.arange(self.lengths[row], dtype=np.int32)
 
 
-def planned(table, names, num_frames, epoch=0):
+def planned(table, names, num_frames, epoch=0, occurrences=None):
     rows = [table.clip_ids.index(name) if name else -1 for name in names]
-    return PlannedBatch(0, epoch, num_frames, np.array(rows, np.int64))
+    return PlannedBatch(0, epoch, num_frames, np.array(rows, np.int64), np.array(occurrences or [0] * len(rows)))
 
 
 def same(a, b):
@@ -77,6 +77,8 @@ def test_evaluation_batch_is_the_padded_clips(table):
     assert batch.present["audio"].tolist() == [True, True, False, False]
     assert batch.present["video"].tolist() == [True, False, True, False]
     assert batch.clip_B.tolist() == plan.clips.tolist()
+    assert batch.chance_B.dtype == np.uint32
+    assert len(set(batch.chance_B[:3].tolist())) == 3
     assert batch.labels["emotion"].tolist() == [*(plan.clips[:3] + 100), -1]
     clip = table.load(plan.clips[0])
     assert np.array_equal(batch.inputs["audio"][0, :10], audio_features(clip.audio, 10, "frame"))
@@ -117,7 +119,20 @@ def test_what_is_drawn_for_a_clip_does_not_depend_on_its_company(table):
     assert np.array_equal(one.inputs["audio"][1], other.inputs["audio"][0])
     assert np.array_equal(one.inputs["video"][1], other.inputs["video"][0])
     assert not same(one, load(planned(table, ["c28", LONG], 16), seed=4))
+    assert one.chance_B[1] == other.chance_B[0]
     assert not same(one, load(planned(table, ["c28", LONG], 16, epoch=1), seed=3))
+
+
+def test_a_clip_drawn_again_in_an_epoch_is_drawn_for_anew(table):
+    load = partial(make_batch, table=table, model=MODEL, data=DATA, train=True, seed=3, targets=[FrameTargets(table)])
+    batch = load(planned(table, [LONG] * 8, 16, occurrences=list(range(8))))
+    assert len({int(start) for start in batch.targets_BTS[:, 0, 0]}) > 2, "other stretches of time"
+    assert len(set(batch.chance_B.tolist())) == 8, "other masks"
+    # Which batch the second time falls into says nothing about it.
+    again = load(planned(table, ["c28", LONG], 16, occurrences=[0, 5]))
+    for name in ("audio", "video"):
+        assert np.array_equal(batch.inputs[name][5], again.inputs[name][1])
+    assert batch.chance_B[5] == again.chance_B[1]
 
 
 def test_picture_is_cropped_and_mirrored_at_random_in_training_only(tmp_path):

@@ -32,7 +32,9 @@ def main() -> None:
     config.model.modalities = ("audio", "video")
     run = Run(config)
     train, _ = run.clips
-    batches = run.training_batches(train, config.model, given.num_steps, batch_frames=config.data.batch_frames)
+    batches = run.training_batches(
+        "round1/pretrain", train, config.model, given.num_steps, batch_frames=config.data.batch_frames
+    )
     shares = {}
     for step, batch in enumerate(batches(given.first_step), start=given.first_step + 1):
         ids = batches.clip_ids(step)

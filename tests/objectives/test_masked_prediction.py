@@ -12,7 +12,7 @@ from flax import nnx
 from mmpretrain.config import MaskingConfig, ReferenceModelConfig, ReferenceRoundConfig, mfcc
 from mmpretrain.objectives.masked_prediction import MaskedPrediction, Masks
 from mmpretrain.objectives.masking import same_clip_sources
-from tests.tiny import initial, padded, random_batch, rows, tiny_model, tiny_round, with_inputs, with_present
+from tests.tiny import clip_keys, initial, padded, random_batch, rows, tiny_model, tiny_round, with_inputs, with_present
 
 BOTH = tiny_model("audio", "video")
 LENGTHS = (12, 9)
@@ -62,7 +62,7 @@ def one_run_masks(batch, audio=(3, 6), video=(5, 8), **changes) -> Masks:
 
     masks = Masks(
         stretch(*audio), stretch(*video),
-        np.asarray(same_clip_sources(jax.random.key(1), stretch(*video), batch.valid_BT)),
+        np.asarray(same_clip_sources(clip_keys(batch, 1), stretch(*video), batch.valid_BT)),
         batch.present,
     )  # fmt: skip
     return masks._replace(**changes)
@@ -200,7 +200,7 @@ def test_dropping_a_modality_equals_not_having_it(batch, name):
 
 def test_what_a_clip_lacks_asks_for_no_prediction():
     batch = random_batch((T,) * 6, model=BOTH, present={"audio": [1, 1, 0, 0, 1, 0], "video": [1, 0, 1, 0, 1, 1]})
-    draws = make_objective(modality_dropout=0.5).draw(jax.random.key(0), batch, step=0, train=True)
+    draws = make_objective(modality_dropout=0.5).draw(clip_keys(batch), batch, step=0, train=True)
     np.testing.assert_array_equal(np.asarray(draws.audio_BT).any(1), batch.present["audio"])
     np.testing.assert_array_equal(np.asarray(draws.video_BT).any(1), batch.present["video"])
     assert (draws.use["audio"] <= batch.present["audio"]).all()
@@ -211,14 +211,14 @@ def test_what_a_clip_lacks_asks_for_no_prediction():
 def test_a_model_of_one_modality_masks_that_alone(present):
     model = tiny_model(present)
     batch = random_batch(LENGTHS, model=model)
-    draws = make_objective(model).draw(jax.random.key(0), batch, step=0, train=True)
+    draws = make_objective(model).draw(clip_keys(batch), batch, step=0, train=True)
     masked = {"audio": np.asarray(draws.audio_BT).any(), "video": np.asarray(draws.video_BT).any()}
     assert masked == {"audio": present == "audio", "video": present == "video"}
 
 
 def test_feature_masks_are_one_mask():
     batch = random_batch(LENGTHS, model=BOTH)
-    draws = make_objective(kind="feature").draw(jax.random.key(0), batch, step=0, train=True)
+    draws = make_objective(kind="feature").draw(clip_keys(batch), batch, step=0, train=True)
     np.testing.assert_array_equal(draws.audio_BT, draws.video_BT)
     np.testing.assert_array_equal(draws.source_BT, np.broadcast_to(np.arange(T), (2, T)))
 
@@ -235,7 +235,7 @@ def test_gradient_of_a_batch_with_every_kind_of_clip_is_finite():
     def gradient(params):
         key = jax.random.key(0)
         model = nnx.merge(graphdef, params, stats, copy=True)
-        draws = objective.draw(key, batch, step=0, train=True)
+        draws = objective.draw(clip_keys(batch), batch, step=0, train=True)
         return objective.loss(model, batch, draws, key, train=True).loss
 
     grads = jax.tree.leaves(gradient(params))
@@ -334,7 +334,7 @@ def test_a_lone_clip_reads_zeros_where_it_is_masked_if_so_asked(batch):
 
 def test_pictures_of_another_clip_stand_in_place_of_hidden_ones(batch):
     objective = make_objective(masking=MaskingConfig(kind="input", video_source="other_clip"))
-    draws = objective.draw(jax.random.key(0), batch, step=0, train=True)
+    draws = objective.draw(clip_keys(batch), batch, step=0, train=True)
     video = np.asarray(draws.video_BT)
     np.testing.assert_array_equal(draws.source_clip_BT, np.where(video, [[1], [0]], [[0], [1]]))
     run = evaluation()

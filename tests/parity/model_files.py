@@ -107,6 +107,7 @@ class StoredRun:
             inputs={"audio": jnp.asarray(arrays["in/audio"], jnp.float32), "video": jnp.asarray(arrays["in/video_u8"])},
             present={"audio": everywhere_B, "video": everywhere_B},
             valid_BT=jnp.asarray(valid_BT), targets_BTS=jnp.asarray(targets_BTS, jnp.int32), labels={}, clip_B=none_B,
+            chance_B=none_B,
         )  # fmt: skip
 
     @property

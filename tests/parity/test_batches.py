@@ -117,8 +117,10 @@ class Start:
 
 
 def generator_beginning_at(starts: list[int]):
-    def generator(seed, stream, epoch, clip_id):
-        return Start(starts[int(clip_id)]) if stream == "time" else clip_generator(seed, stream, epoch, clip_id)
+    def generator(seed, stream, epoch, clip_id, occurrence):
+        if stream == "time":
+            return Start(starts[int(clip_id)])
+        return clip_generator(seed, stream, epoch, clip_id, occurrence)
 
     return generator
 
@@ -129,7 +131,8 @@ def our_batch(monkeypatch, case: dict, stored: dict) -> Batch:
     starts = starts_of(case, size, np.random.RandomState(int(stored["np_seed"])))
     monkeypatch.setattr(batches, "clip_generator", generator_beginning_at(starts))
     return batches.make_batch(
-        PlannedBatch(0, 0, size, np.arange(len(starts))), StoredClips(case), model=model_of(stored), seed=0,
+        PlannedBatch(0, 0, size, np.arange(len(starts)), np.zeros(len(starts), int)), StoredClips(case),
+        model=model_of(stored), seed=0,
         data=DataConfig(random_crop=False, flip=False), train=case["random_crop"], targets=[StoredLabels(case)],
     )  # fmt: skip
 

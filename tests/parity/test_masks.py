@@ -152,7 +152,11 @@ def check_same_mean(quantity: str, ours_N: np.ndarray, theirs_N: np.ndarray) -> 
     check_error(f"{quantity}, standard errors", (difference / np.where(deviation == 0, 1, deviation)).max(), SIGMAS)
 
 
-draw_ours = jax.jit(lambda key, valid_BT, prob, span: span_mask(key, valid_BT, prob=prob, span_frames=span))
+draw_ours = jax.jit(lambda keys_B, valid_BT, prob, span: span_mask(keys_B, valid_BT, prob=prob, span_frames=span))
+
+
+def clip_keys(seed: int, count: int) -> jax.Array:
+    return jax.random.split(jax.random.key(seed), count)
 
 
 @functools.cache
@@ -164,7 +168,7 @@ def plain_masks() -> list[tuple[dict, np.ndarray, np.ndarray]]:
         B, T, draws = case["B"], case["T"], CLIPS // case["B"]
         valid = np.zeros((CLIPS, longest), bool)  # one shape for all cases: ours compiles once
         valid[: draws * B, :T] = np.tile(np.arange(T) < lengths_of(case)[:, None], (draws, 1))
-        ours = np.asarray(draw_ours(jax.random.key(case["np_seed"]), valid, case["prob"], case["length"]))
+        ours = np.asarray(draw_ours(clip_keys(case["np_seed"], CLIPS), valid, case["prob"], case["length"]))
         rng = np.random.RandomState(case["np_seed"])
         plain = dict(padded=True, equalize=False, last_start=True)
         theirs = [draw_oracle(rng, case, case["prob"], case["length"], **plain) for _ in range(draws)]
@@ -208,7 +212,8 @@ def test_our_substitution_has_the_distribution_of_the_reference_within_the_real_
         B, T = case["B"], case["T"]
         masks = [draw_oracle(rng, case, case["prob"], case["length"], padded=True) for _ in range(case["draws"])]
         valid = np.tile(np.arange(T) < lengths_B[:, None], (len(masks), 1))
-        ours = np.asarray(sources(jax.random.key(case["np_seed"]), np.concatenate(masks), valid)).reshape(-1, B, T)
+        keys_B = clip_keys(case["np_seed"], len(valid))
+        ours = np.asarray(sources(keys_B, np.concatenate(masks), valid)).reshape(-1, B, T)
         theirs = np.tile(np.arange(T), (len(masks), B, 1))
         for source_BT, mask_BT in zip(theirs, masks, strict=True):
             for b, size in enumerate(lengths_B):  # each clip on its own, so that padding is no source

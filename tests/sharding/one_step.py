@@ -4,6 +4,7 @@ Run by test_meshes.py in its own process, since the number of devices is fixed w
 python -m tests.sharding.one_step OUTPUT.npz
 """
 
+import functools
 import json
 import sys
 
@@ -20,7 +21,7 @@ from mmpretrain.cost.hlo import KINDS  # noqa: E402
 from mmpretrain.objectives.masked_prediction import MaskedPrediction  # noqa: E402
 from mmpretrain.parallel.mesh import make_mesh, shard_batch  # noqa: E402
 from mmpretrain.train.optimizer import make_optimizer  # noqa: E402
-from mmpretrain.train.step import Trainer  # noqa: E402
+from mmpretrain.train.step import Trainer, draw  # noqa: E402
 from tests.tiny import random_batch, tiny_model, tiny_round  # noqa: E402
 
 MESHES = {"one": (1, 1, 1), "data": (8, 1, 1), "mixed": (2, 2, 2), "wide": (1, 4, 2), "fsdp": (1, 8, 1)}
@@ -76,6 +77,9 @@ def main(output: str) -> None:
         moments = jax.tree.map(lambda p, m: p.sharding == m.sharding, state.params, state.opt_state[1].mu)
         report[name + " moments"] = all(jax.tree.leaves(moments))
         start = jax.tree.map(np.array, state.params)
+        masks, _ = jax.jit(functools.partial(draw, trainer, train=False))(state, shard_batch(batch, mesh))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(masks):
+            arrays[f"{name} validation {jax.tree_util.keystr(path)}"] = np.asarray(leaf)
         state, metrics = trainer.step(state, shard_batch(batch, mesh))
         changed = {"params": state.params, "stats": state.kept}
         for path, leaf in jax.tree_util.tree_leaves_with_path(changed) + jax.tree_util.tree_leaves_with_path(metrics):

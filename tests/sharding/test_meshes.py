@@ -47,6 +47,15 @@ def test_one_step_is_the_same_on_every_mesh(outcome, mesh):
     assert one["['grad_norm']"] > 0.1
 
 
+@pytest.mark.parametrize("mesh", ["data", "mixed", "wide", "fsdp"])
+def test_validation_masks_are_the_same_on_every_mesh(outcome, mesh):
+    arrays, _ = outcome
+    masks = {key: value for key, value in arrays["one"].items() if key.startswith("validation ")}
+    assert len(masks) == 5
+    for key, expected in masks.items():
+        np.testing.assert_array_equal(arrays[mesh][key], expected, err_msg=key)
+
+
 def test_parts_of_a_batch_on_a_mesh_equal_the_whole_on_one_device_and_no_clip_moves(outcome):
     arrays, _ = outcome
     sound = {name: {k.removeprefix("sound "): v for k, v in arrays[name].items() if k.startswith("sound ")}

@@ -14,7 +14,7 @@ from mmpretrain.parallel.mesh import make_mesh, shard_batch
 from mmpretrain.train.optimizer import make_optimizer
 from mmpretrain.train.step import Trainer
 from mmpretrain.train.trainable import Group, Trainable
-from tests.tiny import initial, random_batch, rows, tiny_model, tiny_round, with_inputs
+from tests.tiny import clip_keys, initial, random_batch, rows, tiny_model, tiny_round, with_inputs
 
 SOUND = tiny_model("audio")
 OPTIMIZER = OptimizerConfig(peak_lr=1e-2, warmup_steps=0, clip_norm=1.0)
@@ -42,7 +42,7 @@ def test_gradient_is_the_weighted_mean_over_the_parts_of_a_batch():
     objective = MaskedPrediction(SOUND, tiny_round(feature_penalty=0.0, masking=MaskingConfig("feature")))
     graphdef, params, stats = initial(objective.make_model)
     batch = random_batch((12, 12, 5, 3), model=SOUND)
-    draws = objective.draw(jax.random.key(0), batch, step=0, train=True)
+    draws = objective.draw(clip_keys(batch), batch, step=0, train=True)
 
     @functools.partial(jax.jit, static_argnums=1)
     def gradient_sum(params, part):
@@ -73,7 +73,7 @@ def test_step_compiles_once_a_shape():
 
 def test_state_has_no_weak_types():
     # They become strong in the first step, which then compiles again.
-    state = jax.eval_shape(pretraining().init, 0)
+    state = pretraining().shapes
     assert not [path for path, leaf in jax.tree_util.tree_leaves_with_path(state) if leaf.weak_type]
 
 
@@ -168,7 +168,7 @@ def test_label_smoothing_is_for_training_and_unlabelled_clips_never_count(smooth
     @jax.jit
     def run(params):
         model, key = nnx.merge(graphdef, params, stats), jax.random.key(0)
-        draws = objective.draw(key, batch, step=0, train=True)
+        draws = objective.draw(clip_keys(batch), batch, step=0, train=True)
         train, evaluation = (objective.loss(model, batch, draws, k, train=k is not None) for k in (key, None))
         return train, evaluation, objective.outputs(model, batch)["emotion"]
 
@@ -189,7 +189,7 @@ def test_augmentation_masks_are_for_training_only_and_leave_padding():
     objective = Supervised(SOUND, FinetuneConfig(tasks=(emotion("neutral", "sad"),), masking=masking, dropout=0.0))
     graphdef, params, stats = initial(objective.make_model)
     batch = random_batch((12, 9), model=SOUND, num_classes=2)
-    draws = objective.draw(jax.random.key(0), batch, step=0, train=True)
+    draws = objective.draw(clip_keys(batch), batch, step=0, train=True)
     assert not (np.asarray(draws.audio_BT) & ~batch.valid_BT).any()
 
     @jax.jit

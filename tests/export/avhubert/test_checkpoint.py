@@ -286,7 +286,7 @@ def batch_of(arrays: dict[str, np.ndarray]) -> Batch:
     return Batch(
         inputs={"audio": arrays["in/audio"].astype(np.float32), "video": arrays["in/video_u8"]},
         present={"audio": everywhere_B, "video": everywhere_B},
-        valid_BT=valid_BT, targets_BTS=none_B[:, None, None], labels={}, clip_B=none_B,
+        valid_BT=valid_BT, targets_BTS=none_B[:, None, None], labels={}, clip_B=none_B, chance_B=none_B,
     )  # fmt: skip
 
 

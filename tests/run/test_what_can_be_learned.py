@@ -1,0 +1,132 @@
+"""What cannot be learned, chosen or validated on the clips there are is said before the first step."""
+
+import numpy as np
+import pytest
+
+from mmpretrain.config import CorpusConfig, FinetuneConfig, TaskConfig, emotion
+from mmpretrain.data.labels import why_not_learned, why_not_measured
+from mmpretrain.run.finetuning import Finetuning
+from mmpretrain.run.run import Run
+from mmpretrain.stages.evaluate import evaluate
+from mmpretrain.stages.finetune import finetune
+from tests.corpus_fixture import make_clip, write_corpus
+from tests.tiny import IMAGE_SIZE, tiny_model, tiny_run
+
+TRAIN = ("happy", "happy", "sad", "sad")
+
+
+def corpus_of(path, *, train=TRAIN, validation=("happy", "sad"), test=("happy", "sad"), silent=()):
+    """Sound of clips with these emotions, each part of a speaker of its own. silent: parts that are pictures alone."""
+    clips, splits = [], {"train": train, "validation": validation, "test": test}
+    for split, emotions in splits.items():
+        for i, word in enumerate(emotions):
+            clips.append(
+                make_clip(
+                    f"{split}{i}", 8, audio=split not in silent, video=split in silent, size=IMAGE_SIZE, split=split,
+                    speaker=split, labels={"emotion": word},
+                )
+            )  # fmt: skip
+    return write_corpus(path / "corpus", clips, IMAGE_SIZE, IMAGE_SIZE + 16)
+
+
+def run_of(path, corpus, *classes, **changes) -> Run:
+    finetune = FinetuneConfig(encoder="none", tasks=(emotion(*classes),), **changes)
+    config = tiny_run(workdir=str(path / "run"), model=tiny_model("audio"), rounds=(), finetune=finetune)
+    config.data.corpora = (CorpusConfig(str(corpus)),)
+    return Run(config)
+
+
+@pytest.mark.parametrize("stage", [finetune, evaluate])
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            {"train": ("happy",) * 4},
+            r"finetune\.tasks\[0\]\.classes=.*fold 1 of official v1: all 4 labelled training clips are of one class "
+            r"\(happy 4\), of .*corpus; prepare",
+        ),
+        ({"test": ("angry", "sad")}, r"no training clip is labelled angry \(there are happy 2, sad 2\)"),
+        ({"test": ()}, r"no labelled clip in its test part"),
+        ({"silent": ("validation",)}, r"no labelled clip in its validation part .* 2 clips of .* \(of validation\) "
+                                      r"were left out: they have no audio, and model\.modalities=\('audio',\)"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_learned_is_refused_before_the_first_step(tmp_path, stage, parts, message):
+    classes = ("happy", "sad", "angry") if "angry" in parts.get("test", ()) else ("happy", "sad")
+    run = run_of(tmp_path, corpus_of(tmp_path, **parts), *classes)
+    with pytest.raises(ValueError, match=message):
+        stage(run)
+    assert not (tmp_path / "run" / "finetune").exists()
+
+
+def test_every_fold_is_looked_at_before_the_first_is_trained(tmp_path):
+    # Who says "angry" is tested in one of the folds, and trained on in the others.
+    words = [(i, word) for i in range(3) for word in ("happy", "sad")] + [(2, "angry")]
+    clips = [
+        make_clip(f"c{n}", 8, video=False, size=IMAGE_SIZE, speaker=f"s{i}", labels={"emotion": word})
+        for n, (i, word) in enumerate(words)
+    ]
+    corpus = write_corpus(tmp_path / "corpus", clips, IMAGE_SIZE, IMAGE_SIZE + 16)
+    run = run_of(tmp_path, corpus, "happy", "sad", "angry", protocol="speakers-3")
+    trained = [i for i in (1, 2, 3) if _learns(run, i)]
+    assert len(trained) == 1
+    with pytest.raises(ValueError, match=r"cannot be learned in fold \d of speakers-3 v1: no training clip is"):
+        finetune(run)
+    assert not (tmp_path / "run" / "finetune").exists()
+
+
+def _learns(run, fold) -> bool:
+    try:
+        Finetuning(run).fold(fold)
+    except ValueError:
+        return False
+    return True
+
+
+def test_what_figures_cannot_tell_is_said(tmp_path, capsys):
+    corpus = corpus_of(tmp_path, train=(*TRAIN, "calm"), validation=("happy", "happy"))
+    Finetuning(run_of(tmp_path, corpus, "happy", "sad")).check()
+    said = capsys.readouterr()
+    assert "fold 1: the validation part has no clip labelled sad" in said.out + said.err
+    assert "1 clips are left out, labelled calm" in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes", "labels", "learned", "measured"),
+    [
+        ("class", ("a", "b"), [0, 1, -1], "", ""),
+        ("class", ("a", "b"), [-1, -1], "none of the 2 training clips has a label of it", "has no label of it"),
+        ("class", ("a", "b"), [1, 1, -1], "all 2 labelled training clips are of one class (b 2)", "labelled a"),
+        ("class", ("a", "b", "c"), [0, 2], "no training clip is labelled b (there are a 1, c 1)", "labelled b"),
+        ("classes", ("a", "b"), [[1, 0], [0, 1], [-1, -1]], "", ""),
+        ("classes", ("a", "b"), [[1, 0], [0, 0]], "no training clip is labelled b (there are a 1)", "labelled b"),
+        ("classes", ("a", "b"), [[1, 0], [1, 1]], "all 2 labelled training clips are labelled a", ""),
+        ("value", (), [0.5, 0.25, np.nan], "", ""),
+        ("value", (), [0.5, 0.5, np.nan], "labels of all 2 labelled training clips are equal (0.5)", "equal labels"),
+        ("value", (), [np.nan], "none of the 1 training clips has a label of it", "has no label of it"),
+        ("values", (), [[1.0, np.nan], [2.0, 1.0]], "", ""),
+        ("values", (), [[1.0, np.nan], [1.0, 1.0]], "are equal (1)", "equal labels"),
+        ("tokens", (), [[3, 4], [-1, -1]], "", ""),
+    ],
+)
+def test_labels_of_every_kind(kind, classes, labels, learned, measured):
+    task, labels = TaskConfig("task", kind=kind, classes=classes), np.array(labels)
+    for found, expected in ((why_not_learned(labels, task), learned), (why_not_measured(labels, task), measured)):
+        assert expected in found
+        assert bool(found) == bool(expected)
+
+
+def test_validation_without_the_modality_is_called_validation(tmp_path, capsys):
+    run = run_of(tmp_path, corpus_of(tmp_path, silent=("validation",)), "happy", "sad")
+    with pytest.raises(ValueError, match=r"none of the 2 validation clips of .* has audio; prepare validation clips"):
+        _ = run.clips
+    run = run_of(tmp_path, run.config.data.corpora[0].path, "happy", "sad")
+    run.config.model = tiny_model("audio", "video")
+    assert [len(table) for table in run.clips] == [4, 2]
+    said = capsys.readouterr()
+    assert "none of the 2 validation clips of" in said.out + said.err
+    assert "none of the 4 training clips of" in said.out + said.err
+    training = run_of(tmp_path, run.config.data.corpora[0].path, "happy", "sad")
+    training.config.model = tiny_model("video")
+    with pytest.raises(ValueError, match=r"none of the 4 training clips of .* has video"):
+        _ = training.clips
