@@ -6,6 +6,7 @@ Does without JAX.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import textwrap
@@ -57,27 +58,41 @@ class Argument:
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """What the user gave, checked. config: the recipe with its overrides. options: by name, None where not given."""
+    """What the user gave, checked. config: the recipe with its overrides. options: by name, None where not given.
+
+    at_end: what is closed when the command has ended, in all processes.
+    """
 
     command: Command
     config: RunConfig | None
     path: Path | None
     options: Mapping[str, Any]
+    at_end: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack)
 
     def __getitem__(self, option: str) -> Any:
         return self.options[option]
 
     def begin(self) -> Run:
-        """The run of the recipe, after its first lines are logged."""
+        """The run of the recipe, whose folder is this command's alone until it ends, after its first lines are logged.
+
+        Raises HeldError, a ValueError, where another command has the folder.
+        """
+        from mmpretrain.run.owning import owned
+
+        run = self.look()
+        self.at_end.enter_context(owned(run.workdir, [corpus.path for corpus in self.config.data.corpora]))
+        run.announce()
+        return run
+
+    def look(self) -> Run:
+        """The run of the recipe, for a command that leaves what other commands write as it is."""
         from mmpretrain.run.run import Run
 
-        run = Run(
+        return Run(
             self.config,
             accept_changes=bool(self.options.get(ACCEPT_CHANGES.name)),
             profile=self.options.get(PROFILE.name),
         )
-        run.announce()
-        return run
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from mmpretrain.config import RunConfig
-from mmpretrain.files import read_json
 from mmpretrain.observe.metric_log import read_metrics
 from mmpretrain.observe.wall_time import SIGN_EVERY_SEC, read_wall_time, shares
 from mmpretrain.report.tables import duration, percent, round_table, text_table
@@ -27,7 +26,7 @@ from mmpretrain.run.layout import (
     targets_name,
     walk_table,
 )
-from mmpretrain.run.stage import RECIPE_FILE, RESULT_FILE, WALL_TIME_FILE
+from mmpretrain.run.stage import RECIPE_FILE, WALL_TIME_FILE, known_result
 
 SILENT_SEC = 6 * SIGN_EVERY_SEC  # a run that gives no sign for so long is dead or hangs
 SLOW = 5  # so many times the usual time between two records without one: stalled
@@ -43,7 +42,7 @@ def status(workdir: Path) -> str:
     blocks = [f"{workdir}, seed {config.seed}\n{walk_table(workdir, names, running)}"]
     for name in names:
         folder = workdir / name
-        if (folder / RECIPE_FILE).exists() and not (folder / RESULT_FILE).exists():
+        if (folder / RECIPE_FILE).exists() and known_result(workdir, name) is None:
             own = [record for record in records if record["stage"] == name]
             blocks.append(_block(name, [*_life(folder, own), *_progress(name, own, config), *_time(folder)]))
     blocks.append(_block("health", _health(workdir, config, records)))
@@ -145,8 +144,8 @@ def _health(workdir: Path, config: RunConfig, records: Records) -> list[str]:
     if bad:
         lines[-1] = f"NOT FINITE: {len(bad)} records, the first at step {bad[0]['step']} of {bad[0]['stage']}"
     for number in range(1, len(config.rounds) + 1):
-        codebooks = read_json(workdir / targets_name(number) / RESULT_FILE, if_missing={}).get("codebooks", [])
-        if codebooks and not (workdir / pretrain_name(number) / RESULT_FILE).exists():
+        codebooks = (known_result(workdir, targets_name(number)) or {}).get("codebooks", [])
+        if codebooks and known_result(workdir, pretrain_name(number)) is None:
             used = ", ".join(f"{c['clusters_used']:.0f} of {c['num_clusters']}" for c in codebooks)
             lines.append(f"round {number}: targets use {used} clusters")
         lines += _collapse(lambda n=number, c=codebooks: check_targets(n, c, limits))
