@@ -70,6 +70,26 @@ class Owner:
         """It is of this machine, where it can be seen whether its process lives."""
         return bool(self.machine) and self.machine == _machine()
 
+    def lives(self, now: float) -> bool:
+        """Whether it still owns the folder, for one who only looks. now: of this machine's clock.
+
+        Waits for a sign of life, for some seconds, only where the last one is long ago or yet to come by that clock.
+        """
+        if self.is_gone or self.is_here:
+            return not self.is_gone
+        try:
+            first = self.last_beat()
+            if 0 <= now - first / 1e9 <= LOST_SEC:
+                return True
+            end = time.monotonic() + 2.5 * BEAT_SEC
+            while time.monotonic() < end and not self.is_gone:
+                if self.last_beat() != first:
+                    return True
+                time.sleep(POLL_SEC)
+        except FileNotFoundError:
+            pass
+        return False
+
     def last_beat(self) -> int:
         """When it gave its last sign, in nanoseconds of the file system's clock. Raises FileNotFoundError."""
         return self.file.stat().st_mtime_ns

@@ -13,13 +13,8 @@ OURS = ("mmpretrain", "data_prep", "configs")
 
 # Room -> what of ours it may import, besides itself. The longest room that fits a module counts.
 GROUND = (
-<<<<<<< HEAD
     "mmpretrain.records", "mmpretrain.columns", "mmpretrain.index", "mmpretrain.prepared", "mmpretrain.randomness",
-    "mmpretrain.files", "mmpretrain.config", "mmpretrain.features",
-=======
-    "mmpretrain.records", "mmpretrain.randomness", "mmpretrain.files", "mmpretrain.lease", "mmpretrain.config",
-    "mmpretrain.features",
->>>>>>> 099766e (A lease with a heartbeat on a run's folder and on data_prep's output; damaged files that only inform never stop a command, others are made again or named)
+    "mmpretrain.files", "mmpretrain.lease", "mmpretrain.config", "mmpretrain.features",
 )  # fmt: skip
 MEANS = (
     *GROUND, "mmpretrain.text", "mmpretrain.data", "mmpretrain.parallel", "mmpretrain.targets", "mmpretrain.encoders",
@@ -31,13 +26,10 @@ ARROWS = {
     "mmpretrain.records": (),
     "mmpretrain.randomness": (),
     "mmpretrain.files": (),
-<<<<<<< HEAD
+    "mmpretrain.lease": ("mmpretrain.files",),
     "mmpretrain.columns": (),
     "mmpretrain.index": ("mmpretrain.columns", "mmpretrain.records", "mmpretrain.randomness", "mmpretrain.files"),
     "mmpretrain.prepared": ("mmpretrain.index", "mmpretrain.records", "mmpretrain.files"),
-=======
-    "mmpretrain.lease": ("mmpretrain.files",),
->>>>>>> 099766e (A lease with a heartbeat on a run's folder and on data_prep's output; damaged files that only inform never stop a command, others are made again or named)
     "mmpretrain.config": (),
     "mmpretrain.features": ("mmpretrain.records",),
     "mmpretrain.text": ("mmpretrain.records",),
@@ -66,13 +58,10 @@ ARROWS = {
     ),
     "mmpretrain": ("mmpretrain.encoders",),
     "configs": ("mmpretrain.config",),
-<<<<<<< HEAD
     "data_prep": (
         "mmpretrain.records", "mmpretrain.index", "mmpretrain.prepared", "mmpretrain.features", "mmpretrain.files",
+        "mmpretrain.lease",
     ),
-=======
-    "data_prep": ("mmpretrain.records", "mmpretrain.features", "mmpretrain.files", "mmpretrain.lease"),
->>>>>>> 099766e (A lease with a heartbeat on a run's folder and on data_prep's output; damaged files that only inform never stop a command, others are made again or named)
 }  # fmt: skip
 
 # Room -> what of others it may not import.

@@ -26,7 +26,7 @@ from mmpretrain.data.batch import empty_batch, put_clip
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.encoders.card import model_card
 from mmpretrain.encoders.weights import REMEDY, load_weights, save_weights
-from mmpretrain.files import check_seal, read_json, seal, sealed, whole_folder, write_json, write_text
+from mmpretrain.files import check_local, check_seal, read_json, seal, sealed, whole_folder, write_json, write_text
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, Clip
 
@@ -56,6 +56,7 @@ def save_encoder(
 
 def read_config(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
     """The model configuration and lineage of an exported encoder. Raises ValueError or FileNotFoundError."""
+    check_local("the folder of an encoder", path)
     file = Path(path) / ENCODER_CONFIG_FILE
     if not file.exists():
         raise FileNotFoundError(

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from mmpretrain.config import RunConfig
 from mmpretrain.config.checks import check
+from mmpretrain.files import check_local
+from mmpretrain.run.paths import check_paths
 
 if TYPE_CHECKING:
     from mmpretrain.run.run import Run
@@ -149,6 +151,7 @@ def read_given(command: Command, config: RunConfig | None, paths: Sequence[str],
         lacks = any(option.required and values[option.name] is None for option in form.options)
         if len(paths) != 1 or config is not None or lacks:
             raise ValueError(f"the command is `{form.usage}`, without a recipe; {form.takes.name} is {form.takes.help}")
+        check_local(form.takes.name, paths[0])
         path = Path(paths[0])
     elif paths:
         raise ValueError(f"unexpected argument {paths[0]!r}; overrides look like --config.seed=7")
@@ -159,10 +162,14 @@ def read_given(command: Command, config: RunConfig | None, paths: Sequence[str],
             other = next(other for other in command.forms if other is not form)
             where = "" if form.takes else "; with a recipe, everything is written under --config.workdir"
             raise ValueError(f"--{name}={value} is for `{other.usage}`{where}")
+    for name, value in values.items():
+        for each in value if isinstance(value, list) else [value]:
+            check_local(f"--{name}", each if isinstance(each, str) else "")
     if form.recipe_at is not None:
         config = form.recipe_at(path)
     if config is not None:
         check(config)
+        check_paths(config)
     return Given(form, config, path, {o.name: _resolve(form, o, values[o.name], config) for o in form.options})
 
 
