@@ -150,7 +150,7 @@ def _is_done(output: Path, request: dict[str, Any], overwrite: bool) -> bool:
         )
     if before == request and corpus_file.exists() and not overwrite:
         try:
-            check_corpus(output)
+            check_corpus(output, every_shard=True)  # so that this command mends whatever training cannot read
             return True
         except (ValueError, FileNotFoundError) as error:
             print(f"{error}: now")

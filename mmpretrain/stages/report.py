@@ -51,6 +51,7 @@ def report(run: Run) -> dict[str, Any]:
 
 def _summary(run: Run) -> dict[str, Any]:
     config, times = run.config, {}
+    train, validation = run.clips  # says what is wrong with a corpus
     for corpus in config.data.corpora:
         prepared = read_json(Path(corpus.path) / records.CORPUS_FILE)
         times[f"prepare {prepared['name']}"] = prepared["wall_time_sec"]
@@ -70,7 +71,6 @@ def _summary(run: Run) -> dict[str, Any]:
     if (exported := known_result(run.workdir, EXPORT)) is not None:
         times[EXPORT] = exported["wall_time_sec"]
         summary["export_max_error"] = exported["max_error"]
-    train, validation = run.clips
     trained = {name: known_result(run.workdir, name) for name in times if not name.startswith("prepare ")}
     summary["goodput"] = {name: result["goodput"] for name, result in trained.items() if result and "goodput" in result}
     summary["corpus"] = {
