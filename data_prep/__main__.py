@@ -12,9 +12,11 @@ if __name__ == "__main__" and not sys.flags.safe_path:
 
 import argparse
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.corpora import CORPORA
+from mmpretrain.files import check_local
 
 if TYPE_CHECKING:
     from data_prep.corpus import Corpus
@@ -37,6 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     corpus: Corpus = importlib.import_module(f"data_prep.corpora.{name}").CORPUS
     args = corpus.parser().parse_args(rest)
     try:
+        for option, value in vars(args).items():
+            check_local(f"--{option.replace('_', '-')}", value if isinstance(value, str | Path) else "")
         _run(corpus, args)
     except (ValueError, OSError) as error:
         print(f"data_prep {name}: {error}", file=sys.stderr)

@@ -13,14 +13,16 @@ import numpy as np
 
 from data_prep import faces, media
 from data_prep.sources import SourceClip
-from mmpretrain.files import write_arrays
+from mmpretrain.files import DamagedError, read_arrays, write_arrays
 
+_OF_THIS_RUN = ("cache_file", "cached", "remade")
 VERSION = 2  # of what an inspection finds: raised when a change here would find something else
 
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
     """What one clip holds. error: why it cannot be read, or "". cached: whether it was known before this run.
+    remade: whether what was known is damaged, so that it was looked at again.
 
     num_frames: pictures on the 25 Hz grid, 0 without a picture. num_samples: of sound at 16 kHz (as much as there is,
     not cut to the picture). faces: the most seen at once. face_rate: share of the frames in which the main face was
@@ -29,6 +31,7 @@ class Inspection:
 
     cache_file: str = ""
     cached: bool = False
+    remade: bool = False
     error: str = ""
     num_frames: int = 0
     num_samples: int = 0
@@ -55,8 +58,15 @@ def inspect_clip(clip: SourceClip, *, cache_dir: Path, model: Path | None, model
     except OSError as error:
         return Inspection(error=error.strerror or str(error))
     cache_file = cache_dir / key[:2] / f"{key}.npz"
-    if cache_file.exists():
+    remade = False
+    try:
         return load_inspection(cache_file)
+    except FileNotFoundError:
+        pass
+    except DamagedError:
+        remade = True
+    except OSError as error:  # may go better another time
+        return Inspection(error=_short(error))
     track = faces.NO_FACE
     try:
         found, track = _look(clip, model)
@@ -64,24 +74,27 @@ def inspect_clip(clip: SourceClip, *, cache_dir: Path, model: Path | None, model
         return Inspection(error=_short(error))
     except media.DECODING_ERRORS as error:
         found = Inspection(error=_short(error))
-    facts = dataclasses.asdict(found)
-    del facts["cache_file"], facts["cached"]
+    facts = {name: value for name, value in dataclasses.asdict(found).items() if name not in _OF_THIS_RUN}
     write_arrays(
         cache_file, facts=json.dumps(facts), points=track.points, blendshapes=track.blendshapes,
         detected=track.detected,
     )  # fmt: skip
-    return dataclasses.replace(found, cache_file=str(cache_file))
+    return dataclasses.replace(found, cache_file=str(cache_file), remade=remade)
 
 
 def load_inspection(cache_file: Path) -> Inspection:
-    with np.load(cache_file) as file:
-        return Inspection(cache_file=str(cache_file), cached=True, **json.loads(str(file["facts"])))
+    """What was found earlier. Raises FileNotFoundError, or DamagedError."""
+    facts = str(read_arrays(cache_file, "facts", "points", "blendshapes", "detected")["facts"])
+    try:
+        return Inspection(cache_file=str(cache_file), cached=True, **json.loads(facts))
+    except (ValueError, TypeError) as error:
+        raise DamagedError(f"{cache_file} is damaged ({error})") from error
 
 
 def load_face(cache_file: str) -> tuple[np.ndarray, np.ndarray]:
     """Landmarks, float32 [T, 9, 2], and blendshapes, float16 [T, 52], of the main face."""
-    with np.load(cache_file) as file:
-        return file["points"], file["blendshapes"]
+    arrays = read_arrays(cache_file, "points", "blendshapes")
+    return arrays["points"], arrays["blendshapes"]
 
 
 def _look(clip: SourceClip, model: Path | None) -> tuple[Inspection, faces.FaceTrack]:

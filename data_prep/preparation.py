@@ -6,17 +6,17 @@ makes a corpus whole, `corpus.json`, is written last.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import itertools
 import json
+import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from tqdm import tqdm
@@ -29,9 +29,10 @@ from data_prep.processing import Task, make_clip
 from data_prep.sources import VIDEO_SUFFIXES, SourceClip
 from data_prep.workers import ordered_map
 from mmpretrain import records
-from mmpretrain.files import read_json, write_json
+from mmpretrain.files import DamagedError, read_json, write_json
 from mmpretrain.index import Index
-from mmpretrain.prepared import finish_corpus
+from mmpretrain.lease import Lease
+from mmpretrain.prepared import check_corpus, finish_corpus
 
 REQUEST_FILE = "preparation.json"  # what was asked for, written first
 CRASHED = "decoding it crashes the decoder"
@@ -93,7 +94,7 @@ def prepare(
     for clip in clips:
         schema.check_labels(clip.clip_id, clip.labels)
     output.mkdir(parents=True, exist_ok=True)
-    with _sole_writer(output):
+    with Lease(output, "--output", on_lost=_end, say=print):
         model_hash = hashlib.sha256(model.read_bytes()).hexdigest() if model else ""
         if _is_done(output, _request(clips, options, schema, name, model_hash), overwrite):
             print(f"{output} is already prepared from these clips: nothing to do")
@@ -131,7 +132,15 @@ def _is_done(output: Path, request: dict[str, Any], overwrite: bool) -> bool:
             raise ValueError(f"--output {output} holds a dataset of another command; give another folder")
         write_json(request_file, request)
         return False
-    before = read_json(request_file)
+    try:
+        before = read_json(request_file, fields=("corpus",))
+    except DamagedError as error:
+        if not overwrite:
+            raise DamagedError(
+                f"{error}, so that nobody knows what --output {output} was to become; give the same command with "
+                "--overwrite (landmarks found before are used again)"
+            ) from error
+        before = {}
     if before != request and not overwrite:
         changed = [key for key in request if before.get(key) != request[key]]
         changes = [f"{key} was {before.get(key)}, now {request[key]}" for key in changed]
@@ -140,7 +149,11 @@ def _is_done(output: Path, request: dict[str, Any], overwrite: bool) -> bool:
             "give another folder, or --overwrite (landmarks found before are used again)"
         )
     if before == request and corpus_file.exists() and not overwrite:
-        return True
+        try:
+            check_corpus(output, every_shard=True)  # so that this command mends whatever training cannot read
+            return True
+        except (ValueError, FileNotFoundError) as error:
+            print(f"{error}: now")
     corpus_file.unlink(missing_ok=True)
     write_json(request_file, request)
     return False
@@ -163,6 +176,10 @@ def _inspect_all(
         for clip, inspection in ordered_map(look, todo, num_workers):
             found[clip.clip_id] = inspection or Inspection(error=CRASHED)
             bar.update()
+    if remade := [clip_id for clip_id, inspection in found.items() if inspection.remade]:
+        print(
+            f"landmarks of {len(remade)} clips were damaged in {output / 'cache'} and are made again: {remade[0]}, ..."
+        )
     known = sum(inspection.cached for inspection in found.values())
     print(f"looked at {len(todo)} clips, {known} of them known from an earlier run")
     return found
@@ -226,12 +243,7 @@ def _shard_sizes(num_frames: list[int], schema: records.Schema) -> list[int]:
     return sizes
 
 
-@contextlib.contextmanager
-def _sole_writer(output: Path) -> Iterator[None]:
-    """Holds the folder against a second preparation; the system lets go of it however this one ends."""
-    with open(output / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"--output {output} is being written by another preparation; wait for it to end") from None
-        yield
+def _end(line: str) -> NoReturn:
+    """Ends this process at once, and its workers with it: another one writes the folder now."""
+    print(f"data_prep: {line}", file=sys.stderr, flush=True)
+    os._exit(2)

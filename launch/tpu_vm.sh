@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # mmpretrain on all workers of a Cloud TPU VM, one process each:
 #
-#   launch/tpu_vm.sh NAME ZONE refine --config=configs/pretrain/avhubert_base_lrs3.py --config.workdir=gs://...
+#   launch/tpu_vm.sh NAME ZONE refine --config=configs/pretrain/avhubert_base_lrs3.py --config.workdir=shared/avhubert
 #
-# Needs gcloud, and the checkout with its environment at ~/mmpretrain on every worker (see docs/launch.md). Ctrl-C and
+# Needs gcloud, and on every worker the checkout with its environment at ~/mmpretrain and, mounted at the same place,
+# storage that outlives the workers, here ~/mmpretrain/shared (docs/launch.md says how; gs://... is refused). Ctrl-C and
 # SIGTERM make every process save and leave with 75. If they leave so by themselves (maintenance), the run goes on once
 # the TPU is ready again; if the TPU is gone (a spot TPU is deleted), this exits with 75. Other codes are passed on.
 set -uo pipefail

@@ -96,7 +96,7 @@ def _run(command: Command, arguments: Sequence[str]) -> None:
     place = processes.find_place(*process, os.environ)
     if given.config is not None:
         processes.initialize(place, lost_after_sec=given.config.parallel.lost_after_sec)
-    with processes.together(_end):
+    with given.at_end, processes.together(_end):
         given.command.run(given)
 
 

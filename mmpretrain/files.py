@@ -97,6 +97,29 @@ def write_text(path: str | Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8", newline="")
 
 
+def write_new(path: str | Path, text: str) -> bool:
+    """Whole, and by one process alone, on NFS too: False if the file is there already. The folder must be there."""
+    path = Path(path)
+    draft = _other_draft(path)
+    try:
+        draft.write_text(text, encoding="utf-8")
+        _to_disk(draft)
+        os.link(draft, path)
+    except FileExistsError:
+        return draft.stat().st_nlink > 1  # the server had done it, and was asked again
+    except OSError:
+        if not draft.exists():
+            raise
+        with contextlib.suppress(FileExistsError), open(path, "x", encoding="utf-8") as file:  # no links here
+            file.write(text)
+            return True
+        return False
+    finally:
+        draft.unlink(missing_ok=True)
+    _to_disk(path.parent)
+    return True
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Whole or not at all. For people too: indented, with a line end at the end."""
     write_text(path, json.dumps(value, indent=1) + "\n")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.__main__ import main as prepare
 from mmpretrain.__main__ import command_names, main
 
 ROOT = Path(__file__).parents[1]
@@ -168,3 +169,42 @@ def test_a_recipe_may_have_variants(command, tmp_path):
     code, _, err = command("refine", f"{recipe}:papre")
     assert code == 2
     assert "no variant 'papre'; it has released, paper" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["workdir", "data.corpora[0].path", "data.noise.path", "rounds[0].encoder", "finetune.encoder",
+     "finetune.corpora[0].path"],
+)  # fmt: skip
+def test_addresses_in_place_of_folders_are_refused_with_a_remedy_in_every_field(command, field):
+    recipe = Path("recipe.py").read_text()
+    more = ", finetune=FinetuneConfig(corpora=(CorpusConfig('x'),), tasks=(emotion('happy', 'sad'),))"
+    recipe = recipe.replace("num_steps=40_000),),", f"num_steps=40_000),){more},")
+    Path("recipe.py").write_text(recipe.replace("import ", "import FinetuneConfig, emotion, "))
+    override = f"--config.{field}=gs://bucket/x"
+    extra = ["--config.rounds[0].targets[0].features=hidden", "--config.rounds[0].targets[0].layer=1"]
+    code, _, err = command("run", "--config=recipe.py", override, *(extra if field == "rounds[0].encoder" else []))
+    assert code == 2
+    assert f"--config.{field}='gs://bucket/x' is an address" in err
+    assert "gcsfuse" in err
+    assert not list(Path().glob("gs*"))
+
+
+def test_addresses_in_place_of_files_are_refused_as_arguments_and_options(command, capsys):
+    for arguments, name in (
+        (("status", "s3://bucket/run"), "RUN='s3://bucket/run'"),
+        (("export", "gs://encoder", "--format=avhubert", "--output=x.pt"), "DIR='gs://encoder'"),
+        (("export", "encoder", "--format=avhubert", "--output=gs://b/x.pt"), "--output='gs://b/x.pt'"),
+        (("import-avhubert", "x.pt", "--output=gs://b/x"), "--output='gs://b/x'"),
+        (("targets", "inspect", "store", "--corpus=gs://b/corpus", "--output=x"), "--corpus='gs://b/corpus'"),
+    ):
+        code, _, err = command(*arguments)
+        assert code == 2
+        assert f"{name} is an address" in err, err
+        assert "mount the storage" in err
+    for option in ("--source", "--output", "--manifest", "--landmarker"):
+        given = {"--source": "in", "--output": "out", option: "gs://bucket/x"}
+        assert prepare(["folder", *(word for pair in given.items() for word in pair)]) == 2
+        assert f"{option}='gs:/" in (err := capsys.readouterr().err), err
+        assert "gcsfuse" in err
+    assert sorted(path.name for path in Path().iterdir()) == ["recipe.py"]

@@ -26,7 +26,17 @@ from mmpretrain.data.batch import empty_batch, put_clip
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.encoders.card import model_card
 from mmpretrain.encoders.weights import REMEDY, load_weights, save_weights
-from mmpretrain.files import check_seal, read_json, seal, sealed, whole_folder, write_json, write_text
+from mmpretrain.files import (
+    check_local,
+    check_seal,
+    present_folder,
+    read_json,
+    seal,
+    sealed,
+    whole_folder,
+    write_json,
+    write_text,
+)
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, Clip
 
@@ -56,7 +66,9 @@ def save_encoder(
 
 def read_config(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
     """The model configuration and lineage of an exported encoder. Raises ValueError or FileNotFoundError."""
-    file = Path(path) / ENCODER_CONFIG_FILE
+    check_local("the folder of an encoder", path)
+    path = present_folder(path)
+    file = path / ENCODER_CONFIG_FILE
     if not file.exists():
         raise FileNotFoundError(
             f"{path} is no exported encoder: it has no {ENCODER_CONFIG_FILE}; `mmpretrain export` makes one"
@@ -77,7 +89,8 @@ def read_config(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
 
 def load_head(path: str | Path) -> dict[str, np.ndarray]:
     """The `head` that the folder was saved with; empty if without one."""
-    file = Path(path) / HEAD_FILE
+    path = present_folder(path)
+    file = path / HEAD_FILE
     if not file.exists() and HEAD_FILE not in sealed(path):
         return {}
     check_seal(path, HEAD_FILE, remedy=REMEDY)

@@ -10,7 +10,7 @@ from flax import nnx
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from mmpretrain.files import check_seal
+from mmpretrain.files import check_seal, present_folder
 
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS = (nnx.Param, nnx.BatchStat)
@@ -29,6 +29,7 @@ def load_weights(folder: Path, module: nnx.Module) -> None:
 
     Raises ValueError naming the first tensor that is missing, left over or of another shape, or the file if damaged.
     """
+    folder = present_folder(folder)
     file = folder / WEIGHTS_FILE
     if not file.exists():
         raise FileNotFoundError(f"{folder} has no {WEIGHTS_FILE}: it is no exported encoder, or a half-written one")

@@ -6,6 +6,7 @@ Numbers are shown under their own names by step; the texts of the first record u
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import time
 import uuid
@@ -78,7 +79,7 @@ class Wandb:
 
         self._folder.mkdir(parents=True, exist_ok=True)
         id_file = self._folder / "id"
-        if not id_file.exists():
+        if not id_file.exists() or not re.fullmatch(rb"[0-9a-f]{16}", id_file.read_bytes()):
             write_text(id_file, uuid.uuid4().hex[:16])
         try:
             self._run = wandb.init(

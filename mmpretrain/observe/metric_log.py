@@ -11,12 +11,12 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from mmpretrain.files import whole_file
-from mmpretrain.observe.progress import is_main_process
+from mmpretrain.observe.progress import is_main_process, log
 
 
 class Board(Protocol):
@@ -45,8 +45,13 @@ class MetricWriter:
         self.num_records = 0  # of this stage so far
         if self._active:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            if self._path.exists() and not self._path.read_bytes().endswith(b"\n"):
-                _replace(self._path, read_metrics(self._path))  # a killed process left half a line
+            damaged: list[int] = []
+            records = read_metrics(self._path, damaged.append)
+            if damaged:
+                log(f"{self._path} is damaged: {len(damaged)} lines, of which line {damaged[0]} is the first, are no "
+                    "records; they are left out")  # fmt: skip
+            if damaged or (self._path.exists() and not self._path.read_bytes().endswith(b"\n")):
+                _replace(self._path, records)  # a killed process left half a line
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """metrics: numbers (also 0-d arrays) by name. What is not finite is written as null: JSON has no NaN."""
@@ -63,16 +68,21 @@ class MetricWriter:
         for board in self._begun:
             board.write(record)
 
-    def resume(self, num_records: int) -> None:
-        """Keeps this stage's first `num_records` records, those from before the checkpoint that it goes on from."""
+    def resume(self, num_records: int, step: int) -> None:
+        """Keeps this stage's first `num_records` records, those from before the checkpoint of `step`.
+
+        Of a damaged file there may be fewer; none of a later step is kept.
+        """
         self.num_records = num_records
         if not self._active:
             return
         records, kept, own = read_metrics(self._path), [], []
         for record in records:
-            if record["stage"] != self._stage or len(own) < num_records:
+            if record["stage"] != self._stage:
                 kept.append(record)
-                own += [record] if record["stage"] == self._stage else []
+            elif len(own) < num_records and record["step"] <= step:
+                kept.append(record)
+                own.append(record)
         if len(kept) < len(records):
             _replace(self._path, kept)
         for board in self._boards:
@@ -85,22 +95,33 @@ class MetricWriter:
             board.close()
 
 
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """All records in the order written; none where there is no file. Half a line at the end is passed over.
+def read_metrics(path: str | Path, damaged: Callable[[int], None] = lambda line: None) -> list[dict[str, Any]]:
+    """All records in the order written; none where there is no file. What is no record is passed over.
 
-    Raises ValueError for a damaged line anywhere else.
+    damaged: told the number of each such line, from 1, but half a line at the end, which is what a kill leaves.
     """
     path = Path(path)
     lines = path.read_bytes().split(b"\n") if path.exists() else []
     records = []
     for number, line in enumerate(lines, start=1):
-        try:
-            if line:
-                records.append(json.loads(line))
-        except ValueError as error:
-            if number < len(lines):
-                raise ValueError(f"{path}, line {number}: no JSON record; remove the line to go on") from error
+        if not line:
+            continue
+        if (record := _record(line)) is not None:
+            records.append(record)
+        elif number < len(lines):
+            damaged(number)
     return records
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    kinds = {"stage": str, "step": int, "time/unix_sec": int | float}
+    if not isinstance(record, dict) or not all(isinstance(record.get(name), kind) for name, kind in kinds.items()):
+        return None
+    return record if all(isinstance(value, int | float | str | None) for value in record.values()) else None
 
 
 def _number(value: Any) -> float | int | None:

@@ -7,13 +7,15 @@ in a small file that is written anew every few seconds, so that little is lost i
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmpretrain.files import read_json, write_json
+from mmpretrain.files import DamagedError, read_json, write_json
+from mmpretrain.observe.progress import log
 
 # What time goes to, in the order in which it is shown.
 PARTS = {
@@ -47,6 +49,8 @@ class WallTime:
         self._file, self._now, self._today = file, now, today
         self._lock, self._over = threading.Lock(), threading.Event()
         self._seconds, self._attempts, self.doing = dict.fromkeys(PARTS, 0.0), 1, "other"
+        if file is not None and file.exists() and read_wall_time(file) is None:
+            log(f"{file} is damaged; the time of earlier attempts is not known")
         if file is not None and (earlier := read_wall_time(file)) is not None:
             self._seconds |= earlier["seconds"]
             self._seconds["down"] += max(0.0, today() - earlier["updated"])
@@ -122,8 +126,24 @@ class WallTime:
 
 
 def read_wall_time(file: Path) -> dict[str, Any] | None:
-    """attempts, doing ("": it ended in order), updated (seconds since 1970), seconds by part. None: it never began."""
-    return read_json(file, if_missing=None)
+    """attempts, doing ("": it ended in order), updated (seconds since 1970), seconds by part.
+
+    None: it never began, or the file is damaged. It only informs.
+    """
+    try:
+        wall = read_json(file, fields=("attempts", "doing", "updated", "seconds"), if_missing=None)
+    except DamagedError:
+        return None
+    if wall is None:
+        return None
+    numbers = [wall["attempts"], wall["updated"]]
+    numbers += [wall["seconds"].get(part) for part in PARTS] if isinstance(wall["seconds"], dict) else [None]
+    return wall if wall["doing"] in ("", *PARTS) and all(map(is_number, numbers)) else None
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one, and finite."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def running_sec(seconds: Mapping[str, float]) -> float:

@@ -136,6 +136,19 @@ def together(explain: Callable[[BaseException], tuple[int, str]]) -> Iterator[No
     _finish()
 
 
+def when_leaving(work: Callable[[], None]) -> None:
+    """`work` is called if this process ends in a hurry: because it failed, or another one did or is lost."""
+    _last.append(work)
+
+
+def leave(code: int, line: str) -> NoReturn:
+    """Ends this process at once, from any of its threads, and the others with what it says."""
+    if _watch is not None:
+        _watch.fail_at_once(code, line)
+    print(f"mmpretrain: {line}", file=sys.stderr, flush=True)
+    os._exit(code)
+
+
 def on_main(work: Callable[[], Value]) -> Value:
     """Process 0 calls `work`; all processes wait for what it returns and get it, as JSON carries it."""
     import jax
@@ -171,6 +184,7 @@ def barrier() -> None:
 
 
 _watch: _Watch | None = None
+_last: list[Callable[[], None]] = []
 _values, _gathered, _barriers = itertools.count(), itertools.count(), itertools.count()
 
 
@@ -228,6 +242,9 @@ class _Watch(threading.Thread):
             time.sleep(self._lost_after_sec + 5 * POLL_SEC)  # `run` finds out who it was and ends this process
         if code == BUG_CODE:
             traceback.print_exception(error)
+        self.fail_at_once(code, line)
+
+    def fail_at_once(self, code: int, line: str) -> NoReturn:
         what = f"process {self._index} of {self._count} failed: {line}"
         with contextlib.suppress(Exception):
             self._client.key_value_set(f"mmpretrain/failed/{self._index}", json.dumps({"code": code, "what": what}))
@@ -254,6 +271,9 @@ class _Watch(threading.Thread):
                 stream.flush()
         if self._index == 0:
             time.sleep(3 * POLL_SEC)  # the others hear of it from process 0
+        for work in _last:
+            with contextlib.suppress(Exception):
+                work()
         os._exit(code)
 
 

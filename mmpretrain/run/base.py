@@ -35,6 +35,7 @@ from mmpretrain.records import Batch
 from mmpretrain.run.batches import BATCH_FIELDS, TrainingBatches
 from mmpretrain.run.layout import CONFIG_FILE, METRICS_FILE, TENSORBOARD
 from mmpretrain.run.names import check_names
+from mmpretrain.run.paths import check_paths
 from mmpretrain.run.stage import run_stage
 from mmpretrain.train.step import Trainer
 from mmpretrain.train.trainable import EVERYTHING, Trainable
@@ -56,6 +57,7 @@ class RunBase:
     ):
         check(config)
         check_names(config)
+        check_paths(config)
         self.config, self.accept_changes, self.profile = config, accept_changes, profile
         self.workdir = Path(config.workdir)
         _cache_compilations()

@@ -6,6 +6,7 @@ Does without JAX.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import textwrap
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from mmpretrain.config import RunConfig
 from mmpretrain.config.checks import check
+from mmpretrain.files import check_local
+from mmpretrain.run.paths import check_paths
 
 if TYPE_CHECKING:
     from mmpretrain.run.run import Run
@@ -57,27 +60,41 @@ class Argument:
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """What the user gave, checked. config: the recipe with its overrides. options: by name, None where not given."""
+    """What the user gave, checked. config: the recipe with its overrides. options: by name, None where not given.
+
+    at_end: what is closed when the command has ended, in all processes.
+    """
 
     command: Command
     config: RunConfig | None
     path: Path | None
     options: Mapping[str, Any]
+    at_end: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack)
 
     def __getitem__(self, option: str) -> Any:
         return self.options[option]
 
     def begin(self) -> Run:
-        """The run of the recipe, after its first lines are logged."""
+        """The run of the recipe, whose folder is this command's alone until it ends, after its first lines are logged.
+
+        Raises HeldError, a ValueError, where another command has the folder.
+        """
+        from mmpretrain.run.owning import owned
+
+        run = self.look()
+        self.at_end.enter_context(owned(run.workdir, [corpus.path for corpus in self.config.data.corpora]))
+        run.announce()
+        return run
+
+    def look(self) -> Run:
+        """The run of the recipe, for a command that leaves what other commands write as it is."""
         from mmpretrain.run.run import Run
 
-        run = Run(
+        return Run(
             self.config,
             accept_changes=bool(self.options.get(ACCEPT_CHANGES.name)),
             profile=self.options.get(PROFILE.name),
         )
-        run.announce()
-        return run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +151,7 @@ def read_given(command: Command, config: RunConfig | None, paths: Sequence[str],
         lacks = any(option.required and values[option.name] is None for option in form.options)
         if len(paths) != 1 or config is not None or lacks:
             raise ValueError(f"the command is `{form.usage}`, without a recipe; {form.takes.name} is {form.takes.help}")
+        check_local(form.takes.name, paths[0])
         path = Path(paths[0])
     elif paths:
         raise ValueError(f"unexpected argument {paths[0]!r}; overrides look like --config.seed=7")
@@ -144,10 +162,14 @@ def read_given(command: Command, config: RunConfig | None, paths: Sequence[str],
             other = next(other for other in command.forms if other is not form)
             where = "" if form.takes else "; with a recipe, everything is written under --config.workdir"
             raise ValueError(f"--{name}={value} is for `{other.usage}`{where}")
+    for name, value in values.items():
+        for each in value if isinstance(value, list) else [value]:
+            check_local(f"--{name}", each if isinstance(each, str) else "")
     if form.recipe_at is not None:
         config = form.recipe_at(path)
     if config is not None:
         check(config)
+        check_paths(config)
     return Given(form, config, path, {o.name: _resolve(form, o, values[o.name], config) for o in form.options})
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from mmpretrain.config import fingerprint
 from mmpretrain.evaluation.probe import linear_probe
 from mmpretrain.evaluation.protocols import Fold
-from mmpretrain.files import read_json, write_json
+from mmpretrain.files import write_json
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
@@ -20,7 +20,7 @@ from mmpretrain.report.tables import render_health
 from mmpretrain.run.collapse import check_predictions
 from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.forward import encode
-from mmpretrain.run.layout import health_file, round_figures
+from mmpretrain.run.layout import health_file, read_health, round_figures
 from mmpretrain.run.round import Round
 
 
@@ -46,8 +46,11 @@ def _measure(round_: Round) -> None:
         protocol = {"classes": list(finetuning.main.classes), "protocol": config.protocol, "fold": finetuning.folds[0]}
         of = fingerprint({"encoder": of} | finetuning.reads(finetuning.folds[0]) | protocol)
     file = health_file(round_.run.workdir, round_.number)
-    if on_main(lambda: read_json(file, if_missing={}).get("of")) == of:
+    known = on_main(lambda: read_health(round_.run.workdir, round_.number))
+    if known.get("of") == of:
         return
+    if not known and on_main(file.exists):
+        log(f"{file} is damaged; it is measured again")
     probe = None if finetuning is None else _probe(round_, finetuning, fold)
     result = {"of": of, "chance_accuracy": _chance(round_), "probe": probe}
     on_main(lambda: write_json(file, result))

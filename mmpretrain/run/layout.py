@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from mmpretrain.config import FinetuneConfig, RunConfig, from_dict
-from mmpretrain.files import read_json
-from mmpretrain.observe.wall_time import read_wall_time, running_sec, shares
+from mmpretrain.files import DamagedError, read_json
+from mmpretrain.observe.wall_time import is_number, read_wall_time, running_sec, shares
 from mmpretrain.report.tables import duration, percent, text_table
-from mmpretrain.run.stage import RECIPE_FILE, RESULT_FILE, WALL_TIME_FILE, read_result
+from mmpretrain.run.stage import RECIPE_FILE, WALL_TIME_FILE, known_result, read_result
 
 CONFIG_FILE = "config.json"
+WRITTEN_ANEW = "the command of the run, given again, writes it anew"
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
 EVALUATION, EXPORT = "evaluation", "export"
 PRETRAINED, SCRATCH = "pretrained", "scratch"
+PROBE_FIELDS = ("ua", "layer", "ua_by_layer", "chance_ua", "clips", "training_clips", "protocol", "fold")
 
 
 def targets_name(number: int) -> str:
@@ -37,6 +39,21 @@ def fold_name(variant: str, fold: int) -> str:
 
 def health_file(workdir: Path, number: int) -> Path:
     return workdir / f"round{number}" / "health.json"
+
+
+def read_health(workdir: Path, number: int) -> dict[str, Any]:
+    """What was measured of a round's encoder: `of`, `chance_accuracy`, `probe`.
+
+    Empty if nothing was, or the file is damaged: then it is measured again.
+    """
+    try:
+        saved = read_json(health_file(workdir, number), fields=("of", "chance_accuracy", "probe"), if_missing={})
+    except DamagedError:
+        return {}
+    chances, probe = saved.get("chance_accuracy"), saved.get("probe")
+    fits = isinstance(chances, list) and all(chance is None or is_number(chance) for chance in chances)
+    fits &= probe is None or (isinstance(probe, dict) and probe.keys() >= set(PROBE_FIELDS))
+    return saved if fits else {}
 
 
 def round_names(num_rounds: int) -> list[str]:
@@ -110,8 +127,8 @@ def state_of(workdir: Path, name: str) -> str:
 
 def _state(workdir: Path, name: str, running: bool) -> tuple[str, str]:
     folder = workdir / name
-    if (folder / RESULT_FILE).exists():
-        return "done", duration(read_result(workdir, name)["wall_time_sec"])
+    if (result := known_result(workdir, name)) is not None:
+        return "done", duration(result["wall_time_sec"])
     wall, step = read_wall_time(folder / WALL_TIME_FILE), newest_step(folder / CHECKPOINTS)
     time = "-" if wall is None else duration(running_sec(wall["seconds"]))
     saved = f", step {step} saved" if step else ""
@@ -125,7 +142,7 @@ def round_figures(workdir: Path, last: int) -> list[dict[str, Any]]:
     return [
         _figures(workdir, number)
         for number in range(1, last + 1)
-        if all((workdir / name(number) / RESULT_FILE).exists() for name in (targets_name, pretrain_name))
+        if all(known_result(workdir, name(number)) is not None for name in (targets_name, pretrain_name))
     ]
 
 
@@ -135,8 +152,9 @@ def _figures(workdir: Path, number: int) -> dict[str, Any]:
     Figures of one codebook only are those of the first; accuracies and loss are over all codebooks.
     """
     targets, trained = (read_result(workdir, name(number)) for name in (targets_name, pretrain_name))
-    saved = read_json(health_file(workdir, number), if_missing={})
-    chances = saved.get("chance_accuracy", [None] * len(targets["codebooks"]))
+    saved, unknown = read_health(workdir, number), [None] * len(targets["codebooks"])
+    chances = saved.get("chance_accuracy", unknown)
+    chances = chances if len(chances) == len(unknown) else unknown
     codebooks: Sequence[Mapping[str, Any]] = [
         {name: codebook["quality"].get(name) for name in ("pnmi", "purity", "mean_run_frames")}
         | {name: codebook[name] for name in ("clusters_used", "num_clusters", "entropy_bits")}
@@ -162,8 +180,12 @@ def recipe_of_run(folder: Path) -> RunConfig:
             f"--config.workdir names"
         )
     try:
-        config = from_dict(RunConfig, read_json(folder / CONFIG_FILE))
-    except ValueError as error:
+        if not (tree := read_json(folder / CONFIG_FILE, remedy=WRITTEN_ANEW)):
+            raise DamagedError(f"{folder / CONFIG_FILE} is damaged (it is empty); {WRITTEN_ANEW}")
+        config = from_dict(RunConfig, tree)
+    except DamagedError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise ValueError(
             f"{folder / CONFIG_FILE} is no recipe of this version of mmpretrain ({error}); look at the run with the "
             f"version that wrote it"

@@ -1,4 +1,7 @@
-"""A stage is a folder that is whole or not: it has `result.json`, written last, or it is taken up where it stopped."""
+"""A stage is a folder that is whole or not: it has `result.json`, written last, or it is taken up where it stopped.
+
+A result that is damaged is none: the stage goes on from what else it left and writes it again.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mmpretrain.config import fingerprint
-from mmpretrain.files import read_json, write_json
+from mmpretrain.files import DRAFT, DamagedError, read_json, write_json
 from mmpretrain.observe.progress import is_main_process, log
-from mmpretrain.observe.wall_time import WallTime
+from mmpretrain.observe.wall_time import WallTime, is_number
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.report.tables import duration
@@ -18,6 +21,7 @@ RESULT_FILE = "result.json"
 RECIPE_FILE = "recipe.json"
 WALL_TIME_FILE = "wall_time.json"
 CHANGES_FILE = "changes.json"
+MAKE_AGAIN = "the command that made it writes it again"
 FORMAT = 2  # of a stage's recipe: the fields that it reads and the fingerprints of what it takes
 
 
@@ -53,16 +57,37 @@ def run_stage(
 
 
 def read_result(workdir: Path, name: str) -> dict[str, Any]:
-    """The result of a stage that is whole. Raises FileNotFoundError saying what to run otherwise."""
+    """The result of a stage that is whole. Raises FileNotFoundError or DamagedError saying what to run otherwise."""
     file = workdir / name / RESULT_FILE
-    if not file.exists():
-        raise FileNotFoundError(f"stage {name} of {workdir} is not finished; run it first (or all: `mmpretrain run`)")
-    return read_json(file)
+    try:
+        result = read_json(file, fields=("wall_time_sec",), remedy=MAKE_AGAIN)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"stage {name} of {workdir} is not finished; run it first (or all: `mmpretrain run`)"
+        ) from None
+    if not is_number(result["wall_time_sec"]):
+        raise DamagedError(f"{file} is damaged (its wall_time_sec is no number); {MAKE_AGAIN}")
+    return result
+
+
+def known_result(workdir: Path, name: str) -> dict[str, Any] | None:
+    """The result of a stage; None where it is not whole."""
+    try:
+        return read_result(workdir, name)
+    except (FileNotFoundError, DamagedError):
+        return None
 
 
 def _is_done(folder: Path, recipe: Mapping[str, Any], accept_changes: bool) -> bool:
     _check_recipe(folder, recipe, accept_changes)
-    return (folder / RESULT_FILE).exists()
+    try:
+        read_result(folder, "")
+    except FileNotFoundError:
+        return False
+    except DamagedError as error:
+        log(f"{error}: now")
+        return False
+    return True
 
 
 def _begin(folder: Path, recipe: Mapping[str, Any]) -> bool:
@@ -73,10 +98,15 @@ def _begin(folder: Path, recipe: Mapping[str, Any]) -> bool:
 
 
 def _check_recipe(folder: Path, recipe: Mapping[str, Any], accept_changes: bool) -> None:
-    if not (folder / RECIPE_FILE).exists():
+    try:
+        made_with = _made_with(folder)
+    except DamagedError as error:
+        if not accept_changes:
+            raise
+        log(f"{error}: accepted")
+        write_json(folder / RECIPE_FILE, dict(recipe))
         return
-    made_with = read_json(folder / RECIPE_FILE)
-    if fingerprint(made_with) == fingerprint(recipe):
+    if made_with is None or fingerprint(made_with) == fingerprint(recipe):
         return
     if made_with.get("format") != FORMAT:
         raise ValueError(
@@ -94,7 +124,27 @@ def _check_recipe(folder: Path, recipe: Mapping[str, Any], accept_changes: bool)
             f"{folder}, or go on with the new one from here: --accept_changes"
         )
     log(f"{folder}: accepted that {shown}")
-    changes = read_json(folder / CHANGES_FILE, kind=list, if_missing=[])
+    try:
+        changes = read_json(folder / CHANGES_FILE, kind=list, if_missing=[])
+    except DamagedError as error:
+        log(f"{error}; it begins anew")
+        changes = []
     changes.append({key: [made_with.get(key), recipe.get(key)] for key in changed})
     write_json(folder / CHANGES_FILE, changes)
     write_json(folder / RECIPE_FILE, dict(recipe))
+
+
+def _made_with(folder: Path) -> dict[str, Any] | None:
+    """The recipe that a stage was begun with; None if it was not. Raises DamagedError where that cannot be known."""
+    remedy = (
+        f"what made {folder} cannot be known; remove {folder} to make it anew, or go on with what is there: "
+        "--accept_changes"
+    )
+    try:
+        if made_with := read_json(folder / RECIPE_FILE, remedy=remedy):
+            return made_with
+        raise DamagedError(f"{folder / RECIPE_FILE} is damaged (it is empty); {remedy}")
+    except FileNotFoundError:
+        if folder.is_dir() and any(not path.name.endswith(DRAFT) for path in folder.iterdir()):
+            raise DamagedError(f"{folder / RECIPE_FILE} is missing; {remedy}") from None
+        return None

@@ -14,7 +14,7 @@ from mmpretrain.encoders.weights import load_weights
 from mmpretrain.evaluation.baselines import clip_statistics, mfcc_baseline
 from mmpretrain.evaluation.metrics import ClassificationResult, classification_metrics, pooled
 from mmpretrain.evaluation.protocols import summarize_folds
-from mmpretrain.files import whole_file
+from mmpretrain.files import present_folder, whole_file
 from mmpretrain.observe.progress import log, track
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
@@ -54,7 +54,7 @@ def evaluate(run: Run) -> dict[str, Any]:
 def _test_fold(finetuning: Finetuning, variant: str, number: int, folder: Path) -> ClassificationResult:
     run = finetuning.run
     classifier = run.workdir / fold_name(variant, number) / CLASSIFIER
-    if not on_main(classifier.exists):
+    if not on_main(lambda: present_folder(classifier).exists()):
         raise FileNotFoundError(f"{classifier} does not exist: run `mmpretrain finetune` with this recipe first")
     trainer = finetuning.trainer(variant)
     state = trainer.init(run.config.seed)

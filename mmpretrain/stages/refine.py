@@ -9,7 +9,7 @@ from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, ROUNDS, Command
 from mmpretrain.run.health import finish_round
 from mmpretrain.run.layout import pretrain_name, round_names, state_of, targets_name, walk_table
 from mmpretrain.run.run import Run
-from mmpretrain.run.stage import RESULT_FILE
+from mmpretrain.run.stage import known_result
 from mmpretrain.stages.pretrain import pretrain
 from mmpretrain.stages.targets import make_targets
 
@@ -54,7 +54,7 @@ def _check_previous(run: Run, rounds: range) -> None:
 
 
 def _is_done(run: Run, name: str) -> bool:
-    return on_main(lambda: (run.workdir / name / RESULT_FILE).exists())
+    return on_main(lambda: known_result(run.workdir, name) is not None)
 
 
 def _show(run: Run, running: str = "") -> None:

@@ -28,7 +28,7 @@ from mmpretrain.run.layout import (
 )
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import ENCODER
-from mmpretrain.run.stage import RESULT_FILE, read_result
+from mmpretrain.run.stage import known_result, read_result
 
 PICTURED_CLIPS, PICTURED_FRAMES = 4, 8
 
@@ -48,12 +48,9 @@ def report(run: Run) -> dict[str, Any]:
     return summary
 
 
-def _finished(run: Run, name: str) -> dict[str, Any] | None:
-    return read_result(run.workdir, name) if (run.workdir / name / RESULT_FILE).exists() else None
-
-
 def _summary(run: Run) -> dict[str, Any]:
     config, times = run.config, {}
+    train, validation = run.clips  # says what is wrong with a corpus
     for corpus in config.data.corpora:
         prepared = read_json(Path(corpus.path) / records.CORPUS_FILE)
         times[f"prepare {prepared['name']}"] = prepared["wall_time_sec"]
@@ -62,19 +59,18 @@ def _summary(run: Run) -> dict[str, Any]:
         for name in (targets_name(entry["round"]), pretrain_name(entry["round"])):
             times[name] = read_result(run.workdir, name)["wall_time_sec"]
     summary = {"name": run.workdir.name, "seed": config.seed, "rounds": rounds}
-    if config.finetune is not None and (result := _finished(run, EVALUATION)) is not None:
+    if config.finetune is not None and (result := known_result(run.workdir, EVALUATION)) is not None:
         for variant in (PRETRAINED, SCRATCH):
             for entry in result["folds"]:
                 name = fold_name(variant, entry["fold"])
-                if (fold := _finished(run, name)) is not None:
+                if (fold := known_result(run.workdir, name)) is not None:
                     times[name] = fold["wall_time_sec"]
         times[EVALUATION] = result.pop("wall_time_sec")
         summary["evaluation"] = _evaluation(result)
-    if (exported := _finished(run, EXPORT)) is not None:
+    if (exported := known_result(run.workdir, EXPORT)) is not None:
         times[EXPORT] = exported["wall_time_sec"]
         summary["export_max_error"] = exported["max_error"]
-    train, validation = run.clips
-    trained = {name: _finished(run, name) for name in times if not name.startswith("prepare ")}
+    trained = {name: known_result(run.workdir, name) for name in times if not name.startswith("prepare ")}
     summary["goodput"] = {name: result["goodput"] for name, result in trained.items() if result and "goodput" in result}
     summary["corpus"] = {
         "training clips": len(train), "training hours": round(int(train.lengths.sum()) / 25 / 3600, 3),
@@ -98,7 +94,7 @@ def _clusters(run: Run) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
     """Frames per cluster, and per unit and cluster where units are known, of the first codebook of every round."""
     counts, tables = [], []
     for number in range(1, len(run.config.rounds) + 1):
-        if _finished(run, targets_name(number)) is None:
+        if known_result(run.workdir, targets_name(number)) is None:
             counts.append(np.zeros(0, np.int64))
             tables.append(None)
             continue
@@ -123,7 +119,7 @@ def _pictures(run: Run) -> list[dict[str, Any]]:
 
 
 def _command(given: Given) -> None:
-    run = given.begin()
+    run = given.look()
     on_main(lambda: report(run))
 
 

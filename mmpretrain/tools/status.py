@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpretrain.config import RunConfig
-from mmpretrain.files import read_json
+from mmpretrain.lease import newest_owner
 from mmpretrain.observe.metric_log import read_metrics
 from mmpretrain.observe.wall_time import SIGN_EVERY_SEC, read_wall_time, shares
 from mmpretrain.report.tables import duration, percent, round_table, text_table
@@ -27,9 +27,10 @@ from mmpretrain.run.layout import (
     targets_name,
     walk_table,
 )
-from mmpretrain.run.stage import RECIPE_FILE, RESULT_FILE, WALL_TIME_FILE
+from mmpretrain.run.stage import RECIPE_FILE, WALL_TIME_FILE, known_result
 
 SILENT_SEC = 6 * SIGN_EVERY_SEC  # a run that gives no sign for so long is dead or hangs
+CLOCKS_SEC = 5.0  # clocks that differ by less are taken for one
 SLOW = 5  # so many times the usual time between two records without one: stalled
 
 Records = Sequence[Mapping[str, Any]]
@@ -39,13 +40,15 @@ def status(workdir: Path) -> str:
     """The whole report as text. Raises FileNotFoundError or ValueError for a folder that is no run's."""
     config = recipe_of_run(workdir)
     names, records = stage_names(config), read_metrics(workdir / METRICS_FILE)
-    running = next((name for name in names if _is_alive(workdir / name)), "")
+    running = _running(workdir, names)
     blocks = [f"{workdir}, seed {config.seed}\n{walk_table(workdir, names, running)}"]
     for name in names:
         folder = workdir / name
-        if (folder / RECIPE_FILE).exists() and not (folder / RESULT_FILE).exists():
+        if (folder / RECIPE_FILE).exists() and known_result(workdir, name) is None:
             own = [record for record in records if record["stage"] == name]
-            blocks.append(_block(name, [*_life(folder, own), *_progress(name, own, config), *_time(folder)]))
+            blocks.append(
+                _block(name, [*_life(folder, own, name == running), *_progress(name, own, config), *_time(folder)])
+            )
     blocks.append(_block("health", _health(workdir, config, records)))
     return "\n\n".join(block for block in blocks if block)
 
@@ -55,36 +58,59 @@ def _block(title: str, lines: Sequence[str]) -> str:
     return "\n".join([title, *wrapped]) if lines else ""
 
 
-def _is_alive(folder: Path) -> bool:
-    wall = read_wall_time(folder / WALL_TIME_FILE)
-    return wall is not None and wall["doing"] != "" and time.time() - wall["updated"] <= SILENT_SEC
+def _running(workdir: Path, names: Sequence[str]) -> str:
+    """The stage that a process works on now; "" if none does.
+
+    Whether one does is told by the run's lease, which needs no clock, or else by how old the last sign of a stage is.
+    """
+    walls = {
+        name: wall for name in names if (wall := read_wall_time(workdir / name / WALL_TIME_FILE)) and wall["doing"]
+    }
+    newest = max(walls, key=lambda name: walls[name]["updated"], default="")
+    if newest and (owner := newest_owner(workdir)) is not None:
+        return newest if owner.lives(time.time()) else ""
+    return newest if newest and 0 <= time.time() - walls[newest]["updated"] <= SILENT_SEC else ""
 
 
-def _life(folder: Path, own: Records) -> list[str]:
+def _life(folder: Path, own: Records, alive: bool) -> list[str]:
     """Whether a process works on a stage that is begun but not done, and what it has left so far."""
     wall, now = read_wall_time(folder / WALL_TIME_FILE), time.time()
     if wall is None:
         return ["begun; nothing is known of its time"]
-    ago, kept, lines = now - wall["updated"], [], []
+    kept, lines = [], []
     if (step := newest_step(folder / CHECKPOINTS)) is not None:
         written = (folder / CHECKPOINTS / str(step)).stat().st_mtime
-        kept.append(f"last checkpoint: step {step}, {duration(now - written)} ago")
+        kept.append(f"last checkpoint: step {step}, {_ago(now - written)}")
+    drift = now - wall["updated"]  # how far its machine's clock is behind, if it gave a sign just now
+    sign = _ago(drift)
+    if alive and not -CLOCKS_SEC <= drift <= SILENT_SEC:
+        way = "behind" if drift > 0 else "ahead of"
+        lines.append(f"the clock of its machine is {duration(abs(drift))} {way} this one's")
+        now, sign = wall["updated"], "just now"
     if own:
-        kept.append(f"last record: step {own[-1]['step']}, {duration(now - own[-1]['time/unix_sec'])} ago")
+        kept.append(f"last record: step {own[-1]['step']}, {_ago(now - own[-1]['time/unix_sec'])}")
     if not wall["doing"]:
-        lines.append(f"STOPPED {duration(ago)} ago, in order; the same command continues")
-    elif not _is_alive(folder):
+        lines.append(f"STOPPED {sign}, in order; the same command continues")
+    elif not alive:
+        silent = f"for {duration(drift)}" if drift >= 0 else f"since a moment {sign}"
         lines.append(
-            f"NO SIGN OF LIFE for {duration(ago)}: killed, or the machine of process 0 hangs; it was at "
+            f"NO SIGN OF LIFE {silent}: killed, or the machine of process 0 hangs; it was at "
             f"{_words(wall['doing'])}; the same command continues"
         )
     else:
-        lines.append(f"running: {_words(wall['doing'])}; last sign {duration(ago)} ago; attempt {wall['attempts']}")
+        lines.insert(0, f"running: {_words(wall['doing'])}; last sign {sign}; attempt {wall['attempts']}")
         times = [record["time/unix_sec"] for record in _since_start(own)]
         usual = max((b - a for a, b in itertools.pairwise(times)), default=0.0)
         if usual and now - own[-1]["time/unix_sec"] > max(SLOW * usual, SILENT_SEC):
             lines.append(f"STALLED? there has been no record for {SLOW} times as long as between any two before")
     return lines + (["; ".join(kept)] if kept else [])
+
+
+def _ago(seconds: float) -> str:
+    """In words, how long ago something was by this machine's clock, which may not be the clock that it was told by."""
+    if seconds >= -CLOCKS_SEC:
+        return f"{duration(max(seconds, 0.0))} ago"
+    return f"{duration(-seconds)} ahead of this machine's clock (their clocks differ)"
 
 
 def _since_start(own: Records) -> Records:
@@ -145,8 +171,8 @@ def _health(workdir: Path, config: RunConfig, records: Records) -> list[str]:
     if bad:
         lines[-1] = f"NOT FINITE: {len(bad)} records, the first at step {bad[0]['step']} of {bad[0]['stage']}"
     for number in range(1, len(config.rounds) + 1):
-        codebooks = read_json(workdir / targets_name(number) / RESULT_FILE, if_missing={}).get("codebooks", [])
-        if codebooks and not (workdir / pretrain_name(number) / RESULT_FILE).exists():
+        codebooks = (known_result(workdir, targets_name(number)) or {}).get("codebooks", [])
+        if codebooks and known_result(workdir, pretrain_name(number)) is None:
             used = ", ".join(f"{c['clusters_used']:.0f} of {c['num_clusters']}" for c in codebooks)
             lines.append(f"round {number}: targets use {used} clusters")
         lines += _collapse(lambda n=number, c=codebooks: check_targets(n, c, limits))

@@ -175,10 +175,14 @@ def _corpora_of_run(path: Path) -> list[str]:
     """Those named by the nearest `config.json` above the store, which a run writes into its folder."""
     for folder in path.resolve().parents:
         if (folder / CONFIG_FILE).is_file():
-            corpora = read_json(folder / CONFIG_FILE).get("data", {}).get("corpora", [])
-            if corpora and all(Path(corpus["path"]).is_dir() for corpus in corpora):
-                return [corpus["path"] for corpus in corpora]
-            names = ", ".join(corpus["path"] for corpus in corpora) or "none"
+            data = read_json(folder / CONFIG_FILE, remedy="name the corpora with --corpus=DIR, one for each").get(
+                "data"
+            )
+            named = data.get("corpora") if isinstance(data, dict) else None
+            corpora = [each["path"] for each in named or [] if isinstance(each, dict) and "path" in each]
+            if corpora and all(Path(corpus).is_dir() for corpus in corpora):
+                return corpora
+            names = ", ".join(corpora) or "none"
             raise FileNotFoundError(
                 f"the corpora that {folder / 'config.json'} names ({names}) are not there, seen from this folder; say "
                 f"where with --corpus=DIR, one for each"

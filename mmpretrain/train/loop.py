@@ -70,7 +70,7 @@ class Loop:
             best.resume(extra)
         first_step = int(state.step)
         # What was done and logged after the checkpoint is about to happen again.
-        self.writer.resume(num_records)
+        self.writer.resume(num_records, first_step)
         clock.resume(useful_sec)
         verdicts = Verdicts()
 

@@ -45,7 +45,7 @@ def test_resume_removes_what_will_be_written_again_and_nothing_of_other_stages(p
         stage.write(step, {"train/loss": 2.0})
     straight = read_metrics(path)
     again = MetricWriter(path, "round2/pretrain")
-    again.resume(1)
+    again.resume(1, 0)
     assert [(r["stage"], r["step"]) for r in read_metrics(path) if r["step"] >= 10] == [
         ("round1/pretrain", 10),
         ("round1/pretrain", 20),
@@ -65,7 +65,7 @@ def test_half_a_last_line_is_dropped_and_never_joined_to_the_next_record(path):
         file.write('{"stage": "s", "step": 2, "tra')
     assert [record["step"] for record in read_metrics(path)] == [1]
     writer = MetricWriter(path, "s")
-    writer.resume(1)
+    writer.resume(1, 1)
     writer.write(2, {"train/loss": 2.0})
     assert [record["step"] for record in read_metrics(path)] == [1, 2]
 
@@ -77,16 +77,29 @@ def test_a_whole_last_record_survives_the_loss_of_its_line_end(path):
     assert [record["step"] for record in read_metrics(path)] == [1, 2]
 
 
-def test_a_damaged_line_in_the_middle_is_named(path):
-    path.parent.mkdir()
-    path.write_text('{"stage": "s", "step": 1}\nnoise\n{"stage": "s", "step": 2}\n')
-    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2: no JSON record"):
-        read_metrics(path)
+@pytest.mark.parametrize(
+    "line", ["noise", "null", "{}", "[]", '{"stage": "s", "step": null, "time/unix_sec": 1}', "\0\0\0", "[" * 10_000]
+)
+def test_a_damaged_line_is_named_and_left_out_and_the_run_goes_on(path, capsys, line):
+    writer = MetricWriter(path, "s")
+    for step in (1, 2, 3, 4):
+        writer.write(step, {"train/loss": 1.0})
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], line, *lines[2:], ""]))
+    named = []
+    assert [record["step"] for record in read_metrics(path, named.append)] == [1, 3, 4]
+    assert named == [2]
+    again = MetricWriter(path, "s")
+    assert "1 lines, of which line 2 is the first, are no records; they are left out" in capsys.readouterr().err
+    again.resume(3, 3)  # from a checkpoint of step 3, after three records
+    again.write(4, {"train/loss": 1.0})
+    assert [record["step"] for record in read_metrics(path, named.append)] == [1, 3, 4]
+    assert named == [2]
 
 
 def test_no_file_means_no_records(path):
     assert read_metrics(path) == []
-    MetricWriter(path, "s").resume(0)
+    MetricWriter(path, "s").resume(0, 0)
     assert read_metrics(path) == []
 
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from mmpretrain import lease
 from mmpretrain.config import CorpusConfig, HealthConfig, ObserveConfig, mfcc
 from mmpretrain.cost.flops import step_flops
 from mmpretrain.observe.memory import peak_memory
@@ -187,6 +188,42 @@ def test_status_of_a_run_at_any_time(watched, tmp_path):
     shutil.copytree(watched.straight, tmp_path / "done")
     (tmp_path / "done" / "config.json").write_text(json.dumps(config))
     assert "COLLAPSED: round 1 has collapsed" in status(tmp_path / "done")
+
+
+@pytest.mark.parametrize(("hours", "words"), [(24, "ahead of"), (-24, "behind")])
+def test_status_of_a_run_on_a_machine_whose_clock_differs(watched, tmp_path, monkeypatch, hours, words):
+    folder = shutil.copytree(watched.killed, tmp_path / "run")
+    file, lines = folder / STAGE / "wall_time.json", (folder / "metrics.jsonl").read_text().splitlines()
+    shift = time.time() + 3600 * hours - json.loads(lines[-1])["time/unix_sec"]
+    records = [json.loads(line) for line in lines]
+    shifted = [json.dumps(r | {"time/unix_sec": r["time/unix_sec"] + shift}) + "\n" for r in records]
+    (folder / "metrics.jsonl").write_text("".join(shifted))
+    content = {"updated": time.time() + 3600 * hours, "doing": "input_wait"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | content))
+
+    def text() -> str:
+        found = " ".join(status(folder).split())
+        assert not re.search(r"-\d[\d.]* (s|min|h)\b", found)
+        return found
+
+    if hours > 0:  # without a lease nobody can tell
+        assert (
+            "NO SIGN OF LIFE since a moment 24 h 00 min ahead of this machine's clock (their clocks differ)" in text()
+        )
+        assert "last record: step 6, 24 h 00 min ahead of this machine's clock (their clocks differ)" in text()
+        file.write_text(json.dumps(json.loads(file.read_text()) | content | {"doing": ""}))
+        assert "STOPPED 24 h 00 min ahead of this machine's clock (their clocks differ), in order" in text()
+        file.write_text(json.dumps(json.loads(file.read_text()) | content))
+    with lease.Lease(folder, "--config.workdir", on_lost=print, say=print):
+        for machine in (lease._machine(), "another"):  # where it can be seen that the process lives, and where not
+            monkeypatch.setattr(lease, "_machine", lambda machine=machine: machine)
+            found = text()
+            assert "round1/pretrain running" in found
+            assert "running: input wait; last sign just now; attempt 1" in found
+            assert f"the clock of its machine is 24 h 00 min {words} this one's" in found
+            assert re.search(r"last record: step 6, \d\.\d s ago", found)
+            assert "STALLED" not in found
+    assert "running" not in text()
 
 
 def test_status_of_what_is_no_run_says_so(watched, tmp_path):
