@@ -36,9 +36,8 @@ from tests.end_to_end.conftest import CHECKOUT, arguments
 FLIPS = 2000
 # What nobody reads: for people, or notes of Orbax and of who holds a folder.
 NOT_READ = re.compile(
-    r"README\.md|report\.html|summary\.json|predictions|\.csv$|events\.out|wall_time\.json|changes\.json|metrics\.jsonl|"
-    r"commit_success\.txt|_CHECKPOINT_METADATA|owner|lease|\.lock|dataset_info|features\.json|report\.jsonl|"
-    r"preparation\.json"
+    r"README\.md|report\.html|summary\.json|\.csv$|events\.out|wall_time\.json|changes\.json|metrics\.jsonl|"
+    r"commit_success\.txt|_CHECKPOINT_METADATA|\.lease/|preparation\.json"
 )
 
 

@@ -78,7 +78,7 @@ def test_no_changed_bit_of_a_stage_is_believed(tmp_path, capsys):
             except DamagedError as error:
                 again, refusal = result, str(error)
             said = capsys.readouterr().err + refusal
-            assert str(folder / name) in said or (again == result and "done already" in said)
+            assert (str(folder) in said and name in said) or (again == result and "done already" in said)
             assert again["ids"] == result["ids"]
             for path, bytes_ in whole.items():
                 path.write_bytes(bytes_)
