@@ -22,7 +22,6 @@ from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
 from mmpretrain.data.clips import ClipTable, training_and_validation
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.pipeline import iterate
-from mmpretrain.files import write_json
 from mmpretrain.objectives.base import Objective
 from mmpretrain.observe.boards import WANDB_MISSING
 from mmpretrain.observe.progress import log
@@ -36,6 +35,7 @@ from mmpretrain.run.batches import BATCH_FIELDS, TrainingBatches
 from mmpretrain.run.layout import CONFIG_FILE, METRICS_FILE, TENSORBOARD
 from mmpretrain.run.names import check_names
 from mmpretrain.run.paths import check_paths
+from mmpretrain.run.sealed import write_sealed
 from mmpretrain.run.stage import run_stage
 from mmpretrain.train.step import Trainer
 from mmpretrain.train.trainable import EVERYTHING, Trainable
@@ -80,7 +80,7 @@ class RunBase:
         shown = [METRICS_FILE, *[f"{TENSORBOARD}/"] * observe.tensorboard]
         shown += [f"Weights & Biases, project {observe.wandb_project}"] if observe.wandb_project else []
         log(f"writing to {self.workdir}: checkpoints and results by stage; metrics in {', '.join(shown)}")
-        on_main(lambda: write_json(self.workdir / CONFIG_FILE, as_dict(self.config)))
+        on_main(lambda: write_sealed(self.workdir / CONFIG_FILE, as_dict(self.config)))
 
     @functools.cached_property
     def clips(self) -> tuple[ClipTable, ClipTable]:

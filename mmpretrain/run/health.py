@@ -11,7 +11,6 @@ import numpy as np
 from mmpretrain.config import fingerprint
 from mmpretrain.evaluation.probe import linear_probe
 from mmpretrain.evaluation.protocols import Fold
-from mmpretrain.files import write_json
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
@@ -22,6 +21,7 @@ from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.forward import encode
 from mmpretrain.run.layout import health_file, read_health, round_figures
 from mmpretrain.run.round import Round
+from mmpretrain.run.sealed import write_sealed
 
 
 def finish_round(round_: Round, *, show: bool = True) -> None:
@@ -53,7 +53,7 @@ def _measure(round_: Round) -> None:
         log(f"{file} is damaged; it is measured again")
     probe = None if finetuning is None else _probe(round_, finetuning, fold)
     result = {"of": of, "chance_accuracy": _chance(round_), "probe": probe}
-    on_main(lambda: write_json(file, result))
+    on_main(lambda: write_sealed(file, result))
 
 
 def _chance(round_: Round) -> list[float | None]:

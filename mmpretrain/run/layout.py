@@ -13,6 +13,7 @@ from mmpretrain.config import FinetuneConfig, RunConfig, from_dict
 from mmpretrain.files import DamagedError, read_json
 from mmpretrain.observe.wall_time import is_number, read_wall_time, running_sec, shares
 from mmpretrain.report.tables import duration, percent, text_table
+from mmpretrain.run.sealed import check_sealed
 from mmpretrain.run.stage import RECIPE_FILE, WALL_TIME_FILE, known_result, read_result
 
 CONFIG_FILE = "config.json"
@@ -47,8 +48,9 @@ def read_health(workdir: Path, number: int) -> dict[str, Any]:
     Empty if nothing was, or the file is damaged: then it is measured again.
     """
     try:
-        saved = read_json(health_file(workdir, number), fields=("of", "chance_accuracy", "probe"), if_missing={})
-    except DamagedError:
+        saved = read_json(health_file(workdir, number), fields=("of", "chance_accuracy", "probe"))
+        check_sealed(health_file(workdir, number))
+    except (FileNotFoundError, DamagedError):
         return {}
     chances, probe = saved.get("chance_accuracy"), saved.get("probe")
     fits = isinstance(chances, list) and all(chance is None or is_number(chance) for chance in chances)
@@ -182,6 +184,7 @@ def recipe_of_run(folder: Path) -> RunConfig:
     try:
         if not (tree := read_json(folder / CONFIG_FILE, remedy=WRITTEN_ANEW)):
             raise DamagedError(f"{folder / CONFIG_FILE} is damaged (it is empty); {WRITTEN_ANEW}")
+        check_sealed(folder / CONFIG_FILE, remedy=WRITTEN_ANEW)
         config = from_dict(RunConfig, tree)
     except DamagedError:
         raise

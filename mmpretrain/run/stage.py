@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from mmpretrain.config import fingerprint
-from mmpretrain.files import DRAFT, DamagedError, read_json, write_json
+from mmpretrain.files import DRAFT, SEAL, DamagedError, read_json, write_json
 from mmpretrain.observe.progress import is_main_process, log
 from mmpretrain.observe.wall_time import WallTime, is_number
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.report.tables import duration
+from mmpretrain.run.sealed import check_sealed, write_sealed
 
 RESULT_FILE = "result.json"
 RECIPE_FILE = "recipe.json"
@@ -51,7 +52,7 @@ def run_stage(
     log(f"{name}: {'taken up again' if on_main(lambda: _begin(folder, recipe)) else 'started'} in {folder}")
     with WallTime(folder / WALL_TIME_FILE if is_main_process() else None) as wall:
         result = work(folder, wall)
-    on_main(lambda: write_json(folder / RESULT_FILE, result | wall.figures()))
+    on_main(lambda: write_sealed(folder / RESULT_FILE, result | wall.figures()))
     log(f"{name}: finished in {duration(wall.figures()['wall_time_sec'])}")
     return on_main(lambda: read_result(workdir, name))
 
@@ -61,6 +62,7 @@ def read_result(workdir: Path, name: str) -> dict[str, Any]:
     file = workdir / name / RESULT_FILE
     try:
         result = read_json(file, fields=("wall_time_sec",), remedy=MAKE_AGAIN)
+        check_sealed(file, remedy=MAKE_AGAIN)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"stage {name} of {workdir} is not finished; run it first (or all: `mmpretrain run`)"
@@ -93,7 +95,7 @@ def _is_done(folder: Path, recipe: Mapping[str, Any], accept_changes: bool) -> b
 def _begin(folder: Path, recipe: Mapping[str, Any]) -> bool:
     """Whether the stage was begun before."""
     again = (folder / RECIPE_FILE).exists()
-    write_json(folder / RECIPE_FILE, dict(recipe))
+    write_sealed(folder / RECIPE_FILE, dict(recipe))
     return again
 
 
@@ -104,7 +106,7 @@ def _check_recipe(folder: Path, recipe: Mapping[str, Any], accept_changes: bool)
         if not accept_changes:
             raise
         log(f"{error}: accepted")
-        write_json(folder / RECIPE_FILE, dict(recipe))
+        write_sealed(folder / RECIPE_FILE, dict(recipe))
         return
     if made_with is None or fingerprint(made_with) == fingerprint(recipe):
         return
@@ -131,7 +133,7 @@ def _check_recipe(folder: Path, recipe: Mapping[str, Any], accept_changes: bool)
         changes = []
     changes.append({key: [made_with.get(key), recipe.get(key)] for key in changed})
     write_json(folder / CHANGES_FILE, changes)
-    write_json(folder / RECIPE_FILE, dict(recipe))
+    write_sealed(folder / RECIPE_FILE, dict(recipe))
 
 
 def _made_with(folder: Path) -> dict[str, Any] | None:
@@ -142,9 +144,10 @@ def _made_with(folder: Path) -> dict[str, Any] | None:
     )
     try:
         if made_with := read_json(folder / RECIPE_FILE, remedy=remedy):
+            check_sealed(folder / RECIPE_FILE, remedy=remedy)
             return made_with
         raise DamagedError(f"{folder / RECIPE_FILE} is damaged (it is empty); {remedy}")
     except FileNotFoundError:
-        if folder.is_dir() and any(not path.name.endswith(DRAFT) for path in folder.iterdir()):
+        if folder.is_dir() and any(not path.name.endswith((DRAFT, SEAL)) for path in folder.iterdir()):
             raise DamagedError(f"{folder / RECIPE_FILE} is missing; {remedy}") from None
         return None

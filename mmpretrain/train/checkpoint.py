@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,7 +49,10 @@ class Checkpointer:
     def __init__(self, path: str | Path, *, keep: int):
         self._path = Path(path).absolute()
         # Notes that Orbax makes beside what it saves are not needed, hence not read: nothing guards them.
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, lightweight_initialize=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=True, lightweight_initialize=True,
+            async_options=ocp.AsyncOptions(barrier_sync_fn=_meet),
+        )  # fmt: skip
         with self._writing():
             self._manager = ocp.CheckpointManager(self._path, options=options, handler_registry=handlers())
 
@@ -146,6 +150,16 @@ def _read(checkpoint: Path, state: State) -> tuple[State, dict[str, Any]]:
     )
     arrays.close()
     return restored
+
+
+def _meet(*, key: str, timeout_ms: int) -> None:
+    """Waits for the other processes, for Orbax; with an error on its way it would wait in vain: they are elsewhere.
+
+    They hear of the error when it has come out of `Checkpointer.save` or `wait` here.
+    """
+    if (error := sys.exc_info()[1]) is not None:
+        raise error
+    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def _all_or_none(checkpoint: Path, work: Callable[[], Value]) -> Value:
