@@ -29,10 +29,10 @@ from mmpretrain.run.run import Run
 def evaluate(run: Run) -> dict[str, Any]:
     """Tests every fold's classifier on its test clips, beside the plain baseline."""
     finetuning = Finetuning(run)
-    check_exposure(finetuning)
     recipe = {f"{variant}/{k}": v for variant in finetuning.variants for k, v in finetuning.recipe(variant).items()}
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
+        check_exposure(finetuning)
         seen = {
             v: [exposure_of_fold(finetuning, v, k) for k in finetuning.folds] for v in (*finetuning.variants, SCRATCH)
         }

@@ -31,7 +31,6 @@ from mmpretrain.train.step import TrainState
 def finetune(run: Run) -> None:
     """Trains every variant on every fold."""
     finetuning = Finetuning(run)
-    check_exposure(finetuning)
     for variant in finetuning.variants:
         for fold in finetuning.folds:
             _train_fold(finetuning, variant, fold)
@@ -42,6 +41,7 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
     recipe = finetuning.recipe(variant)
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
+        check_exposure(finetuning)  # of all folds, before the first is trained
         fold, title = finetuning.fold(number), f"{variant}, fold {number}"
         training = finetuning.training(variant, number)
         trainer = training.trainer
