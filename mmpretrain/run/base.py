@@ -30,7 +30,7 @@ from mmpretrain.parallel.processes import on_main
 from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.records import Batch
 from mmpretrain.run.batches import BATCH_FIELDS, TrainingBatches
-from mmpretrain.run.folds import check_excluded_folds, left_out_of_pretraining
+from mmpretrain.run.folds import check_excluded_folds, excluded_data
 from mmpretrain.run.layout import CONFIG_FILE, METRICS_FILE, TENSORBOARD
 from mmpretrain.run.names import check_names
 from mmpretrain.run.stage import run_stage
@@ -83,21 +83,9 @@ class RunBase:
     def clips(self) -> tuple[ClipTable, ClipTable]:
         """The clips to pretrain on and those to validate on that have a modality of the model."""
         modalities = self.config.model.modalities
-        train, validation = training_and_validation(self.config.data)
-        if self.config.data.exclude_folds:
-            train, validation = self._without_test_speakers(train, validation)
+        tested = excluded_data(self.config)
+        train, validation = training_and_validation(self.config.data, tested.shares_with if tested else None)
         return train.require(modalities), validation.require(modalities) if len(validation) else validation
-
-    def _without_test_speakers(self, *tables: ClipTable) -> list[ClipTable]:
-        """The clips to train on and to validate on, less those of `data.exclude_folds`."""
-        kept = [~left_out for left_out in left_out_of_pretraining(self.config, tables)]
-        for purpose, table, keep in zip(("train", "validate"), tables, kept, strict=True):
-            if len(table) and not keep.any():
-                raise ValueError(
-                    f"data.exclude_folds={self.config.data.exclude_folds} leaves none of the {len(table)} clips to "
-                    f"{purpose} on in pretraining; name fewer folds, or prepare more clips of other speakers"
-                )
-        return [table.select(keep) for table, keep in zip(tables, kept, strict=True)]
 
     def fields(self, *names: str, but: Sequence[str] = ()) -> dict[str, Any]:
         """Those fields of the recipe, for a stage to say what it reads; see `config.fields_of`."""

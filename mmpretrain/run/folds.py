@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from mmpretrain.config import RunConfig
@@ -50,30 +48,31 @@ def check_excluded_folds(config: RunConfig) -> None:
         )
 
 
-def left_out_of_pretraining(config: RunConfig, tables: Sequence[ClipTable]) -> list[np.ndarray]:
-    """For each table bool [N]: which clips are, or are of the speakers of, the test part of `data.exclude_folds`.
+def excluded_data(config: RunConfig) -> TrainingData | None:
+    """What pretraining must not see: all clips of the speakers that the folds of `data.exclude_folds` test.
 
-    That goes by content too: a copy of a clip is left out under any name. Without labelled clips there is no test part,
-    which a line in the log says. Raises ValueError where the protocol cannot deal out those that there are.
+    Without labelled clips there is no test part, which a line in the log says; then, and without such folds, None.
+    Raises ValueError where the protocol cannot deal out the labelled clips that there are.
     """
-    excluded = config.data.exclude_folds
+    folds = config.data.exclude_folds
+    if not folds:
+        return None
     table, main = labelled_clips(config), config.finetune.tasks[0]
     column = main.column or main.name
-    if not (column in table.label_kinds and set(table.label(column).kinds()) & set(main.classes)):
-        log(f"data.exclude_folds={excluded}: no clip has a label of {column}, so there is no test clip to leave out")
-        return [np.zeros(len(each), bool) for each in tables]
+    words = table.label(column).kinds() if table.label_kinds.get(column) == "class" else ()
+    if not set(words) & set(main.classes):
+        log(f"data.exclude_folds={folds}: no clip has a label of {column}, so there is no test clip to leave out")
+        return None
     try:
-        tested = np.concatenate([fold_of(config, table, number).test for number in excluded])
+        tested = np.concatenate([fold_of(config, table, number).test for number in folds])
     except ValueError as error:
         raise ValueError(
-            f"data.exclude_folds={excluded}: {error}; or set data.exclude_folds=() to pretrain on all clips"
+            f"data.exclude_folds={folds}: {error}; or set data.exclude_folds=() to pretrain on all clips"
         ) from error
-    theirs = TrainingData.of(table.select(tested)).shares_with(table)  # as if trained on
-    test = TrainingData.of(table.select(theirs))
-    left_out = [test.shares_with(each) for each in tables]
-    speakers = sum(map(len, test.speakers.values()))
+    theirs = table.select(TrainingData.of(table.select(tested)).shares_with(table))
+    data = TrainingData.of(theirs)
     log(
-        f"data.exclude_folds={excluded}: {sum(map(np.count_nonzero, left_out))} clips are left out of pretraining, all "
-        f"of the {speakers} test speakers of {config.finetune.protocol}"
+        f"data.exclude_folds={folds}: the {sum(map(len, data.speakers.values()))} test speakers of "
+        f"{config.finetune.protocol}, with {len(theirs)} clips of its corpora, are left out of pretraining"
     )
-    return left_out
+    return data

@@ -121,7 +121,7 @@ def test_an_excluded_fold_is_in_no_clip_codebook_or_target(corpora, tmp_path, ca
     kept = {speaker for table in run.clips for speaker in table.speakers}
     assert len(everybody) == 8
     assert len(everybody - kept) == 2
-    assert "8 clips are left out of pretraining, all of the 2 test speakers of speakers-3" in capsys.readouterr().err
+    assert "the 2 test speakers of speakers-3, with 8 clips of its corpora, are left out" in capsys.readouterr().err
     make_targets(run.round(1))
     store = run.round(1).stores[0]
     assert sorted(store.clip_ids) == sorted([*run.clips[0].clip_ids, *run.clips[1].clip_ids])
@@ -158,8 +158,14 @@ def test_excluding_says_when_it_cannot_or_need_not(corpora, tmp_path, capsys):
     assert sum(map(len, Run(config).clips)) == 8
     assert "no clip has a label of emotion, so there is no test clip to leave out" in capsys.readouterr().err
     both = recipe(tmp_path, corpora["labelled"], labelled=corpora["labelled"])
-    both.data.exclude_folds, both.data.exclude_speakers = (2,), tuple("abcdef")
-    with pytest.raises(ValueError, match="leaves no clip to train on"):
+    tested = {speaker for table in Run(both).clips for speaker in table.speakers}
+    both.data.exclude_folds = (2,)
+    kept = {speaker for table in Run(both).clips for speaker in table.speakers}
+    assert len(tested - kept) == 2
+    both.data.exclude_speakers = tuple(kept)
+    with pytest.raises(
+        ValueError, match=r"no clip to train on \(8 of data\.exclude_folds=\(2,\), 16 of data\.exclude_sp"
+    ):
         _ = Run(both).clips
 
 
