@@ -1,6 +1,9 @@
 """Every stage in minutes on two CPU cores, on the embedded corpus of drawn talking faces.
 
 make demo
+
+Pretraining takes the train split of the corpus and validates on its validation split; the protocol tests the clips of
+the test split, whose speakers are in no other: `unlabelled_test_seen: no`.
 """
 
 from mmpretrain.config import (

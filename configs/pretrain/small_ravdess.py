@@ -4,7 +4,8 @@ python -m data_prep ravdess --source RAVDESS --output prepared/ravdess
 mmpretrain refine --config=configs/pretrain/small_ravdess.py
 
 As the two rounds of configs/finetune/ravdess.py and one more, with half as many clusters. The frozen probe of each
-round is of fold 1 of `ravdess-6x4`; no emotion is trained on. docs/rounds.md has what came out.
+round is of fold 1 of `ravdess-6x4`; no emotion is trained on, and no clip of actors 1 to 8. docs/rounds.md
+has what came out.
 """
 
 import dataclasses

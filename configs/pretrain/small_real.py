@@ -4,7 +4,10 @@ python -m data_prep folder --source VIDEOS --manifest VIDEOS/manifest.csv --outp
     --mouth-size 48 --face-size 56
 mmpretrain run --config=configs/pretrain/small_real.py
 
-For a quick look at a folder of one's own; not for a result.
+For a quick look at a folder of one's own; not for a result. The test speakers of the fold that is tested (fold 2) are
+left out of pretraining by `data.exclude_folds`, k-means and targets included: `unlabelled_test_seen: no`. Another fold
+is another run: `--config.data.exclude_folds=(1,) --config.finetune.folds=(1,) --config.workdir=runs/fold1`. Where no
+clip has a label there is nothing to leave out, and all clips are pretrained on.
 """
 
 from mmpretrain.config import (
@@ -38,6 +41,7 @@ def get_config() -> RunConfig:
         workdir="runs/small_real",
         data=DataConfig(
             corpora=(CorpusConfig("prepared/small_real"),),
+            exclude_folds=(2,),
             batch_frames=800,
             bucket_frames=(100, 200),
             batch_multiple=1,

@@ -4,7 +4,8 @@ mmpretrain run --config=configs/pretrain/small_real.py  # leaves finetune/pretra
 mmpretrain run --config=configs/pretrain/small_real_emotion.py
 
 The idea of HFLEA (arXiv 2312.16383) and GMP-ATL (arXiv 2405.02151), of which it has one codebook and no more. The
-fine-tuned encoder has seen the labels of its fold's training speakers, so only the same fold may be tested with it.
+fine-tuned encoder has seen the labels of its fold's training and validation speakers, so only the same fold can be
+tested with it: others are refused. The fold's test speakers are left out of pretraining here as in `small_real`.
 docs/rounds.md has what came out.
 """
 

@@ -36,7 +36,8 @@ class NoiseConfig:
 @dataclasses.dataclass
 class DataConfig:
     corpora: tuple[CorpusConfig, ...] = ()
-    exclude_speakers: tuple[str, ...] = ()  # left out of pretraining altogether (e.g. the test actors of a protocol)
+    exclude_speakers: tuple[str, ...] = ()  # left out of pretraining altogether
+    exclude_folds: tuple[int, ...] = ()  # of finetune.protocol: their test speakers are left out of pretraining
     validation_share: float = 0.05  # held out by clip id from corpora that have no `validation` split
     batch_frames: int = 32_000  # frames per global batch, padding included; 32 GPUs x 1000 in the reference
     bucket_frames: tuple[int, ...] = (100, 200, 300, 400, 500)  # the lengths T that batches may have
@@ -172,6 +173,7 @@ class FinetuneConfig:
     protocol: str = "official"  # see mmpretrain/evaluation/protocols.py
     folds: tuple[int, ...] = ()  # counted from 1; empty: all of the protocol
     compare_from_scratch: bool = True  # train the same network from random weights too
+    accept_seen_labels: bool = False  # test clips whose label was seen are tested all the same, and the figures say so
     num_steps: int = 2_000
     freeze_steps: int = 0  # first steps in which only the heads learn; num_steps: the encoder never does
     batch_frames: int = 4_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,9 +189,12 @@ def open_clips(corpora: Sequence[CorpusConfig], splits: Sequence[str] = records.
     return table
 
 
-def training_and_validation(data: DataConfig) -> tuple[ClipTable, ClipTable]:
+def training_and_validation(
+    data: DataConfig, excluded: Callable[[ClipTable], np.ndarray] | None = None
+) -> tuple[ClipTable, ClipTable]:
     """The clips to train on and those to validate on, after `exclude_speakers`, `min_frames` and `long_clips`.
 
+    excluded: of a table, bool [N], the clips that `exclude_folds` leaves out.
     Validation is the split of that name where a corpus has one, else a share `validation_share` of its training clips,
     chosen by a hash of the clip's id (0: none). Raises what `open_clips` raises, and ValueError if nothing is left to
     train on or an excluded speaker does not occur.
@@ -201,7 +204,8 @@ def training_and_validation(data: DataConfig) -> tuple[ClipTable, ClipTable]:
     dropped = Counter()
     for i, table in enumerate(tables):
         drop = np.zeros(len(table), bool)
-        for reason, for_it in _reasons_to_drop(table, data):
+        of_folds = [(f"of data.exclude_folds={data.exclude_folds}", excluded(table))] if excluded else []
+        for reason, for_it in [*of_folds, *_reasons_to_drop(table, data)]:
             dropped[reason] += int((for_it & ~drop).sum())
             drop |= for_it
         if drop.any():

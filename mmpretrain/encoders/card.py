@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmpretrain.config import ModelConfig
+from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.inputs import INPUTS
 
 _CARD = """# Audio-visual encoder ({modalities})
@@ -34,7 +35,7 @@ _TERMS_OF_CHECKPOINT = (
 )
 
 
-def model_card(config: ModelConfig, lineage: dict[str, Any]) -> str:
+def model_card(config: ModelConfig, lineage: dict[str, Any], training_data: TrainingData) -> str:
     """Markdown that says what the encoder is, how to load it and what it was trained on."""
     origin, imported = "Pretrained with mmpretrain by masked cluster prediction", "checkpoint" in lineage
     if imported:
@@ -43,6 +44,7 @@ def model_card(config: ModelConfig, lineage: dict[str, Any]) -> str:
         origin = f"Fine-tuned with mmpretrain to tell {lineage['fine-tuned on']}"
     inputs = {name: INPUTS[name] for name in config.modalities}
     values = {"audio": "samples", "video": "crops"}
+    rows = lineage | {"seen by it and its ancestors": training_data.describe()}
     return _CARD.format(
         origin=origin,
         terms=_TERMS_OF_CHECKPOINT if imported else _TERMS_OF_CLIPS,
@@ -50,5 +52,5 @@ def model_card(config: ModelConfig, lineage: dict[str, Any]) -> str:
         width=config.width, num_layers=config.num_layers, num_heads=config.num_heads, frames=25,
         arguments=", ".join(f"{made.needs}={values.get(name, name)}" for name, made in inputs.items()),
         inputs="; ".join(made.described(config.inputs) for made in inputs.values()) + ".",
-        rows="\n".join(f"| {name} | {value} |" for name, value in lineage.items()),
+        rows="\n".join(f"| {name} | {value} |" for name, value in rows.items()),
     )  # fmt: skip

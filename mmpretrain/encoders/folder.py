@@ -1,8 +1,9 @@
 """Encoders as folders that outlive the code that trained them: `config.json`, `model.safetensors`, `README.md`.
 
-Beside them may lie what the encoder does not need but a pretraining checkpoint of the reference holds (`HEAD_FILE`).
-`digests.json` says what the files were, and each is checked before it is believed. The card, README.md, is for people:
-no command reads it, so it may be changed; so may files be added.
+Beside them lies what it and its ancestors were trained on (`TRAINING_DATA_FILE`), and there may be what the encoder
+does not need but a pretraining checkpoint of the reference holds (`HEAD_FILE`). `digests.json` says what the files
+were, and each is checked before it is believed. The card, README.md, is for people: no command reads it, so it may be
+changed; so may files be added.
 
 encoder = mmpretrain.load_encoder("runs/demo/export/encoder")
 features = encoder.features(audio=samples, video=crops)  # [T, D], 25 a second
@@ -23,6 +24,7 @@ from safetensors.numpy import load_file, save_file
 
 from mmpretrain.config import ModelConfig, as_dict, from_dict
 from mmpretrain.data.batch import empty_batch, put_clip
+from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.encoders.card import model_card
 from mmpretrain.encoders.weights import REMEDY, load_weights, save_weights
@@ -40,32 +42,55 @@ from mmpretrain.files import (
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, Clip
 
-FORMAT = "mmpretrain-encoder-3"  # 3: with the digests of its files
+FORMAT = "mmpretrain-encoder-3"  # 3: with the digests of its files, and with what it was trained on
 ENCODER_CONFIG_FILE = "config.json"
 HEAD_FILE = "pretraining_head.safetensors"
+TRAINING_DATA_FILE = "training_data.npz"
 FRAME_MULTIPLE = 100  # clips are padded to a multiple of this many frames, so that few shapes are compiled
 
 
 def save_encoder(
-    path: str | Path, encoder: AVEncoder, *, lineage: dict[str, Any], head: Mapping[str, np.ndarray] | None = None
+    path: str | Path,
+    encoder: AVEncoder,
+    *,
+    lineage: dict[str, Any],
+    training_data: TrainingData | None = None,
+    head: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Writes the folder, whole or not at all. lineage: how the encoder came about, for its card and for people.
 
+    training_data: what decided its weights; None: that is not known, and so it is called where it is used.
     head: the tensors of pretraining that are not the encoder's, under the reference's names (`export.avhubert`).
     """
+    if training_data is None:
+        training_data = TrainingData(unknown=(lineage.get("checkpoint", lineage["fingerprint"]),))
     with whole_folder(path) as draft:
+        training_data.write(draft / TRAINING_DATA_FILE)
         config = {"format": FORMAT, "model": as_dict(encoder.config), "lineage": lineage}
+        config |= {"training_data": training_data.summary()}
         config |= {"frame_rate_hz": FRAME_RATE_HZ, "sample_rate_hz": SAMPLE_RATE_HZ}
         write_json(draft / ENCODER_CONFIG_FILE, config)
         save_weights(draft, encoder)
         if head:
             save_file(dict(head), draft / HEAD_FILE)
         seal(draft)
-        write_text(draft / "README.md", model_card(encoder.config, lineage))
+        write_text(draft / "README.md", model_card(encoder.config, lineage, training_data))
 
 
 def read_config(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
     """The model configuration and lineage of an exported encoder. Raises ValueError or FileNotFoundError."""
+    config = _read_config(Path(path))
+    return from_dict(ModelConfig, config["model"]), config["lineage"]
+
+
+def read_training_data(path: str | Path) -> TrainingData:
+    """What an exported encoder and its ancestors were trained on. Raises ValueError or FileNotFoundError."""
+    _read_config(Path(path))
+    check_seal(path, TRAINING_DATA_FILE, remedy=REMEDY)
+    return TrainingData.read(Path(path) / TRAINING_DATA_FILE)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
     check_local("the folder of an encoder", path)
     path = present_folder(path)
     file = path / ENCODER_CONFIG_FILE
@@ -84,7 +109,7 @@ def read_config(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
             "and read that with `mmpretrain import-avhubert FILE.pt --output=DIR`"
         )
     check_seal(path, ENCODER_CONFIG_FILE, remedy=REMEDY)
-    return from_dict(ModelConfig, config["model"]), config["lineage"]
+    return config
 
 
 def load_head(path: str | Path) -> dict[str, np.ndarray]:

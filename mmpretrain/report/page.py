@@ -24,6 +24,7 @@ from mmpretrain.report.tables import (
     Table,
     duration,
     evaluation_table,
+    exposure_lines,
     fold_table,
     percent,
     probe_line,
@@ -212,6 +213,9 @@ def _evaluation(summary: Mapping[str, Any]) -> str:
     left = _table(table, bold_last=True)
     if len(folds[1]) > 1:
         left += "<h3>Fold by fold, pretrained</h3>" + _table(folds)
+    if lines := exposure_lines(summary):
+        left += "<h3>Test clips that were seen in training</h3>"
+        left += "".join(f"<p>{html.escape(line)}</p>" for line in lines)
     right = ""
     if result.get("confusion") and result.get("classes"):
         picture = charts.draw_confusion(result["confusion"], result["classes"])

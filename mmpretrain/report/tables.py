@@ -14,6 +14,7 @@ import numpy as np
 Table = tuple[list[str], list[list[str]]]  # names of the columns, rows of cells; the first column is text
 
 NOTHING = "-"
+TEST_SEEN = "unlabelled_test_seen"
 
 # Known of AV-HuBERT Base (an independent re-run): a landmark, not a limit.
 REFERENCE = (
@@ -105,14 +106,19 @@ def probe_line(probe: Mapping[str, Any]) -> str:
     return (
         f"probe: frozen layers, averaged over time, logistic regression; {probe['protocol']}, fold {probe['fold']}, "
         f"{probe['training_clips']} training and {probe['clips']} validation clips; by layer {layers}; "
-        f"the best is shown, layer {probe['layer']}; chance {percent(probe['chance_ua'])}"
+        f"the best is shown, layer {probe['layer']}; chance {percent(probe['chance_ua'])}; "
+        f"unlabelled_validation_seen: {probe.get('unlabelled_validation_seen', NOTHING)}"
     )
 
 
 def evaluation_table(summary: Mapping[str, Any]) -> Table:
     """What cannot hear or see, the plain baseline, the same network from random weights, and ours."""
-    result = summary.get("evaluation") or {}
     columns = ["classifier", "UA", "WA", "WF1", "macro F1"]
+    return columns, [[name, *_scores(scores)] for name, scores in _classifiers(summary)]
+
+
+def _classifiers(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    result = summary.get("evaluation") or {}
     chance = {"ua": result.get("chance_ua"), "wa": result.get("majority_wa")}
     results = [
         ("chance, majority class", chance),
@@ -120,8 +126,17 @@ def evaluation_table(summary: Mapping[str, Any]) -> Table:
         ("ours, from scratch", result.get("from_scratch") or {"ua": result.get("from_scratch_ua")}),
         ("ours, pretrained", result),
     ]
-    rows = [[name, *_scores(scores)] for name, scores in results if scores.get("ua") is not None]
-    return columns, rows
+    return [(name, scores) for name, scores in results if scores.get("ua") is not None]
+
+
+def exposure_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Of each classifier, and of ours in each fold where there are several: how much of its test clips had been seen.
+
+    `no`, or counts of clips and speakers; see `data.exposure.Exposure`.
+    """
+    folds = [fold for fold in (summary.get("evaluation") or {}).get("folds") or () if isinstance(fold, Mapping)]
+    figures = [*_classifiers(summary), *[(f"fold {fold.get('fold')}", fold) for fold in folds] * (len(folds) > 1)]
+    return [f"{name}: {TEST_SEEN}: {scores[TEST_SEEN]}" for name, scores in figures if TEST_SEEN in scores]
 
 
 def task_title(summary: Mapping[str, Any]) -> str:
@@ -200,6 +215,8 @@ def render_summary(summary: Mapping[str, Any]) -> str:
     ):
         if table[1] and not (table[0][0] == "fold" and len(table[1]) == 1):
             blocks.append(f"{title}\n{text_table(table)}")
+    if lines := exposure_lines(summary):
+        blocks.append("Test clips that were seen in training\n" + "\n".join(map(_wrapped, lines)))
     times = summary.get("wall_time_sec") or {}
     if times:
         rows = [[stage, duration(seconds)] for stage, seconds in times.items()]

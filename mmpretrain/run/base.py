@@ -32,6 +32,7 @@ from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.randomness import part_seed
 from mmpretrain.records import Batch
 from mmpretrain.run.batches import BATCH_FIELDS, TrainingBatches
+from mmpretrain.run.folds import check_excluded_folds, excluded_data
 from mmpretrain.run.layout import CONFIG_FILE, METRICS_FILE, TENSORBOARD
 from mmpretrain.run.names import check_names
 from mmpretrain.run.paths import check_paths
@@ -58,6 +59,7 @@ class RunBase:
         check(config)
         check_names(config)
         check_paths(config)
+        check_excluded_folds(config)
         self.config, self.accept_changes, self.profile = config, accept_changes, profile
         self.workdir = Path(config.workdir)
         _cache_compilations()
@@ -89,7 +91,8 @@ class RunBase:
         Logs what of the model cannot be trained, or not be validated, on them.
         """
         modalities = self.config.model.modalities
-        train, validation = training_and_validation(self.config.data)
+        tested = excluded_data(self.config)
+        train, validation = training_and_validation(self.config.data, tested.shares_with if tested else None)
         train = train.require(modalities, "training")
         if len(validation):
             validation = validation.require(modalities, "validation")

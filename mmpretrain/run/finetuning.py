@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from mmpretrain.config import FinetuneConfig, ModelConfig, TaskConfig, as_dict, flatten
-from mmpretrain.data.clips import ClipTable, open_clips
+from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.labels import has_label, labels_fingerprint, task_labels, why_not_learned, why_not_measured
 from mmpretrain.evaluation.protocols import Fold, get_protocol
@@ -20,6 +21,7 @@ from mmpretrain.evaluation.tasks import TASK_METRICS
 from mmpretrain.objectives.supervised import Supervised
 from mmpretrain.observe.progress import log
 from mmpretrain.records import Batch
+from mmpretrain.run.folds import fold_of, labelled_clips
 from mmpretrain.run.forward import Forward
 from mmpretrain.run.layout import PRETRAINED, SCRATCH, fold_name, folds_of, variants
 from mmpretrain.run.run import Run
@@ -42,9 +44,7 @@ class Finetuning:
     def __init__(self, run: Run):
         self.run, self.config = run, _require(run)
         self.protocol = get_protocol(self.config.protocol)
-        table = open_clips(self.config.corpora or run.config.data.corpora)
-        self.table: ClipTable = table.require(run.config.model.modalities)
-        self._left_out: ClipTable = table.select(~table.has_any(run.config.model.modalities))
+        self.table, self._left_out = labelled_clips(run.config)
         self.labels = {task.name: task_labels(self.table, task) for task in self.config.tasks}
         self.selecting, metric = self.config.select_by.split("/")  # the task by which the model is chosen
         kind = next(task.kind for task in self.config.tasks if task.name == self.selecting)
@@ -54,6 +54,11 @@ class Finetuning:
     def main(self) -> TaskConfig:
         """The task whose labelled clips the protocol deals out, and whose test figures are reported."""
         return self.config.tasks[0]
+
+    @property
+    def main_column(self) -> str:
+        """The label column of the main task."""
+        return self.main.column or self.main.name
 
     @property
     def told(self) -> str:
@@ -74,9 +79,8 @@ class Finetuning:
 
     def fold(self, number: int) -> Fold:
         """The clips of a fold. Raises ValueError where a task cannot be learned on them, or no model be chosen."""
-        main = self.main
         try:
-            fold = self.protocol.fold(self.table.index, number, main.classes, column=main.column or main.name)
+            fold = fold_of(self.run.config, self.table, number)
         except ValueError as error:
             if not len(self._left_out):
                 raise
@@ -134,6 +138,25 @@ class Finetuning:
         if not (number := len(self.run.config.rounds)):
             raise ValueError("finetune.encoder='last_round', but this recipe has no rounds; name an encoder, or 'none'")
         return self.run.round(number).encoder
+
+    @functools.cached_property
+    def encoder_data(self) -> TrainingData:
+        """What the pretrained encoder and its ancestors have seen."""
+        return self.encoder.training_data
+
+    def own_data(self, number: int, *parts: str) -> TrainingData:
+        """What a fold sees besides: its "train" clips and those that it is chosen by, "validation", with labels."""
+        rows = np.concatenate([getattr(self.fold(number), part) for part in parts])
+        known: dict[str, np.ndarray] = {}
+        for task in self.config.tasks:
+            column, labelled = task.column or task.name, has_label(self.labels[task.name][rows])
+            known[column] = known.get(column, False) | labelled
+        return TrainingData.of(self.table.select(rows), known)
+
+    def training_data(self, variant: str, number: int) -> TrainingData:
+        """What the fine-tuned encoder of a fold and its ancestors have seen."""
+        own = self.own_data(number, "train", "validation")
+        return self.encoder_data | own if variant == PRETRAINED else own
 
     def model(self, variant: str) -> ModelConfig:
         """The encoder's own architecture, or the recipe's, with the rates of fine-tuning."""
@@ -195,7 +218,14 @@ class Finetuning:
     def recipe(self, variant: str) -> dict[str, Any]:
         """What decides the result of every fold: of the recipe, and of what other stages left."""
         run, model, pretrained = self.run, self.model(variant), variant == PRETRAINED
-        others = ["encoder", "corpora", "folds", "compare_from_scratch", *["freeze_steps"] * (not pretrained)]
+        others = [
+            "encoder",
+            "corpora",
+            "folds",
+            "compare_from_scratch",
+            "accept_seen_labels",
+            *["freeze_steps"] * (not pretrained),
+        ]
         own = run.fields("seed", "finetune", but=[f"finetune.{name}" for name in others])
         own |= run.fields("finetune.corpora[*].weight" if self.config.corpora else "data.corpora[*].weight")
         own |= run.batches_recipe(model) | flatten(as_dict(model), "model")

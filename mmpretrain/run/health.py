@@ -17,6 +17,7 @@ from mmpretrain.parallel.processes import on_main
 from mmpretrain.records import Batch
 from mmpretrain.report.tables import render_health
 from mmpretrain.run.collapse import check_predictions
+from mmpretrain.run.exposure import VALIDATION_SEEN
 from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.forward import encode
 from mmpretrain.run.layout import health_file, read_health, round_figures
@@ -86,6 +87,8 @@ def _probe(round_: Round, finetuning: Finetuning, fold: Fold) -> dict[str, Any]:
     rows = np.concatenate([fold.train, fold.validation])
     features_NLD, labels_N = _pooled(round_, finetuning, rows), finetuning.labels[finetuning.main.name][rows]
     train, validation = np.split(np.arange(len(rows)), [len(fold.train)])
+    data = round_.encoder.training_data | finetuning.own_data(finetuning.folds[0], "train")
+    seen = data.exposure(finetuning.table, fold.validation, finetuning.main_column)
 
     def score() -> dict[str, Any]:
         results = linear_probe(features_NLD, labels_N, train, validation, finetuning.main.classes)
@@ -93,7 +96,7 @@ def _probe(round_: Round, finetuning: Finetuning, fold: Fold) -> dict[str, Any]:
         return {
             "ua": results[best].ua, "layer": best + 1, "ua_by_layer": [result.ua for result in results],
             "chance_ua": results[best].chance_ua, "clips": len(validation), "training_clips": len(train),
-            "protocol": finetuning.protocol_title, "fold": finetuning.folds[0],
+            "protocol": finetuning.protocol_title, "fold": finetuning.folds[0], VALIDATION_SEEN: str(seen),
         }  # fmt: skip
 
     return on_main(score)

@@ -10,6 +10,7 @@ import numpy as np
 
 from mmpretrain.config import RoundConfig
 from mmpretrain.data.clips import ClipTable
+from mmpretrain.data.exposure import TrainingData
 from mmpretrain.objectives import OBJECTIVES
 from mmpretrain.observe.progress import log
 from mmpretrain.records import Batch
@@ -66,6 +67,17 @@ class Round:
     def start(self) -> SourceEncoder | None:
         """The encoder whose weights training starts from; None: random ones."""
         return left_by_round(self.run.workdir, self.number - 1) if self.config.init == "previous_round" else None
+
+    def training_data(self, *, chosen: bool = False) -> TrainingData:
+        """What its encoder has seen: the clips it is trained on, and what the encoders it takes had seen.
+
+        Codebooks are fitted on some of the same clips. chosen: of the encoder that is chosen on the validation clips.
+        """
+        train, validation = self.clips
+        data = TrainingData.of(train) | (TrainingData.of(validation) if chosen else TrainingData())
+        for taken in (self.source, self.start):
+            data |= TrainingData() if taken is None else taken.training_data
+        return data
 
     @property
     def needs_previous(self) -> bool:

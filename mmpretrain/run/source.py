@@ -11,7 +11,8 @@ import numpy as np
 from flax import nnx
 
 from mmpretrain.config import ModelConfig
-from mmpretrain.encoders.folder import Encoder, load_encoder, read_config
+from mmpretrain.data.exposure import TrainingData
+from mmpretrain.encoders.folder import Encoder, load_encoder, read_config, read_training_data
 from mmpretrain.encoders.weights import WEIGHTS
 from mmpretrain.run.layout import pretrain_name
 from mmpretrain.train.step import Trainer, TrainState
@@ -45,6 +46,11 @@ class SourceEncoder:
     def fingerprint(self) -> str:
         """Changes with all that decided its weights; part of the recipe of every stage that takes it."""
         return self.lineage["fingerprint"]
+
+    @property
+    def training_data(self) -> TrainingData:
+        """What it and its ancestors were trained on."""
+        return read_training_data(self.path)
 
     def load(self) -> Encoder:
         return load_encoder(self.path)

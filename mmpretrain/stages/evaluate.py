@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmpretrain.data.exposure import Exposure
 from mmpretrain.encoders.weights import load_weights
 from mmpretrain.evaluation.baselines import clip_statistics, mfcc_baseline
 from mmpretrain.evaluation.metrics import ClassificationResult, classification_metrics, pooled
@@ -19,6 +20,7 @@ from mmpretrain.observe.progress import log, track
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.run.command import ACCEPT_CHANGES, Command
+from mmpretrain.run.exposure import TEST_SEEN, as_result, check_exposure, exposure_of_fold, pooled_exposure
 from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
 from mmpretrain.run.layout import EVALUATION, PRETRAINED, SCRATCH, fold_name
 from mmpretrain.run.run import Run
@@ -33,25 +35,37 @@ def evaluate(run: Run) -> dict[str, Any]:
         recipe |= {f"fold {fold}/{k}": v for k, v in finetuning.reads(fold, test=True).items()}
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
-        baseline = on_main(lambda: _summary(_baseline(finetuning)))
+        check_exposure(finetuning)
+        seen = {
+            v: [exposure_of_fold(finetuning, v, k) for k in finetuning.folds] for v in (*finetuning.variants, SCRATCH)
+        }
+        # The baseline sees what a classifier from random weights does: its fold.
+        baseline = on_main(lambda: _summary(_baseline(finetuning), seen[SCRATCH]))
         variants = {}
         for variant in finetuning.variants:
-            variants[variant] = [_test_fold(finetuning, variant, fold, folder) for fold in finetuning.folds]
-        ours = variants.get(PRETRAINED, variants.get(SCRATCH))
+            variants[variant] = [
+                _test_fold(finetuning, variant, fold, folder, str(of_fold["test"]))
+                for fold, of_fold in zip(finetuning.folds, seen[variant], strict=True)
+            ]
+        main = PRETRAINED if PRETRAINED in variants else SCRATCH
+        ours = variants[main]
         return {
             "task": finetuning.main.name,
             "protocol": finetuning.protocol_title, "selection": finetuning.protocol.selection,
             "classes": list(finetuning.main.classes), "modalities": list(run.config.model.modalities),
             "chance_ua": pooled(ours).chance_ua, "majority_wa": pooled(ours).majority_wa,
-            "folds": [{"fold": fold, **result.as_dict()} for fold, result in zip(finetuning.folds, ours, strict=True)],
-            "baseline": baseline,
-            **{variant: _summary(results) for variant, results in variants.items()},
+            "folds": [
+                {"fold": fold, **result.as_dict(), **as_result(of_fold)}
+                for fold, result, of_fold in zip(finetuning.folds, ours, seen[main], strict=True)
+            ],
+            "baseline": baseline, **as_result(pooled_exposure(seen[main])),
+            **{variant: _summary(results, seen[variant]) for variant, results in variants.items()},
         }  # fmt: skip
 
     return run.stage(EVALUATION, recipe | {"folds": list(finetuning.folds)}, work)
 
 
-def _test_fold(finetuning: Finetuning, variant: str, number: int, folder: Path) -> ClassificationResult:
+def _test_fold(finetuning: Finetuning, variant: str, number: int, folder: Path, seen: str) -> ClassificationResult:
     run = finetuning.run
     classifier = run.workdir / fold_name(variant, number) / CLASSIFIER
     if not on_main(lambda: present_folder(classifier).exists()):
@@ -66,7 +80,10 @@ def _test_fold(finetuning: Finetuning, variant: str, number: int, folder: Path) 
     predicted = logits.argmax(-1)
     on_main(lambda: _write_predictions(folder / f"{variant}-fold{number}.csv", finetuning, rows, logits))
     result = classification_metrics(_labels(finetuning)[rows], predicted, finetuning.main.classes)
-    log(f"{variant}, fold {number}: UA {100 * result.ua:.1f}, WA {100 * result.wa:.1f} on {len(rows)} test clips")
+    log(
+        f"{variant}, fold {number}: UA {100 * result.ua:.1f}, WA {100 * result.wa:.1f} on {len(rows)} test clips; "
+        f"{TEST_SEEN}: {seen}"
+    )
     return result
 
 
@@ -84,8 +101,8 @@ def _labels(finetuning: Finetuning) -> np.ndarray:
     return finetuning.labels[finetuning.main.name]
 
 
-def _summary(results: list[ClassificationResult]) -> dict[str, Any]:
-    return pooled(results).as_dict() | {"over_folds": summarize_folds(results)}
+def _summary(results: list[ClassificationResult], seen: list[dict[str, Exposure]]) -> dict[str, Any]:
+    return pooled(results).as_dict() | {"over_folds": summarize_folds(results)} | as_result(pooled_exposure(seen))
 
 
 def _write_predictions(path: Path, finetuning: Finetuning, rows: np.ndarray, logits: np.ndarray) -> None:

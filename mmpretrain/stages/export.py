@@ -20,6 +20,7 @@ from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.run.command import ACCEPT_CHANGES, Argument, Command, Given, Option
+from mmpretrain.run.exposure import TEST_SEEN, exposure_of_recipe
 from mmpretrain.run.forward import encode
 from mmpretrain.run.layout import CHECKPOINTS, EXPORT, saved_steps
 from mmpretrain.run.round import Round
@@ -42,11 +43,15 @@ def export(run: Run) -> dict[str, Any]:
     pretrained, lineage = read_result(run.workdir, round_.pretrain_name), round_.encoder.lineage
     lineage |= {f"validation {name}": round(pretrained[name], 4) for name in ("masked_accuracy",) if name in pretrained}
 
+    if found := exposure_of_recipe(run, round_.encoder.training_data):
+        lineage |= {f"{TEST_SEEN}, {found[0]}": str(found[1])}
+
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
         encoder = round_.encoder.load().module
         trained = _trained(round_, encoder)
         head = pretraining_head(trained) if isinstance(trained, MaskedClusterModel) else None
-        on_main(lambda: save_encoder(folder / ENCODER, encoder, lineage=lineage, head=head))
+        data = round_.encoder.training_data
+        on_main(lambda: save_encoder(folder / ENCODER, encoder, lineage=lineage, training_data=data, head=head))
         error = _largest_difference(run, trained.encoder, folder / ENCODER)
         log(f"export: {folder / ENCODER}; largest difference after loading it back: {error:.2g}")
         return {"max_error": error, "path": str(folder / ENCODER)}

@@ -9,6 +9,7 @@ from typing import Any
 from flax import nnx
 
 from mmpretrain.config import fingerprint
+from mmpretrain.data.exposure import TrainingData
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.encoders.weights import save_weights
 from mmpretrain.files import seal, whole_folder
@@ -17,6 +18,7 @@ from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command
+from mmpretrain.run.exposure import TEST_SEEN, as_result, check_exposure, exposure_of_fold
 from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
 from mmpretrain.run.layout import fold_name
 from mmpretrain.run.run import Run
@@ -40,10 +42,15 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
     recipe = finetuning.recipe(variant) | finetuning.reads(number)
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
+        check_exposure(finetuning)  # of all folds, before the first is trained
         fold, title = finetuning.fold(number), f"{variant}, fold {number}"
         training = finetuning.training(variant, number)
         trainer = training.trainer
-        log(f"{title}: {len(fold.train)} training, {len(fold.validation)} validation, {len(fold.test)} test clips")
+        seen = as_result(exposure_of_fold(finetuning, variant, number))
+        log(
+            f"{title}: {len(fold.train)} training, {len(fold.validation)} validation, {len(fold.test)} test clips; "
+            f"{TEST_SEEN}: {seen[TEST_SEEN]}"
+        )
         watched = watch(run, name, title, wall, trainer, training.batches.plan, finetuning.model(variant))
         predict = finetuning.predictor(variant, trainer)
 
@@ -63,20 +70,21 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
             "fingerprint": fingerprint(recipe | {"fold": number}), "fine-tuned on": finetuning.told,
             "started from": finetuning.started_from(variant), "steps": int(state.step),
             "training clips": len(fold.train),
-            "protocol": f"{finetuning.protocol_title}, fold {number}",
+            "protocol": f"{finetuning.protocol_title}, fold {number}", TEST_SEEN: seen[TEST_SEEN],
         }  # fmt: skip
-        on_main(lambda: _save(folder, model, lineage))
-        return {"step": int(state.step)} | evaluate(state)
+        data = finetuning.training_data(variant, number)
+        on_main(lambda: _save(folder, model, lineage, data))
+        return {"step": int(state.step)} | evaluate(state) | seen
 
     return run.stage(name, recipe, work)
 
 
-def _save(folder: Path, model: nnx.Module, lineage: dict[str, Any]) -> None:
+def _save(folder: Path, model: nnx.Module, lineage: dict[str, Any], training_data: TrainingData) -> None:
     """The classifier, and its encoder by itself: for use, or for the targets of another round."""
     with whole_folder(folder / CLASSIFIER) as draft:
         save_weights(draft, model)
         seal(draft)
-    save_encoder(folder / ENCODER, model.encoder, lineage=lineage)
+    save_encoder(folder / ENCODER, model.encoder, lineage=lineage, training_data=training_data)
 
 
 COMMAND = Command(

@@ -14,6 +14,7 @@ from mmpretrain.parallel.mesh import whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.records import FRAME_RATE_HZ
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, ROUND, Command, Given
+from mmpretrain.run.exposure import exposure_of_recipe
 from mmpretrain.run.health import finish_round
 from mmpretrain.run.round import Round
 from mmpretrain.run.source import ENCODER
@@ -42,6 +43,7 @@ def pretrain(round_: Round) -> dict[str, Any]:
         )
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
+        _tell_exposure(round_)
         training, trainer = round_.training(), round_.trainer
         watched = watch(
             run, round_.pretrain_name, round_.title, wall, trainer, training.batches.plan, config.model,
@@ -62,7 +64,12 @@ def pretrain(round_: Round) -> dict[str, Any]:
 
         def leave(state: TrainState, name: str, lineage: dict[str, Any]) -> None:
             encoder = trainer.model(whole(state, run.mesh)).encoder
-            on_main(lambda: save_encoder(folder / name, encoder, lineage=lineage))
+
+            def save() -> None:
+                data = round_.training_data(chosen=name == BEST_ENCODER)
+                save_encoder(folder / name, encoder, lineage=lineage, training_data=data)
+
+            on_main(save)
 
         leave(state, ENCODER, lineage)
         result = _plain(evaluate(state))
@@ -80,6 +87,16 @@ def pretrain(round_: Round) -> dict[str, Any]:
         return result
 
     return run.stage(round_.pretrain_name, recipe, work)
+
+
+def _tell_exposure(round_: Round) -> None:
+    """Says which test clips the encoder will have seen, before the time is spent."""
+    found = exposure_of_recipe(round_.run, round_.training_data())
+    if found and str(found[1]) != "no":
+        log(
+            f"{round_.title}: of the test clips of {found[0]}, its encoder will have seen without their labels: "
+            f"{found[1]}; data.exclude_folds leaves them out of pretraining"
+        )
 
 
 def _lineage(round_: Round) -> dict[str, Any]:

@@ -270,9 +270,8 @@ def test_the_folder_says_what_it_is(exported):
     card = (exported / "README.md").read_text()
     assert "features = encoder.features(audio=samples, video=crops)" in card
     assert "| fingerprint | 0123456789abcdef |" in card
-    assert {path.name for path in exported.iterdir()} == {
-        "config.json", "model.safetensors", "README.md", "digests.json",
-    }  # fmt: skip
+    names = {"config.json", "model.safetensors", "README.md", "digests.json", "training_data.npz"}
+    assert {path.name for path in exported.iterdir()} == names
 
 
 def test_an_encoder_is_there_whole_or_not_at_all(tmp_path, monkeypatch):

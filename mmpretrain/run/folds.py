@@ -1,0 +1,82 @@
+"""The labelled clips of a recipe, the folds that its protocol deals out, and what of them pretraining leaves out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mmpretrain.config import RunConfig
+from mmpretrain.data.clips import ClipTable, open_clips
+from mmpretrain.data.exposure import TrainingData
+from mmpretrain.evaluation.protocols import Fold, get_protocol
+from mmpretrain.observe.progress import log
+from mmpretrain.run.layout import folds_of
+
+
+def labelled_clips(config: RunConfig) -> tuple[ClipTable, ClipTable]:
+    """The clips that the recipe's `finetune` part is about, those without a label among them, and those left out.
+
+    The latter have no modality of the model.
+    """
+    table, modalities = open_clips(config.finetune.corpora or config.data.corpora), config.model.modalities
+    return table.require(modalities), table.select(~table.has_any(modalities))
+
+
+def fold_of(config: RunConfig, table: ClipTable, number: int) -> Fold:
+    """Fold `number` of those clips."""
+    main = config.finetune.tasks[0]
+    protocol = get_protocol(config.finetune.protocol)
+    return protocol.fold(table.index, number, main.classes, column=main.column or main.name)
+
+
+def check_excluded_folds(config: RunConfig) -> None:
+    """Raises ValueError if `data.exclude_folds` is not of the protocol, or leaves a fold in that is to be tested."""
+    excluded = config.data.exclude_folds
+    if not excluded:
+        return
+    if config.finetune is None:
+        raise ValueError(
+            f"data.exclude_folds={excluded}, but the recipe has no finetune part, whose protocol has the folds; add "
+            "one, or name the speakers in data.exclude_speakers"
+        )
+    name, num_folds = config.finetune.protocol, get_protocol(config.finetune.protocol).num_folds
+    if len(set(excluded)) < len(excluded) or not all(1 <= fold <= num_folds for fold in excluded):
+        raise ValueError(
+            f"data.exclude_folds={excluded}; it must be folds of finetune.protocol={name!r}, 1 to {num_folds}, each "
+            "once"
+        )
+    if left_in := sorted(set(folds_of(config.finetune)) - set(excluded)):
+        raise ValueError(
+            f"data.exclude_folds={excluded} leaves in the test speakers of fold {left_in[0]}, which finetune.folds="
+            f"{config.finetune.folds} tests as well; give both the same folds (a run each, with a workdir of its own, "
+            "for folds that are pretrained apart), or data.exclude_folds=() to pretrain on all"
+        )
+
+
+def excluded_data(config: RunConfig) -> TrainingData | None:
+    """What pretraining must not see: all clips of the speakers that the folds of `data.exclude_folds` test.
+
+    Without labelled clips there is no test part, which a line in the log says; then, and without such folds, None.
+    Raises ValueError where the protocol cannot deal out the labelled clips that there are.
+    """
+    folds = config.data.exclude_folds
+    if not folds:
+        return None
+    (table, _), main = labelled_clips(config), config.finetune.tasks[0]
+    column = main.column or main.name
+    words = table.label(column).kinds() if table.label_kinds.get(column) == "class" else ()
+    if not set(words) & set(main.classes):
+        log(f"data.exclude_folds={folds}: no clip has a label of {column}, so there is no test clip to leave out")
+        return None
+    try:
+        tested = np.concatenate([fold_of(config, table, number).test for number in folds])
+    except ValueError as error:
+        raise ValueError(
+            f"data.exclude_folds={folds}: {error}; or set data.exclude_folds=() to pretrain on all clips"
+        ) from error
+    theirs = table.select(TrainingData.of(table.select(tested)).shares_with(table))
+    data = TrainingData.of(theirs)
+    log(
+        f"data.exclude_folds={folds}: the {sum(map(len, data.speakers.values()))} test speakers of "
+        f"{config.finetune.protocol}, with {len(theirs)} clips of its corpora, are left out of pretraining"
+    )
+    return data
