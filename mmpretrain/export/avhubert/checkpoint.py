@@ -81,6 +81,7 @@ def import_checkpoint(file: str | Path, folder: str | Path) -> list[str]:
         config, says = _config(_settings(content), tensors)
         encoder = nnx.eval_shape(lambda: AVEncoder(config, rngs=nnx.Rngs(0)))  # shapes only
         load_state_dict(EncoderOnly(encoder), {k: tensor for k, tensor in tensors.items() if k not in HEAD})
+        _check_taps(encoder)
         head = {} if fine_tuned else _head(tensors, config.width)
         head |= _counters(tensors)
     if left_out:
@@ -141,6 +142,13 @@ def export_checkpoint(folder: str | Path, file: str | Path) -> list[str]:
 def pretraining_head(model: MaskedClusterModel) -> dict[str, np.ndarray]:
     """The tensors that `save_encoder` takes as `head`, of a model of ours."""
     return {name: array for name, array in to_state_dict(model).items() if name in HEAD}
+
+
+def _check_taps(encoder: AVEncoder) -> None:
+    """The weights of the position are divided by their norm at each tap."""
+    norms = np.square(np.asarray(encoder.transformer.position.v[...])).sum((1, 2))
+    if not (norms > 0).all():
+        raise ValueError(f"'encoder.pos_conv.0.weight_v' has norm 0 at tap {int(norms.argmin())}, which divides it")
 
 
 def _head(tensors: Mapping[str, StoredTensor], width: int) -> dict[str, np.ndarray]:

@@ -30,7 +30,7 @@ ORDERED_DICT = "collections.OrderedDict"  # the one class that becomes what it i
 MAX_OPCODES = 1_000_000  # about 2 s and 300 MB; an AV-HuBERT Large with its optimizer's state has about 60,000
 MAX_BYTES = 2**26  # of one pickle, whose texts are most of it; the tensors lie elsewhere
 MAX_INT = 2**63  # of keys and memos; Python's hash of larger ones can be chosen so that all collide
-SHOWN = 60  # characters of a value in a message
+SHOWN = 120  # characters of a value in a message
 BROKEN = (ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError, struct.error)
 
 
