@@ -19,7 +19,7 @@ from mmpretrain.export.avhubert.torch_file import open_torch_file
 from tests.export.avhubert.test_checkpoint import INPUTS, NETWORK, OURS, content, small_arrays
 from tests.export.avhubert.torch_files import LAYOUTS, Dictionary, Tensor, save
 
-MERSENNE, HASH_ZERO = 2**61 - 1, range(8, 150_000)  # Python's hash of their products is 0
+MERSENNE, EQUAL = 2**61 - 1, range(8, 150_000)  # Python's hash of their products is equal
 SECONDS, MEGABYTES = 10, 400  # for one file, however it is made
 
 
@@ -127,7 +127,7 @@ def test_what_a_message_says_of_a_value():
         (b"}" * (MAX_OPCODES + 1), "more than 1000000 opcodes"),
         (b"cA\nB\n" + b"q\0" + b"h\0)R" * MAX_OPCODES, "more than 1000000 opcodes"),
         (b"cA\nB\n0(" + b"N" * 90_000 + b"tq\1" + b"cA\nB\nh\1}\x92" * 90_000 + b"\0", "opcode"),
-        (b"}(" + b"".join(b"\x8a\x0a%bN" % (MERSENNE * n).to_bytes(10, "little") for n in HASH_ZERO) + b"ub", "damaged"),
+        (b"}(" + b"".join(b"\x8a\x0a%bN" % (MERSENNE * n).to_bytes(10, "little") for n in EQUAL) + b"ub", "damaged"),
         (b"Np%d\n" % 2**70, "its memo has an entry a number of 71 bits"),
         (b"Np-1\n", "its memo has an entry -1"),
         (b"I" + b"9" * 5000 + b"\n.", "damaged"),
