@@ -22,7 +22,7 @@ def check(config: RunConfig) -> None:
     """Raises ValueError naming the field, its value and the remedy if this recipe cannot work."""
     if not config.workdir:
         raise ValueError("workdir is empty; say where the run goes: --config.workdir=runs/NAME")
-    _check_model(config.model)
+    check_model(config.model)
     _check_data(config.data)
     for number, round_ in enumerate(config.rounds, start=1):
         _check_round(round_, f"rounds[{number - 1}]", first=number == 1, model=config.model)
@@ -70,7 +70,8 @@ def _check_positive(field: str, value: float) -> None:
     _require(value > 0, field, value, "above 0")
 
 
-def _check_model(model: ModelConfig) -> None:
+def check_model(model: ModelConfig) -> None:
+    """As `check`, of a model alone: one that was imported or exported."""
     fits = len(set(model.modalities)) == len(model.modalities) > 0
     _require(fits, "model.modalities", model.modalities, 'one or more, each once, e.g. ("audio", "video")')
     _check_choice("model.fusion", model.fusion, ("concat", "add"))

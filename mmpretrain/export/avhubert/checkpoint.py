@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +18,10 @@ import numpy as np
 from flax import nnx
 
 from mmpretrain.config import AUDIO_DIM, ModelConfig, ReferenceModelConfig
+from mmpretrain.config.checks import check_model
 from mmpretrain.encoders.folder import load_encoder, load_head, save_encoder
-from mmpretrain.export.avhubert.names import UNUSED, EncoderOnly, load_state_dict, to_state_dict
-from mmpretrain.export.avhubert.pickle_data import Placeholder
+from mmpretrain.export.avhubert.names import UNUSED, EncoderOnly, load_state_dict, to_float32, to_state_dict
+from mmpretrain.export.avhubert.pickle_data import MAX_INT, Placeholder, shown
 from mmpretrain.export.avhubert.torch_file import StoredTensor, open_torch_file, write_torch_file
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.models.heads import MaskedClusterModel
@@ -53,6 +55,7 @@ SIZES = {
     "width": ("encoder.layer_norm.weight", 0), "mlp_dim": ("encoder.layers.0.fc1.bias", 0),
     "pos_conv_kernel": ("encoder.pos_conv.0.weight_g", 2), "proj_dim": ("label_embs_concat", 1),
 }  # fmt: skip
+MAX_NAMED = 12  # parts that a message names
 DIMS_PER_HEAD = 64  # in Base and Large; no tensor tells
 
 
@@ -68,21 +71,27 @@ def import_checkpoint(file: str | Path, folder: str | Path) -> list[str]:
         nodes = _mapping(content.get("model"))
         if not nodes:
             raise ValueError("it has no `model` with tensors: it is no AV-HuBERT checkpoint")
-        fine_tuned = any(str(name).startswith(FINE_TUNED) for name in nodes)
+        nodes = {name if isinstance(name, str) else shown(name): node for name, node in nodes.items()}
+        fine_tuned = any(name.startswith(FINE_TUNED) for name in nodes)
         prefix = FINE_TUNED if fine_tuned else ""
-        ours = {str(k).removeprefix(prefix): node for k, node in nodes.items() if str(k).startswith(prefix)}
-        tensors = opened.tensors(ours)
-        left_out = [str(name) for name in nodes if not str(name).startswith(prefix)]
+        tensors = opened.tensors({k.removeprefix(prefix): node for k, node in nodes.items() if k.startswith(prefix)})
+        left_out = [name for name in nodes if not name.startswith(prefix)]
         if fine_tuned:  # what is there of the head is not what pretraining left
             left_out += [name for name in HEAD if name in tensors]
         config, says = _config(_settings(content), tensors)
         encoder = nnx.eval_shape(lambda: AVEncoder(config, rngs=nnx.Rngs(0)))  # shapes only
         load_state_dict(EncoderOnly(encoder), {k: tensor for k, tensor in tensors.items() if k not in HEAD})
+        _check_taps(encoder)
         head = {} if fine_tuned else _head(tensors, config.width)
-        head |= {name: np.asarray(tensor).astype(np.int64) for name, tensor in tensors.items() if name.endswith(UNUSED)}
+        head |= _counters(tensors)
     if left_out:
         parts = Counter(name.rpartition(".layers.")[0] or name.partition(".")[0] for name in left_out)
-        says.append("left out: " + ", ".join(f"{part} ({count})" for part, count in sorted(parts.items())))
+        named = [f"{shown(part)[1:-1]} ({count})" for part, count in sorted(parts.items())]
+        says.append(
+            "left out: "
+            + ", ".join(named[:MAX_NAMED])
+            + f", and {len(parts) - MAX_NAMED} more" * (len(parts) > MAX_NAMED)
+        )
     with open(file, "rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     lineage = {
@@ -135,6 +144,13 @@ def pretraining_head(model: MaskedClusterModel) -> dict[str, np.ndarray]:
     return {name: array for name, array in to_state_dict(model).items() if name in HEAD}
 
 
+def _check_taps(encoder: AVEncoder) -> None:
+    """The weights of the position are divided by their norm at each tap."""
+    norms = np.square(np.asarray(encoder.transformer.position.v[...])).sum((1, 2))
+    if not (norms > 0).all():
+        raise ValueError(f"'encoder.pos_conv.0.weight_v' has norm 0 at tap {int(norms.argmin())}, which divides it")
+
+
 def _head(tensors: Mapping[str, StoredTensor], width: int) -> dict[str, np.ndarray]:
     """The pretraining head, whole or, if nothing of it is there, empty."""
     there = [name for name in HEAD if name in tensors]
@@ -153,7 +169,16 @@ def _head(tensors: Mapping[str, StoredTensor], width: int) -> dict[str, np.ndarr
     for name, shape in shapes.items():
         if shape not in wanted[name]:
             raise ValueError(f"{name!r} has shape {shape}, not {' or '.join(map(str, sorted(wanted[name])))}")
-    return {name: np.array(np.asarray(tensors[name]), np.float32, order="C") for name in HEAD}
+    return {name: np.array(to_float32(name, tensors[name]), order="C") for name in HEAD}
+
+
+def _counters(tensors: Mapping[str, StoredTensor]) -> dict[str, np.ndarray]:
+    """The counters of batch norms. They matter to nobody, and go back as they came."""
+    counters = {name: tensor for name, tensor in tensors.items() if name.endswith(UNUSED)}
+    for name, tensor in counters.items():
+        if tensor.shape != () or tensor.dtype.kind not in "iu":
+            raise ValueError(f"{shown(name)} is {tensor.dtype} {tensor.shape}, not a whole number")
+    return {name: np.asarray(tensor).astype(np.int64) for name, tensor in counters.items()}
 
 
 def _config(settings: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> tuple[ModelConfig, list[str]]:
@@ -168,7 +193,8 @@ def _config(settings: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) ->
             value = seen
             read_off.append(f"{field}={seen}")
         if field in SIZES and seen is not None and value != seen:
-            raise ValueError(f"{SIZES[field][0]!r} has shape {tensors[SIZES[field][0]].shape}, but {theirs}={value}")
+            shape = tensors[SIZES[field][0]].shape
+            raise ValueError(f"{SIZES[field][0]!r} has shape {shape}, but {theirs}={shown(value)}")
         if value is not None:
             fields[field] = value
     reference = {}
@@ -176,22 +202,26 @@ def _config(settings: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) ->
         given = settings.get(theirs, values[False])
         ours = [on for on, value in values.items() if value == given]
         if not ours:
-            raise ValueError(f"{theirs}={given!r}; encoders here have {' or '.join(map(repr, values.values()))}")
+            raise ValueError(f"{theirs}={shown(given)}; encoders here have {' or '.join(map(repr, values.values()))}")
         reference[field] = ours[0]
     for option, value in (FIXED_MODEL_OPTIONS | FIXED_INPUT_OPTIONS).items():
         if settings.get(option, value) != value:
-            raise ValueError(f"{option}={settings[option]!r}; encoders here have {option}={value!r}")
+            raise ValueError(f"{option}={shown(settings[option])}; encoders here have {option}={value!r}")
     if fields["num_layers"] > len(tensors):
-        raise ValueError(f"encoder_layers={fields['num_layers']}, but it has {len(tensors)} tensors only")
-    fields["resnet_width"] = _typed(settings.get("resnet_width"), 0) or ModelConfig.resnet_width
+        layers = shown(fields["num_layers"])
+        raise ValueError(f"encoder_layers={layers}, but it has {len(tensors)} tensors only")
+    if (channels := _typed(settings.get("resnet_width"), 0)) is not None:
+        fields["resnet_width"] = channels
     for divisor in ("num_heads", "pos_conv_groups"):
         if fields[divisor] < 1 or fields["width"] % fields[divisor]:
-            raise ValueError(f"{MODEL_OPTIONS[divisor]}={fields[divisor]} does not divide the width {fields['width']}")
+            given = f"{MODEL_OPTIONS[divisor]}={shown(fields[divisor])}"
+            raise ValueError(f"{given} does not divide the width {shown(fields['width'])}")
     config = ModelConfig(**fields, reference=ReferenceModelConfig(**reference))
     inputs = {field: _typed(settings.get(theirs), getattr(config.inputs, field))
               for field, theirs in (INPUT_OPTIONS | {"view": "view"}).items()}  # fmt: skip
     known = {field: value for field, value in inputs.items() if value is not None}
     config = dataclasses.replace(config, inputs=dataclasses.replace(config.inputs, **known))
+    check_model(config)
     if not read_off:
         return config, []
     says = f"the file does not say, and its tensors do: {', '.join(read_off)}"
@@ -257,5 +287,5 @@ def _plain(node: Any) -> Any:
 def _typed(value: Any, like: Any) -> Any:
     """`value` if it is of the type of `like`, else None: such an option counts as not given."""
     if isinstance(like, float) and type(value) in (int, float):
-        return float(value)
+        return float(value) if abs(value) < MAX_INT else math.inf
     return value if type(value) is type(like) else None

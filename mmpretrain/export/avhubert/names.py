@@ -8,9 +8,10 @@ one after the other in `final_proj` and `label_embs_concat`, as in ours. Dims: D
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import ml_dtypes
 import numpy as np
 from flax import nnx
 
@@ -22,6 +23,7 @@ from mmpretrain.models.resnet import STEM_FRAMES
 WEIGHTS = (nnx.Param, nnx.BatchStat)
 # PyTorch puts outputs first and kernel taps last; ours has taps, inputs, outputs. By number of dims.
 AXES = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 3, 1, 0), 5: (2, 3, 4, 1, 0)}
+FLOATS = tuple(map(np.dtype, (np.float32, np.float16, ml_dtypes.bfloat16, np.float64)))
 BLOCKS_PER_STAGE = 2
 UNUSED = ".num_batches_tracked"  # of every batch norm; a fixed momentum does not need it
 
@@ -48,7 +50,7 @@ def load_state_dict(model: MaskedClusterModel | EncoderOnly, tensors: Mapping[st
 
     An array may be anything with a shape that `np.asarray` takes; none is read before all names and shapes are found
     to be right. Raises ValueError naming the first tensor that is missing, of another shape than the model calls for,
-    or left over; the model is then as it was.
+    left over, of whole numbers, or with NaN or infinity in it; the model is then as it was.
     """
     wanted = list(reference_tensors(model))
     for tensor in wanted:
@@ -65,10 +67,22 @@ def load_state_dict(model: MaskedClusterModel | EncoderOnly, tensors: Mapping[st
     values = {path: np.zeros(place.shape, np.float32) for path, place in places.items()}
     for tensor in wanted:
         part = values[tensor.path][tensor.part]
-        part[...] = np.asarray(tensors[tensor.name]).transpose(_axes(tensor)).reshape(part.shape)
+        array = to_float32(tensor.name, tensors[tensor.name])
+        part[...] = array.transpose(_axes(tensor)).reshape(part.shape)
     for path, place in places.items():
         old = place.get_value()
         place.set_value(jax.device_put(values[path].astype(old.dtype), old.sharding))
+
+
+def to_float32(name: str, tensor: Any) -> np.ndarray:
+    """The numbers of one tensor. Raises ValueError naming it if they are none that a network can have."""
+    if (dtype := tensor.dtype) not in FLOATS:
+        raise ValueError(f"{name!r} is of {dtype}, not of {', '.join(map(str, FLOATS))}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = np.asarray(tensor).astype(np.float32)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name!r} holds numbers that are none or too large (NaN, infinity)")
+    return array
 
 
 def to_state_dict(model: MaskedClusterModel | EncoderOnly) -> dict[str, np.ndarray]:

@@ -2,6 +2,10 @@
 
 This is not Python's unpickler with some names forbidden: there is no code here that could call anything that a file
 names. Whatever a file says of a class, a function or its arguments ends as text and values in a `Placeholder`.
+
+A file is of anybody. `MAX_OPCODES` and `MAX_BYTES` bound what is made of it; nothing here or in what reads the values
+goes down into nested ones, prints them or hashes them, so that their depth does not matter and what they share is not
+multiplied. What messages say of a value is `shown`.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import pickletools
 import struct
 import warnings
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any, BinaryIO
 
 CONSTANTS = frozenset((
@@ -22,35 +27,65 @@ FIXED = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 NO_EFFECT = frozenset(("PROTO", "FRAME", "STOP"))
 PUT, GET = frozenset(("PUT", "BINPUT", "LONG_BINPUT")), frozenset(("GET", "BINGET", "LONG_BINGET"))
 ORDERED_DICT = "collections.OrderedDict"  # the one class that becomes what it is: a dict
+MAX_OPCODES = 1_000_000  # about 2 s and 300 MB; an AV-HuBERT Large with its optimizer's state has about 60,000
+MAX_BYTES = 2**26  # of one pickle, whose texts are most of it; the tensors lie elsewhere
+MAX_INT = 2**63  # of keys and memos; Python's hash of larger ones can be chosen so that all collide
+SHOWN = 120  # characters of a value in a message
 BROKEN = (ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError, struct.error)
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, repr=False, slots=True)
 class Placeholder:
     """Stands for an object of a class, or the result of a function, that the file names `name` ("module.name")."""
 
     name: str
     args: tuple = ()  # that it would have been called with
     state: Any = None  # that it would have been given: mostly its attributes, a dict
-    items: dict = dataclasses.field(default_factory=dict)  # that would have been set in it
-    elements: list = dataclasses.field(default_factory=list)  # that would have been appended to it
+    items: dict | None = None  # that would have been set in it
+    elements: list | None = None  # that would have been appended to it
+
+    def __repr__(self) -> str:
+        return f"<{_cut(self.name)}>"
+
+
+def shown(value: Any) -> str:
+    """What a message says of a value of a file: one line, short however much there is, nothing of what it contains."""
+    if isinstance(value, Placeholder):
+        return repr(value)
+    if isinstance(value, str | bytes):
+        return repr(value[:SHOWN]) + "..." * (len(value) > SHOWN)
+    if isinstance(value, int) and abs(value) >= MAX_INT:
+        return f"a number of {value.bit_length()} bits"
+    return repr(value) if value is None or isinstance(value, int | float) else f"a {type(value).__name__}"
+
+
+def _cut(text: str) -> str:
+    return ascii(text[:SHOWN])[1:-1] + "..." * (len(text) > SHOWN)
 
 
 def read_pickle(stream: BinaryIO, persistent: Callable[[Any], Any] | None = None) -> Any:
     """The value of the pickle that begins at the stream's position; the stream is left behind its end.
 
     persistent: makes what stands for a persistent id, default a `Placeholder`. Sets come as lists. Raises ValueError
-    for what is no whole pickle.
+    for what is no whole pickle, or one beyond the bounds.
     """
     machine = _Machine(persistent or (lambda pid: Placeholder("persistent id", (pid,))))
+    start = stream.tell()
+    data = stream.read(MAX_BYTES)
+    pickled = BytesIO(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd escapes in the texts of a damaged file
-            for opcode, arg, _ in pickletools.genops(stream):
+            for count, (opcode, arg, _) in enumerate(pickletools.genops(pickled), start=1):
+                if count > MAX_OPCODES:
+                    raise ValueError(f"it has more than {MAX_OPCODES} opcodes")
                 machine.execute(opcode.name, arg)
-        return machine.stack.pop()
+        value = machine.stack.pop()
     except BROKEN as error:
-        raise ValueError(f"its pickle is damaged or cut off ({error or type(error).__name__})") from error
+        how = "damaged or cut off" if len(data) < MAX_BYTES else f"damaged or larger than {MAX_BYTES} bytes"
+        raise ValueError(f"its pickle is {how} ({_cut(str(error)) or type(error).__name__})") from error
+    stream.seek(start + pickled.tell())
+    return value
 
 
 class _Machine:
@@ -67,6 +102,8 @@ class _Machine:
         elif name in FIXED:
             stack.append(FIXED[name])
         elif name in PUT:
+            if not 0 <= arg < MAX_INT:
+                raise ValueError(f"its memo has an entry {shown(arg)}")
             self.memo[arg] = stack[-1]
         elif name in GET:
             stack.append(self.memo[arg])
@@ -138,7 +175,9 @@ class _Machine:
 
     def _extend(self, values: list[Any]) -> None:
         into = self.stack[-1]
-        (into.elements if isinstance(into, Placeholder) else into).extend(values)
+        if isinstance(into, Placeholder):
+            into.elements = into = [] if into.elements is None else into.elements
+        into.extend(values)
 
     def _empty_dict(self, _) -> None:
         self.stack.append({})
@@ -156,10 +195,12 @@ class _Machine:
 
     def _update(self, values: list[Any]) -> None:
         into = self.stack[-1]
-        into = into.items if isinstance(into, Placeholder) else into
+        if isinstance(into, Placeholder):
+            into.items = into = {} if into.items is None else into.items
         for key, value in zip(values[::2], values[1::2], strict=True):
             # Hashing what is nested as deep as a file likes could end the process.
-            atom = key is None or isinstance(key, str | int | float | bytes | Placeholder)
+            atom = key is None or isinstance(key, str | float | bytes | Placeholder)
+            atom |= isinstance(key, int) and abs(key) < MAX_INT
             into[key if atom else Placeholder("key", (key,))] = value
 
     # What would import or call something.
@@ -178,7 +219,7 @@ class _Machine:
 
     def _newobj_ex(self, _) -> None:
         cls, args, options = self._take(3)
-        self.stack.append(_result(cls, (*args, options)))
+        self.stack.append(_result(cls, (args, options)))  # not one by one: many could share the same long `args`
 
     def _obj(self, _) -> None:
         cls, *args = self._take_to_mark()

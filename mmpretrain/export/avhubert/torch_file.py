@@ -2,6 +2,9 @@
 
 Two layouts: a zip (PyTorch 1.6 and later) and the stream of pickles before that. Tensors stay in the file until asked
 for: an optimizer's state, often most of a checkpoint, is passed over.
+
+What a file claims is held against the bytes that are there: a tensor has no more elements than its storage, and all
+tensors together no more than twice the file's bytes (some share a storage).
 """
 
 from __future__ import annotations
@@ -15,12 +18,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from mmpretrain.export.avhubert.pickle_data import Placeholder, read_pickle
+from mmpretrain.export.avhubert.pickle_data import Placeholder, read_pickle, shown
+from mmpretrain.export.avhubert.torch_zip import checked, read_directory
 from mmpretrain.files import whole_file
 
 ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"
@@ -31,8 +35,12 @@ DTYPES = {
     "Short": np.dtype(np.int16), "Char": np.dtype(np.int8), "Byte": np.dtype(np.uint8), "Bool": np.dtype(np.bool_),
 }  # fmt: skip
 REBUILD_TENSOR, REBUILD_PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
+REBUILD_WITH_DTYPE = "torch._utils._rebuild_tensor_v3"  # of the types that have no storage of their own: float8, uint16
 PICKLE_PROTOCOL = 2
 MAX_ELEMENTS = 2**40  # no size, stride or offset of a tensor is more
+MAX_DIMS = 8
+MAX_SHARED = 2  # bytes of all tensors a byte of the file
+MAX_MESSAGE = 300  # characters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +57,13 @@ class Storage:
     def dtype(self) -> np.dtype:
         name = self.kind.rpartition(".")[2].removesuffix("Storage")
         if name not in DTYPES:
-            raise ValueError(f"storage {self.key} is a {self.kind}; known are {', '.join(DTYPES)}")
+            raise ValueError(f"storage {shown(self.key)} is a {self.kind[:60]}; known are {', '.join(DTYPES)}")
         return DTYPES[name]
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredTensor:
-    """A tensor that is still in the file; `np.asarray` reads it, in the file's own dtype."""
+    """A tensor that is still in the file, within its storage; `np.asarray` reads it, in the file's own dtype."""
 
     name: str
     storage: Storage
@@ -64,39 +72,66 @@ class StoredTensor:
     strides: tuple[int, ...]  # in elements
     load: Callable[[Storage], np.ndarray] = dataclasses.field(repr=False)
 
+    @property
+    def dtype(self) -> np.dtype:
+        try:
+            return self.storage.dtype
+        except ValueError as error:
+            raise ValueError(f"tensor {shown(self.name)}: {error}") from error
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all elements, however many of them lie in the same place."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        flat = self.load(self.storage)
-        last = self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+        kind = self.dtype
         if not math.prod(self.shape):
-            return np.zeros(self.shape, dtype or flat.dtype)
-        if last >= len(flat):
-            raise ValueError(f"tensor {self.name!r} reaches beyond its storage of {len(flat)} elements")
+            return np.zeros(self.shape, dtype or kind)
+        flat = self.load(self.storage)
         strides = [stride * flat.itemsize for stride in self.strides]
-        array = np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides, writeable=False)
-        return np.array(array, dtype, copy=copy)
+        elements = np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides, writeable=False)
+        # Only these are copied out of the file. Their bytes are put in order before they become numbers.
+        native = np.array(elements, elements.dtype.newbyteorder("=")).view(kind)
+        return native if dtype is None else native.astype(dtype, copy=False)
 
 
 class TorchFile:
     """An open file. `content` is its value as plain data and placeholders (`pickle_data`)."""
 
-    def __init__(self, content: Any, load: Callable[[Storage], np.ndarray]):
-        self.content, self._load = content, load
+    def __init__(self, content: Any, load: Callable[[Storage], np.ndarray], num_bytes: int):
+        self.content, self._load, self._num_bytes = content, load, num_bytes
 
-    def tensors(self, nodes: Mapping[str, Any]) -> dict[str, StoredTensor]:
+    def tensors(self, nodes: Mapping[Any, Any]) -> dict[str, StoredTensor]:
         """The tensors of a state dict of `content`. Raises ValueError naming an entry that is no tensor."""
-        return {str(name): self._tensor(str(name), node) for name, node in nodes.items()}
+        found, claimed = {}, 0
+        for name, node in nodes.items():
+            if not isinstance(name, str):
+                raise ValueError(f"an entry among its tensors has no name but {shown(name)}")
+            found[name] = self._tensor(name, node)
+            claimed += found[name].num_bytes
+            if claimed > MAX_SHARED * self._num_bytes:
+                raise ValueError(
+                    f"its tensors would have {claimed} bytes and more, but it has {self._num_bytes} bytes only"
+                )
+        return found
 
     def _tensor(self, name: str, node: Any) -> StoredTensor:
         if isinstance(node, Placeholder) and node.name == REBUILD_PARAMETER and node.args:
             node = node.args[0]
         if not isinstance(node, Placeholder) or node.name != REBUILD_TENSOR or len(node.args) < 4:
-            what = node.name if isinstance(node, Placeholder) else type(node).__name__
-            raise ValueError(f"{name!r} is no plain tensor but a {what}")
+            what = node.name[:60] if isinstance(node, Placeholder) else type(node).__name__
+            if what == REBUILD_WITH_DTYPE and len(node.args) > 6:
+                what = f"tensor of {shown(node.args[6])}"
+            raise ValueError(f"{shown(name)} is no plain tensor but a {what}; known are {', '.join(DTYPES)}")
         storage, offset, shape, strides = node.args[:4]
-        sizes = (offset, *shape, *strides) if isinstance(shape, tuple) and isinstance(strides, tuple) else (None,)
-        whole = all(type(size) is int and 0 <= size < MAX_ELEMENTS for size in sizes) and len(shape) == len(strides)
-        if not whole or not isinstance(storage, Storage):
-            raise ValueError(f"tensor {name!r} has no shape, strides or storage that could be")
+        whole = isinstance(storage, Storage) and isinstance(shape, tuple) and isinstance(strides, tuple)
+        whole = whole and len(shape) == len(strides) <= MAX_DIMS
+        if not whole or not all(type(size) is int and 0 <= size < MAX_ELEMENTS for size in (offset, *shape, *strides)):
+            raise ValueError(f"tensor {shown(name)} has no shape, strides or storage that could be")
+        last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+        if (number := math.prod(shape)) and (last >= storage.numel or number > storage.numel):
+            raise ValueError(f"tensor {shown(name)} reaches beyond its storage of {storage.numel} elements")
         return StoredTensor(name, storage, offset, shape, strides, self._load)
 
 
@@ -107,103 +142,98 @@ def open_torch_file(path: str | Path) -> Iterator[TorchFile]:
     with open(path, "rb") as file:
         start = file.read(len(ZIP_START))
         try:
-            if start == ZIP_START:
-                yield _open_zip(file)
-            elif start[:1] == PICKLE_START:
-                yield _open_stream(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-            else:
+            if start != ZIP_START and start[:1] != PICKLE_START:
                 raise ValueError("it is no file of torch.save, which begins as a zip or a pickle")
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            yield _open_zip(content) if start == ZIP_START else _open_stream(content)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"{path}: {' '.join(str(error).split())[:MAX_MESSAGE]}") from error
 
 
-def _open_zip(file: BinaryIO) -> TorchFile:
+def _open_zip(file: mmap.mmap) -> TorchFile:
     """One folder of entries: the value, the storages under data/, and what order their bytes have."""
-    archive = _zip(lambda: zipfile.ZipFile(file))
-    names = set(archive.namelist())
-    pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
+    data = memoryview(file)
+    entries = read_directory(data)
+    pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise ValueError(f"it is a zip, but none of torch.save: {len(pickles)} entries in it are called data.pkl")
-    if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-        raise ValueError("its entries are compressed, which torch.save never does")
     root = pickles[0].removesuffix("data.pkl")
+    whole: dict[str, memoryview] = {}  # whose checksum has been tested
 
-    def read(name: str) -> bytes:
-        if root + name not in names:
-            raise ValueError(f"it lacks the entry {root}{name}")
-        return _zip(lambda: archive.read(root + name))
+    def read(name: str) -> memoryview:
+        if name not in whole:
+            if root + name not in entries:
+                raise ValueError(f"it lacks the entry {(root + name)[:60]}")
+            whole[name] = checked(data, entries[root + name])
+        return whole[name]
 
-    order = {b"little": "<", b"big": ">"}.get(read("byteorder").strip() if f"{root}byteorder" in names else b"little")
-    if order is None:
+    named = bytes(read("byteorder")[:8]).strip() if f"{root}byteorder" in entries else b"little"
+    if (order := {b"little": "<", b"big": ">"}.get(named)) is None:
         raise ValueError("its byteorder is neither little nor big")
-    content = read_pickle(BytesIO(read("data.pkl")), _storage)
-    return TorchFile(content, lambda storage: _elements(read(f"data/{storage.key}"), storage, order))
-
-
-def _zip(act: Callable[[], Any]) -> Any:
-    try:
-        return act()
-    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, struct.error, ValueError) as error:
-        raise ValueError(f"it is damaged or cut off ({error})") from error
+    content = read_pickle(BytesIO(read("data.pkl")), _Storages())
+    return TorchFile(content, lambda storage: _elements(read(f"data/{storage.key}"), storage, order), len(data))
 
 
 def _open_stream(file: mmap.mmap) -> TorchFile:
     """Pickles of the magic number, the protocol, the machine, the value and the storages' keys, then the storages."""
-    storages: dict[str, Storage] = {}
-
-    def persistent(pid: Any) -> Any:
-        found = _storage(pid)
-        if isinstance(found, Storage):
-            storages.setdefault(found.key, found)
-        return found
-
     if (magic := read_pickle(file)) != STREAM_MAGIC:
-        raise ValueError(f"it is a pickle, but none of torch.save (it begins with {str(magic)[:40]!r})")
+        raise ValueError(f"it is a pickle, but none of torch.save (it begins with {shown(magic)})")
     if (protocol := read_pickle(file)) != STREAM_PROTOCOL:
-        raise ValueError(f"its layout has version {protocol!r}; known is {STREAM_PROTOCOL}")
+        raise ValueError(f"its layout has version {shown(protocol)}; known is {STREAM_PROTOCOL}")
     machine = read_pickle(file)
     little = machine.get("little_endian", True) if isinstance(machine, dict) else True
-    order = "<" if little else ">"
-    content, keys = read_pickle(file, persistent), read_pickle(file)
-    starts: dict[str, int] = {}
-    position = file.tell()
+    order = "<" if little is not False else ">"
+    storages = _Storages()
+    content, keys = read_pickle(file, storages), read_pickle(file)
+    data, starts, position = memoryview(file), {}, file.tell()
     for key in keys if isinstance(keys, list) else ():
-        if key not in storages:
-            raise ValueError(f"it has a storage {key!r} of unknown type")
-        storage, counted = storages[key], file[position : position + 8]
+        if not isinstance(key, str) or key not in storages.known:
+            raise ValueError(f"it has a storage {shown(key)} of unknown type")
+        kind, total = storages.known[key]
+        size, counted = total * Storage(key, kind, total, 0, total).dtype.itemsize, data[position : position + 8]
         starts[key] = position + 8
-        position += 8 + storage.total * storage.dtype.itemsize
-        if len(counted) < 8 or position > len(file):
-            raise ValueError(f"it is cut off in its storage {key}")
-        if struct.unpack(f"{order}q", counted)[0] != storage.total:
-            raise ValueError(f"its storage {key} is not of {storage.total} elements, as its pickle says")
+        position += 8 + size
+        if len(counted) < 8 or position > len(data):
+            raise ValueError(f"it is cut off in its storage {shown(key)}")
+        if struct.unpack(f"{order}q", counted)[0] != total:
+            raise ValueError(f"its storage {shown(key)} is not of {total} elements, as its pickle says")
 
     def load(storage: Storage) -> np.ndarray:
         if storage.key not in starts:
-            raise ValueError(f"it lacks the storage {storage.key}")
+            raise ValueError(f"it lacks the storage {shown(storage.key)}")
         start = starts[storage.key]
-        return _elements(file[start : start + storage.total * storage.dtype.itemsize], storage, order)
+        return _elements(data[start : start + storage.total * storage.dtype.itemsize], storage, order)
 
-    return TorchFile(content, load)
-
-
-def _storage(pid: Any) -> Any:
-    """What a persistent id stands for: ("storage", type, key, device, elements[, view of a larger one])."""
-    if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage"):
-        return Placeholder("persistent id", (pid,))
-    _, kind, key, _, total, *view = pid
-    if not (isinstance(kind, Placeholder) and isinstance(key, str) and type(total) is int and total >= 0):
-        raise ValueError(f"a storage is described as {str(pid)[:80]}")
-    first, numel = view[0][1:3] if view and view[0] is not None else (0, total)
-    return Storage(key, kind.name, total, first, numel)
+    return TorchFile(content, load, len(data))
 
 
-def _elements(data: bytes, storage: Storage, order: str) -> np.ndarray:
-    dtype = storage.dtype
-    if len(data) != storage.total * dtype.itemsize:
-        raise ValueError(f"its storage {storage.key} has {len(data)} bytes, not {storage.total} x {dtype.itemsize}")
-    raw = np.frombuffer(data, f"{order}u{dtype.itemsize}").astype(f"=u{dtype.itemsize}", copy=False)
-    return raw.view(dtype)[storage.first : storage.first + storage.numel]
+class _Storages:
+    """Called with a persistent id it makes what that stands for; `known`: type and elements of each storage by key."""
+
+    def __init__(self):
+        self.known: dict[str, tuple[str, int]] = {}
+
+    def __call__(self, pid: Any) -> Any:
+        """pid: ("storage", type, key, device, elements[, view of a larger one]); anything else is a placeholder."""
+        if not (isinstance(pid, tuple) and len(pid) >= 5 and isinstance(pid[0], str) and pid[0] == "storage"):
+            return Placeholder("persistent id", (pid,))
+        kind, key, total = pid[1], pid[2], pid[4]
+        view = pid[5] if len(pid) > 5 and pid[5] is not None else (key, 0, total)
+        whole = isinstance(kind, Placeholder) and isinstance(key, str) and isinstance(view, tuple) and len(view) == 3
+        first, numel = view[1:] if whole else (0, 0)
+        if not whole or not all(type(count) is int and 0 <= count < MAX_ELEMENTS for count in (total, first, numel)):
+            raise ValueError(f"storage {shown(key)} is described as none that could be")
+        if first + numel > total or self.known.setdefault(key, (kind.name, total)) != (kind.name, total):
+            raise ValueError(f"storage {shown(key)} has two descriptions that differ, or a view beyond its end")
+        return Storage(key, kind.name, total, first, numel)
+
+
+def _elements(data: memoryview, storage: Storage, order: str) -> np.ndarray:
+    """The bytes of the storage's elements as unsigned numbers in the order of the file; not copied."""
+    itemsize = storage.dtype.itemsize
+    if len(data) != storage.total * itemsize:
+        raise ValueError(f"its storage {shown(storage.key)} has {len(data)} bytes, not {storage.total} x {itemsize}")
+    return np.frombuffer(data, f"{order}u{itemsize}")[storage.first : storage.first + storage.numel]
 
 
 def write_torch_file(path: str | Path, content: Any) -> None:
