@@ -26,13 +26,21 @@ _NOTHING_MOVES = {
 class Collective:
     """One kind of exchange over groups of `group_size` devices that differ in their place on `axes` of the mesh.
 
-    payload_bytes: of the whole array on one device: the result of an all-gather, the operand of any other.
+    payload_bytes: of the whole array on one device: the result of an all-gather, the operand of any other. count: how
+    many exchanges that is in a step. in_series: how many of them are in the step's longest chain of exchanges of which
+    each waits for the one before; the others can start together with these.
     """
 
     kind: str
     axes: tuple[str, ...]
     group_size: int
     payload_bytes: float
+    count: float = dataclasses.field(default=0.0, compare=False)
+    in_series: float = dataclasses.field(default=0.0, compare=False)
+
+
+Kind = tuple[str, tuple[str, ...], int]  # kind, axes and group size of a `Collective`
+Chain = Mapping[Kind, float]  # exchanges of which each waits for the one before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,23 +63,47 @@ class Program:
 
     def collectives(self, mesh_shape: Mapping[str, int]) -> list[Collective]:
         """All exchanges between devices, each as often as it is made. mesh_shape: sizes of the axes, in order."""
-        found: dict[tuple, float] = collections.defaultdict(float)
+        payloads: dict[Kind, float] = collections.defaultdict(float)
+        counts: dict[Kind, float] = collections.defaultdict(float)
         for name, instructions in self.computations.items():
-            if not self.runs[name] or not _starts_collectives(name, instructions, name in self.fused):
+            if not self.runs[name]:
                 continue
             for instruction in instructions:
-                kind = instruction.opcode.removesuffix("-start")
-                if kind not in KINDS:
-                    continue
-                groups = _groups(instruction.rest)
-                axes, size = _axes(groups, mesh_shape)
-                if size == 1:
-                    continue
-                payload = _payload(instruction, size)
-                if name.startswith("all-reduce-scatter"):  # how a TPU's fusion is called that keeps a part of the sum
-                    kind = "reduce-scatter"
-                found[kind, axes, size] += self.runs[name] * payload
-        return [Collective(*key, payload) for key, payload in sorted(found.items())]
+                if kind := self._exchange(name, instruction, mesh_shape):
+                    payloads[kind] += self.runs[name] * _payload(instruction, kind[2])
+                    counts[kind] += self.runs[name]
+        chain = self._longest_chain(self._entry, mesh_shape, {})
+        return [Collective(*kind, payloads[kind], counts[kind], chain.get(kind, 0.0)) for kind in sorted(payloads)]
+
+    def _exchange(self, name: str, instruction: Instruction, mesh_shape: Mapping[str, int]) -> Kind | None:
+        """What an instruction of the computation `name` starts between devices; None: nothing."""
+        kind = instruction.opcode.removesuffix("-start")
+        if kind not in KINDS or not _starts_collectives(name, self.computations[name], name in self.fused):
+            return None
+        axes, size = _axes(_groups(instruction.rest), mesh_shape)
+        if size == 1:
+            return None
+        # How a TPU's fusion is called that keeps a part of the sum.
+        return "reduce-scatter" if name.startswith("all-reduce-scatter") else kind, axes, size
+
+    def _longest_chain(self, name: str, mesh_shape: Mapping[str, int], known: dict[str, Chain]) -> Chain:
+        """The most exchanges in a computation of which each needs the one before. A loop's turns need each other."""
+        if name in known:
+            return known[name]
+        chains: dict[str, Chain] = {}  # up to and with each instruction
+        for instruction in self.computations[name]:
+            before = [chains[operand] for operand in _operands(instruction.rest) if operand in chains]
+            chain = max(before, key=_length, default={})
+            if kind := self._exchange(name, instruction, mesh_shape):
+                chain = _joined(chain, {kind: 1.0})
+            elif inner := [self._longest_chain(called, mesh_shape, known) for called in _callees(instruction)]:
+                turns = 1
+                if instruction.opcode == "while":
+                    turns = self._trips(instruction, _called(instruction.rest, "condition")[0])
+                chain = _joined(chain, max(inner, key=_length), turns)
+            chains[instruction.name] = chain
+        known[name] = max(chains.values(), key=_length, default={})
+        return known[name]
 
     def traffic_bytes(self) -> float:
         """Bytes through the device's main memory if every array outside fusions is written once and read once.
@@ -120,14 +152,11 @@ class Program:
         if fused:
             self.fused.add(name)
         for instruction in self.computations[name]:
+            turns = 1
             if instruction.opcode == "while":
-                (body,), (condition,) = _called(instruction.rest, "body"), _called(instruction.rest, "condition")
-                self._count(body, times * self._trips(instruction, condition), fused=fused)
-            elif instruction.opcode == "fusion":
-                self._count(_called(instruction.rest, "calls")[0], times, fused=True)
-            elif instruction.opcode in ("call", "conditional", "async-start"):
-                for called in _called(instruction.rest, "to_apply|calls|branch_computations|called_computations"):
-                    self._count(called, times, fused=fused)
+                turns = self._trips(instruction, _called(instruction.rest, "condition")[0])
+            for called in _callees(instruction):
+                self._count(called, times * turns, fused=fused or instruction.opcode == "fusion")
 
     def _trips(self, loop: Instruction, condition: str) -> int:
         """How often a loop turns: what XLA says, else the bound in its condition. JAX's loops count from 0 by 1."""
@@ -180,6 +209,29 @@ def _operands(rest: str) -> list[str]:
 def _called(rest: str, attribute: str) -> list[str]:
     found = re.findall(rf"\b(?:{attribute})=(\{{[^}}]*\}}|%?[^\s,]+)", rest)
     return [name.strip().lstrip("%") for names in found for name in names.strip("{}").split(",")]
+
+
+def _callees(instruction: Instruction) -> list[str]:
+    """The computations that an instruction runs; those that combine two numbers of a reduction are not."""
+    attribute = {
+        "while": "body", "fusion": "calls",
+        **dict.fromkeys(
+            ("call", "conditional", "async-start"),
+            "to_apply|calls|branch_computations|true_computation|false_computation|called_computations",
+        ),
+    }.get(instruction.opcode)  # fmt: skip
+    return _called(instruction.rest, attribute) if attribute else []
+
+
+def _length(chain: Chain) -> float:
+    return sum(chain.values())
+
+
+def _joined(one: Chain, other: Chain, times: int = 1) -> Chain:
+    """Both chains one after the other, the second so many times."""
+    if not other:
+        return one
+    return {kind: one.get(kind, 0.0) + times * other.get(kind, 0.0) for kind in {**one, **other}}
 
 
 def _on_chip(type_: str) -> bool:

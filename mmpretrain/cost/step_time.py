@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from mmpretrain.cost.chips import Chip
 from mmpretrain.cost.hlo import Collective
@@ -13,12 +14,15 @@ MEMORY_SHARE = 0.7
 NETWORK_SHARE = 0.5
 
 MODEL = f"""\
-step = max(compute, memory) + exchange, nothing of the exchange hidden behind the rest
+step = max(compute, memory) + exchange + latency, nothing of the exchange hidden behind the rest
   compute   FLOPs a chip / ({COMPUTE_SHARE} * peak FLOP/s)
   memory    bytes a chip / ({MEMORY_SHARE} * HBM bytes/s)
   exchange  sum over collectives of f * P * ((d-1)/d / link + (s-1)/s / d / network) / {NETWORK_SHARE}
             P payload in bytes, groups of d chips joined by fast links in each of s domains (slices, nodes),
             f = 2 for an all-reduce and 1 for the others; a permute takes P / link / {NETWORK_SHARE}
+  latency   sum over collectives in series, of which each waits for the one before (others start together with these),
+            of start + f * (h * hop + H * network hop); h = d - 1 on GPUs, sqrt(d) in two dims of a TPU, 1.5 cbrt(d) in
+            three; H = log2(s) for an all-reduce (a tree), s - 1 for the others
 scaling to n chips changes the `data` axis alone; with the batch per chip kept, all but the size of its groups stays;
 with the global batch kept, FLOPs and bytes of a chip shrink with n, except reading and writing its parameters and
 optimizer state, and the payloads stay. Efficiency is a chip's throughput beside that of one that exchanges nothing\
@@ -46,10 +50,11 @@ class StepTime:
     compute: float
     memory: float
     exchange: float
+    latency: float
 
     @property
     def total(self) -> float:
-        return max(self.compute, self.memory) + self.exchange
+        return max(self.compute, self.memory) + self.exchange + self.latency
 
     @property
     def efficiency(self) -> float:
@@ -69,7 +74,8 @@ def step_time(work: Work, *, dtype: str) -> StepTime:
     chip = work.chip
     compute = work.flops / (COMPUTE_SHARE * chip.flops_per_sec[dtype])
     memory = work.memory_bytes / (MEMORY_SHARE * chip.hbm_bytes_per_sec)
-    return StepTime(compute, memory, sum(_exchange(collective, work) for collective in work.collectives))
+    exchange = sum(_exchange(collective, work) for collective in work.collectives)
+    return StepTime(compute, memory, exchange, sum(c.in_series * latency(c, work) for c in work.collectives))
 
 
 def scaled(work: Work, num_chips: int, *, keep_global_batch: bool) -> Work:
@@ -93,13 +99,30 @@ def _scaled_collective(collective: Collective, growth: float) -> Collective:
 
 def _exchange(collective: Collective, work: Work) -> float:
     """Seconds of one exchange: rings inside each domain, then between the domains."""
-    size, links = collective.group_size, NETWORK_SHARE * work.chip.link_bytes_per_sec
+    links = NETWORK_SHARE * work.chip.link_bytes_per_sec
     if collective.kind == "collective-permute":
         return collective.payload_bytes / links
-    # Only the `data` axis, the outermost of the mesh, reaches out of a domain.
-    others = work.num_chips / size if "data" in collective.axes else 1
-    inside = min(size, max(1.0, work.chip.domain_chips / others))
-    domains = size / inside
+    inside, domains = _domains(collective, work)
     payload = _FACTOR.get(collective.kind, 1.0) * collective.payload_bytes
     network = NETWORK_SHARE * work.chip.network_bytes_per_sec
     return payload * ((inside - 1) / inside / links + (domains - 1) / domains / inside / network)
+
+
+def _domains(collective: Collective, work: Work) -> tuple[float, float]:
+    """How many chips of a group are in one domain, and how many domains it reaches over."""
+    # Only the `data` axis, the outermost of the mesh, reaches out of a domain.
+    others = work.num_chips / collective.group_size if "data" in collective.axes else 1
+    inside = min(collective.group_size, max(1.0, work.chip.domain_chips / others))
+    return inside, collective.group_size / inside
+
+
+def latency(collective: Collective, work: Work) -> float:
+    """Seconds of one exchange of next to nothing."""
+    chip = work.chip
+    if collective.kind == "collective-permute":
+        return chip.start_sec + chip.hop_sec
+    inside, domains = _domains(collective, work)
+    # Along a chain of a node's chips (NCCL); half round each ring of a torus.
+    hops = inside - 1 if chip.kind == "gpu" else chip.dims * inside ** (1 / chip.dims) / 2 if inside > 1 else 0.0
+    between = math.log2(domains) if collective.kind == "all-reduce" else domains - 1
+    return chip.start_sec + _FACTOR.get(collective.kind, 1.0) * (hops * chip.hop_sec + between * chip.network_hop_sec)

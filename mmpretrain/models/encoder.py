@@ -47,18 +47,20 @@ class AVEncoder(nnx.Module):
         key: jax.Array | None = None,
         *,
         train: bool = False,
-        count_all: bool = False,
+        counted: Mapping[str, jax.Array] | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Every modality through its front-end, fused: x [B, T, D], and the fused streams [B, T, C] before their norm.
 
         prepared: what `prepare` returns, with whatever was hidden in it. use: bool [B] a modality; a stream that is not
-        used is 0 after its front-end. Batch statistics are of the valid frames of the clips whose modality is used, or
-        with `count_all` of all frames (the reference).
+        used is 0 after its front-end, and learns nothing. counted: bool [B, T] a modality, the frames that batch
+        statistics are of; None: the valid frames of the clips whose modality is used. The front-ends see 0 elsewhere.
         """
         streams = {}
         for name in self.config.modalities:
-            counted_BT = jnp.ones_like(valid_BT) if count_all else valid_BT & use[name][:, None]
-            streams[name] = self.frontends[name](prepared[name], counted_BT, train=train)
+            counted_BT = valid_BT & use[name][:, None] if counted is None else counted[name]
+            x = prepared[name]
+            x = jnp.where(counted_BT.reshape(*counted_BT.shape, *[1] * (x.ndim - 2)), x, 0)
+            streams[name] = self.frontends[name](x, counted_BT, train=train)
         x_BTD, fused_BTC = self.fusion(streams, use)
         return dropout(x_BTD, self.config.input_dropout, named(key, "input")), fused_BTC
 

@@ -44,8 +44,12 @@ class ClusterHead(nnx.Module):
 
 def cosine(p_BTP: jax.Array, e_KP: jax.Array) -> jax.Array:
     """<p, e> / max(|p| |e|, 1e-6) [B, T, K]; normalising the embeddings first keeps it one matmul."""
-    e_norm = jnp.maximum(jnp.linalg.norm(e_KP, axis=-1, keepdims=True), 1e-12)
-    return p_BTP @ (e_KP / e_norm).T / jnp.maximum(jnp.linalg.norm(p_BTP, axis=-1, keepdims=True), 1e-6)
+    return p_BTP @ (e_KP / length(e_KP, 1e-12)).T / length(p_BTP, 1e-6)
+
+
+def length(x: jax.Array, least: float) -> jax.Array:
+    """max(|x|, least) over the last dim [..., 1]. The bound is below the root, whose slope at 0 is infinite."""
+    return jnp.sqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), least**2))
 
 
 def dot(p_BTP: jax.Array, e_KP: jax.Array) -> jax.Array:

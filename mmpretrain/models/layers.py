@@ -14,8 +14,9 @@ from flax import nnx
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
+from mmpretrain.models.statistics import inverse_deviation, moments, normalize
+
 LAYER_NORM_EPS = 1e-5
-BATCH_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
 
 
@@ -60,7 +61,8 @@ class BatchNorm(nnx.Module):
     """Over all dims but the last, counting only the entries that `weight` marks.
 
     Normalises with the biased variance and keeps running averages of the unbiased one (spec, section 1). The statistics
-    are of the global batch, since under `jit` the arrays are. Padding and clips without a picture do not count.
+    are of the global batch, since under `jit` the arrays are. Padding and clips without a picture do not count. Fewer
+    than two values have no variance: the running averages stand in for them then, and do not move.
     """
 
     def __init__(self, channels: int):
@@ -69,24 +71,21 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros(channels), axes=("channels",))
         self.var = nnx.BatchStat(jnp.ones(channels), axes=("channels",))
         self.still = False  # True: in training too the running averages are used, and do not move
+        self.parts = 1  # the devices that N is cut over: each makes its own sums before they are merged
 
     def __call__(self, x_NHWC: jax.Array, weight_N: jax.Array, *, train: bool) -> jax.Array:
-        """weight_N: float32, 1 for the pictures that count. Updates the running averages where `train`."""
+        """weight_N: 1 for the pictures that count, 0 for others. Updates the running averages where `train`."""
+        counted_N, mean, var, count = weight_N > 0, self.mean[...], self.var[...], jnp.zeros([])
         if train and not self.still:
-            x = x_NHWC.astype(jnp.float32)
-            weight = weight_N[:, None, None, None]
-            count = jnp.maximum(weight_N.sum() * x.shape[1] * x.shape[2], 1.0)
-            mean = (x * weight).sum((0, 1, 2)) / count
-            var = (jnp.square(x - mean) * weight).sum((0, 1, 2)) / count
-            # A batch without any picture leaves the averages as they are.
-            rate = jnp.where(weight_N.sum() > 0, 1 - BATCH_NORM_MOMENTUM, 0.0)
-            unbiased = var * count / jnp.maximum(count - 1, 1.0)
-            self.mean[...] = (1 - rate) * self.mean[...] + rate * jax.lax.stop_gradient(mean)
-            self.var[...] = (1 - rate) * self.var[...] + rate * jax.lax.stop_gradient(unbiased)
-        else:
-            mean, var = self.mean[...], self.var[...]
-        scale = self.scale[...] * jax.lax.rsqrt(var + BATCH_NORM_EPS)
-        return x_NHWC * scale.astype(x_NHWC.dtype) + (self.bias[...] - mean * scale).astype(x_NHWC.dtype)
+            batch = moments(jax.lax.stop_gradient(x_NHWC), counted_N, mean, parts=self.parts)
+            known, rate = batch.count >= 2, 1 - BATCH_NORM_MOMENTUM
+            unbiased = batch.var_C * batch.count / jnp.maximum(batch.count - 1, 1)
+            self.mean[...] = jnp.where(known, (1 - rate) * mean + rate * batch.mean_C, mean)
+            self.var[...] = jnp.where(known, (1 - rate) * var + rate * unbiased, var)
+            mean, var = jnp.where(known, batch.mean_C, mean), jnp.where(known, batch.var_C, var)
+            count = jnp.where(known, batch.count, 0)
+        inverse = inverse_deviation(var)
+        return normalize(x_NHWC, counted_N, self.scale[...], self.bias[...], mean, inverse, count, self.parts)
 
 
 class PReLU(nnx.Module):

@@ -38,8 +38,17 @@ def convolve(x_NHWC: jax.Array, kernel_HWIO: jax.Array, stride: int, pad: int) -
     )  # fmt: skip
 
 
+def only_counted(x_NHWC: jax.Array, weight_N: jax.Array) -> jax.Array:
+    """0, and no gradient, for pictures that do not count: no statistics hold them, so they would grow layer by layer.
+
+    Where deviations are small, as of dark pictures, that is to infinity, which no gate behind the network undoes: the
+    gradient of what is thrown away is then 0 times infinity.
+    """
+    return jnp.where((weight_N > 0)[:, None, None, None], x_NHWC, 0)
+
+
 class BasicBlock(nnx.Module):
-    """Two 3x3 convolutions around a shortcut; each activation has its own slopes."""
+    """Two 3x3 convolutions around a shortcut; each activation has its own slopes. 0 where a picture does not count."""
 
     def __init__(self, c_in: int, c_out: int, stride: int, *, rngs: nnx.Rngs):
         self.conv1 = Conv2D(c_in, c_out, 3, stride, rngs=rngs)
@@ -53,11 +62,11 @@ class BasicBlock(nnx.Module):
             self.shortcut_bn = BatchNorm(c_out)
 
     def __call__(self, x_NHWC: jax.Array, weight_N: jax.Array, *, train: bool) -> jax.Array:
-        y = self.act1(self.bn1(self.conv1(x_NHWC), weight_N, train=train))
+        y = self.act1(only_counted(self.bn1(self.conv1(x_NHWC), weight_N, train=train), weight_N))
         y = self.bn2(self.conv2(y), weight_N, train=train)
         if hasattr(self, "shortcut"):
             x_NHWC = self.shortcut_bn(self.shortcut(x_NHWC), weight_N, train=train)
-        return self.act2(x_NHWC + y)
+        return self.act2(only_counted(x_NHWC + y, weight_N))
 
 
 class Stem(nnx.Module):
@@ -80,14 +89,14 @@ class Stem(nnx.Module):
         neighbours = jnp.stack([padded[:, i : i + T] for i in range(STEM_FRAMES)], axis=-1)
         kernel = self.kernel[...].transpose(1, 2, 0, 3)  # [7, 7, frame, C]
         x = convolve(neighbours.reshape(B * T, H, W, STEM_FRAMES), kernel, 2, 3)
-        x = self.act(self.bn(x, weight_N, train=train))
+        x = self.act(only_counted(self.bn(x, weight_N, train=train), weight_N))
         return jax.lax.reduce_window(
             x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
         )
 
 
 class ResNet(nnx.Module):
-    """Grey pictures to one vector a frame, 8 * `channels` wide."""
+    """Grey pictures to one vector a frame, 8 * `channels` wide; 0 for a frame that does not count."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         self.stem = Stem(channels, rngs=rngs)

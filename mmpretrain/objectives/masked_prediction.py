@@ -108,7 +108,8 @@ class MaskedPrediction(Objective):
         source_keys = named(keys_B, "picture sources")
         if masking.video_source == "same_clip":
             return Masks(audio, video, same_clip_sources(source_keys, video, valid), use)
-        clips = jnp.where(video, other_clips(source_keys, valid)[:, None], jnp.arange(len(valid))[:, None])
+        source_B = other_clips(source_keys, valid & has_video_B[:, None])
+        clips = jnp.where(video, source_B[:, None], jnp.arange(len(valid))[:, None])
         return Masks(audio, video, frames, use, clips)
 
     def predict(
@@ -124,8 +125,10 @@ class MaskedPrediction(Objective):
             prepared = self._hide_inputs(model, batch, draws)
         else:
             prepared = model.encoder.prepare(batch.inputs, valid)
-        count_all = self.round.reference.count_padding
-        x, fused = model.encoder.embed(prepared, valid, draws.use, key, train=train, count_all=count_all)
+        counted = None
+        if self.round.reference.count_padding:  # all frames of all clips that there is something of
+            counted = {name: jnp.broadcast_to(has_B[:, None], valid.shape) for name, has_B in batch.present.items()}
+        x, fused = model.encoder.embed(prepared, valid, draws.use, key, train=train, counted=counted)
         classes, mask, valid = self._asked(batch, draws)
         x, fused = (a[:, : valid.shape[1]] for a in (x, fused))
         if self.round.masking.kind == "feature":

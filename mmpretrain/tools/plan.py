@@ -207,11 +207,15 @@ class Plan:
 
     def _collectives(self, work: cost.Work) -> str:
         rows = [
-            [c.kind, "+".join(c.axes), str(c.group_size), _si(c.payload_bytes), _si(cost.sent_bytes(c))]
+            [c.kind, "+".join(c.axes), str(c.group_size), f"{c.count:,.0f}", f"{c.in_series:,.0f}",
+             _si(c.payload_bytes), _si(cost.sent_bytes(c))]
             for c in work.collectives
-        ]
-        rows.append(["all", "", "", "", _si(sum(map(cost.sent_bytes, work.collectives)))])
-        return "Exchanged in a step\n" + text_table((["kind", "axis", "devices", "payload", "sent by each"], rows))
+        ]  # fmt: skip
+        number, in_series = (sum(getattr(c, field) for c in work.collectives) for field in ("count", "in_series"))
+        sent = sum(map(cost.sent_bytes, work.collectives))
+        rows.append(["all", "", "", f"{number:,.0f}", f"{in_series:,.0f}", "", _si(sent)])
+        columns = ["kind", "axis", "devices", "number", "in series", "payload", "sent by each"]
+        return "Exchanged in a step\n" + text_table((columns, rows))
 
     def _seconds(self, work: cost.Work) -> cost.StepTime:
         return cost.step_time(work, dtype=self.config.model.dtype)
@@ -223,6 +227,7 @@ class Plan:
             ["compute", _si(work.flops, "FLOP"), _ms(time.compute)],
             ["memory", _si(work.memory_bytes), _ms(time.memory)],
             ["exchange", _si(sum(map(cost.sent_bytes, work.collectives))), _ms(time.exchange)],
+            ["latency", f"{sum(c.in_series for c in work.collectives):,.0f} in series", _ms(time.latency)],
             ["step", f"{math.prod(self.shape) / time.total:,.0f} frames/s", _ms(time.total)],
             ["MFU", "", percent(flops.mfu(sum(self.parts.values()), time.total, peak))],
         ]
@@ -260,7 +265,9 @@ class Plan:
         peaks = (
             f"peaks of {chip.name}: {_si(chip.flops_per_sec[dtype], 'FLOP/s')} in {dtype}, HBM "
             f"{_si(chip.hbm_bytes_per_sec)}/s, link {_si(chip.link_bytes_per_sec)}/s in domains of "
-            f"{chip.domain_chips}, network {_si(chip.network_bytes_per_sec)}/s a chip\n  ({chip.source})"
+            f"{chip.domain_chips}, network {_si(chip.network_bytes_per_sec)}/s a chip\n  ({chip.source})\n"
+            f"latencies: {chip.start_sec * 1e6:g} us to start, {chip.hop_sec * 1e6:g} us a hop, "
+            f"{chip.network_hop_sec * 1e6:g} us a hop of the network"
         )
         lines = f"FLOPs {flops.FORMULA}\n{cost.MODEL}\n{peaks}".splitlines()
         return "How this is reckoned\n" + "\n".join("  " + line for line in lines)

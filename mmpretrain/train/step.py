@@ -15,8 +15,9 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from mmpretrain.config import HealthConfig
+from mmpretrain.models.layers import BatchNorm
 from mmpretrain.objectives.base import Objective, Sums
-from mmpretrain.parallel.mesh import batch_sharding, cut_batch, replicated, shardings
+from mmpretrain.parallel.mesh import batch_multiple, batch_sharding, cut_batch, replicated, shardings
 from mmpretrain.randomness import keys_of, named, seed_key, stream_key
 from mmpretrain.records import Batch
 from mmpretrain.train.guard import GOOD, HALTED, Guard, judge
@@ -109,12 +110,19 @@ class Trainer:
         _, params, kept = nnx.split(model, nnx.Param, ...)
         return dataclasses.replace(state, params=params, kept=kept)
 
+    def for_training(self, model: nnx.Module, phase: int) -> None:
+        """Tells the batch norms of `model` which of them are still in a phase, and how the mesh cuts the batch."""
+        self.trainable.hold_still(model, phase)
+        for _, module in nnx.iter_modules(model):
+            if isinstance(module, BatchNorm):
+                module.parts = batch_multiple(self.mesh)
+
     def inspect(self, model: nnx.Module, state: TrainState, batch: Batch, *, phase: int) -> Sums:
         """The sums of the step that comes after `state`, which is of `phase`, computed with the network `model`.
 
         A caller can look into its layers.
         """
-        self.trainable.hold_still(model, phase)
+        self.for_training(model, phase)
         draws, key = draw(self, state, batch, train=True)
         return self.objective.loss(model, batch, draws, key, train=True)
 
@@ -193,7 +201,7 @@ def mean_gradient(
     A part of the batch at a time, if the trainer cuts it: masks and counts are of the whole batch, so that the sums of
     the parts add up.
     """
-    objective, split, num_parts = trainer.objective, trainer.trainable.split, trainer.micro_batches
+    objective, num_parts = trainer.objective, trainer.micro_batches
     draws, dropout_key = draw(trainer, state, batch, train=True)
     counts = objective.counts(batch, draws)
 
@@ -207,19 +215,35 @@ def mean_gradient(
         parts = cut_batch((batch, draws), num_parts, trainer.mesh)
         keys = keys_of(dropout_key, jnp.arange(num_parts))
 
-        def add(totals: Any, inputs: Any) -> tuple[Any, None]:
+        def one(inputs: Any) -> Any:
             (part, draws), key = inputs
-            return jax.tree.map(jnp.add, totals, of_part(part, draws, key)), None
+            grads, sums, stats = of_part(part, draws, key)
+            return grads, sums, _moves(before, stats)
 
-        shapes = jax.eval_shape(lambda: of_part(*jax.tree.map(lambda x: x[0], parts), keys[0]))
+        def add(totals: Any, inputs: Any) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, totals, one(inputs)), None
+
+        shapes = jax.eval_shape(lambda: one(jax.tree.map(lambda x: x[0], (parts, keys))))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        (grads, sums, stats), _ = jax.lax.scan(add, zeros, (parts, keys))
-        # Every part moved the running averages from where the step began; so does their mean. That of equals may differ
-        # from them in the last bit, and what does not learn must not drift.
-        stats = jax.tree.map(lambda x: x / num_parts, stats)
-        stats = nnx.merge_state(split(stats, phase)[0], split(before, phase)[1])
+        (grads, sums, (moves, movers)), _ = jax.lax.scan(add, zeros, (parts, keys))
+        stats = jax.tree.map(lambda old, move, n: old + move / jnp.maximum(n, 1), before, moves, movers)
     weight = sums.weight + (sums.weight == 0)
     return jax.tree.map(lambda g: g / weight, grads), sums, nnx.merge_state(others, stats)
+
+
+def _moves(before: nnx.State, after: nnx.State) -> tuple[nnx.State, nnx.State]:
+    """How far a part of a batch moved each batch statistic, and 1 where it moved its module's at all, else 0.
+
+    A part without anything to count, such as one without pictures, leaves all of a module's as they are. It has no say
+    in the mean over the parts.
+    """
+    moves = jax.tree.map(jnp.subtract, after, before)
+    moved: dict[tuple[Any, ...], jax.Array] = {}
+    for path, move in nnx.to_flat_state(moves):
+        moved[path[:-1]] = moved.get(path[:-1], False) | (move[...] != 0).any()
+    return moves, nnx.from_flat_state(
+        [(path, move.replace(moved[path[:-1]].astype(move.dtype))) for path, move in nnx.to_flat_state(moves)]
+    )
 
 
 def _summed_gradient(
@@ -232,7 +256,7 @@ def _summed_gradient(
     def loss(learning: nnx.State) -> tuple[jax.Array, tuple[Sums, nnx.State]]:
         params = nnx.merge_state(learning, still)
         model = nnx.merge(trainer.graphdef, params, state.kept, copy=True)
-        trainer.trainable.hold_still(model, phase)
+        trainer.for_training(model, phase)
         sums = trainer.objective.loss(model, part, draws, key, train=True, counts=counts)
         return sums.loss, (sums, nnx.state(model, nnx.BatchStat))
 

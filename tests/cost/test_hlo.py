@@ -90,6 +90,18 @@ def test_collectives_have_their_axes_and_count_as_often_as_their_loop_turns(know
     ]
 
 
+def test_exchanges_in_series_are_those_of_the_longest_chain():
+    # In each turn the sum waits for no gather, and what follows the loop does not need it.
+    found = {c.kind: (c.count, c.in_series) for c in Program(program()).collectives(MESH)}
+    assert found == {
+        "all-gather": (12, 0), "all-reduce": (12, 12), "collective-permute": (1, 0), "reduce-scatter": (1, 0)
+    }  # fmt: skip
+    # If it did, it would wait too.
+    after = program().replace("collective-permute(%g.1)", "collective-permute(%loop)")
+    found = {c.kind: c.in_series for c in Program(after).collectives(MESH)}
+    assert found == {"all-gather": 0, "all-reduce": 12, "collective-permute": 1, "reduce-scatter": 1}
+
+
 @pytest.mark.parametrize(
     ("groups", "axes", "size"),
     [

@@ -1,10 +1,12 @@
 """The model of a step's time, by hand; and what is said of a topology that there is not."""
 
+import dataclasses
+
 import pytest
 
 from mmpretrain.cost.chips import CHIPS, EXAMPLES, parse_topology
 from mmpretrain.cost.hlo import Collective
-from mmpretrain.cost.step_time import COMPUTE_SHARE, MEMORY_SHARE, NETWORK_SHARE, Work, scaled, step_time
+from mmpretrain.cost.step_time import COMPUTE_SHARE, MEMORY_SHARE, NETWORK_SHARE, Work, latency, scaled, step_time
 
 H100 = CHIPS["h100"]
 GRADIENTS = Collective("all-reduce", ("data",), 8, 400e6)
@@ -28,6 +30,31 @@ def test_between_nodes_each_chip_sends_its_part_over_the_network():
         step_time(WORK, dtype="bfloat16").exchange + between
     )
     assert larger.flops == WORK.flops
+
+
+SUMS = Collective("all-reduce", ("data",), 8, 4e3, count=50, in_series=40)
+
+
+def test_exchanges_in_series_wait_for_each_other():
+    small = dataclasses.replace(WORK, collectives=(SUMS,))
+    assert latency(SUMS, small) == pytest.approx(6.8e-6 + 2 * 7 * 0.6e-6)
+    time = step_time(small, dtype="bfloat16")
+    assert time.latency == pytest.approx(40 * latency(SUMS, small))
+    assert time.total == pytest.approx(time.compute + time.exchange + time.latency)
+    # 128 nodes are a tree of seven levels, up and down.
+    large = scaled(small, 1024, keep_global_batch=False)
+    assert latency(large.collectives[0], large) == pytest.approx(6.8e-6 + 2 * (7 * 0.6e-6 + 7 * 5e-6))
+    assert step_time(large, dtype="bfloat16").efficiency < time.efficiency - 0.02
+
+
+def test_a_torus_is_crossed_by_half_its_rings():
+    v5e = dataclasses.replace(WORK, chip=CHIPS["v5e"], num_chips=256)
+    v5p = dataclasses.replace(WORK, chip=CHIPS["v5p"], num_chips=64)
+    assert latency(dataclasses.replace(SUMS, group_size=256), v5e) == pytest.approx(2 * 16e-6)
+    assert latency(Collective("all-gather", ("fsdp",), 64, 1.0), v5p) == pytest.approx(6e-6)
+    assert latency(Collective("collective-permute", ("data",), 2, 1.0), v5e) == pytest.approx(1e-6)
+    two_slices = dataclasses.replace(v5e, num_chips=512)
+    assert latency(dataclasses.replace(SUMS, group_size=512), two_slices) == pytest.approx(2 * (16e-6 + 10e-6))
 
 
 def test_a_global_batch_that_is_kept_leaves_each_chip_less_to_do():

@@ -11,6 +11,7 @@ from flax import nnx
 from mmpretrain.models.heads import ClusterHead
 from mmpretrain.models.layers import BatchNorm, LayerNorm, PReLU, dropout, scale_gradient
 from mmpretrain.models.resnet import Stem
+from mmpretrain.models.statistics import moments
 from mmpretrain.models.transformer import PositionalConv
 from tests.tiny import tiny_model
 
@@ -91,6 +92,70 @@ def test_batch_norm_of_large_numbers_does_not_cancel(batch_norm):
     np.testing.assert_allclose(y.std((0, 1, 2)), [1.0, 2.0, 0.5], rtol=1e-3)
 
 
+def plain_batch_norm(x, weight, scale, bias):
+    """Of the counted pictures' moments, for JAX to differentiate."""
+    counted = weight[:, None, None, None]
+    count = weight.sum() * x.shape[1] * x.shape[2]
+    mean = (x * counted).sum((0, 1, 2)) / count
+    var = (jnp.square(x - mean) * counted).sum((0, 1, 2)) / count
+    return (x - mean) / jnp.sqrt(var + 1e-5) * scale + bias
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_batch_norm_in_parts_has_the_values_gradients_and_averages_of_the_whole(batch_norm, parts):
+    x = random.normal(2, 3, (6, 4, 2, 3)).astype(np.float32)
+    weight = np.array([1, 0, 1, 1, 0, 0], np.float32)  # the last of three parts counts nothing
+    up = random.normal(size=x.shape).astype(np.float32)
+    scale, bias = np.array([1.0, 2.0, 0.5], np.float32), np.array([0.0, -1.0, 3.0], np.float32)
+    graphdef, params, stats = nnx.split(batch_norm, nnx.Param, nnx.BatchStat)
+
+    def ours(x, params):
+        layer = nnx.merge(graphdef, params, stats, copy=True)
+        layer.parts = parts
+        return (layer(x, weight, train=True) * up).sum(), nnx.state(layer, nnx.BatchStat)
+
+    def plain(x, scale, bias):
+        return (plain_batch_norm(x, weight, scale, bias) * up).sum()
+
+    (value, moved), (dx, dparams) = jax.value_and_grad(ours, argnums=(0, 1), has_aux=True)(x, params)
+    expected, (ex, escale, ebias) = jax.value_and_grad(plain, argnums=(0, 1, 2))(x, scale, bias)
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
+    np.testing.assert_allclose(dx, ex, atol=1e-5)
+    np.testing.assert_allclose(dparams["scale"][...], escale, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(dparams["bias"][...], ebias, rtol=1e-4, atol=1e-4)
+    counted = x[weight > 0].reshape(-1, 3).astype(np.float64)
+    np.testing.assert_allclose(moved["mean"][...], 0.9 * np.array([0.1, 0.2, 0.3]) + 0.1 * counted.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(moved["var"][...], 0.9 * np.arange(1, 4) + 0.1 * counted.var(0, ddof=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("far", [0, 10, 100, 1000])  # deviations
+def test_merged_variance_is_right_near_the_running_mean_and_never_cancels_far_from_it(far):
+    x = random.normal(1000, 1, (8, 8, 8, 3)).astype(np.float32)
+    got = moments(x, np.ones(8, bool), jnp.full(3, 1000.0 - far, jnp.float32), parts=4)
+    np.testing.assert_allclose(got.mean_C, x.astype(np.float64).mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(got.var_C, x.astype(np.float64).var((0, 1, 2)), rtol=min(1e-5 + 4e-7 * far**2, 0.02))
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("value", [0.0, -2.551515, 107 / 3])
+def test_a_channel_that_is_the_same_everywhere_is_its_bias_and_passes_no_gradient_on(batch_norm, parts, value):
+    batch_norm.parts = parts
+    x = np.full((4, 7, 5, 3), value, np.float32)
+    graphdef, state = nnx.split(batch_norm)
+    y, back = jax.vjp(lambda x: nnx.merge(graphdef, state, copy=True)(x, np.ones(4, np.float32), train=True), x)
+    np.testing.assert_array_equal(y, np.broadcast_to(np.array([0.0, -1.0, 3.0], np.float32), y.shape))
+    np.testing.assert_array_equal(back(jnp.asarray(random.normal(size=y.shape), y.dtype))[0], 0)
+
+
+def test_one_value_has_no_variance_so_the_averages_stand_in_and_stay(batch_norm):
+    x = random.normal(size=(3, 1, 1, 3)).astype(np.float32)
+    y = batch_norm(x, np.array([0, 1, 0], np.float32), train=True)
+    expected = (x - [0.1, 0.2, 0.3]) / np.sqrt(np.array([1.0, 2.0, 3.0]) + 1e-5) * [1.0, 2.0, 0.5] + [0.0, -1.0, 3.0]
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    np.testing.assert_array_equal(batch_norm.mean[...], np.array([0.1, 0.2, 0.3], np.float32))
+    np.testing.assert_array_equal(batch_norm.var[...], np.array([1.0, 2.0, 3.0], np.float32))
+
+
 def test_stem_equals_a_three_dimensional_convolution():
     B, T, H, W, C = 2, 6, 9, 8, 3
     stem = Stem(C, rngs=nnx.Rngs(0))
@@ -140,6 +205,9 @@ def test_cluster_head_is_the_cosine_over_the_temperature():
     np.testing.assert_allclose(head(x)[0], cosine / 0.07, rtol=1e-4, atol=1e-5)
     head.proj.kernel[...], head.proj.bias[...] = jnp.zeros_like(head.proj.kernel), jnp.zeros_like(head.proj.bias)
     assert (np.asarray(head(x)[0]) == 0).all()  # a frame without direction is like no cluster, and is no NaN
+    graphdef, params = nnx.split(head)
+    gradient = jax.grad(lambda params: nnx.merge(graphdef, params)(x)[0].sum())(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
 def test_dropout_keeps_the_mean_and_is_off_without_a_key():

@@ -20,9 +20,10 @@ from mmpretrain.config import MaskingConfig, OptimizerConfig, ParallelConfig  # 
 from mmpretrain.cost.hlo import KINDS  # noqa: E402
 from mmpretrain.objectives.masked_prediction import MaskedPrediction  # noqa: E402
 from mmpretrain.parallel.mesh import make_mesh, shard_batch  # noqa: E402
+from mmpretrain.train.guard import GOOD  # noqa: E402
 from mmpretrain.train.optimizer import make_optimizer  # noqa: E402
 from mmpretrain.train.step import Trainer, draw  # noqa: E402
-from tests.tiny import random_batch, tiny_model, tiny_round  # noqa: E402
+from tests.tiny import random_batch, tiny_model, tiny_round, with_present  # noqa: E402
 
 MESHES = {"one": (1, 1, 1), "data": (8, 1, 1), "mixed": (2, 2, 2), "wide": (1, 4, 2), "fsdp": (1, 8, 1)}
 
@@ -58,7 +59,8 @@ def main(output: str) -> None:
     # A large epsilon makes Adam linear in the gradient: its usual step has the size of the rate however small the
     # gradient is, rounding noise included.
     tx = make_optimizer(OptimizerConfig(peak_lr=1.0, eps=1.0, warmup_steps=0), 100)
-    # Clips of different lengths, some without a modality: devices have different numbers of masked frames.
+    # Clips of different lengths, some without a modality: devices have different numbers of masked frames, and the last
+    # of eight has no picture.
     batch = random_batch(
         (8, 3, 8, 5, 8, 8, 2, 7),
         model=model,
@@ -86,6 +88,15 @@ def main(output: str) -> None:
             arrays[f"{name} {jax.tree_util.keystr(path)}"] = np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(start):
             arrays[f"{name} start {jax.tree_util.keystr(path)}"] = leaf
+        # The same step without any picture.
+        fresh = trainer.init(0)
+        kept = [np.array(leaf) for leaf in jax.tree.leaves(fresh.kept)]
+        blind, metrics = trainer.step(fresh, shard_batch(with_present(batch, video=[False] * 8), mesh))
+        report[name + " blind"] = {
+            "good": int(metrics["verdict"]) == GOOD,
+            "finite": all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves((blind.params, blind.opt_state))),
+            "statistics": all(np.array_equal(*pair) for pair in zip(jax.tree.leaves(blind.kept), kept, strict=True)),
+        }
     sound_in_parts(arrays)
     np.savez(output, **arrays)
     print(json.dumps(report))

@@ -56,6 +56,12 @@ def test_validation_masks_are_the_same_on_every_mesh(outcome, mesh):
         np.testing.assert_array_equal(arrays[mesh][key], expected, err_msg=key)
 
 
+@pytest.mark.parametrize("mesh", ["one", "data", "mixed", "wide", "fsdp"])
+def test_a_step_without_pictures_is_good_and_moves_no_statistics(outcome, mesh):
+    _, report = outcome
+    assert report[mesh + " blind"] == {"good": True, "finite": True, "statistics": True}
+
+
 def test_parts_of_a_batch_on_a_mesh_equal_the_whole_on_one_device_and_no_clip_moves(outcome):
     arrays, _ = outcome
     sound = {name: {k.removeprefix("sound "): v for k, v in arrays[name].items() if k.startswith("sound ")}

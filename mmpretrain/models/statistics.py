@@ -1,0 +1,112 @@
+"""Batch normalisation as mathematics: moments of what counts in a batch, and the gradient through them.
+
+Dims: N pictures, H rows, W columns, C channels, P parts.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+BATCH_NORM_EPS = 1e-5
+# What rounding to float32 (1e-7) leaves of equal numbers: of a variance, as a share of mean^2; of the spread between
+# parts, as a share of sum n_p d_p^2.
+MEAN_ROUNDING, SHIFT_ROUNDING = 1e-12, 4e-7
+
+
+class Moments(NamedTuple):
+    """count: float32, of the values of each channel. var_C: biased, and 0 where it is nothing but rounding."""
+
+    count: jax.Array
+    mean_C: jax.Array
+    var_C: jax.Array
+
+
+def moments(x_NHWC: jax.Array, counted_N: jax.Array, shift_C: jax.Array, *, parts: int = 1) -> Moments:
+    """Count, mean and variance over the counted pictures, in float32. counted_N: bool.
+
+    Each of `parts` equal runs of pictures, such as those that one device has, makes its own count n_p, mean m_p and sum
+    M_p of squared distances from it, which is exact and waits for no other. They are merged as Chan, Golub and LeVeque
+    do (1979), about a shift k that everyone knows, the running mean: with d_p = m_p - k,
+
+        mean = k + sum n_p d_p / n      n var = sum M_p + (sum n_p d_p^2 - (sum n_p d_p)^2 / n)
+
+    which is one sum over devices of three numbers a channel (the count is the same in all layers), where a variance
+    about the mean of all would wait for that mean. Only the bracket, the spread between parts, is a difference of large
+    numbers: rounding makes it uncertain by 1e-7 (mean - k)^2, and what does not stand out of that counts as 0. So the
+    variance is right to 1e-5 while the mean of a batch is within ten deviations of the running one, and is never less
+    than the spread within parts, however far it is. Plain squares (k = 0, no parts) would lose all of it.
+    """
+    size = x_NHWC.shape[1] * x_NHWC.shape[2]
+    x = x_NHWC.astype(jnp.float32).reshape(parts, -1, *x_NHWC.shape[1:])
+    counts = counted_N.reshape(parts, -1, 1, 1, 1)
+    n_P1 = counted_N.reshape(parts, -1).sum(1, keepdims=True, dtype=jnp.float32) * size
+    count = counted_N.sum(dtype=jnp.float32) * size  # of all layers one sum
+    mean_PC = jnp.where(counts, x, 0).sum((1, 2, 3)) / jnp.maximum(n_P1, 1)
+    squares_PC = jnp.square(jnp.where(counts, x - mean_PC[:, None, None, None], 0)).sum((1, 2, 3))
+    if parts == 1:
+        mean_C, squares_C = mean_PC[0], squares_PC[0]
+    else:
+        d_PC = jnp.where(n_P1 > 0, mean_PC - shift_C, 0)
+        rows = [n_P1 * d_PC, n_P1 * jnp.square(d_PC), squares_PC]
+        first_C, second_C, within_C = jnp.stack(rows, axis=1).sum(0)
+        d_C = first_C / jnp.maximum(count, 1)
+        between_C, doubt_C = second_C - first_C * d_C, SHIFT_ROUNDING * second_C
+        mean_C, squares_C = shift_C + d_C, within_C + jnp.where(between_C > doubt_C, between_C, 0)
+    var_C = squares_C / jnp.maximum(count, 1)
+    return Moments(count, mean_C, jnp.where(var_C > MEAN_ROUNDING * jnp.square(mean_C), var_C, 0))
+
+
+def inverse_deviation(var_C: jax.Array) -> jax.Array:
+    """1 / sqrt(var + eps), and 0 for a channel that is the same everywhere: it is its bias, and passes no gradient on.
+
+    Else such channels would multiply the gradient by 316 a layer, to infinity in 17 of them, though a batch without any
+    contrast teaches nothing.
+    """
+    return jnp.where(var_C > 0, jax.lax.rsqrt(var_C + BATCH_NORM_EPS), 0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(7,))
+def normalize(
+    x_NHWC: jax.Array,
+    counted_N: jax.Array,
+    scale_C: jax.Array,
+    bias_C: jax.Array,
+    mean_C: jax.Array,
+    inverse_C: jax.Array,
+    count: jax.Array,
+    parts: int,
+) -> jax.Array:
+    """(x - mean) * inverse * scale + bias of every picture, in x's dtype.
+
+    count: of the values of the counted pictures that mean and inverse are the moments of, which the gradient then goes
+    through; 0 where they are constants. The backward pass needs two sums a channel, which are one over devices, and are
+    the gradients of bias and scale besides.
+    """
+    return _forward(x_NHWC, counted_N, scale_C, bias_C, mean_C, inverse_C, count, parts)[0]
+
+
+def _forward(x_NHWC, counted_N, scale_C, bias_C, mean_C, inverse_C, count, parts) -> tuple[jax.Array, Any]:
+    del parts
+    slope_C = scale_C * inverse_C
+    y = x_NHWC * slope_C.astype(x_NHWC.dtype) + (bias_C - mean_C * slope_C).astype(x_NHWC.dtype)
+    return y, (x_NHWC, counted_N, slope_C, mean_C, inverse_C, count)
+
+
+def _backward(parts: int, kept: Any, dy_NHWC: jax.Array) -> tuple[jax.Array | None, ...]:
+    x_NHWC, counted_N, slope_C, mean_C, inverse_C, count = kept
+    x, dy = x_NHWC.astype(jnp.float32), dy_NHWC.astype(jnp.float32)
+    of_parts = [a.reshape(parts, -1, *a.shape[1:]).sum((1, 2, 3)) for a in (dy, dy * (x - mean_C))]
+    d_bias, d_scale = jnp.stack(of_parts, axis=1).sum(0)
+    d_scale *= inverse_C
+    # Through the moments: slope / count * (d_bias + (x - mean) * inverse * d_scale), by as few vectors as there can be.
+    share_C = jnp.where(count > 0, slope_C / jnp.maximum(count, 1), 0)
+    line_C = share_C * inverse_C * d_scale
+    through = jnp.where(counted_N[:, None, None, None], (share_C * d_bias - mean_C * line_C) + x * line_C, 0)
+    return (slope_C * dy - through).astype(x_NHWC.dtype), None, d_scale, d_bias, None, None, None
+
+
+normalize.defvjp(_forward, _backward)
