@@ -6,6 +6,7 @@ the whole clip says nearly the same of a frame that has enough of the clip on bo
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 WINDOW_FRAMES = 1500  # one minute; shorter clips are whole. Preparation cuts files at this length by default
@@ -19,7 +20,7 @@ class Window(NamedTuple):
     own: range
 
 
-def windows(num_frames: int, overlap: int = OVERLAP_FRAMES) -> list[Window]:
+def windows(num_frames: int) -> list[Window]:
     """Windows of at most `WINDOW_FRAMES` over a clip; what they own adds up to the clip, in order.
 
     All but a single one are of `WINDOW_FRAMES`; the last ends with the clip, hence may overlap more.
@@ -27,10 +28,10 @@ def windows(num_frames: int, overlap: int = OVERLAP_FRAMES) -> list[Window]:
     if num_frames <= WINDOW_FRAMES:
         return [Window(range(num_frames), range(num_frames))]
     last = num_frames - WINDOW_FRAMES
-    starts = [*range(0, last, WINDOW_FRAMES - overlap), last]
+    starts = [*range(0, last, WINDOW_FRAMES - OVERLAP_FRAMES), last]
     # Two neighbours meet in the middle of what both see.
-    edges = [0, *((b + a + WINDOW_FRAMES) // 2 for a, b in zip(starts, starts[1:], strict=False)), num_frames]
+    edges = [0, *((b + a + WINDOW_FRAMES) // 2 for a, b in itertools.pairwise(starts)), num_frames]
     return [
         Window(range(start, start + WINDOW_FRAMES), range(first, after))
-        for start, first, after in zip(starts, edges, edges[1:], strict=False)
+        for start, first, after in zip(starts, *zip(*itertools.pairwise(edges), strict=True), strict=True)
     ]
