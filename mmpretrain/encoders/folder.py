@@ -11,7 +11,7 @@ features = encoder.features(audio=samples, video=crops)  # [T, D], 25 a second
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from mmpretrain.config import ModelConfig, as_dict, from_dict
 from mmpretrain.data.batch import empty_batch, put_clip
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.inputs import INPUTS
+from mmpretrain.data.windows import windows
 from mmpretrain.encoders.card import model_card
 from mmpretrain.encoders.weights import REMEDY, load_weights, save_weights
 from mmpretrain.files import (
@@ -152,8 +153,8 @@ class Encoder:
         audio: int16 [N], mono at 16 kHz. video: uint8 [T, S, S], grey crops at 25 fps as `data_prep` makes them (S at
         least `config.inputs.image_size`; the centre is used). tracks: of modalities beyond these, [T, ...] by the name
         that a record has for them. Any may be missing; the video, if it is there, decides T. layer: None for the final
-        output, k for the stream after layer k, 0 for the transformer's input. Raises ValueError for a clip of another
-        kind.
+        output, k for the stream after layer k, 0 for the transformer's input. A clip of more than a minute goes through
+        in overlapping windows (`data.windows`). Raises ValueError for a clip of another kind.
         """
         present = self._check(audio, video, tracks)
         none = np.zeros(0, np.int16)
@@ -164,9 +165,14 @@ class Encoder:
             raise ValueError("the clip is empty: features() needs at least one frame of 40 ms")
         if layer is not None and not 0 <= layer <= self.config.num_layers:
             raise ValueError(f"layer={layer}; this encoder has layers 1 to {self.config.num_layers}, and 0, its input")
-        batch = empty_batch(1, -(-num_frames // FRAME_MULTIPLE) * FRAME_MULTIPLE, self.config)
-        put_clip(batch, 0, clip, range(num_frames), present, self.config)
-        return np.asarray(self._forward(layer, nnx.state(self.module), batch))[0, :num_frames].astype(np.float32)
+        made = [self._window(clip, present, layer, *window) for window in windows(num_frames)]
+        return np.concatenate(made).astype(np.float32)
+
+    def _window(self, clip: Clip, present: Sequence[str], layer: int | None, frames: range, own: range) -> np.ndarray:
+        batch = empty_batch(1, -(-len(frames) // FRAME_MULTIPLE) * FRAME_MULTIPLE, self.config)
+        put_clip(batch, 0, clip, frames, present, self.config)
+        features_TD = np.asarray(self._forward(layer, nnx.state(self.module), batch))[0]
+        return features_TD[own.start - frames.start : own.stop - frames.start]
 
     def features_of(self, clip: Clip, *, layer: int | None = None) -> np.ndarray:
         """As `features`, of what a prepared clip has of the encoder's modalities."""

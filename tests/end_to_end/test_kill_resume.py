@@ -128,13 +128,6 @@ def test_twenty_random_kills_change_nothing(corpus, tmp_path):
     kill_at_random(20, 7, corpus, tmp_path)
 
 
-@pytest.mark.endurance
-@pytest.mark.multiprocess
-@pytest.mark.timeout(15_000)
-def test_a_hundred_random_kills_change_nothing(corpus, tmp_path):
-    kill_at_random(100, 8, corpus, tmp_path)
-
-
 @pytest.mark.multiprocess
 def test_ctrl_c_leaves_cleanly(corpus, tmp_path):
     process = start(corpus, tmp_path / "run")
