@@ -19,7 +19,8 @@ def write_sealed(path: str | Path, value: Any) -> None:
         if path.exists() and digests(folder, [name])[name] == last:
             entries[name] = last
     with whole_file(path) as draft:
-        draft.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8", newline="")
+        with open(draft, "w", encoding="utf-8", newline="") as file:
+            file.write(json.dumps(value, indent=1) + "\n")
         new = digests(folder, [draft.name])[draft.name]
         write_json(folder / SEAL, entries | {coming: new})
     write_json(folder / SEAL, entries | {name: new})
