@@ -87,8 +87,9 @@ def read_config(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
 def read_training_data(path: str | Path) -> TrainingData:
     """What an exported encoder and its ancestors were trained on. Raises ValueError or FileNotFoundError."""
     _read_config(Path(path))
+    path = present_folder(path)
     check_seal(path, TRAINING_DATA_FILE, remedy=REMEDY)
-    return TrainingData.read(Path(path) / TRAINING_DATA_FILE)
+    return TrainingData.read(path / TRAINING_DATA_FILE)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

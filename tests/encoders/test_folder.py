@@ -13,7 +13,7 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import mmpretrain
-from mmpretrain.encoders.folder import FRAME_MULTIPLE, Encoder, load_head, read_config, save_encoder
+from mmpretrain.encoders.folder import FRAME_MULTIPLE, Encoder, load_head, read_config, read_training_data, save_encoder
 from mmpretrain.features.filterbank import audio_features
 from mmpretrain.files import seal
 from mmpretrain.models.encoder import AVEncoder
@@ -219,8 +219,15 @@ def test_no_changed_bit_is_believed(exported, tmp_path):
     def load() -> None:
         mmpretrain.load_encoder(folder)
         load_head(folder)
+        read_training_data(folder)
 
-    for name in ("config.json", "model.safetensors", "pretraining_head.safetensors", "digests.json"):
+    for name in (
+        "training_data.npz",
+        "config.json",
+        "model.safetensors",
+        "pretraining_head.safetensors",
+        "digests.json",
+    ):
         whole = (folder / name).read_bytes()
         for bit in draw.integers(0, 8 * len(whole), 15):
             changed = bytearray(whole)

@@ -22,7 +22,7 @@ from flax import nnx
 
 from mmpretrain.config import as_dict
 from mmpretrain.data.clips import open_clips
-from mmpretrain.encoders.folder import load_encoder, load_head
+from mmpretrain.encoders.folder import load_encoder, load_head, read_training_data
 from mmpretrain.encoders.weights import load_weights
 from mmpretrain.files import read_json
 from mmpretrain.run.layout import read_health, recipe_of_run
@@ -86,9 +86,8 @@ class Copy:
     def encoder(self, folder: str) -> str:
         path = self.place / "run" / folder
         loaded = load_encoder(path)
-        return hashed(
-            [jax.tree.leaves(nnx.state(loaded.module)), load_head(path), repr((loaded.config, loaded.lineage))]
-        )
+        said = repr((loaded.config, loaded.lineage, read_training_data(path).summary()))
+        return hashed([jax.tree.leaves(nnx.state(loaded.module)), load_head(path), said])
 
     def classifier(self, stage: str) -> str:
         model = self.like(stage)[1]

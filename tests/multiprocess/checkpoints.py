@@ -54,7 +54,7 @@ def _run(folder: Path, wrong: str) -> None:
     saved.save(10, state(10), {"step": 10})
     saved.wait()
     if wrong == "save" and here:  # as on a full disk of one machine
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
     if wrong == "commit" and not here:
         _fail(sealed_items, "seal")
     saved.save(20, state(20), {"step": 20})
