@@ -37,6 +37,14 @@ def test_memory_of_fitting_and_labelling_stays_flat():
     assert peaks[3] - peaks[2] < 50
 
 
+@pytest.mark.slow
+def test_labels_are_kept_faster_than_before():
+    text = output("label_store.py", "--parts", "2000")
+    ratio = re.search(r"adding 16,384 frames, to 2,000: .* in \d+ parts, ratio (\d+)", text)
+    assert int(ratio[1]) > 1
+    assert re.search(r"taking up again: [\d.]+ s\nmerging into a store: [\d.]+ s\nopening it: [\d.]+ s", text)
+
+
 def test_help_teaches():
-    for script in ("kmeans.py", "label_memory.py"):
+    for script in ("kmeans.py", "label_memory.py", "label_store.py"):
         assert f"python benchmarks/{script}" in output(script, "--help")
