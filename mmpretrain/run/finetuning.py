@@ -82,13 +82,14 @@ class Finetuning:
         try:
             fold = fold_of(self.run.config, self.table, number)
         except ValueError as error:
-            if not len(self._left_out):
-                raise
-            splits, modalities = ", ".join(self._left_out.index.splits.kinds()), self.run.config.model.modalities
-            raise ValueError(
-                f"{error}. {len(self._left_out)} clips of {self._left_out.folders()} (of {splits}) were left out: they "
-                f"have no {' or '.join(modalities)}, and model.modalities={tuple(modalities)}"
-            ) from error
+            because, modalities = "", tuple(self.run.config.model.modalities)
+            if len(self._left_out):
+                because = (
+                    f". {len(self._left_out)} of its clips ({', '.join(self._left_out.index.splits.kinds())}) were left "
+                    f"out: they have no {' or '.join(modalities)}, and model.modalities={modalities}"
+                )
+            field = f"finetune.protocol={self.config.protocol!r} on {self.table.folders()}"
+            raise ValueError(f"{field}: {error}{because}") from error
         for i, task in enumerate(self.config.tasks):
             if why := why_not_learned(self.labels[task.name][fold.train], task):
                 field = f"finetune.tasks[{i}]" + (f".classes={tuple(task.classes)}" if task.classes else "")

@@ -23,7 +23,7 @@ RECIPE_FILE = "recipe.json"
 WALL_TIME_FILE = "wall_time.json"
 CHANGES_FILE = "changes.json"
 MAKE_AGAIN = "the command that made it writes it again"
-FORMAT = 2  # of a stage's recipe: the fields that it reads and the fingerprints of what it takes
+FORMAT = 3  # of a stage's recipe: the fields that it reads and the fingerprints of what it takes
 
 
 def run_stage(
