@@ -83,10 +83,11 @@ class Finetuning:
             fold = fold_of(self.run.config, self.table, number)
         except ValueError as error:
             because, modalities = "", tuple(self.run.config.model.modalities)
-            if len(self._left_out):
+            if left_out := len(self._left_out):
+                splits = ", ".join(self._left_out.index.splits.kinds())
                 because = (
-                    f". {len(self._left_out)} of its clips ({', '.join(self._left_out.index.splits.kinds())}) were left "
-                    f"out: they have no {' or '.join(modalities)}, and model.modalities={modalities}"
+                    f". {left_out} of its clips ({splits}) were left out: they have no {' or '.join(modalities)}, and "
+                    f"model.modalities={modalities}"
                 )
             field = f"finetune.protocol={self.config.protocol!r} on {self.table.folders()}"
             raise ValueError(f"{field}: {error}{because}") from error
