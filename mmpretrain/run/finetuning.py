@@ -99,7 +99,7 @@ class Finetuning:
                     f"{self.table.folders()}; prepare training clips with other labels, change the tasks, or use "
                     "another finetune.protocol"
                 )
-        i, selecting = next((i, t) for i, t in enumerate(self.config.tasks) if t.name == self.selecting)
+        selecting = next(task for task in self.config.tasks if task.name == self.selecting)
         labels, why = self.labels[self.selecting][fold.validation], ""
         if not has_label(labels).any() or (not selecting.classes and self.best_by.better == "higher"):
             why = why_not_measured(labels, selecting)

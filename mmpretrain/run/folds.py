@@ -25,7 +25,7 @@ def fold_of(config: RunConfig, table: ClipTable, number: int) -> Fold:
     """Fold `number` of those clips."""
     main = config.finetune.tasks[0]
     protocol = get_protocol(config.finetune.protocol)
-    return protocol.fold(table.index, number, main.classes, column=main.column or main.name)
+    return protocol.fold(table.index, number, main.classes or None, column=main.column or main.name)
 
 
 def check_excluded_folds(config: RunConfig) -> None:
