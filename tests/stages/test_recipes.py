@@ -171,5 +171,5 @@ def test_a_stage_of_another_version_is_refused_with_the_remedy(config, tmp_path)
     config = from_dict(RunConfig, as_dict(config))
     config.workdir = str(tmp_path)
     write_json(tmp_path / "round1" / "targets" / "recipe.json", {"seed": 1, "model.width": 16})
-    with pytest.raises(ValueError, match=r"was made by a version of mmpretrain .* format None, not 2\); .* or remove"):
+    with pytest.raises(ValueError, match=r"was made by a version of mmpretrain .* format None, not 3\); .* or remove"):
         make_targets(Run(config, accept_changes=True).round(1))
