@@ -32,6 +32,7 @@ from mmpretrain.data import batch_plan
 from mmpretrain.data.clips import training_and_validation
 from mmpretrain.index import Index, read_index, write_index
 from mmpretrain.prepared import finish_corpus
+from mmpretrain.randomness import part_seed
 from mmpretrain.records import EMOTIONS, Schema, dataset_dir
 
 SPEAKERS = 6_112  # of VoxCeleb2
@@ -145,7 +146,7 @@ def main() -> None:
     weights = np.resize([1.0, 0.5, 2.0, 1.0], len(lengths))
     for title, weight_N in (("one corpus", np.ones(len(lengths))), ("three weights", weights)):
         ours, theirs = (
-            [epoch_sec(lengths, weight_N, args.seed + run, fillers) for run in range(args.runs)]
+            [epoch_sec(lengths, weight_N, part_seed(args.seed, "epoch", run), fillers) for run in range(args.runs)]
             for fillers in (batch_plan._fillers, sorted_fillers)
         )
         line(f"an epoch planned, {title}", *(statistics.median(epoch for _, epoch in runs) for runs in (ours, theirs)))
