@@ -17,6 +17,7 @@ from mmpretrain.data.batch_plan import PlannedBatch
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.inputs import INPUTS, Augmentation
 from mmpretrain.data.noise import noise_files
+from mmpretrain.data.windows import windows
 from mmpretrain.randomness import clip_generator, clip_number
 from mmpretrain.records import Batch, Clip
 
@@ -52,10 +53,10 @@ def make_batch(
     """The batch of `planned` in numpy: zeros, False and -1 where there is no frame, no modality or no clip.
 
     In training (`train`) each clip has its own random stretch of time, where it is longer than the batch, and what
-    `Augmentation` says is changed; otherwise it begins at its start and is unchanged. All inputs and targets of a clip
-    begin at the same frame. targets: of each codebook; a clip may have none. targets_per_frame: of
-    these a frame takes the first. labels: by task, [N, ...] over the table. Raises ValueError naming the clip if it
-    cannot be read or its targets have another length.
+    `Augmentation` says is changed; otherwise it is whole, or one of its `windows`, and unchanged. All inputs and
+    targets of a clip begin at the same frame; of a window only the frames that it owns have targets. targets: of each
+    codebook; a clip may have none. targets_per_frame: of these a frame takes the first. labels: by task, [N, ...] over
+    the table. Raises ValueError naming the clip if it cannot be read or its targets have another length.
     """
     if train and data.noise.prob > 0:
         noise_files(data.noise.path)  # speaks up at the first batch if there is no noise, not at the first noisy clip
@@ -69,17 +70,21 @@ def make_batch(
         stream = functools.partial(
             clip_generator, seed, epoch=planned.epoch, clip_id=clip.clip_id, occurrence=occurrence
         )
-        length = min(clip.num_frames, planned.num_frames)
-        start = int(stream("time").integers(0, clip.num_frames - length, endpoint=True)) if train else 0
-        frames = range(start, start + length)
+        if train:
+            length = min(clip.num_frames, planned.num_frames)
+            start = int(stream("time").integers(0, clip.num_frames - length, endpoint=True))
+            frames = own = range(start, start + length)
+        else:
+            frames, own = windows(clip.num_frames)[occurrence]
         augmentation = Augmentation(data, stream, freq_mask, freq_warp) if train else None
         present = [name for name in model.modalities if table.has(INPUTS[name].needs)[row]]
         put_clip(batch, b, clip, frames, present, model, augmentation)
         for s, store in enumerate(targets):
             ids_T = store.of(row, clip)
             if ids_T is not None:
-                ids_T = _of_frames(ids_T, clip, targets_per_frame)[start : start + length]
-                batch.targets_BTS[b, : len(ids_T), s] = ids_T
+                ids_T = _of_frames(ids_T, clip, targets_per_frame)[own.start : own.stop]
+                first = own.start - frames.start
+                batch.targets_BTS[b, first : first + len(ids_T), s] = ids_T
         for name, of_table in (labels or {}).items():
             batch.labels[name][b] = of_table[row]
     return batch

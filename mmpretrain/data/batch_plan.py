@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import heapq
+import itertools
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -15,6 +17,7 @@ from concurrent.futures import Future
 import numpy as np
 
 from mmpretrain import randomness
+from mmpretrain.data.windows import WINDOW_FRAMES, windows
 
 LONG_BUCKET_STEP = 100  # frames; evaluation rounds clips beyond the longest bucket up to a multiple of this
 
@@ -160,25 +163,32 @@ class BatchPlan:
 class EvaluationPlan:
     """Every clip exactly once and never cropped, in a fixed order: by bucket, then as in the table.
 
-    Clips beyond the longest bucket have buckets of their own. Batches hold at least `multiple` clips, whatever
-    `batch_frames`; the last of a bucket is filled up with rows of -1. Has `len(plan)` batches, `plan[step]`.
+    Clips beyond the longest bucket have buckets of their own, and those beyond `WINDOW_FRAMES` come in `windows`, whose
+    numbers are their `occurrences`: one after the other, in the same row of batches that follow each other, hence on
+    the same device. Batches hold at least `multiple` clips, whatever `batch_frames`; the last of a bucket is filled up
+    with rows of -1. Has `len(plan)` batches, `plan[step]`.
     """
 
     def __init__(self, lengths: np.ndarray, *, batch_frames: int, bucket_frames: Sequence[int], multiple: int):
-        self._lengths = np.asarray(lengths, np.int64)
-        bucket_N = _buckets(self._lengths, bucket_frames)
-        beyond = self._lengths > bucket_N
-        bucket_N[beyond] = -(-self._lengths[beyond] // LONG_BUCKET_STEP) * LONG_BUCKET_STEP
-        buckets = {}
+        lengths_N = np.asarray(lengths, np.int64)
+        bucket_N = _buckets(lengths_N, bucket_frames)
+        beyond = lengths_N > bucket_N
+        bucket_N[beyond] = -(-lengths_N[beyond] // LONG_BUCKET_STEP) * LONG_BUCKET_STEP
+        bucket_N = np.minimum(bucket_N, WINDOW_FRAMES)
+        buckets, before = {}, {}
         for num_frames in np.unique(bucket_N).tolist():
             clips = np.flatnonzero(bucket_N == num_frames)
             # A bucket of few clips has a smaller batch instead of many filler rows.
             few = -(-len(clips) // multiple) * multiple
             size = min(max(_batch_size(num_frames, batch_frames, multiple), multiple), few)
+            if num_frames == WINDOW_FRAMES:
+                buckets[num_frames], before[num_frames] = _in_rows(clips, lengths_N[clips], size)
+                continue
             rows = np.full(-(-len(clips) // size) * size, -1, np.int32)
             rows[: len(clips)] = clips
             buckets[num_frames] = rows.reshape(-1, size)
-        self._planned = _Batches(buckets, {t: np.zeros_like(rows) for t, rows in buckets.items()})
+            before[num_frames] = np.zeros_like(buckets[num_frames])
+        self._planned = _Batches(buckets, before)
         self.shapes: tuple[tuple[int, int], ...] = tuple((rows.shape[1], t) for t, rows in buckets.items())
         self.num_batches_per_epoch: int = len(self._planned)
 
@@ -187,6 +197,22 @@ class EvaluationPlan:
 
     def __getitem__(self, step: int) -> PlannedBatch:
         return PlannedBatch(step, 0, *self._planned[step])
+
+
+def _in_rows(clips: np.ndarray, lengths: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Batches of `size` rows, int32 [batches, size] each: the clip of each row (-1: none), and which of its windows.
+
+    The windows of a clip follow each other in one row, the one that is free first.
+    """
+    rows: list[list[tuple[int, int]]] = [[] for _ in range(size)]
+    free = [(0, b) for b in range(size)]
+    for clip, num_frames in zip(clips.tolist(), lengths.tolist(), strict=True):
+        at, b = heapq.heappop(free)
+        count = len(windows(num_frames))
+        rows[b] += [(clip, window) for window in range(count)]
+        heapq.heappush(free, (at + count, b))
+    planned = np.array(list(itertools.zip_longest(*rows, fillvalue=(-1, 0))), np.int32).reshape(-1, size, 2)
+    return planned[..., 0], planned[..., 1]
 
 
 class _Batches:

@@ -153,8 +153,8 @@ class RunBase:
         batch_frames: int,
         wanted: np.ndarray | None = None,
         **inputs: Any,
-    ) -> Iterator[Batch]:
-        """Every clip of `table` once, whole and unchanged; this process's share of each batch.
+    ) -> Iterator[tuple[PlannedBatch, Batch]]:
+        """Every clip of `table` once, whole or in windows, unchanged: of each batch its plan and this process's share.
 
         wanted: bool [N], the clips to be among them; batches with none of these are left out, the others as they are.
         Raises Stopped between two batches if the run was asked to stop.
@@ -169,9 +169,9 @@ class RunBase:
             return make_batch(share, table, model=model, data=data, train=False, seed=self.config.seed, **inputs)
 
         kept = plan if wanted is None else [p for p in map(plan.__getitem__, range(len(plan))) if _any_of(p, wanted)]
-        for _, batch in iterate(kept, load, first_step=0, num_steps=len(kept), num_workers=data.num_workers):
+        for planned, batch in iterate(kept, load, first_step=0, num_steps=len(kept), num_workers=data.num_workers):
             check_stop()
-            yield batch
+            yield planned, batch
 
 
 def _any_of(planned: PlannedBatch, wanted: np.ndarray) -> bool:

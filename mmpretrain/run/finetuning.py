@@ -198,7 +198,9 @@ class Finetuning:
         def apply(state: TrainState, batch: Batch) -> dict[str, jax.Array]:
             return objective.outputs(nnx.merge(graphdef, state.params, state.kept, copy=True), batch)
 
-        forward = Forward(self.run, self.model(variant), apply, self.config.batch_frames, everywhere=True)
+        forward = Forward(
+            self.run, self.model(variant), apply, self.config.batch_frames, everywhere=True, of_clips=True
+        )
 
         def predict(state: TrainState, rows: np.ndarray) -> dict[str, np.ndarray]:
             made = {row: values for row, _, values in forward(state, self.table.select(rows))}

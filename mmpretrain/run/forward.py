@@ -17,10 +17,11 @@ from flax import nnx
 from mmpretrain.config import ModelConfig
 from mmpretrain.data.batch import Targets
 from mmpretrain.data.clips import ClipTable
+from mmpretrain.data.windows import WINDOW_FRAMES, windows
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.observe.progress import track
 from mmpretrain.parallel.flight import one_behind
-from mmpretrain.parallel.mesh import batch_sharding, own_rows, replicated, shard_batch
+from mmpretrain.parallel.mesh import batch_sharding, own_rows, process_rows, replicated, shard_batch
 from mmpretrain.records import Batch
 from mmpretrain.run.base import RunBase
 
@@ -42,7 +43,8 @@ class Forward:
     """apply(state, batch): a pytree of arrays [B, ...], traced once a batch shape however many states it is given.
 
     model: whose inputs the batches have. everywhere: each process gets all rows; else those that its devices hold.
-    targets: what the batches have as such.
+    targets: what the batches have as such. of_clips: the values are of whole clips; else they have a dim of time,
+    [B, T, ...]. A clip that comes in windows has the mean of theirs, or each frame what its own window says.
     """
 
     run: RunBase
@@ -51,9 +53,10 @@ class Forward:
     batch_frames: int
     everywhere: bool = False
     targets: Sequence[Targets] = ()
+    of_clips: bool = False
 
     def __call__(self, state: Any, table: ClipTable, title: str = "") -> Iterator[Output]:
-        """Every clip of the table once, whole and unchanged. title: of a line of progress; "": none.
+        """Every clip of the table once, unchanged. title: of a line of progress; "": none.
 
         All processes take part. Raises Stopped between two batches if the run was asked to stop.
         """
@@ -71,13 +74,22 @@ class Forward:
         A batch is the same however many are left out, and so is what comes of its clips, bit for bit. While one is
         looked at the devices work on the next.
         """
-        batches = self.run.evaluation_batches(
-            table, self.model, batch_frames=self.batch_frames, wanted=wanted, targets=self.targets
+        mesh, joined = self.run.mesh, _Windows(table.lengths, self.of_clips)
+        begun = (
+            (planned.occurrences, self._compiled(state, shard_batch(batch, mesh)))
+            for planned, batch in self.run.evaluation_batches(
+                table, self.model, batch_frames=self.batch_frames, wanted=wanted, targets=self.targets
+            )
         )
-        for made in one_behind(self._compiled(state, shard_batch(batch, self.run.mesh)) for batch in batches):
+        for window_B, made in one_behind(begun):
             values, clip_B, num_frames_B = jax.tree.map(own_rows, made)
-            real = clip_B >= 0
-            yield Output(clip_B[real], num_frames_B[real], jax.tree.map(lambda x, real=real: x[real], values))
+            if not self.everywhere:
+                window_B = window_B[process_rows(mesh, len(window_B))]
+            whole = np.flatnonzero((clip_B >= 0) & (table.lengths[clip_B] <= WINDOW_FRAMES))
+            if len(whole):
+                yield Output(clip_B[whole], num_frames_B[whole], jax.tree.map(lambda x, whole=whole: x[whole], values))
+            for b in np.flatnonzero((clip_B >= 0) & (table.lengths[clip_B] > WINDOW_FRAMES)):
+                yield from joined.add(int(clip_B[b]), int(window_B[b]), jax.tree.map(lambda x, b=b: x[b], values))
 
     @functools.cached_property
     def _compiled(self) -> Callable[[Any, Batch], tuple[Any, jax.Array, jax.Array]]:
@@ -86,6 +98,29 @@ class Forward:
             lambda state, batch: (self.apply(state, batch), batch.clip_B, batch.valid_BT.sum(1)),
             out_shardings=replicated(mesh) if self.everywhere else batch_sharding(mesh),
         )
+
+
+class _Windows:
+    """Puts together what came of the windows of each clip, which come one after the other."""
+
+    def __init__(self, lengths_N: np.ndarray, of_clips: bool):
+        self._lengths_N, self._of_clips = lengths_N, of_clips
+        self._parts: dict[int, list[Any]] = {}
+
+    def add(self, row: int, window: int, values: Any) -> Iterator[Output]:
+        """What came of one; the whole clip, as a batch of one, if it was the last."""
+        made = windows(int(self._lengths_N[row]))
+        parts = self._parts.setdefault(row, [])
+        if window != len(parts):  # others were left out with their batches: the clip is not wanted
+            del self._parts[row]
+            return
+        frames, own = made[window]
+        inner = slice(own.start - frames.start, own.stop - frames.start)
+        parts.append(jax.tree.map(lambda x: x * len(own) if self._of_clips else x[inner], values))
+        if len(parts) == len(made):
+            num_frames = np.array([made[-1].own.stop])
+            join = (lambda *x: sum(x) / num_frames[0]) if self._of_clips else (lambda *x: np.concatenate(x))
+            yield Output(np.array([row]), num_frames, jax.tree.map(lambda *x: join(*x)[None], *self._parts.pop(row)))
 
 
 def encode(

@@ -116,9 +116,10 @@ class Round:
     def validation_batches(self) -> Iterator[Batch]:
         """Every validation clip once, with its targets."""
         run = self.run
-        return run.evaluation_batches(
+        batches = run.evaluation_batches(
             self.clips[1], run.config.model, batch_frames=run.config.data.batch_frames, **self._targets(1)
         )
+        return (batch for _, batch in batches)
 
     def _targets(self, split: int) -> dict[str, Any]:
         """Of the clips to train on (0) or to validate on (1), as `make_batch` takes them."""

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan
+from mmpretrain.data.windows import windows
 
 BUCKETS = (100, 200, 300)
 
@@ -213,3 +214,21 @@ def test_evaluation_rounds_long_clips_up():
     plan = EvaluationPlan(np.array([250, 90, 1234]), batch_frames=1000, bucket_frames=(100, 200), multiple=1)
     assert plan.shapes == ((1, 100), (1, 300), (1, 1300))
     assert len(EvaluationPlan(np.zeros(0, int), batch_frames=1000, bucket_frames=(100,), multiple=1)) == 0
+
+
+def test_windows_of_a_long_clip_follow_each_other_in_one_row():
+    lengths = np.array([3000, 90, 1500, 10_000, 1501, 1450, 6000])
+    plan = EvaluationPlan(lengths, batch_frames=4000, bucket_frames=(100, 200), multiple=2)
+    seen = {clip: [] for clip in range(len(lengths))}
+    for step in range(len(plan)):
+        batch = plan[step]
+        assert batch.num_frames in (100, 1500)
+        assert len(batch.clips) == 2
+        for row, (clip, window) in enumerate(zip(batch.clips.tolist(), batch.occurrences.tolist(), strict=True)):
+            if clip >= 0:
+                seen[clip].append((step, row, window))
+    for clip, places in seen.items():
+        steps, rows, numbers = zip(*places, strict=True)
+        assert list(numbers) == list(range(len(windows(int(lengths[clip])))))
+        assert set(rows) == {rows[0]}
+        assert list(steps) == list(range(steps[0], steps[0] + len(steps)))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mmpretrain.config import CorpusConfig
+from mmpretrain.data.clips import open_clips
 from mmpretrain.parallel import stopping
 from mmpretrain.run.forward import Forward
 from mmpretrain.run.run import Run
@@ -65,3 +66,41 @@ def test_it_stops_between_two_batches_and_says_how_far_it_is(run, monkeypatch, c
     with pytest.raises(stopping.Stopped):
         seen.extend(clips)
     assert 0 < len(seen) < 11
+
+
+class Times:
+    """Every frame of a clip has its own number."""
+
+    def of(self, row, clip):
+        return np.arange(clip.num_frames, dtype=np.int32)
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_long_clip_comes_in_windows_and_is_put_together(run, tmp_path, everywhere):
+    lengths = [20, 1501, 1490, 4000, 12, 2900]
+    clips = [make_clip(f"c{i}", n, size=IMAGE_SIZE, video=False) for i, n in enumerate(lengths)]
+    path = write_corpus(tmp_path / "long", clips, IMAGE_SIZE, IMAGE_SIZE + 16)
+    table, traced = open_clips([CorpusConfig(str(path))]), []
+
+    def times(state, batch):
+        traced.append(batch.valid_BT.shape)
+        return batch.targets_BTS[..., 0]
+
+    forward = Forward(run, run.config.model, times, batch_frames=60, everywhere=everywhere, targets=(Times(),))
+    outputs = {output.row: output for output in forward(None, table)}
+    assert sorted(outputs) == list(range(len(lengths)))
+    for row, num_frames, values in outputs.values():
+        assert num_frames == lengths[row]
+        np.testing.assert_array_equal(values[:num_frames], np.arange(num_frames))
+    assert max(shape[1] for shape in traced) == 1500
+
+    wanted = np.arange(len(lengths)) == 3
+    some = {int(row[0]): values[0] for row, _, values in forward.batches(None, table, wanted) if len(row) == 1}
+    np.testing.assert_array_equal(some[3], np.arange(4000))
+
+    def lengths_of(state, batch):
+        return {"frames": batch.valid_BT.sum(1) * 1.0}
+
+    of_clips = Forward(run, run.config.model, lengths_of, batch_frames=60, everywhere=everywhere, of_clips=True)
+    for row, _, values in of_clips(None, table):
+        assert values["frames"] == pytest.approx(min(lengths[row], 1500))
