@@ -107,8 +107,11 @@ def test_sound_picture_and_targets_are_cropped_alike(table):
             assert np.array_equal(batch.inputs["audio"][b], expected)
             starts.add(start)
     assert len(starts) > 10
+    plan = planned(table, [LONG, "c28", "c27"], int(table.lengths.max()))
     batch = make_batch(plan, table, model=MODEL, data=DATA, train=False, seed=0, targets=[FrameTargets(table)])
-    assert np.array_equal(batch.targets_BTS[..., 0], np.tile(np.arange(16), (3, 1)))
+    times = np.tile(np.arange(plan.num_frames), (3, 1))
+    assert np.array_equal(batch.targets_BTS[..., 0], np.where(batch.valid_BT, times, -1))
+    assert batch.valid_BT.sum(1).tolist() == table.lengths[plan.clips].tolist()
 
 
 def test_what_is_drawn_for_a_clip_does_not_depend_on_its_company(table):
