@@ -25,7 +25,7 @@ from pathlib import Path
 from mmpretrain.files import DamagedError, read_json, write_new
 
 BEAT_SEC = 5.0
-LOST_SEC = 60.0  # NFS clients may see a change late; a server that does not answer for so long costs the lease
+LOST_SEC = 90.0  # clients of NFS and of mounted buckets may see a change a minute late
 POLL_SEC = 0.5
 LEASES = ".lease"
 _KEPT = 3  # files of earlier owners: a machine that sees an old list of the folder meets one of them
@@ -92,7 +92,8 @@ class Owner:
 
     def last_beat(self) -> int:
         """When it gave its last sign, in nanoseconds of the file system's clock. Raises FileNotFoundError."""
-        return self.file.stat().st_mtime_ns
+        with open(self.file, "rb") as file:  # an NFS client asks the server when a file is opened, not always before
+            return os.fstat(file.fileno()).st_mtime_ns
 
 
 def newest_owner(folder: Path) -> Owner | None:

@@ -136,8 +136,10 @@ def read_wall_time(file: Path) -> dict[str, Any] | None:
         return None
     if wall is None:
         return None
-    numbers = [wall["attempts"], wall["updated"]]
-    numbers += [wall["seconds"].get(part) for part in PARTS] if isinstance(wall["seconds"], dict) else [None]
+    seconds = wall["seconds"]
+    if not isinstance(seconds, dict) or not {"useful_steps", "down"} <= seconds.keys() <= PARTS.keys():
+        return None
+    numbers = [wall["attempts"], wall["updated"], *seconds.values()]
     return wall if wall["doing"] in ("", *PARTS) and all(map(is_number, numbers)) else None
 
 
