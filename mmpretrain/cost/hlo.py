@@ -200,7 +200,7 @@ def _split_type(text: str) -> tuple[str, str]:
 
 def _operands(rest: str) -> list[str]:
     depth, end = 1, 0
-    while depth:
+    while depth and end < len(rest):
         depth += (rest[end] == "(") - (rest[end] == ")")
         end += 1
     return re.findall(r"%([^\s,()]+)", rest[: end - 1])
