@@ -26,6 +26,7 @@ from mmpretrain.parallel import processes, stopping
 from mmpretrain.run.collapse import Collapsed
 from mmpretrain.run.command import Command, Option, command_help, example_lines, module_name, read_given, table
 
+MAX_SHOWN = 400  # characters of what was given, in a message
 ROOMS = {"stages": stages, "tools": tools}
 # Which of its processes this is; see parallel/processes.py.
 PROCESS_OPTIONS = (
@@ -176,8 +177,11 @@ def _parse(command: Command, arguments: Sequence[str]) -> tuple[RunConfig | None
         if takers := _takers(error.flagname):
             raise ValueError(f"{error.flagvalue} is for {' and '.join(takers)}, not for {command.name}") from error
         raise ValueError(f"{_explain(error)} (in: {' '.join(arguments)})") from error
-    except (flags.Error, LookupError, AttributeError, TypeError, ImportError, SyntaxError, OSError) as error:
-        raise ValueError(f"{_explain(error)} (in: {' '.join(arguments)})") from error
+    except ValueError:
+        raise
+    except Exception as error:  # also of the recipe itself, which is the user's program
+        given = " ".join(arguments)
+        raise ValueError(f"{_explain(error)} (in: {given[:MAX_SHOWN]}{'...' * (len(given) > MAX_SHOWN)})") from error
     return holder.value, paths, {name: flag.value for name, flag in options.items()}
 
 
@@ -206,6 +210,8 @@ def _takers(option: str) -> list[str]:
 
 
 def _explain(error: Exception) -> str:
+    from absl import flags
+
     from mmpretrain import config
 
     for wording in (r"Field (?P<field>\w+) not found on dataclass <class '.*\.(?P<kind>\w+)'>",
@@ -213,7 +219,11 @@ def _explain(error: Exception) -> str:
         if unknown := re.search(wording, str(error)):
             known = ", ".join(field.name for field in dataclasses.fields(getattr(config, unknown["kind"])))
             return f"unknown field {unknown['field']!r} of {unknown['kind']}; known are {known}"
-    return f"{error}; the fields and their types are in mmpretrain/config/tree.py"
+    of_field = re.match(r"flag --config\.(?P<path>[^=]+)=(?P<value>.*?): ", str(error), re.DOTALL)
+    if of_field and (wanted := config.range_text(config.RunConfig, of_field["path"])):
+        return f"{of_field['path']}={config.shown(of_field['value'])}; it must be {wanted}"
+    what = "" if isinstance(error, flags.Error) else f"{type(error).__name__}: "
+    return f"{what}{str(error)[:MAX_SHOWN]}; the fields and their types are in mmpretrain/config/tree.py"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from mmpretrain.config.presets import (
     prosody,
     reference_quirks,
 )
+from mmpretrain.config.ranges import range_text, shown
 from mmpretrain.config.recipe import as_dict, fields_of, fingerprint, flatten, from_dict
 from mmpretrain.config.reference import ReferenceModelConfig, ReferenceRoundConfig
 from mmpretrain.config.tree import (
@@ -68,5 +69,7 @@ __all__ = [
     "hidden",
     "mfcc",
     "prosody",
+    "range_text",
     "reference_quirks",
+    "shown",
 ]

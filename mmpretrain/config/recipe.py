@@ -6,12 +6,12 @@ import dataclasses
 import hashlib
 import json
 import re
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from mmpretrain.config.tree import RunConfig
+from mmpretrain.config.ranges import check_fields, plain_type, shown
+from mmpretrain.config.tree import ModelConfig, RunConfig
 
 Tree = TypeVar("Tree")
 
@@ -40,22 +40,38 @@ def fingerprint(recipe: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def from_dict(kind: type[Tree], tree: Mapping[str, Any]) -> Tree:
-    """The inverse of `as_dict` for any class of this file. Raises ValueError for a field that there is not."""
+def from_dict(kind: type[Tree], tree: Any) -> Tree:
+    """The inverse of `as_dict` for any class of this file.
+
+    Raises ValueError for a field that there is not, and for one with a value of another type or outside its range.
+    """
+    name = {RunConfig: "", ModelConfig: "model"}.get(kind, kind.__name__)
+    config = _from_dict(kind, tree, name)
+    check_fields(config, name)
+    return config
+
+
+def _from_dict(kind: type[Tree], tree: Any, path: str) -> Tree:
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"{path or 'the recipe'}={shown(tree)}; it must be a {kind.__name__}, by its fields")
     known = {field.name: field.type for field in dataclasses.fields(kind)}
-    if unknown := sorted(set(tree) - set(known)):
-        raise ValueError(f"unknown field {unknown[0]!r} of {kind.__name__}; known are {', '.join(sorted(known))}")
-    return kind(**{name: _from_json(known[name], value) for name, value in tree.items()})
+    if unknown := sorted(str(name) for name in set(tree) - set(known)):
+        raise ValueError(f"unknown field {shown(unknown[0])} of {kind.__name__}; known are {', '.join(sorted(known))}")
+    prefix = f"{path}." if path else ""
+    return kind(**{name: _from_json(known[name], value, prefix + name) for name, value in tree.items()})
 
 
-def _from_json(kind: Any, value: Any) -> Any:
+def _from_json(kind: Any, value: Any, path: str) -> Any:
+    """What is of another type stays as it is, for `check_fields` to name."""
+    kind, _ = plain_type(kind)
     if value is None:
         return None
     if typing.get_origin(kind) is tuple:
-        return tuple(_from_json(typing.get_args(kind)[0], item) for item in value)
-    if isinstance(kind, types.UnionType):  # `SomeConfig | None`
-        kind = typing.get_args(kind)[0]
-    return from_dict(kind, value) if dataclasses.is_dataclass(kind) else value
+        element = typing.get_args(kind)[0]
+        if type(value) is not list:
+            return value
+        return tuple(_from_json(element, item, f"{path}[{i}]") for i, item in enumerate(value))
+    return _from_dict(kind, value, path) if dataclasses.is_dataclass(kind) else value
 
 
 def flatten(tree: Any, prefix: str) -> dict[str, Any]:

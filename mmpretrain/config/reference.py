@@ -6,6 +6,8 @@
 # No `from __future__ import annotations`: the command line reads the fields' types as objects.
 import dataclasses
 
+from mmpretrain.config.ranges import one_of, setting, within
+
 
 @dataclasses.dataclass
 class ReferenceModelConfig:
@@ -20,8 +22,10 @@ class ReferenceModelConfig:
 class ReferenceRoundConfig:
     """Of a round of pretraining."""
 
-    targets_per_frame: int = 1  # 4: clusters of all MFCC rows, of 10 ms each, of which a frame takes its first
-    dead_classes: int = 0  # classes before the clusters that are never a target (a released checkpoint has 4)
+    # 4: clusters of all MFCC rows, of 10 ms each, of which a frame takes its first
+    targets_per_frame: int = setting(1, one_of(1, 4, text="1 or 4"))
+    # classes before the clusters that are never a target (a released checkpoint has 4)
+    dead_classes: int = setting(0, within(0, 65_536, "0 or more, up to 65_536"))
     equal_mask_counts: bool = False  # every clip keeps as many masked frames as the one with the fewest in the batch
     zero_lone_clip: bool = False  # a batch of one clip: masked inputs read 0, not the mask vector or other pictures
     whole_batch_dropout: bool = False  # modality dropout is drawn once for all clips of a batch

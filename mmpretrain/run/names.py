@@ -5,13 +5,17 @@ from __future__ import annotations
 from mmpretrain.config import FinetuneConfig, RunConfig
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.labels import ARRAYS
+from mmpretrain.evaluation.protocols import get_protocol
 from mmpretrain.evaluation.tasks import TASK_METRICS
 from mmpretrain.objectives import OBJECTIVES
 from mmpretrain.objectives.supervised import TASK_LOSSES
 
 
 def check_names(config: RunConfig) -> None:
-    """Raises ValueError for a modality, objective, kind of task or metric that there is not. config: else checked."""
+    """Raises ValueError for a modality, objective, kind of task, metric, protocol or fold that there is not.
+
+    config: checked by `config.checks.check`.
+    """
     modalities, best_by = config.model.modalities, config.checkpoint.best_by
     if unknown := [name for name in modalities if name not in INPUTS]:
         raise ValueError(f"model.modalities={modalities}: {unknown[0]!r} is none of {', '.join(INPUTS)}")
@@ -23,6 +27,12 @@ def check_names(config: RunConfig) -> None:
             raise ValueError(f"checkpoint.best_by={best_by!r}; it must be one of {', '.join(better)}, or '': none")
     if config.finetune is not None:
         _check_tasks(config.finetune)
+        protocol, folds = get_protocol(config.finetune.protocol), config.finetune.folds
+        if folds and max(folds) > protocol.num_folds:
+            raise ValueError(
+                f"finetune.folds={folds}; they must be of 1 to {protocol.num_folds}, the folds of the protocol "
+                f"{protocol.name!r}, or empty: all of them"
+            )
 
 
 def _check_tasks(finetune: FinetuneConfig) -> None:
