@@ -34,6 +34,7 @@ VALUES = (
     "abc", "", "x" * 10_000, "\x1b[2J\n", -1, 0, 1, 2, 10**20, 10**5000, -1.5, 0.5, 1e300, math.nan, math.inf, True,
     None, [], [1, 1], [0], ["a", "a"], [math.nan], [[1]], [None], {}, {"a": 1}, [{}], [{"path": 3}],
 )  # fmt: skip
+TOGETHER = re.compile(r" of (model|data)\.|previous_round where|False with|one of (random|input)$")  # of two fields
 COMMAND = Command("refine", "", lambda given: None)
 
 
@@ -67,13 +68,13 @@ def check_message(message: str, path: str) -> None:
     """The field, its value and what it may hold, in one line; or another field that does not go with it."""
     line = " ".join(message.split())
     name = re.split(r"[.\[]", path.removesuffix("[0]"))[-1].rstrip("]")
-    assert name in line
+    assert name in line or line.startswith(("finetune.select_by=", "parallel=["))  # of a task's name, of an axis
     assert len(line) < 1_200, line
     assert re.search("it must be|workdir is empty|sizes are positive|two or more", line), line
     if line.startswith(f"{path}="):
         wanted = range_text(RunConfig, path)
         assert wanted
-        assert re.sub(r" \(.*\)$", "", wanted) in line or "must be a divisor" in line or ", and below" in line, line
+        assert re.sub(r" \(.*\)$", "", wanted) in line or TOGETHER.search(line), line
 
 
 def check_accepted(value, kind, allowed) -> None:

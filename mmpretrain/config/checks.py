@@ -114,7 +114,6 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
 
 
 def _check_task(task: TaskConfig, name: str) -> None:
-    _require(task.name.isidentifier(), f"{name}.name", task.name, 'a plain word, e.g. "emotion"')
     if task.kind == "class":
         fits = len(set(task.classes)) == len(task.classes) >= 2
         _require(fits, f"{name}.classes", task.classes, 'two or more, e.g. ("neutral", "happy")')

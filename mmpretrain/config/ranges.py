@@ -63,12 +63,15 @@ def words(text: str = "a text") -> Range:
     return Range(text, lambda value: len(value) <= LONGEST_TEXT and (not value or value.isprintable()))
 
 
+def plain_word() -> Range:
+    """A name that can stand in paths and in other names."""
+    return Range('a plain word, e.g. "emotion"', lambda value: len(value) <= SHOWN and value.isidentifier())
+
+
 def each(element: Range | None, *, least: int = 0, most: int = 10_000, distinct: bool = False, text: str = "") -> Range:
     """A tuple of `least` to `most` elements that are each in a range; without one they are classes of the tree."""
     number = f"{least} or more" if least != 1 else "one or more"
-    text = text or (
-        f"{number}, {'different from one another and ' * distinct}each {element.text}" if element else number
-    )
+    text = text or (f"{number}, {'each once, ' * distinct}each {element.text}" if element else number)
     return Range(text, element.holds if element else lambda _: True, range(least, most + 1), distinct)
 
 
@@ -163,6 +166,8 @@ def _is_unbounded(value: float) -> bool:
 def _wanted(kind: Any, allowed: Range | None, value: Any = None) -> str:
     """The range, and the type too where `value` is of another or there is none."""
     element = typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else None
+    if dataclasses.is_dataclass(kind):
+        return f"a {kind.__name__}"
     text = allowed.text if allowed else KINDS.get(kind, "")
     if element is not None:
         of_type = isinstance(value, tuple) and all(_is_a(element, item) for item in value)
