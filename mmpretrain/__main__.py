@@ -223,7 +223,9 @@ def _explain(error: Exception) -> str:
     if of_field and (wanted := config.range_text(config.RunConfig, of_field["path"])):
         return f"{of_field['path']}={config.shown(of_field['value'])}; it must be {wanted}"
     what = "" if isinstance(error, flags.Error) else f"{type(error).__name__}: "
-    return f"{what}{str(error)[:MAX_SHOWN]}; the fields and their types are in mmpretrain/config/tree.py"
+    text = str(error)  # whose end says most, where it is a recipe's traceback
+    text = text if len(text) <= MAX_SHOWN else f"{text[:80]} ... {text[-MAX_SHOWN:]}"
+    return f"{what}{text}; the fields and their types are in mmpretrain/config/tree.py"
 
 
 if __name__ == "__main__":

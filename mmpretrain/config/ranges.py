@@ -29,6 +29,7 @@ class Range:
     holds: typing.Callable[[Any], bool]
     count: range | None = None
     distinct: bool = False
+    most: float = math.inf  # what is larger is told so, where `text` does not say it
 
 
 def setting(default: Any, allowed: Range) -> Any:
@@ -45,7 +46,7 @@ def within(least: float, most: float, text: str = "", *, also: tuple[float, ...]
 def above(least: float, *, most: float, text: str = "", also: tuple[float, ...] = ()) -> Range:
     """Greater than `least`, up to `most`, or one of `also`."""
     text = text or f"above {_number(least)} and at most {_number(most)}"
-    return Range(text, lambda value: least < value <= most or value in also)
+    return Range(text, lambda value: least < value <= most or value in also, most=most)
 
 
 def below(most: float, *, least: float, text: str = "") -> Range:
@@ -169,6 +170,8 @@ def _wanted(kind: Any, allowed: Range | None, value: Any = None) -> str:
     if dataclasses.is_dataclass(kind):
         return f"a {kind.__name__}"
     text = allowed.text if allowed else KINDS.get(kind, "")
+    if allowed and isinstance(value, int | float) and value > allowed.most and _number(allowed.most) not in text:
+        text = f"{text} and at most {_number(allowed.most)}"
     if element is not None:
         of_type = isinstance(value, tuple) and all(_is_a(element, item) for item in value)
         items = {int: "whole numbers", float: "numbers", str: "texts"}.get(element, f"{element.__name__}s")

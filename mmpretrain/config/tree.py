@@ -179,7 +179,7 @@ class RoundConfig:
     audio_dropout: float = setting(0.5, SHARE)  # probability that the one that is dropped is the audio
     unmasked_weight: float = setting(0.0, within(0, 1_000_000))  # of the loss on unmasked frames
     feature_penalty: float = setting(10.0, within(0, 1_000_000))  # times the mean square of the fused features
-    num_steps: int = setting(400_000, above(0, most=LARGE))
+    num_steps: int = setting(400_000, above(0, most=LARGE, text="above 0"))
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     reference: ReferenceRoundConfig = dataclasses.field(default_factory=ReferenceRoundConfig)
 
@@ -210,7 +210,7 @@ class FinetuneConfig:
     folds: tuple[int, ...] = setting((), each(within(1, 1_000), distinct=True))
     compare_from_scratch: bool = True  # train the same network from random weights too
     accept_seen_labels: bool = False  # test clips whose label was seen are tested all the same, and the figures say so
-    num_steps: int = setting(2_000, above(0, most=LARGE))
+    num_steps: int = setting(2_000, above(0, most=LARGE, text="above 0"))
     # first steps in which only the heads learn; num_steps: the encoder never does
     freeze_steps: int = setting(0, within(0, LARGE))
     batch_frames: int = setting(4_000, within(1, LARGE))
