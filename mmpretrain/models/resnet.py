@@ -96,7 +96,7 @@ class Stem(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """Grey pictures to one vector a frame, 8 * `channels` wide; 0 for a frame that does not count."""
+    """Grey pictures to one vector a frame, 8 * `channels` wide; in training 0 for a frame that does not count."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         self.stem = Stem(channels, rngs=rngs)
@@ -113,6 +113,7 @@ class ResNet(nnx.Module):
     def __call__(self, video_BTHW: jax.Array, counted_BT: jax.Array, *, train: bool) -> jax.Array:
         """video_BTHW: normalised pixels, 0 where there is none. counted_BT: bool, the frames that statistics are of."""
         B, T = counted_BT.shape
+        counted_BT = counted_BT if train else jnp.ones_like(counted_BT)  # the running averages do for all
         weight_N = counted_BT.reshape(B * T).astype(jnp.float32)
         x = self.stem(video_BTHW, weight_N, train=train)
         for block in self.blocks:
