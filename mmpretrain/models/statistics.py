@@ -98,14 +98,14 @@ def _forward(x_NHWC, counted_N, scale_C, bias_C, mean_C, inverse_C, count, parts
 
 def _backward(parts: int, kept: Any, dy_NHWC: jax.Array) -> tuple[jax.Array | None, ...]:
     x_NHWC, counted_N, slope_C, mean_C, inverse_C, count = kept
-    x, dy = x_NHWC.astype(jnp.float32), dy_NHWC.astype(jnp.float32)
-    of_parts = [a.reshape(parts, -1, *a.shape[1:]).sum((1, 2, 3)) for a in (dy, dy * (x - mean_C))]
+    centred, dy = x_NHWC.astype(jnp.float32) - mean_C, dy_NHWC.astype(jnp.float32)
+    of_parts = [a.reshape(parts, -1, *a.shape[1:]).sum((1, 2, 3)) for a in (dy, dy * centred)]
     d_bias, d_scale = jnp.stack(of_parts, axis=1).sum(0)
     d_scale *= inverse_C
     # Through the moments: slope / count * (d_bias + (x - mean) * inverse * d_scale), by as few vectors as there can be.
     share_C = jnp.where(count > 0, slope_C / jnp.maximum(count, 1), 0)
-    line_C = share_C * inverse_C * d_scale
-    through = jnp.where(counted_N[:, None, None, None], (share_C * d_bias - mean_C * line_C) + x * line_C, 0)
+    through = share_C * d_bias + centred * (share_C * inverse_C * d_scale)
+    through = jnp.where(counted_N[:, None, None, None], through, 0)
     return (slope_C * dy - through).astype(x_NHWC.dtype), None, d_scale, d_bias, None, None, None
 
 
