@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
+PARALLEL := --numprocesses=2 --dist=loadfile
 
 .PHONY: demo test test-slow lint clean
 
@@ -13,10 +14,10 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest --durations=20
+	$(BIN)/pytest $(PARALLEL) --durations=20
 
 test-slow: .venv/installed
-	$(BIN)/pytest -m slow --durations=20
+	$(BIN)/pytest $(PARALLEL) -m slow --durations=20
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mmpretrain needs Python 3.11 or newer, this is " + sys.version)'
