@@ -37,7 +37,7 @@ from mmpretrain.run.layout import CONFIG_FILE, METRICS_FILE, TENSORBOARD
 from mmpretrain.run.names import check_names
 from mmpretrain.run.paths import check_paths
 from mmpretrain.run.sealed import write_sealed
-from mmpretrain.run.stage import run_stage
+from mmpretrain.run.stage import check_begun, run_stage
 from mmpretrain.train.step import Trainer
 from mmpretrain.train.trainable import EVERYTHING, Trainable
 
@@ -110,6 +110,11 @@ class RunBase:
         self, name: str, recipe: dict[str, Any], work: Callable[[Path, WallTime], dict[str, Any]]
     ) -> dict[str, Any]:
         return run_stage(self.workdir, name, recipe, work, accept_changes=self.accept_changes)
+
+    def check_begun(self, name: str, fields: dict[str, Any]) -> None:
+        """Raises ValueError if the stage was begun with other values of these fields, and changes are not accepted."""
+        if not self.accept_changes:
+            check_begun(self.workdir, name, fields)
 
     def stage_seed(self, name: str) -> int:
         """Of all that is random about a stage. No other stage of the run has it, and none of a run of another seed."""

@@ -57,6 +57,24 @@ def run_stage(
     return on_main(lambda: read_result(workdir, name))
 
 
+def check_begun(workdir: Path, name: str, fields: Mapping[str, Any]) -> None:
+    """Raises ValueError if stage `name` was begun with other values of these fields, a part of its recipe.
+
+    For stages whose whole recipe can only be known of fields that work: that they were changed is the better reason.
+    """
+    folder = workdir / name
+
+    def look() -> None:
+        try:
+            made_with = _made_with(folder)
+        except DamagedError:
+            return  # the stage itself speaks of that
+        if made_with is not None:
+            _check_recipe(folder, {**made_with, "format": FORMAT, **fields}, accept_changes=False)
+
+    on_main(look)
+
+
 def read_result(workdir: Path, name: str) -> dict[str, Any]:
     """The result of a stage that is whole. Raises FileNotFoundError or DamagedError saying what to run otherwise."""
     file = workdir / name / RESULT_FILE

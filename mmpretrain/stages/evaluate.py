@@ -29,8 +29,9 @@ from mmpretrain.run.run import Run
 def evaluate(run: Run) -> dict[str, Any]:
     """Tests every fold's classifier on its test clips, beside the plain baseline."""
     finetuning = Finetuning(run)
-    finetuning.check()
     recipe = {f"{variant}/{k}": v for variant in finetuning.variants for k, v in finetuning.recipe(variant).items()}
+    run.check_begun(EVALUATION, recipe)
+    finetuning.check()
     for fold in finetuning.folds:
         recipe |= {f"fold {fold}/{k}": v for k, v in finetuning.reads(fold, test=True).items()}
 

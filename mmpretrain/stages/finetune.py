@@ -31,6 +31,9 @@ from mmpretrain.train.step import TrainState
 def finetune(run: Run) -> None:
     """Trains every variant on every fold."""
     finetuning = Finetuning(run)
+    for variant in finetuning.variants:
+        for fold in finetuning.folds:
+            run.check_begun(fold_name(variant, fold), finetuning.recipe(variant))
     finetuning.check()
     for variant in finetuning.variants:
         for fold in finetuning.folds:
