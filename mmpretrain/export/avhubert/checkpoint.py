@@ -287,5 +287,5 @@ def _plain(node: Any) -> Any:
 def _typed(value: Any, like: Any) -> Any:
     """`value` if it is of the type of `like`, else None: such an option counts as not given."""
     if isinstance(like, float) and type(value) in (int, float):
-        return float(value) if abs(value) < MAX_INT else math.inf
+        return math.inf if isinstance(value, int) and abs(value) >= MAX_INT else float(value)
     return value if type(value) is type(like) else None
