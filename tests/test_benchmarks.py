@@ -45,6 +45,13 @@ def test_labels_are_kept_faster_than_before():
     assert re.search(r"taking up again: [\d.]+ s\nmerging into a store: [\d.]+ s\nopening it: [\d.]+ s", text)
 
 
+@pytest.mark.slow
+def test_planning_compares_columns_with_objects_and_masks_with_sets():
+    text = output("planning.py", "--clips", "30000", "--runs", "1")
+    ratios = dict(re.findall(r"^(clips opened|an epoch planned, \w+).*? s +[\d.]+ s +([\d.]+)", text, re.MULTILINE))
+    assert ratios.keys() == {"clips opened", "an epoch planned, one", "an epoch planned, three"}
+
+
 def test_help_teaches():
-    for script in ("kmeans.py", "label_memory.py", "label_store.py"):
+    for script in ("kmeans.py", "label_memory.py", "label_store.py", "planning.py"):
         assert f"python benchmarks/{script}" in output(script, "--help")

@@ -23,7 +23,9 @@ def get_config(variant: str = "released") -> RunConfig:
         raise ValueError(f"this recipe has no variant {variant!r}; it has {', '.join(VARIANTS)}")
     config = avhubert_base_lrs3.get_config("paper" if variant == "paper" else "released")
     config.workdir = "runs/avhubert_base_lrs3_vox"
-    config.data.corpora = (CorpusConfig("prepared/lrs3"), CorpusConfig("prepared/voxceleb2_english"))
+    # As in the reference, all of VoxCeleb2 is trained on: validation clips are of LRS3 alone.
+    voxceleb2 = CorpusConfig("prepared/voxceleb2_english", validation_share=0.0)
+    config.data.corpora = (CorpusConfig("prepared/lrs3"), voxceleb2)
     config.data.bucket_frames = (100, 200, 300, 400)
     config.data.long_clips = "crop"
     for number, round_ in enumerate(config.rounds, start=1):

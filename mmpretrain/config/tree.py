@@ -26,10 +26,16 @@ STEPS = within(1, LARGE, f"a positive number of steps, up to {LARGE:_}")
 
 @dataclasses.dataclass
 class CorpusConfig:
-    """One prepared corpus of the mixture. `weight` is how often each of its clips appears per epoch."""
+    """One prepared corpus of the mixture.
+
+    `weight` is how often each of its clips appears per epoch. `validation_share` of its clips are held out of
+    pretraining by clip id, 0: none, whatever split the corpus has; -1: those of its split `validation`, or, where it
+    has none, `DataConfig.validation_share`.
+    """
 
     path: str = setting("", words("the folder of a prepared corpus"))
     weight: float = setting(1.0, above(0, most=1_000_000))
+    validation_share: float = setting(-1.0, within(0, 1, "between 0 and 1, or -1", also=(-1,)))
 
 
 @dataclasses.dataclass
@@ -48,6 +54,7 @@ class DataConfig:
     # of finetune.protocol: their test speakers are left out of pretraining
     exclude_folds: tuple[int, ...] = setting((), each(within(1, 1_000), distinct=True))
     validation_share: float = setting(0.05, SHARE)  # held out by clip id from corpora that have no `validation` split
+    max_validation_clips: int = setting(2_000, within(0, LARGE))  # of each corpus, drawn by clip id; 0: all
     # frames per global batch, padding included; 32 GPUs x 1000 in the reference
     batch_frames: int = setting(32_000, within(1, LARGE))
     # the lengths T that batches may have

@@ -196,8 +196,9 @@ def training_and_validation(
 
     excluded: of a table, bool [N], the clips that `exclude_folds` leaves out.
     Validation is the split of that name where a corpus has one, else a share `validation_share` of its training clips,
-    chosen by a hash of the clip's id (0: none). Raises what `open_clips` raises, and ValueError if nothing is left to
-    train on or an excluded speaker does not occur.
+    chosen by a hash of the clip's id (0: none); a corpus may say otherwise, see `CorpusConfig`. Of a corpus at most
+    `max_validation_clips` are validated on: others of a share are trained on, others of a split are left out. Raises
+    what `open_clips` raises, and ValueError if nothing is left to train on or an excluded speaker does not occur.
     """
     tables = _open_each(data.corpora, ("train", "validation"))
     _check_speakers(data, tables)
@@ -210,15 +211,16 @@ def training_and_validation(
             drop |= for_it
         if drop.any():
             tables[i] = table.select(~drop)
-    held_out = np.concatenate([_held_out(table, data.validation_share) for table in tables])
+    parts = [_held_out(table, corpus, data) for table, corpus in zip(tables, data.corpora, strict=True)]
+    train, validation = (np.concatenate(masks) for masks in zip(*parts, strict=True))
     table = _join(data.corpora, tables)
-    if held_out.all():
+    if not train.any():
         causes = [f"{n} {reason}" for reason, n in dropped.items() if n] + [f"{len(table)} for validation"]
         raise ValueError(
             f"data.corpora: {_paths(data.corpora)} leaves no clip to train on ({', '.join(causes)}); "
             f"change these fields or prepare more clips"
         )
-    return table.select(~held_out), table.select(held_out)
+    return table.select(train), table.select(validation)
 
 
 def _reasons_to_drop(table: ClipTable, data: DataConfig) -> Iterator[tuple[str, np.ndarray]]:
@@ -240,15 +242,23 @@ def _check_speakers(data: DataConfig, tables: Sequence[ClipTable]) -> None:
         )
 
 
-def _held_out(table: ClipTable, share: float) -> np.ndarray:
-    """bool [N]: the clips of one corpus that are for validation."""
-    if any(source.split == "validation" for source in table.sources):
-        return table.index.splits.map({"validation": True}, False, bool)
-    draws = unit_of(table.index.id_hashes)
-    held_out = draws < share
-    if share > 0 and len(table) > 1 and not held_out.any():
-        held_out[draws.argmin()] = True
-    return held_out
+def _held_out(table: ClipTable, corpus: CorpusConfig, data: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+    """bool [N] each: the clips of one corpus to train on, and those to validate on."""
+    draws, most = unit_of(table.index.id_hashes), data.max_validation_clips or len(table)
+    by_split = corpus.validation_share < 0 and any(source.split == "validation" for source in table.sources)
+    if by_split:
+        held_out = table.index.splits.map({"validation": True}, False, bool)
+    else:
+        share = data.validation_share if corpus.validation_share < 0 else corpus.validation_share
+        held_out = draws < share
+        if share > 0 and len(table) > 1 and not held_out.any():
+            held_out[draws.argmin()] = True
+    validation = held_out
+    if held_out.sum() > most:
+        rows = np.flatnonzero(held_out)
+        validation = np.zeros(len(table), bool)
+        validation[rows[np.argsort(draws[rows], kind="stable")[:most]]] = True
+    return ~held_out if by_split else ~validation, validation
 
 
 def _open_each(corpora: Sequence[CorpusConfig], splits: Sequence[str]) -> list[ClipTable]:

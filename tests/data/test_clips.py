@@ -14,6 +14,7 @@ import pytest
 from mmpretrain import records
 from mmpretrain.config import CorpusConfig, DataConfig
 from mmpretrain.data.clips import open_clips, training_and_validation
+from mmpretrain.files import DamagedError
 from mmpretrain.index import read_index, write_index
 from mmpretrain.prepared import finish_corpus
 from tests.corpus_fixture import make_clip, write_corpus
@@ -87,6 +88,65 @@ def test_several_corpora_name_their_clips(corpora):
     assert table.weights.tolist() == [1] * 3 + [3] * 40
 
 
+def test_what_was_said_of_clips_is_in_the_fingerprint_of_their_corpus_alone(tmp_path):
+    def table(name, **fields):
+        clips = [make_clip(f"c{i}", 20, size=8, **{"speaker": "s", "labels": {"text": "a b"}} | fields) for i in (1, 2)]
+        return open_clips([CorpusConfig(str(write_corpus(tmp_path / name, clips, 8, 24)))])
+
+    changes = [{}, {"labels": {"text": "b a"}}, {"labels": {"text": "a b", "emotion": "sad"}}, {"speaker": "t"}]
+    tables = [table(f"corpus{number}", **fields) for number, fields in enumerate(changes)]
+    assert len({table.index.fingerprint() for table in tables}) == len(tables)
+    assert len({table.fingerprint for table in tables}) == 1, "clips are the same to those who do not read their labels"
+    assert tables[2].index.fingerprint("labels/emotion") != tables[0].index.fingerprint("labels/emotion")
+    assert tables[3].index.fingerprint("labels/emotion") == tables[0].index.fingerprint("labels/emotion")
+    assert table("again").index.fingerprint() == tables[0].index.fingerprint()
+
+
+@pytest.mark.parametrize("name", ["index-train.npz", "index-validation.npz", "features.json", "dataset_info.json"])
+@pytest.mark.parametrize("change", ["flip", "cut", "empty", "remove"])
+def test_no_changed_file_of_a_corpus_is_believed(corpora, tmp_path, name, change):
+    file = records.dataset_dir(shutil.copytree(corpora["split"], tmp_path / "split")) / name
+    _refused_after(file, change, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["corpus.json", "digests.json"])
+@pytest.mark.parametrize("change", ["flip", "cut", "empty", "remove"])
+def test_nor_what_says_what_they_were(corpora, tmp_path, name, change):
+    _refused_after(shutil.copytree(corpora["split"], tmp_path / "split") / name, change, tmp_path)
+
+
+@pytest.mark.parametrize("change", ["cut", "empty", "remove"])
+def test_nor_a_shard_of_another_size(corpora, tmp_path, change):
+    folder = records.dataset_dir(shutil.copytree(corpora["split"], tmp_path / "split"))
+    _refused_after(next(folder.glob("*train*array_record*")), change, tmp_path)
+
+
+def _refused_after(file, change, folder):
+    """Every bit flip that is tried, or the one other change, is refused by the file's name and with the remedy."""
+    content = file.read_bytes()
+    places = np.random.default_rng(0).integers(0, 8 * len(content), 12).tolist() if change == "flip" else [None]
+    for place in places:
+        if change == "remove":
+            file.unlink()
+        else:
+            changed = bytearray(content)
+            if place is not None:
+                changed[place // 8] ^= 1 << place % 8
+            file.write_bytes({"cut": content[: len(content) * 2 // 3], "empty": b"", "flip": changed}[change])
+        names = rf"({file.name}|corpus\.json)" if file.name == "digests.json" else re.escape(file.name)
+        with pytest.raises((ValueError, FileNotFoundError), match=rf"{names}.*--output {folder}"):
+            open_clips([CorpusConfig(str(folder / "split"))])
+
+
+def test_an_index_with_other_labels_is_refused_as_damaged(corpora, tmp_path):
+    path = Path(shutil.copytree(corpora["split"], tmp_path / "split"))
+    index = read_index(path, "train")
+    sad = dataclasses.replace(index.labels["emotion"], words=("sad",))
+    write_index(path, "train", dataclasses.replace(index, labels={**index.labels, "emotion": sad}))
+    with pytest.raises(DamagedError, match=r"index-train\.npz"):
+        open_clips([CorpusConfig(str(path))])
+
+
 def test_fingerprint_follows_the_selection(corpora):
     table = open_clips([CorpusConfig(corpora["plain"])])
     assert table.select(np.arange(39)).fingerprint != table.fingerprint
@@ -122,6 +182,30 @@ def test_validation_is_held_out_by_clip_id_elsewhere(corpora):
 def test_held_out_share_has_at_least_one_clip_unless_it_is_0(corpora):
     assert len(training_and_validation(data_of(corpora["plain"], validation_share=1e-9))[1]) == 1
     assert len(training_and_validation(data_of(corpora["plain"], validation_share=0.0))[1]) == 0
+
+
+def test_a_corpus_has_its_own_share_held_out_whatever_its_splits(corpora):
+    data = data_of(corpora["plain"], corpora["split"], validation_share=0.25)
+    data.corpora[0].validation_share = 0.0
+    training, validation = training_and_validation(data)
+    assert {clip_id.split("/")[0] for clip_id in validation.clip_ids} == {"split"}
+    assert len(training) == 40 + 3
+    data.corpora[1].validation_share = 0.0
+    training, validation = training_and_validation(data)
+    assert (len(training), len(validation)) == (40 + 6, 0), "the clips of its split validation are trained on too"
+
+
+def test_validation_is_capped_for_each_corpus_by_clip_id(corpora):
+    data = data_of(corpora["plain"], corpora["split"], validation_share=0.5)
+    training, validation = training_and_validation(data)
+    data.max_validation_clips = 2
+    capped_training, capped = training_and_validation(data)
+    assert [name.split("/")[0] for name in capped.clip_ids] == ["plain"] * 2 + ["split"] * 2
+    assert set(capped.clip_ids) < set(validation.clip_ids)
+    assert len(capped_training) + len(capped) == len(training) + len(validation) - 1, "but for one of the split"
+    assert not set(capped_training.clip_ids) & set(capped.clip_ids)
+    data.max_validation_clips = 0
+    assert training_and_validation(data)[1].clip_ids == validation.clip_ids
 
 
 def test_filters(corpora):

@@ -99,6 +99,18 @@ def test_a_second_run_has_nothing_to_do_and_other_arguments_are_refused(sounds, 
     assert json.loads((output / records.CORPUS_FILE).read_text())["schema"]["mouth_size"] == 48
 
 
+def test_labels_and_speakers_are_in_the_fingerprint_of_a_corpus(sounds, tmp_path):
+    prints = []
+    for number, (speaker, emotion) in enumerate([("A", "happy"), ("A", "happy"), ("B", "happy"), ("A", "sad")]):
+        manifest = tmp_path / f"{number}.csv"
+        rows = [f"good{k}.wav,{speaker}{k},{emotion},train" for k in range(3)]
+        manifest.write_text("\n".join(["path,speaker,emotion,split", *rows]) + "\n")
+        assert prepare_folder(sounds, tmp_path / f"out{number}", "--manifest", manifest) == 0
+        prints.append(json.loads((tmp_path / f"out{number}" / records.CORPUS_FILE).read_text())["fingerprint"])
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 3
+
+
 def test_a_corpus_of_older_records_is_prepared_again_only_when_asked(sounds, tmp_path, capsys):
     output = tmp_path / "out"
     prepare_folder(sounds, output)

@@ -24,6 +24,7 @@ from mmpretrain.config import (
     hidden,
     mfcc,
 )
+from mmpretrain.data.clips import open_clips
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.files import seal, write_json
 from mmpretrain.models.encoder import AVEncoder
@@ -91,6 +92,32 @@ def recipes(run: Run) -> dict[str, dict]:
     evaluate(run)
     export(run)
     return found
+
+
+@pytest.mark.parametrize(
+    ("labels", "speakers", "readers"),
+    [
+        ({"a1": {"emotion": "angry", "mood": "sad"}}, {}, ["finetune", "evaluation"]),
+        ({"a1": {"emotion": "sad", "mood": "calm"}}, {}, []),
+        ({}, {"a": "aa"}, ["evaluation"]),
+        ({}, {"a": "z"}, ["finetune", "evaluation"]),
+    ],
+    ids=["a label of the task", "a label of another column", "a speaker, in the same part", "a speaker, in another"],
+)
+def test_labels_and_speakers_are_of_those_who_learn_them(config, corpus, tmp_path, labels, speakers, readers):
+    """Targets and pretraining do not read them, hence need not be made again."""
+    clips = []
+    for clip in map(open_clips([CorpusConfig(str(corpus))]).load, range(16)):
+        speaker = speakers.get(clip.speaker, clip.speaker)
+        clips.append(dataclasses.replace(clip, labels=labels.get(clip.clip_id, clip.labels), speaker=speaker))
+    kinds = {"emotion": "class", "mood": "class"}
+    changed = from_dict(RunConfig, as_dict(config))
+    path = write_corpus(tmp_path / corpus.name, clips, IMAGE_SIZE, IMAGE_SIZE + 16, kinds)
+    changed.data.corpora = (CorpusConfig(str(path)),)
+    before, after = recipes(Run(config)), recipes(Run(changed))
+    assert before.keys() == after.keys()
+    found = {stage.split("/")[0] for stage in after if before[stage] != after[stage]}
+    assert found == {stage.split("/")[0] for stage in readers}
 
 
 def another(field: str, value: Any, corpus: Path, done: Path, folder: Path) -> Any:
