@@ -70,6 +70,20 @@ class Index:
         """These rows: positions, or bool [N]."""
         return Index(*(_take(getattr(self, field.name), rows) for field in dataclasses.fields(self)))
 
+    def deal(self, *keeps: np.ndarray) -> list[Index]:
+        """`take` of each, bool [N], column by column, each of which is let go: this index is of no use afterwards.
+
+        Hence a large index and its parts are never in memory together.
+        """
+        dealt: list[list[Any]] = [[] for _ in keeps]
+        for field in dataclasses.fields(self):
+            column = getattr(self, field.name)
+            object.__setattr__(self, field.name, None)
+            for part, keep in zip(dealt, keeps, strict=True):
+                part.append(_take(column, keep))
+            del column
+        return [Index(*part) for part in dealt]
+
     @classmethod
     def join(cls, parts: Sequence[Index], label_kinds: Mapping[str, str]) -> Index:
         """One after the other. label_kinds: of all columns that one of them has."""

@@ -153,6 +153,13 @@ class ClipTable:
         """bool [N]: which clips have at least one of the model's modalities."""
         return np.any([self.has(INPUTS[modality].needs) for modality in modalities], axis=0)
 
+    def deal(self, *keeps: np.ndarray) -> list[ClipTable]:
+        """`select` of each, bool [N]; this table is of no use afterwards (see `Index.deal`)."""
+        return [
+            dataclasses.replace(self, index=index, source_N=self.source_N[keep], record_N=self.record_N[keep])
+            for index, keep in zip(self.index.deal(*keeps), keeps, strict=True)
+        ]
+
     def require(self, modalities: Sequence[str], part: str = "") -> ClipTable:
         """The clips that have at least one of the model's modalities. Raises ValueError if there is none.
 
@@ -210,7 +217,7 @@ def training_and_validation(
             dropped[reason] += int((for_it & ~drop).sum())
             drop |= for_it
         if drop.any():
-            tables[i] = table.select(~drop)
+            (tables[i],) = table.deal(~drop)
     parts = [_held_out(table, corpus, data) for table, corpus in zip(tables, data.corpora, strict=True)]
     train, validation = (np.concatenate(masks) for masks in zip(*parts, strict=True))
     table = _join(data.corpora, tables)
@@ -220,7 +227,8 @@ def training_and_validation(
             f"data.corpora: {_paths(data.corpora)} leaves no clip to train on ({', '.join(causes)}); "
             f"change these fields or prepare more clips"
         )
-    return table.select(train), table.select(validation)
+    of_training, of_validation = table.deal(train, validation)
+    return of_training, of_validation
 
 
 def _reasons_to_drop(table: ClipTable, data: DataConfig) -> Iterator[tuple[str, np.ndarray]]:
