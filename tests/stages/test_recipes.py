@@ -97,12 +97,19 @@ def recipes(run: Run) -> dict[str, dict]:
 @pytest.mark.parametrize(
     ("labels", "speakers", "readers"),
     [
-        ({"a1": {"emotion": "angry", "mood": "sad"}}, {}, ["finetune", "evaluation"]),
+        ({"c1": {"emotion": "angry", "mood": "sad"}}, {}, ["finetune", "evaluation"]),
+        ({"a1": {"emotion": "angry", "mood": "sad"}}, {}, ["evaluation"]),
         ({"a1": {"emotion": "sad", "mood": "calm"}}, {}, []),
         ({}, {"a": "aa"}, ["evaluation"]),
         ({}, {"a": "z"}, ["finetune", "evaluation"]),
     ],
-    ids=["a label of the task", "a label of another column", "a speaker, in the same part", "a speaker, in another"],
+    ids=[
+        "a label",
+        "a label of a test clip",
+        "of another column",
+        "a speaker, in the same part",
+        "a speaker, in another",
+    ],
 )
 def test_labels_and_speakers_are_of_those_who_learn_them(config, corpus, tmp_path, labels, speakers, readers):
     """Targets and pretraining do not read them, hence need not be made again."""
