@@ -97,16 +97,16 @@ def recipes(run: Run) -> dict[str, dict]:
 @pytest.mark.parametrize(
     ("labels", "speakers", "readers"),
     [
-        ({"b1": {"emotion": "angry", "mood": "sad"}}, {}, ["finetune", "evaluation"]),
+        ({"c1": {"emotion": "angry", "mood": "sad"}}, {}, ["finetune", "evaluation"]),
         ({"a1": {"emotion": "angry", "mood": "sad"}}, {}, ["evaluation"]),
         ({"a1": {"emotion": "sad", "mood": "calm"}}, {}, []),
         ({}, {"a": "aa"}, ["evaluation"]),
         ({}, {"a": "z"}, ["finetune", "evaluation"]),
     ],
     ids=[
-        "a label of the task",
+        "a label",
         "a label of a test clip",
-        "a label of another column",
+        "of another column",
         "a speaker, in the same part",
         "a speaker, in another",
     ],
