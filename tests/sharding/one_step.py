@@ -82,7 +82,10 @@ def main(output: str) -> None:
         masks, _ = jax.jit(functools.partial(draw, trainer, train=False))(state, shard_batch(batch, mesh))
         for path, leaf in jax.tree_util.tree_leaves_with_path(masks):
             arrays[f"{name} validation {jax.tree_util.keystr(path)}"] = np.asarray(leaf)
-        state, metrics = trainer.step(state, shard_batch(batch, mesh))
+        placed_batch = shard_batch(batch, mesh)
+        step = trainer.step.lower(state, placed_batch).compile()
+        report[name + " sums"] = step.as_text().count(" all-reduce(")
+        state, metrics = step(state, placed_batch)
         changed = {"params": state.params, "stats": state.kept}
         for path, leaf in jax.tree_util.tree_leaves_with_path(changed) + jax.tree_util.tree_leaves_with_path(metrics):
             arrays[f"{name} {jax.tree_util.keystr(path)}"] = np.asarray(leaf)
@@ -91,7 +94,7 @@ def main(output: str) -> None:
         # The same step without any picture.
         fresh = trainer.init(0)
         kept = [np.array(leaf) for leaf in jax.tree.leaves(fresh.kept)]
-        blind, metrics = trainer.step(fresh, shard_batch(with_present(batch, video=[False] * 8), mesh))
+        blind, metrics = step(fresh, shard_batch(with_present(batch, video=[False] * 8), mesh))
         report[name + " blind"] = {
             "good": int(metrics["verdict"]) == GOOD,
             "finite": all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves((blind.params, blind.opt_state))),

@@ -62,6 +62,11 @@ def test_a_step_without_pictures_is_good_and_moves_no_statistics(outcome, mesh):
     assert report[mesh + " blind"] == {"good": True, "finite": True, "statistics": True}
 
 
+def test_a_batch_norm_exchanges_once_forward_and_once_backward(outcome):
+    _, report = outcome
+    assert report["data sums"] <= 45, "20 batch norms, twice each; and what else is summed"
+
+
 def test_parts_of_a_batch_on_a_mesh_equal_the_whole_on_one_device_and_no_clip_moves(outcome):
     arrays, _ = outcome
     sound = {name: {k.removeprefix("sound "): v for k, v in arrays[name].items() if k.startswith("sound ")}
