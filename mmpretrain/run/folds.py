@@ -39,10 +39,9 @@ def check_excluded_folds(config: RunConfig) -> None:
             "one, or name the speakers in data.exclude_speakers"
         )
     name, num_folds = config.finetune.protocol, get_protocol(config.finetune.protocol).num_folds
-    if len(set(excluded)) < len(excluded) or not all(1 <= fold <= num_folds for fold in excluded):
+    if not all(1 <= fold <= num_folds for fold in excluded):
         raise ValueError(
-            f"data.exclude_folds={excluded}; it must be folds of finetune.protocol={name!r}, 1 to {num_folds}, each "
-            "once"
+            f"data.exclude_folds={excluded}; it must be folds of finetune.protocol={name!r}, 1 to {num_folds}"
         )
     if left_in := sorted(set(folds_of(config.finetune)) - set(excluded)):
         raise ValueError(

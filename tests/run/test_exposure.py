@@ -132,8 +132,8 @@ def test_an_excluded_fold_is_in_no_clip_codebook_or_target(corpora, tmp_path, ca
     ("changes", "message"),
     [
         ({"finetune": None}, r"data\.exclude_folds=\(2,\), but the recipe has no finetune part"),
-        ({"exclude_folds": (4,)}, r"data\.exclude_folds=\(4,\); it must be folds of finetune\.protocol=.*, 1 to 3, "),
-        ({"exclude_folds": (2, 2)}, r"data\.exclude_folds=\(2, 2\); it must be folds .* each once"),
+        ({"exclude_folds": (4,)}, r"data\.exclude_folds=\(4,\); it must be folds of finetune\.protocol=.*, 1 to 3"),
+        ({"exclude_folds": (2, 2)}, r"data\.exclude_folds=\(2, 2\); it must be .*each once"),
         ({"folds": (1, 2)}, r"leaves in the test speakers of fold 1, which finetune\.folds=\(1, 2\) tests as well"),
         ({"folds": ()}, r"leaves in the test speakers of fold 1, which finetune\.folds=\(\) tests as well"),
     ],
