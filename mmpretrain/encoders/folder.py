@@ -22,7 +22,8 @@ from flax import nnx
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from mmpretrain.config import ModelConfig, as_dict, from_dict
+from mmpretrain.config import ModelConfig, as_dict, from_dict, shown
+from mmpretrain.config.checks import check_model
 from mmpretrain.data.batch import empty_batch, put_clip
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.inputs import INPUTS
@@ -45,6 +46,7 @@ from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, Clip
 
 FORMAT = "mmpretrain-encoder-3"  # 3: with the digests of its files, and with what it was trained on
 ENCODER_CONFIG_FILE = "config.json"
+MAX_CONFIG_BYTES = 2**20
 HEAD_FILE = "pretraining_head.safetensors"
 TRAINING_DATA_FILE = "training_data.npz"
 FRAME_MULTIPLE = 100  # clips are padded to a multiple of this many frames, so that few shapes are compiled
@@ -81,7 +83,14 @@ def save_encoder(
 def read_config(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
     """The model configuration and lineage of an exported encoder. Raises ValueError or FileNotFoundError."""
     config = _read_config(Path(path))
-    return from_dict(ModelConfig, config["model"]), config["lineage"]
+    try:
+        model, lineage = from_dict(ModelConfig, config.get("model")), config.get("lineage")
+        check_model(model)
+        if not isinstance(lineage, dict):
+            raise ValueError(f"lineage={shown(lineage)}; it must be how the encoder came about, by names")
+    except ValueError as error:
+        raise ValueError(f"{path}/{ENCODER_CONFIG_FILE}: {error}; {REMEDY}") from error
+    return model, lineage
 
 
 def read_training_data(path: str | Path) -> TrainingData:
@@ -100,13 +109,12 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{path} is no exported encoder: it has no {ENCODER_CONFIG_FILE}; `mmpretrain export` makes one"
         )
-    try:
-        config = read_json(file)
-    except ValueError as error:
-        raise ValueError(f"{error}; {REMEDY}") from error
+    if (size := file.stat().st_size) > MAX_CONFIG_BYTES:
+        raise ValueError(f"{file} has {size} bytes: it is no configuration of an encoder; {REMEDY}")
+    config = read_json(file, remedy=REMEDY)
     if config.get("format") != FORMAT:
         raise ValueError(
-            f"{file}: format={config.get('format')!r}, but this version reads {FORMAT!r}; export it again, or let the "
+            f"{file}: format={shown(config.get('format'))}, but this version reads {FORMAT!r}; export it again, or let the "
             f"version that made it write a checkpoint (`mmpretrain export {path} --format=avhubert --output=FILE.pt`) "
             "and read that with `mmpretrain import-avhubert FILE.pt --output=DIR`"
         )

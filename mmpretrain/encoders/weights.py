@@ -46,6 +46,8 @@ def load_weights(folder: Path, module: nnx.Module) -> None:
         new = tensors.pop(name)
         if new.shape != old.shape:
             raise ValueError(f"{file}: tensor {name!r} has shape {new.shape}; its config.json calls for {old.shape}")
+        if new.dtype != np.float32 or not np.isfinite(new).all():
+            raise ValueError(f"{file}: tensor {name!r} is of {new.dtype} or holds NaN or infinity, not finite float32")
         leaf.set_value(jax.device_put(new.astype(old.dtype), old.sharding))
     if tensors:
         raise ValueError(f"{file} has a tensor {min(tensors)!r} that its config.json has no place for")
