@@ -114,9 +114,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     config = read_json(file, remedy=REMEDY)
     if config.get("format") != FORMAT:
         raise ValueError(
-            f"{file}: format={shown(config.get('format'))}, but this version reads {FORMAT!r}; export it again, or let the "
-            f"version that made it write a checkpoint (`mmpretrain export {path} --format=avhubert --output=FILE.pt`) "
-            "and read that with `mmpretrain import-avhubert FILE.pt --output=DIR`"
+            f"{file}: format={shown(config.get('format'))}, but this version reads {FORMAT!r}; export it again, or let "
+            f"the version that made it write a checkpoint (`mmpretrain export {path} --format=avhubert "
+            "--output=FILE.pt`) and read that with `mmpretrain import-avhubert FILE.pt --output=DIR`"
         )
     check_seal(path, ENCODER_CONFIG_FILE, remedy=REMEDY)
     return config

@@ -86,7 +86,8 @@ def test_a_configuration_is_checked_before_anything_is_made_of_it(refused, field
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("3", "holds 3, no object"), ("[]", "holds []"), ("null", "holds null"), ("{", "damaged"), ("[" * 100_000, "bad"),
+        ("3", "holds 3, no object"), ("[]", "holds []"), ("null", "holds null"), ("{", "damaged"),
+        ("[" * 100_000, "bad"),
         ('{"format": ' + "9" * 10_000 + "}", "bad"), (" " * 2**21 + "{}", "is no configuration of an encoder"),
     ],
     ids=lambda text: text[:20],
