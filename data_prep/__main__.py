@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.corpora import CORPORA
-from mmpretrain.files import check_local
 
 if TYPE_CHECKING:
     from data_prep.corpus import Corpus
@@ -38,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     # Only the module of this corpus is loaded, and what prepares clips only after `--help` has been answered.
     corpus: Corpus = importlib.import_module(f"data_prep.corpora.{name}").CORPUS
     args = corpus.parser().parse_args(rest)
+    from mmpretrain.files import check_local  # brings NumPy with it
+
     try:
         for option, value in vars(args).items():
             check_local(f"--{option.replace('_', '-')}", value if isinstance(value, str | Path) else "")

@@ -76,6 +76,9 @@ def make_batch(
             frames = own = range(start, start + length)
         else:
             frames, own = windows(clip.num_frames)[occurrence]
+            # No plan of ours is shorter than what it holds; the reference's is, and takes the beginning.
+            frames = frames[: planned.num_frames]
+            own = range(own.start, min(own.stop, frames.stop))
         augmentation = Augmentation(data, stream, freq_mask, freq_warp) if train else None
         present = [name for name in model.modalities if table.has(INPUTS[name].needs)[row]]
         put_clip(batch, b, clip, frames, present, model, augmentation)

@@ -20,6 +20,7 @@ from mmpretrain.observe.memory import peak_memory
 from mmpretrain.observe.metric_log import MetricWriter, read_metrics
 from mmpretrain.observe.wall_time import PARTS
 from mmpretrain.run.run import Run
+from mmpretrain.run.sealed import write_sealed
 from mmpretrain.run.watching import peak_flops
 from mmpretrain.stages.refine import refine
 from mmpretrain.stages.report import report
@@ -186,7 +187,7 @@ def test_status_of_a_run_at_any_time(watched, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     config["health"]["min_accuracy_gain"] = 0.99
     shutil.copytree(watched.straight, tmp_path / "done")
-    (tmp_path / "done" / "config.json").write_text(json.dumps(config))
+    write_sealed(tmp_path / "done" / "config.json", config)
     assert "COLLAPSED: round 1 has collapsed" in status(tmp_path / "done")
 
 
