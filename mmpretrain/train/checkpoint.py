@@ -48,10 +48,11 @@ class Checkpointer:
 
     def __init__(self, path: str | Path, *, keep: int):
         self._path = Path(path).absolute()
+        self._handled: BaseException | None = None  # what the caller was at when it came here: `Stopped`, say
         # Notes that Orbax makes beside what it saves are not needed, hence not read: nothing guards them.
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, create=True, lightweight_initialize=True,
-            async_options=ocp.AsyncOptions(barrier_sync_fn=_meet),
+            async_options=ocp.AsyncOptions(barrier_sync_fn=self._meet),
         )  # fmt: skip
         with self._writing():
             self._manager = ocp.CheckpointManager(self._path, options=options, handler_registry=handlers())
@@ -102,6 +103,16 @@ class Checkpointer:
         with self._writing():
             self._manager.close()
 
+    def _meet(self, *, key: str, timeout_ms: int) -> None:
+        """Waits for the other processes, for Orbax; with an error of its own it would wait in vain: they are elsewhere.
+
+        They hear of the error when it has come out of `save` or `wait` here.
+        """
+        error = sys.exc_info()[1]
+        if error is not None and error is not self._handled:
+            raise error
+        ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
+
     def _steps(self) -> list[int]:
         """In order. A shared folder may look different to each process for a while: process 0 says what is there."""
         return on_main(lambda: sorted(self._manager.all_steps()))
@@ -115,6 +126,7 @@ class Checkpointer:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
+        self._handled = sys.exc_info()[1]
         try:
             yield
         except Exception as error:
@@ -152,16 +164,6 @@ def _read(checkpoint: Path, state: State) -> tuple[State, dict[str, Any]]:
     return restored
 
 
-def _meet(*, key: str, timeout_ms: int) -> None:
-    """Waits for the other processes, for Orbax; with an error on its way it would wait in vain: they are elsewhere.
-
-    They hear of the error when it has come out of `Checkpointer.save` or `wait` here.
-    """
-    if (error := sys.exc_info()[1]) is not None:
-        raise error
-    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
-
-
 def _all_or_none(checkpoint: Path, work: Callable[[], Value]) -> Value:
     """Every process does its own work, as often as `AGAIN_AFTER_SEC` allows; what one cannot do ends it for all."""
     value, damage, failure = None, "", ""
@@ -169,7 +171,7 @@ def _all_or_none(checkpoint: Path, work: Callable[[], Value]) -> Value:
         try:
             value, failure = work(), ""
         except Exception as error:  # whatever half a file brings about in Orbax, TensorStore or JSON
-            what = f"{_one_line(error) or type(error).__name__}"
+            what = _one_line(error)
             if not _passing(error):
                 damage = what
                 break
@@ -208,4 +210,4 @@ def _rename(path: Path, name: str) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error).split())[:200] or type(error).__name__

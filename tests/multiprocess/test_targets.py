@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.multiprocess, pytest.mark.slow, pytest.mark.timeout(90
 
 @pytest.mark.parametrize(("number", "one"), [(signal.SIGTERM, 1), (signal.SIGUSR1, 0)])
 def test_a_run_stops_while_k_means_is_fitted(corpus, tmp_path, number, one):
-    long = ("--round=1", "--config.rounds[0].targets[0].fit_restarts=20000")
+    long = ("--round=1", "--config.rounds[0].targets[0].fit_restarts=10000")
     with RunOfSound(2, 1, corpus, tmp_path / "run", *long, stage="targets") as run:
         deadline = time.monotonic() + 400
         while "fitting 12 clusters on" not in run.output(0):
