@@ -6,6 +6,7 @@ are codes and a vocabulary. Dims: N rows.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Hashable, Mapping, Sequence
@@ -19,12 +20,13 @@ Value = TypeVar("Value", bound=Hashable)
 class Column(Sequence[Value], Generic[Value]):
     """A column whose values are made when they are asked for; equal to any sequence with the same values."""
 
+    @abc.abstractmethod
     def take(self, rows: np.ndarray) -> Column[Value]:
         """The values of these rows: positions, or bool [N]."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _value(self, row: int) -> Value:
-        raise NotImplementedError
+        """That of one row, from 0 to N - 1."""
 
     @overload
     def __getitem__(self, row: int) -> Value: ...
