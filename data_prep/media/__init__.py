@@ -1,0 +1,41 @@
+"""Decodes picture and sound with PyAV onto one clock: frames at 25 fps and mono samples at 16 kHz, from the same 0.
+
+The clock starts at the first picture (or at `start_sec` of a part of a file), so that a sound track that starts later
+is padded and one that starts earlier is cut. Frames are placed by their time stamps, never by counting.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from data_prep.media.container import DECODING_ERRORS, Media, decode, open_container
+from data_prep.media.picture import picture_stream, pixel_aspect, shown_frames, upright, video_frames
+from data_prep.media.sound import audio_samples, is_silent, sound_stream
+
+__all__ = ["DECODING_ERRORS", "Media", "audio_samples", "is_silent", "open_media", "shown_frames", "video_frames"]
+
+
+def open_media(path: Path, start_sec: float = 0.0, end_sec: float | None = None) -> Media:
+    """Looks into a file. Raises ValueError or OSError, in a few words, if it cannot be read."""
+    with open_container(path) as container:
+        picture, sound = picture_stream(container), sound_stream(container)
+        begin = (container.start_time or 0) / 1e6
+        origin = begin + start_sec
+        end = math.inf if end_sec is None else begin + end_sec
+        declared = (container.duration or 0) / 1e6
+        media = Media(path, False, sound is not None, origin, end, max(0.0, min(declared, end - begin) - start_sec))
+        media.begin_sec = begin
+        if sound is not None:
+            media.sample_rate, media.channels = sound.rate or 0, sound.channels or 0
+        if picture is not None:
+            first = next(decode(container, picture, media), None)
+            if first is not None:
+                time, frame = first
+                media.has_picture = True
+                media.fps = float(picture.average_rate or 0)
+                media.height, media.width = upright(frame, pixel_aspect(picture)).shape[:2]
+                if start_sec == 0:
+                    media.origin_sec = time
+        media.damaged = 0
+    return media

@@ -1,0 +1,96 @@
+"""Opens a media file and hands out what its streams decode to, in the order of time, on the container's clock."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+
+from mmpretrain.records import FRAME_RATE_HZ
+
+DECODING_ERRORS = (ValueError, OSError, RuntimeError, av.FFmpegError)  # all that a file can cause while it is read
+MAX_GAP_SEC = 60.0  # a larger hole is a broken clock
+SEEK_EARLY_SEC = 1.0  # decoders need a run-up before the part that is wanted
+
+
+@dataclasses.dataclass
+class Media:
+    """One file, or a part of it, and what its streams say. Times are on the container's clock.
+
+    width, height: of the picture as shown (rotated, square pixels); 0 without one. declared_sec: the length the file
+    claims. damaged: packets that could not be decoded, counted while reading. begin_sec: where the file begins.
+    """
+
+    path: Path
+    has_picture: bool
+    has_sound: bool
+    origin_sec: float
+    end_sec: float
+    declared_sec: float = 0.0
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    sample_rate: int = 0
+    channels: int = 0
+    damaged: int = 0
+    begin_sec: float = 0.0
+
+
+def open_container(path: Path) -> av.container.InputContainer:
+    try:
+        return av.open(str(path), metadata_errors="replace")
+    except OSError:  # the disk, not the file
+        raise
+    except av.FFmpegError as error:
+        with open(path, "rb") as file:
+            if file.read(40).startswith(b"version https://git-lfs"):
+                raise ValueError("is a git-lfs pointer, not the file: run `git lfs pull` in the corpus") from None
+        raise ValueError(f"cannot be opened: {error.strerror}") from None
+
+
+def seek(container: av.container.InputContainer, stream: av.stream.Stream, sec: float) -> None:
+    """Goes to a key frame some way before `sec`; stays at the beginning where that is near or the format cannot."""
+    begin = (container.start_time or 0) / 1e6
+    if sec - SEEK_EARLY_SEC > begin + SEEK_EARLY_SEC:
+        try:
+            container.seek(round((sec - SEEK_EARLY_SEC) / stream.time_base), stream=stream)
+        except av.FFmpegError:
+            container.seek(0)
+
+
+def decode(container: av.container.InputContainer, stream, media: Media) -> Iterator[tuple[float, av.frame.Frame]]:
+    """Frames of a stream with their times in rising order. Packets that do not decode are counted and passed over."""
+    last = -math.inf
+    for packet in _packets(container, stream, media):
+        try:
+            frames = stream.decode(packet)
+        except av.FFmpegError:
+            media.damaged += 1
+            continue
+        for frame in frames:
+            time = frame.time
+            if time is None:
+                time = 0.0 if last == -math.inf else last + duration(frame, stream)
+            if time > last:
+                yield time, frame
+                last = time
+
+
+def _packets(container: av.container.InputContainer, stream, media: Media) -> Iterator[av.Packet | None]:
+    """Packets of a stream; None, which makes the decoder hand out what it still holds, where a file breaks off."""
+    try:
+        yield from container.demux(stream)
+    except av.FFmpegError:
+        media.damaged += 1
+        yield None
+
+
+def duration(frame, stream) -> float:
+    """How long a frame lasts by what it says, or by the stream's rate."""
+    if isinstance(frame, av.AudioFrame):
+        return frame.samples / frame.sample_rate
+    if frame.duration and frame.time_base:
+        return float(frame.duration * frame.time_base)
+    return 1 / float(stream.average_rate or FRAME_RATE_HZ)

@@ -1,0 +1,80 @@
+"""The picture of a file on the 25 Hz grid: upright, with square pixels, each frame placed by its time stamp."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import av
+import numpy as np
+from av.stream import Disposition
+
+from data_prep.media.container import MAX_GAP_SEC, Media, decode, duration, open_container, seek
+from mmpretrain.records import FRAME_RATE_HZ
+
+STAMP_TOLERANCE_SEC = 2e-3  # containers round time stamps, many to a millisecond
+
+
+def video_frames(media: Media) -> Iterator[tuple[np.ndarray, int]]:
+    """The pictures shown at 0, 40, 80 ... ms: (RGB uint8 [H, W, 3], for how many of these ticks it is the one shown).
+
+    A tick shows the last frame at or before it. Upright, with square pixels. The counts add up to the clip's T frames.
+    """
+    for frame, aspect, count in _shown(media):
+        yield upright(frame, aspect), count
+
+
+def shown_frames(media: Media) -> Iterator[np.ndarray]:
+    """The T frames, RGB uint8 [H, W, 3]; one that is shown for several ticks comes several times."""
+    for rgb, count in video_frames(media):
+        for _ in range(count):
+            yield rgb
+
+
+def picture_stream(container: av.container.InputContainer) -> av.VideoStream | None:
+    """The first video stream that is not a cover picture."""
+    streams = (s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
+    return next((s for s in streams if s.codec_context is not None), None)
+
+
+def _shown(media: Media) -> Iterator[tuple[av.VideoFrame, float, int]]:
+    """(frame, pixel aspect, number of ticks it is shown for), each frame that is shown at all."""
+    with open_container(media.path) as container:
+        stream = picture_stream(container)
+        stream.thread_type = "SLICE"
+        aspect = pixel_aspect(stream)
+        seek(container, stream, media.origin_sec)
+
+        def ticks_before(sec: float) -> int:
+            return math.ceil((min(sec, media.end_sec) - media.origin_sec - STAMP_TOLERANCE_SEC) * FRAME_RATE_HZ)
+
+        shown, shown_at, tick = None, 0.0, 0
+        for time, frame in decode(container, stream, media):
+            if shown is None and time > media.origin_sec + MAX_GAP_SEC:
+                return
+            if shown is not None:
+                if time - shown_at > MAX_GAP_SEC:
+                    raise ValueError(f"the picture's time stamps jump by {time - shown_at:.0f} s")
+                if ticks_before(time) > tick:
+                    yield shown, aspect, ticks_before(time) - tick
+                    tick = ticks_before(time)
+            shown, shown_at = frame, time
+            if time >= media.end_sec:
+                return
+        if shown is not None:
+            last = ticks_before(shown_at + min(duration(shown, stream), 1.0))
+            if last > tick:
+                yield shown, aspect, last - tick
+
+
+def pixel_aspect(stream: av.VideoStream) -> float:
+    return float(stream.sample_aspect_ratio or 1)
+
+
+def upright(frame: av.VideoFrame, aspect: float) -> np.ndarray:
+    """RGB uint8 [H, W, 3] as a player shows it: square pixels, rotated as the display matrix says."""
+    width = round(frame.width * aspect) if abs(aspect - 1) > 0.01 else frame.width
+    rgb = frame.reformat(width=width, format="rgb24").to_ndarray()
+    quarter_turns = round(frame.rotation / 90)
+    # Rows may be padded in memory, and what takes the picture next (MediaPipe) would read the padding as pixels.
+    return np.ascontiguousarray(np.rot90(rgb, quarter_turns))
