@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,7 +61,9 @@ def seek(container: av.container.InputContainer, stream: av.stream.Stream, sec: 
             container.seek(0)
 
 
-def decode(container: av.container.InputContainer, stream, media: Media) -> Iterator[tuple[float, av.frame.Frame]]:
+def decode(
+    container: av.container.InputContainer, stream: av.stream.Stream, media: Media
+) -> Iterator[tuple[float, av.frame.Frame]]:
     """Frames of a stream with their times in rising order. Packets that do not decode are counted and passed over."""
     last = -math.inf
     for packet in _packets(container, stream, media):
@@ -87,7 +90,7 @@ def _packets(container: av.container.InputContainer, stream, media: Media) -> It
         yield None
 
 
-def duration(frame, stream) -> float:
+def duration(frame: av.frame.Frame, stream: av.stream.Stream) -> float:
     """How long a frame lasts by what it says, or by the stream's rate."""
     if isinstance(frame, av.AudioFrame):
         return frame.samples / frame.sample_rate
