@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = corpus.parser().parse_args(rest)
     from mmpretrain.files import check_local  # brings NumPy with it
 
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be text, nor of the terminal's letters
     try:
         for option, value in vars(args).items():
             check_local(f"--{option.replace('_', '-')}", value if isinstance(value, str | Path) else "")
@@ -65,11 +66,11 @@ def _with_corpus(arguments: list[str]) -> list[str]:
 
 def _run(corpus: Corpus, args: argparse.Namespace) -> None:
     from data_prep import faces, preparation
-    from data_prep.sources import VIDEO_SUFFIXES
+    from data_prep.sources import may_have_picture
 
     options = preparation.Options(args.mouth_size, args.face_size, args.min_face_rate, args.max_clip_sec)
     clips, name = corpus.clips(args)
-    has_videos = any(clip.path and clip.path.suffix.lower() in VIDEO_SUFFIXES for clip in clips if not clip.refused)
+    has_videos = any(clip.path and may_have_picture(clip.path) for clip in clips if not clip.refused)
     model = faces.landmarker_model(args.landmarker) if has_videos else None
     preparation.prepare(
         clips, args.output, options, name=name, tracks=corpus.tracks, labels=corpus.labels, model=model,

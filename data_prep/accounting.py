@@ -13,6 +13,7 @@ from data_prep.inspection import Inspection
 from data_prep.parts import Cut
 from data_prep.sources import SourceClip
 from mmpretrain.files import write_text
+from mmpretrain.listing import readable
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME, Clip
 
 MIN_FRAMES = 5  # a shorter picture or sound is not a clip
@@ -132,7 +133,9 @@ def write_report(path: Path, rows: Iterable[ReportRow]) -> None:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, [field.name for field in dataclasses.fields(ReportRow)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(dataclasses.asdict(row) for row in rows)
+    for row in rows:
+        values = dataclasses.asdict(row)
+        writer.writerow({name: readable(value) if isinstance(value, str) else value for name, value in values.items()})
     write_text(path, text.getvalue())
 
 

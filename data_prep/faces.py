@@ -115,7 +115,7 @@ def _detect(frames, model_path: Path) -> Iterator[tuple[_Faces, int]]:
     from mediapipe.tasks.python import BaseOptions, vision
 
     options = vision.FaceLandmarkerOptions(
-        base_options=BaseOptions(model_asset_path=str(model_path)),
+        base_options=BaseOptions(model_asset_buffer=model_path.read_bytes()),
         running_mode=vision.RunningMode.VIDEO,
         num_faces=MAX_FACES,
         output_face_blendshapes=True,

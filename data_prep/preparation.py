@@ -26,7 +26,7 @@ from data_prep.faces import MODEL_SHA256
 from data_prep.inspection import Inspection, inspect_clip
 from data_prep.parts import cut_long_clips
 from data_prep.processing import Task, make_clip
-from data_prep.sources import VIDEO_SUFFIXES, SourceClip
+from data_prep.sources import SourceClip, may_have_picture
 from data_prep.workers import ordered_map
 from mmpretrain import records
 from mmpretrain.files import DamagedError, read_json, write_json
@@ -166,7 +166,7 @@ def _inspect_all(
     todo = [clip for clip in clips if not clip.refused and clip.render is None]
     if not todo:
         return {}
-    if model is None and any(clip.path.suffix.lower() in VIDEO_SUFFIXES for clip in todo):
+    if model is None and any(may_have_picture(clip.path) for clip in todo):
         raise ValueError("a face landmarker is needed for videos; give --landmarker PATH")
     if model and model_hash != MODEL_SHA256:
         print(f"note: {model} is not the face landmarker this was tested with")

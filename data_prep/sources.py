@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from mmpretrain.listing import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_files, suffix_of
 from mmpretrain.records import EMOTIONS
 
-AUDIO_SUFFIXES = {".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav", ".wma"}
-VIDEO_SUFFIXES = {
-    ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv",
-}  # fmt: skip
 MEDIA_SUFFIXES = AUDIO_SUFFIXES | VIDEO_SUFFIXES
 
 # Other corpora's words for our emotions, in lower case.
@@ -56,6 +54,7 @@ class Rendered(Protocol):
 class SourceClip:
     """One clip as the corpus describes it, before anything is decoded.
 
+    clip_id: text, whatever the file is called: readers make it `readable`.
     labels: by the names of the corpus's label columns; empty ones may be left out. path: the media file, or None with
     `render`. start_sec, end_sec: the part of the file, end_sec None for its end. refused: why the reader itself leaves
     the clip out (it still gets a row in the report). note: anything the report should say. render: draws the clip, for
@@ -76,7 +75,10 @@ class SourceClip:
 
     def fingerprint(self) -> list[Any]:
         """What, if it changed, would change the prepared clip; the file stands by its size and time of change."""
-        stat = self.path.stat() if self.path and self.path.exists() else None
+        try:
+            stat = os.stat(self.path) if self.path else None
+        except (OSError, ValueError):  # nobody's file: its row will say so
+            stat = None
         said = [self.clip_id, self.split, self.speaker, self.labels, self.info, self.refused]
         return [*said, self.start_sec, self.end_sec, *([stat.st_size, stat.st_mtime_ns] if stat else [])]
 
@@ -97,12 +99,21 @@ def hashed_split(key: str, validation_share: float) -> str:
     return "validation" if int.from_bytes(digest, "big") < validation_share * 2**64 else "train"
 
 
+def may_have_picture(path: Path) -> bool:
+    """By its name."""
+    return suffix_of(path) in VIDEO_SUFFIXES
+
+
 def media_files(folder: Path) -> list[Path]:
-    """Every sound and video file under a folder, sorted; hidden files (`._*` of macOS too) are left out."""
+    """Every sound and video file under a folder, as `find_files` finds them. Prints what of the folder is not seen."""
     if not folder.is_dir():
         raise FileNotFoundError(f"--source {folder} is not a folder; give the folder that holds the corpus")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file())
-    return sorted(path for path in found if not path.name.startswith("."))
+    found = find_files(folder, MEDIA_SUFFIXES)
+    for unread in found.unread:
+        print(f"note: what is in the folder {unread} is left out: it cannot be looked into")
+    if found.again:
+        print(f"note: {found.again} links in {folder} lead to files that have another name there, and are left out")
+    return found.files
 
 
 def with_unique_ids(clips: Iterable[SourceClip]) -> list[SourceClip]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.corpus import SOURCE, VALIDATION_SHARE, Argument, Corpus
 from data_prep.sources import SourceClip, hashed_split, media_files, standard_emotion, standard_split, with_unique_ids
+from mmpretrain.listing import readable
 
 MANIFEST_COLUMNS = ("path", "clip_id", "id", "speaker", "text", "emotion", "split", "start_sec", "end_sec")
 
@@ -89,9 +91,9 @@ def _clip(source: Path, path: Path, row: dict[str, str], validation_share: float
 
 
 def _default_id(source: Path, path: Path) -> str:
-    path, source = path.absolute(), source.absolute()
+    path, source = (Path(os.path.abspath(each)) for each in (path, source))
     inside = path.relative_to(source) if path.is_relative_to(source) else Path(path.name)
-    return inside.with_suffix("").as_posix()
+    return readable(inside.with_suffix("").as_posix())
 
 
 def _part(row: dict[str, str]) -> tuple[float, float | None]:
@@ -131,5 +133,5 @@ CORPUS = Corpus(
     ),
     read=read,
     labels={"emotion": "class", "text": "text"},
-    prepared_name=lambda source, **_: source.resolve().name,
+    prepared_name=lambda source, **_: readable(source.resolve().name),
 )

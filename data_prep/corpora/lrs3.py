@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.corpus import SOURCE, VALIDATION_SHARE, Corpus
-from data_prep.sources import SourceClip, hashed_split
+from data_prep.sources import SourceClip, hashed_split, media_files
+from mmpretrain.listing import readable
 from mmpretrain.records import FRAME_RATE_HZ
 
 SETS = ("pretrain", "trainval", "test")
@@ -49,13 +50,16 @@ def read(source: Path, *, validation_share: float) -> list[SourceClip]:
     return [
         clip
         for name in SETS
-        for path in sorted((source / name).glob("*/*.mp4"))
+        if (source / name).is_dir()
+        for path in media_files(source / name)
+        if path.parent.parent == source / name and path.suffix == ".mp4"
         for clip in _clips(name, path, validation_share)
     ]
 
 
 def _clips(name: str, path: Path, validation_share: float) -> Iterator[SourceClip]:
-    clip_id = f"{name}/{path.parent.name}/{path.stem}"
+    talk = readable(path.parent.name)
+    clip_id = f"{name}/{talk}/{readable(path.stem)}"
     text_file = path.with_suffix(".txt")
     text, words, note = "", [], ""
     if text_file.is_file():
@@ -70,7 +74,7 @@ def _clips(name: str, path: Path, validation_share: float) -> Iterator[SourceCli
             clip_id=clip_id if len(pieces) == 1 else f"{clip_id}_{k}",
             path=path,
             split="test" if name == "test" else hashed_split(clip_id, validation_share),
-            speaker=f"lrs3-{path.parent.name}",
+            speaker=f"lrs3-{talk}",
             labels={"text": piece.text},
             info={"set": name},
             start_sec=piece.start_sec,

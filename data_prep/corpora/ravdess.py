@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_prep.corpus import SOURCE, Corpus
 from data_prep.sources import SourceClip, media_files, with_unique_ids
+from mmpretrain.listing import readable
 
 _NAME = re.compile(r"(0[123])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d\d)")
 _MODALITIES = {"01": "sound and picture", "02": "picture only", "03": "sound only"}
@@ -38,7 +39,7 @@ def _without_parts(clip: SourceClip, whole_takes: set[str]) -> SourceClip:
 def _clip(path: Path) -> SourceClip:
     match = _NAME.fullmatch(path.stem)
     if match is None:
-        return SourceClip(path.stem, path, refused="not a RAVDESS name (seven two-digit numbers joined by -)")
+        return SourceClip(readable(path.stem), path, refused="not a RAVDESS name (seven two-digit numbers joined by -)")
     modality, channel, emotion, intensity, statement, repetition, actor = match.groups()
     return SourceClip(
         clip_id=path.stem,

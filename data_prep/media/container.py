@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 
+from mmpretrain.listing import file_url
 from mmpretrain.records import FRAME_RATE_HZ
 
 DECODING_ERRORS = (ValueError, OSError, RuntimeError, av.FFmpegError)  # all that a file can cause while it is read
@@ -41,7 +42,7 @@ class Media:
 
 def open_container(path: Path) -> av.container.InputContainer:
     try:
-        return av.open(str(path), metadata_errors="replace")
+        return av.open(file_url(path), metadata_errors="replace")
     except OSError:  # the disk, not the file
         raise
     except av.FFmpegError as error:

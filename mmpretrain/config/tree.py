@@ -44,7 +44,7 @@ class NoiseConfig:
 
     prob: float = setting(0.0, SHARE)
     snr_db: float = setting(0.0, within(-100, 100))
-    path: str = setting("", words("a folder of sounds"))  # a folder of sound files, searched recursively
+    path: str = setting("", words("a folder of sounds"))  # a folder of sounds, searched to any depth
 
 
 @dataclasses.dataclass

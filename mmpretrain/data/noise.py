@@ -3,41 +3,91 @@
 from __future__ import annotations
 
 import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
 import numpy as np
 
 from mmpretrain.features.spectrum import check_sound
+from mmpretrain.listing import AUDIO_SUFFIXES, file_url, find_files, readable
 from mmpretrain.records import SAMPLE_RATE_HZ
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
+_SHOWN = 5  # files that cannot be read, in a message
 
 
 @functools.cache
 def noise_files(folder: str) -> tuple[str, ...]:
-    """The sound files anywhere under `folder`, sorted. Raises FileNotFoundError if there is none."""
-    found = Path(folder).rglob("*") if folder else ()
-    files = tuple(sorted(str(file) for file in found if file.suffix.lower() in SUFFIXES))
-    if not files:
+    """The sound files anywhere below `folder`, as `find_files` finds them.
+
+    Raises FileNotFoundError if there is none, ValueError if a folder cannot be looked into.
+    """
+    found = find_files(Path(folder), AUDIO_SUFFIXES) if folder else None
+    if found and found.unread:
+        raise ValueError(
+            f"data.noise.path={readable(folder)!r}: the folder {found.unread[0]} cannot be looked into; let it be read,"
+            " or move it away"
+        )
+    if not found or not found.files:
         raise FileNotFoundError(
-            f"data.noise.path={folder!r} has no sound file ({', '.join(SUFFIXES)}); "
+            f"data.noise.path={readable(folder)!r} has no sound file ({', '.join(sorted(AUDIO_SUFFIXES))}); "
             f"name a folder of noise or set data.noise.prob=0"
         )
-    return files
+    return tuple(map(str, found.files))
+
+
+@functools.cache
+def check_noise(folder: str) -> float:
+    """Reads every noise file whole, so that none ends a training hours later. Returns their length in seconds.
+
+    Raises what `noise_files` raises, and ValueError naming the files that cannot be used.
+    """
+    files = noise_files(folder)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # libav decodes without Python's lock
+        looked = list(threads.map(_look, files))
+    if bad := [found for found in looked if isinstance(found, str)]:
+        more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+        raise ValueError(
+            f"data.noise.path={readable(folder)!r}: {len(bad)} of its {len(files)} sound files cannot be used: "
+            f"{'; '.join(bad[:_SHOWN])}{more}; repair or remove them"
+        )
+    return sum(looked) / SAMPLE_RATE_HZ
+
+
+def _look(file: str) -> int | str:
+    """The length of a noise file in samples, or why it cannot be used."""
+    try:
+        return len(_decode(file))
+    except ValueError as error:
+        return f"{readable(file)} {error}"
 
 
 @functools.lru_cache(maxsize=256)  # bounds memory: a few hundred pieces of seconds to minutes
 def read_noise(file: str) -> np.ndarray:
     """int16 [N], mono at 16 kHz. Raises ValueError naming the file if it cannot be decoded or has no sound."""
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
     try:
-        with av.open(file) as container:
-            frames = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]
-        frames += resampler.resample(None)
-        return np.concatenate([frame.to_ndarray()[0] for frame in frames])
-    except (av.FFmpegError, IndexError, ValueError) as error:
-        raise ValueError(f"data.noise.path: {file} cannot be decoded ({error}); remove it") from error
+        return _decode(file)
+    except ValueError as error:
+        raise ValueError(f"data.noise.path: {readable(file)} {error}; repair or remove it") from error
+
+
+def _decode(file: str) -> np.ndarray:
+    """As `read_noise`. Raises ValueError, which does not name the file."""
+    resampler, pieces = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ), []
+    try:
+        with av.open(file_url(file)) as container:
+            for frame in container.decode(audio=0):
+                if frame.format.name.startswith(("flt", "dbl")) and not np.isfinite(frame.to_ndarray()).all():
+                    raise ValueError("has samples that are no numbers")
+                pieces += [piece.to_ndarray()[0] for piece in resampler.resample(frame)]
+        pieces += [piece.to_ndarray()[0] for piece in resampler.resample(None)]
+    except (av.FFmpegError, OSError, IndexError) as error:
+        reason = getattr(error, "strerror", None) or "it has no sound track"
+        raise ValueError(f"cannot be decoded: {reason}") from error
+    if not sum(map(len, pieces)):
+        raise ValueError("has no sound")
+    return np.concatenate(pieces)
 
 
 def noise_segment(folder: str, num_samples: int, rng: np.random.Generator) -> np.ndarray:

@@ -21,6 +21,7 @@ from mmpretrain.data.batch import make_batch
 from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
 from mmpretrain.data.clips import ClipTable, training_and_validation
 from mmpretrain.data.inputs import INPUTS
+from mmpretrain.data.noise import check_noise, noise_files
 from mmpretrain.data.pipeline import iterate
 from mmpretrain.objectives.base import Objective
 from mmpretrain.observe.boards import WANDB_MISSING
@@ -123,7 +124,8 @@ class RunBase:
     def training_batches(
         self, name: str, table: ClipTable, model: ModelConfig, num_steps: int, *, batch_frames: int, **inputs: Any
     ) -> TrainingBatches:
-        """Of the stage of that name. inputs: what else `make_batch` takes."""
+        """Of the stage of that name. inputs: what else `make_batch` takes. Raises what `check_noise` raises."""
+        self.check_noise()
         seed = self.stage_seed(name)
         data = dataclasses.replace(self.config.data, batch_frames=batch_frames)
         plan = BatchPlan(
@@ -136,6 +138,13 @@ class RunBase:
             return make_batch(share, table, model=model, data=data, train=True, seed=seed, **inputs)
 
         return TrainingBatches(plan, table, load, num_steps, data.num_workers)
+
+    def check_noise(self) -> None:
+        """Raises FileNotFoundError or ValueError if training would come upon noise that cannot be read."""
+        noise = self.config.data.noise
+        if noise.prob > 0:
+            seconds = check_noise(noise.path)
+            log(f"noise: {len(noise_files(noise.path))} files of {noise.path}, {seconds / 60:.1f} min, can all be read")
 
     def make_trainer(
         self, objective: Objective, tx: optax.GradientTransformation, trainable: Trainable = EVERYTHING

@@ -22,6 +22,8 @@ def refine(run: Run, rounds: range | None = None) -> None:
     rounds = rounds or range(1, len(run.config.rounds) + 1)
     if rounds.start > 1 and run.round(rounds.start).needs_previous:
         _check_previous(run, rounds)
+    if not all(_is_done(run, pretrain_name(number)) for number in rounds):
+        run.check_noise()  # before the first targets are made, not hours later
     _show(run)
     for number in rounds:
         round_ = run.round(number)
