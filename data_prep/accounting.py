@@ -25,7 +25,7 @@ LONGER_SEC = 5.0  # a clip may be this much longer than its file said when it wa
 class ReportRow:
     """One clip of the source, kept, refused or cut into others, with what was found in it.
 
-    Sizes and rates are those of the file.
+    Sizes and rates are those of the file. unknown_emotion: the corpus's own word, where it is none of ours.
     """
 
     clip_id: str
@@ -45,6 +45,7 @@ class ReportRow:
     faces: int = 0
     eye_distance_px: float = 0.0
     emotion: str = ""
+    unknown_emotion: str = ""
     speaker: str = ""
     split: str = ""
     notes: str = ""
@@ -77,6 +78,7 @@ def row_of(clip: SourceClip, found: Inspection | None, min_face_rate: float, max
     """
     described = {name: getattr(clip, name) for name in ("clip_id", "speaker", "split")}
     row = ReportRow(source=str(clip.path or "drawn"), emotion=clip.labels.get("emotion", ""), **described)
+    row.unknown_emotion = "" if row.emotion else clip.info.get("emotion", "")
     notes = [clip.note]
     if clip.refused:
         row.refuse(clip.refused)
@@ -153,6 +155,10 @@ def summarize(rows: Collection[ReportRow]) -> str:
     for title, values in (("split", "split"), ("emotion", "emotion")):
         counts = Counter(getattr(row, values) or "none" for row in kept)
         lines.append(f"  {title}: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
+    if unknown := Counter(row.unknown_emotion for row in kept if row.unknown_emotion):
+        said = ", ".join(f"{word} {count}" for word, count in unknown.most_common(12))
+        more = f" and {len(unknown) - 12} more words" if len(unknown) > 12 else ""
+        lines.append(f"  no emotion label for {unknown.total()} clips, whose word for it is none of ours: {said}{more}")
     for reason, count in Counter(row.reason for row in rows if row.status == "refused").most_common(8):
         lines.append(f"  refused {count}: {reason}")
     notes = (note for row in kept for note in row.notes.split("; ") if note and not note.startswith("part "))

@@ -35,8 +35,13 @@ _EMOTION_SYNONYMS = {
 _EMOTION_OF = {word: name for name, words in _EMOTION_SYNONYMS.items() for word in words.split()}
 _EMOTION_OF |= {name: name for name in EMOTIONS}
 
-_SPLIT_OF = {"train": "train", "training": "train", "trn": "train", "test": "test", "tst": "test", "eval": "test"}
-_SPLIT_OF |= dict.fromkeys(("valid", "validation", "val", "dev", "devel", "development"), "validation")
+# Words for our splits, in lower case; "eval" is what some corpora call their test part.
+SPLIT_WORDS = {
+    "train": ("train", "training", "trn"),
+    "validation": ("validation", "valid", "val", "dev", "devel", "development"),
+    "test": ("test", "tst", "eval"),
+}
+_SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 
 
 class Rendered(Protocol):
@@ -90,7 +95,7 @@ def standard_emotion(word: str) -> str | None:
 
 def standard_split(word: str) -> str | None:
     """train, validation or test for a corpus's own word, None for any other."""
-    return _SPLIT_OF.get(word.strip().lower())
+    return _SPLIT_OF.get(word.strip().casefold())
 
 
 def hashed_split(key: str, validation_share: float) -> str:

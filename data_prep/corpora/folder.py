@@ -2,58 +2,150 @@
 
 from __future__ import annotations
 
-import csv
+import dataclasses
+import functools
+import math
 import os
-from collections.abc import Iterator
+import re
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.corpus import SOURCE, VALIDATION_SHARE, Argument, Corpus
-from data_prep.sources import SourceClip, hashed_split, media_files, standard_emotion, standard_split, with_unique_ids
+from data_prep.manifest import COLUMNS, Row, read_manifest
+from data_prep.sources import (
+    SPLIT_WORDS,
+    SourceClip,
+    hashed_split,
+    media_files,
+    standard_emotion,
+    standard_split,
+    with_unique_ids,
+)
 from mmpretrain.listing import readable
+from mmpretrain.records import FRAME_RATE_HZ
 
-MANIFEST_COLUMNS = ("path", "clip_id", "id", "speaker", "text", "emotion", "split", "start_sec", "end_sec")
+LONGEST_SEC = 1e7  # a time beyond this is counted in other units, or from another beginning than the file's
 
 
-def read(source: Path, manifest: Path | None, *, validation_share: float, split_by: str) -> list[SourceClip]:
+def read(
+    source: Path, manifest: Path | None, *, validation_share: float, split_by: str, encoding: str = ""
+) -> list[SourceClip]:
     """The clips of a folder: those its manifest names, or every media file where there is no manifest.
 
-    A clip's id is its path under `source` without the suffix. Where the manifest has no split, about
-    `validation_share` of the clips (or speakers, with split_by="speaker") are `validation`, the others `train`.
-    Raises FileNotFoundError or ValueError for a source or manifest that cannot be used.
+    A clip's id is its path under `source` without the suffix, as far as it is text (`readable`). Where the manifest has
+    no split, about `validation_share` of the clips (or speakers, with split_by="speaker") are `validation`, the others
+    `train`. encoding: of the manifest. Raises FileNotFoundError or ValueError for a source or manifest that cannot be
+    used.
     """
     files = media_files(source)
     if manifest is None:
+        if encoding:
+            raise ValueError(f"--encoding {encoding} is of a manifest; give --manifest, or leave it out")
         clips = [_clip(source, path, {}, validation_share, split_by) for path in files]
         return with_unique_ids(clips)
-    clips = list(_manifest_clips(source, manifest, validation_share, split_by))
-    named = {clip.path.resolve() for clip in clips}
-    unnamed = sum(path.resolve() not in named for path in files)
+    rows = read_manifest(manifest, encoding)
+    _check_split_words(manifest, rows)
+    places = _Places(source, manifest, files)
+    clips = []
+    for row in rows:
+        named = row.values.get("path", "")
+        path = places.find(named) if named.strip() else manifest
+        clip = _clip(source, path, row.values, validation_share, split_by)
+        if not named.strip():
+            clip = dataclasses.replace(
+                clip, clip_id=row.values.get("clip_id") or f"line {row.line}", refused=f"line {row.line} names no path"
+            )
+        clips.append(dataclasses.replace(clip, note="; ".join(filter(None, (row.note, clip.note)))))
+    clips = _keep_together(manifest, rows, clips)
+    named = {os.path.realpath(clip.path) for clip in clips}
+    unnamed = sum(os.path.realpath(path) not in named for path in files)
     if unnamed:
         print(f"note: {unnamed} of the {len(files)} media files in {source} are not named in {manifest} and left out")
     return with_unique_ids(clips)
 
 
-def _manifest_clips(source: Path, manifest: Path, validation_share: float, split_by: str) -> Iterator[SourceClip]:
-    if not manifest.is_file():
-        raise FileNotFoundError(f"--manifest {manifest} does not exist; give a CSV with a column `path`")
-    with open(manifest, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if "path" not in (reader.fieldnames or ()):
-            columns = ", ".join(reader.fieldnames or ()) or "nothing"
+def _check_split_words(manifest: Path, rows: Iterable[Row]) -> None:
+    """Raises ValueError if a row has a word for its split that nobody knows: it might be for `test`."""
+    lines: dict[str, list[int]] = {}
+    for row in rows:
+        if (word := row.values.get("split", "")) and standard_split(word) is None:
+            lines.setdefault(word, []).append(row.line)
+    if lines:
+        said = [f"{word!r} (line {', '.join(map(str, of[:3]))}{', ...' * (len(of) > 3)})" for word, of in lines.items()]
+        known = "; ".join(f"{split}: {', '.join(words)}" for split, words in SPLIT_WORDS.items())
+        raise ValueError(
+            f"--manifest {manifest} has splits that are none: {', '.join(said[:8])}{', ...' * (len(said) > 8)}; write "
+            f"one of these words ({known}), or nothing, then --validation-share decides between train and validation"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Places:
+    """Where the files of a manifest may be."""
+
+    source: Path
+    manifest: Path
+    files: list[Path]
+
+    def find(self, named: str) -> Path:
+        """The file that is meant: under the source, else beside the manifest, else one folder above it."""
+        parents = self.source, self.manifest.parent, self.manifest.parent.parent
+        words = dict.fromkeys((named, named.strip(), named.strip().replace("\\", "/")))
+        places = [base / word for word in words for base in parents]
+        there = next((place for place in places if os.path.isfile(place)), None)
+        return there or self._by_name.get(_plain(named.strip().replace("\\", "/"))) or self.source / named.strip()
+
+    @functools.cached_property
+    def _by_name(self) -> dict[str, Path]:
+        """The files of the source by their names in letters, however those are put together (as macOS does)."""
+        return {_plain(path.relative_to(self.source).as_posix()): path for path in self.files}
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", readable(name)).removeprefix("./")
+
+
+def _keep_together(manifest: Path, rows: list[Row], clips: list[SourceClip]) -> list[SourceClip]:
+    """The clips, where parts of one file that have a frame in common are in one split.
+
+    Those without a split of their own follow the others. Raises ValueError where two rows say otherwise.
+    """
+    of_file: dict[tuple[int, int], list[int]] = {}
+    for i, clip in enumerate(clips):
+        if not clip.refused:
+            stat = os.stat(clip.path)  # two names may be of one file
+            of_file.setdefault((stat.st_dev, stat.st_ino), []).append(i)
+    clips = list(clips)
+    for same in _overlapping(clips, of_file.values()):
+        said = {clips[i].split: i for i in reversed(same) if rows[i].values.get("split")}
+        if len(said) > 1:
+            (one, i), (other, j) = sorted(said.items(), key=lambda item: item[1])[:2]
             raise ValueError(
-                f"--manifest {manifest} has no column `path`; its first line must name the columns, it reads: {columns}"
+                f"--manifest {manifest}: {readable(clips[i].path)} is in {one} by line {rows[i].line} and in {other} "
+                f"by line {rows[j].line}; what is tested or validated on must not be trained on: remove one of them"
             )
-        for row in reader:
-            values = {key: value.strip() for key, value in row.items() if key and isinstance(value, str)}
-            if not values.get("path"):
-                continue
-            yield _clip(source, _resolve(values["path"], source, manifest), values, validation_share, split_by)
+        split = next(iter(said), clips[same[0]].split)
+        for i in same:
+            clips[i] = dataclasses.replace(clips[i], split=split)
+    return clips
 
 
-def _resolve(named: str, source: Path, manifest: Path) -> Path:
-    """The file a manifest means: under the source, else beside the manifest, else one folder above it."""
-    places = [base / named for base in (source, manifest.parent, manifest.parent.parent)]
-    return next((place for place in places if place.is_file()), places[0])
+def _overlapping(clips: list[SourceClip], of_files: Iterable[list[int]]) -> Iterable[list[int]]:
+    """Groups of two or more clips of a file of which each shares more than a frame with another one of them."""
+    for of_file in of_files:
+        group: list[int] = []
+        end = 0.0
+        for i in sorted(of_file, key=lambda i: (clips[i].start_sec, i)):
+            if group and clips[i].start_sec + 1 / FRAME_RATE_HZ < end:
+                group.append(i)
+            else:
+                if len(group) > 1:
+                    yield sorted(group)
+                group, end = [i], 0.0
+            end = max(end, math.inf if clips[i].end_sec is None else clips[i].end_sec)
+        if len(group) > 1:
+            yield sorted(group)
 
 
 def _clip(source: Path, path: Path, row: dict[str, str], validation_share: float, split_by: str) -> SourceClip:
@@ -62,19 +154,17 @@ def _clip(source: Path, path: Path, row: dict[str, str], validation_share: float
         start_sec, end_sec = _part(row)
     except ValueError as error:
         start_sec, end_sec, refused = 0.0, None, str(error)
-    if not path.is_file():
+    if not os.path.isfile(path):
         refused = "the file does not exist"
-    info = {key: value for key, value in row.items() if value and key not in MANIFEST_COLUMNS}
+    info = {key: value for key, value in row.items() if value and key not in COLUMNS}
     emotion = standard_emotion(row.get("emotion", ""))
     if emotion is None:
         notes.append(f"emotion {row['emotion']} is not one of ours and kept in info only")
         info["emotion"] = row["emotion"]
-    clip_id = row.get("clip_id") or row.get("id") or _default_id(source, path)
-    speaker = row.get("speaker", "")
-    split = standard_split(row["split"]) if row.get("split") else None
+    clip_id = readable(row.get("clip_id") or row.get("id") or _default_id(source, path))
+    speaker = readable(row.get("speaker", ""))
+    split = standard_split(row.get("split", ""))
     if split is None:
-        if row.get("split"):
-            notes.append(f"split {row['split']} is not train, validation or test: chosen by hash")
         split = hashed_split(speaker if split_by == "speaker" and speaker else clip_id, validation_share)
     return SourceClip(
         clip_id=clip_id,
@@ -98,14 +188,25 @@ def _default_id(source: Path, path: Path) -> str:
 
 def _part(row: dict[str, str]) -> tuple[float, float | None]:
     """start_sec and end_sec of a row. Raises ValueError if they are no times."""
-    try:
-        start = float(row.get("start_sec") or 0)
-        end = float(row["end_sec"]) if row.get("end_sec") else None
-    except ValueError:
-        raise ValueError(f"start_sec {row.get('start_sec')} or end_sec {row.get('end_sec')} is not a number") from None
-    if not 0 <= start < (end if end is not None else float("inf")):
+    start, end = (_seconds(column, row.get(column, "")) for column in ("start_sec", "end_sec"))
+    start = start or 0.0
+    if not 0 <= start < (math.inf if end is None else end):
         raise ValueError(f"start_sec {start} to end_sec {end} is not a part of a file")
     return start, end
+
+
+def _seconds(column: str, word: str) -> float | None:
+    if not word:
+        return None
+    try:
+        seconds = float(word if "_" not in word else "")
+    except ValueError:
+        comma = re.fullmatch(r"[+-]?\d*,\d+", word)
+        remedy = f"write {word.replace(',', '.')}" if comma else "write seconds, such as 75.5"
+        raise ValueError(f"{column} {word} is not a number; {remedy}") from None
+    if not abs(seconds) < LONGEST_SEC:  # nor NaN
+        raise ValueError(f"{column} {word} is no time in a file; write seconds from its beginning, such as 75.5")
+    return seconds
 
 
 LAYOUT = """\
@@ -117,7 +218,9 @@ Every sound and video file below --source becomes a clip, or, with --manifest, e
 
 Only `path` is needed: relative to --source, to the CSV's own folder or to the folder above it. `clip_id` may name the
 clip. start_sec and end_sec cut a part out of a file. Any other column is kept with the clip. Rows without a split are
-train or validation by --validation-share."""
+train or validation by --validation-share; a word for a split that is none is refused. Cells are parted by commas (or by
+`;`, tabs or `|`, in the first line too); a cell with one in it stands in quotation marks. The file is in UTF-8 (or in
+UTF-16 with its mark, or as --encoding says)."""
 
 CORPUS = Corpus(
     name="folder",
@@ -125,6 +228,7 @@ CORPUS = Corpus(
     arguments=(
         SOURCE,
         Argument("manifest", dict(type=Path, metavar="CSV", help="which files, with which labels (see above)")),
+        Argument("encoding", dict(default="", metavar="NAME", help="of the CSV, such as cp1252 (default: utf-8)")),
         Argument(
             "split_by",
             dict(choices=("clip", "speaker"), default="clip", help="what is held out whole (default: clip)"),
