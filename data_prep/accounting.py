@@ -25,7 +25,8 @@ LONGER_SEC = 5.0  # a clip may be this much longer than its file said when it wa
 class ReportRow:
     """One clip of the source, kept, refused or cut into others, with what was found in it.
 
-    Sizes and rates are those of the file. unknown_emotion: the corpus's own word, where it is none of ours.
+    Sizes and rates are those of the file. unknown_emotion: the corpus's own word, where it is none of ours. again: it is
+    refused for want of memory or the like; the next run tries it again.
     """
 
     clip_id: str
@@ -49,9 +50,10 @@ class ReportRow:
     speaker: str = ""
     split: str = ""
     notes: str = ""
+    again: int = 0
 
-    def refuse(self, reason: str) -> None:
-        self.status, self.reason = "refused", reason
+    def refuse(self, reason: str, again: bool = False) -> None:
+        self.status, self.reason, self.again = "refused", reason, int(again)
         self.has_audio = self.has_video = self.frames = 0
         self.seconds = 0.0
 
@@ -85,7 +87,7 @@ def row_of(clip: SourceClip, found: Inspection | None, min_face_rate: float, max
     elif clip.render is not None:
         row.has_audio = row.has_video = 1
     elif found.error:
-        row.refuse(found.error)
+        row.refuse(found.error, found.again)
     else:
         for name in ("fps", "width", "height", "sample_rate", "channels", "face_rate", "faces", "eye_distance_px"):
             setattr(row, name, getattr(found, name))
@@ -111,7 +113,7 @@ def row_of(clip: SourceClip, found: Inspection | None, min_face_rate: float, max
 
 def _judge_picture(found: Inspection, min_face_rate: float) -> tuple[int, str]:
     if found.num_frames == 0:
-        return 0, "" if found.fps == 0 else "no picture could be decoded"
+        return 0, "no picture could be decoded" if found.picture_lost else ""
     if found.num_frames < MIN_FRAMES:
         return 0, f"the picture has {found.num_frames} frames at 25 fps, fewer than {MIN_FRAMES}"
     if found.face_rate == 0:

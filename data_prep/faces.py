@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_prep.crops import NUM_POINTS
+from data_prep.faults import SetupError, reason
 from mmpretrain.files import whole_file
 from mmpretrain.records import BLENDSHAPES, NUM_BLENDSHAPES
 
@@ -120,8 +121,12 @@ def _detect(frames, model_path: Path) -> Iterator[tuple[_Faces, int]]:
         num_faces=MAX_FACES,
         output_face_blendshapes=True,
     )
+    try:
+        made = vision.FaceLandmarker.create_from_options(options)
+    except Exception as error:
+        raise SetupError(f"--landmarker {model_path} cannot be used: {reason(error)}") from error
     tick = 0
-    with vision.FaceLandmarker.create_from_options(options) as landmarker:
+    with made as landmarker:
         for rgb, count in frames:
             height, width = rgb.shape[:2]
             found = landmarker.detect_for_video(mediapipe.Image(mediapipe.ImageFormat.SRGB, rgb), tick * 40)
@@ -177,11 +182,26 @@ def landmarker_model(given: str | None) -> Path:
     if given:
         if not Path(given).is_file():
             raise FileNotFoundError(f"--landmarker {given} does not exist; give the path of face_landmarker.task")
-        if not zipfile.is_zipfile(given):  # a model bundle is a zip archive
-            raise ValueError(f"--landmarker {given} is no MediaPipe bundle; give the path of face_landmarker.task")
+        _check_bundle(Path(given), "give the path of a whole face_landmarker.task")
         return Path(given)
     cached = Path.home() / ".cache" / "mmpretrain" / "face_landmarker.task"
-    return cached if cached.is_file() else _fetch(MODEL_URL, cached)
+    if not cached.is_file():
+        return _fetch(MODEL_URL, cached)
+    _check_bundle(cached, "remove it, and it is fetched again")
+    return cached
+
+
+def _check_bundle(path: Path, remedy: str) -> None:
+    """A model is a zip archive whose members have checksums."""
+    try:
+        with zipfile.ZipFile(path) as bundle:
+            damaged = bundle.testzip()
+    except Exception as error:  # whatever changed bytes bring about in zipfile and zlib
+        if isinstance(error, OSError):
+            raise
+        raise ValueError(f"--landmarker {path} is no MediaPipe bundle ({reason(error)}); {remedy}") from None
+    if damaged:
+        raise ValueError(f"--landmarker {path} is damaged: {damaged} is not what was packed; {remedy}")
 
 
 def _fetch(url: str, target: Path) -> Path:

@@ -3,6 +3,7 @@ under the content of the file, so that no run and no other setting ever looks at
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -12,26 +13,29 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import faces, media
+from data_prep.faults import ClipError, is_shortage, of_the_clip, reason
 from data_prep.sources import SourceClip
 from mmpretrain.files import DamagedError, read_arrays, write_arrays
 
-_OF_THIS_RUN = ("cache_file", "cached", "remade")
-VERSION = 3  # of what an inspection finds: raised when a change here would find something else
+_OF_THIS_RUN = ("cache_file", "cached", "remade", "again")
+VERSION = 4  # of what an inspection finds: raised when a change here would find something else
 
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
     """What one clip holds. error: why it cannot be read, or "". cached: whether it was known before this run.
-    remade: whether what was known is damaged, so that it was looked at again.
+    remade: whether what was known is damaged, so that it was looked at again. again: the error is the machine's, not
+    the file's, so that another run may do better.
 
     num_frames: pictures on the 25 Hz grid, 0 without a picture. num_samples: of sound at 16 kHz (as much as there is,
     not cut to the picture). faces: the most seen at once. face_rate: share of the frames in which the main face was
-    found. cache_file: where the landmarks are.
+    found. picture_lost: there is a track of pictures, but none could be decoded. cache_file: where the landmarks are.
     """
 
     cache_file: str = ""
     cached: bool = False
     remade: bool = False
+    again: bool = False
     error: str = ""
     num_frames: int = 0
     num_samples: int = 0
@@ -43,6 +47,7 @@ class Inspection:
     channels: int = 0
     declared_sec: float = 0.0
     damaged: int = 0
+    picture_lost: bool = False
     faces: int = 0
     face_rate: float = 0.0
     eye_distance_px: float = 0.0
@@ -51,12 +56,15 @@ class Inspection:
 def inspect_clip(clip: SourceClip, *, cache_dir: Path, model: Path | None, model_hash: str) -> Inspection:
     """What the clip holds, from the cache if it is there. Files that are broken are remembered too.
 
-    model may be None only where no file has a picture; the landmarks are then left out.
+    model may be None only where no file has a picture; the landmarks are then left out. Raises SetupError, OSError
+    where the cache cannot be read or written, and what `is_shortage` knows.
     """
     try:
         key = _key(clip, model_hash)
     except OSError as error:
-        return Inspection(error=error.strerror or str(error))
+        if is_shortage(error):
+            raise
+        return Inspection(error=reason(error), again=True)
     cache_file = cache_dir / key[:2] / f"{key}.npz"
     remade = False
     try:
@@ -65,21 +73,26 @@ def inspect_clip(clip: SourceClip, *, cache_dir: Path, model: Path | None, model
         pass
     except DamagedError:
         remade = True
-    except OSError as error:  # may go better another time
-        return Inspection(error=_short(error))
-    track = faces.NO_FACE
     try:
-        found, track = _look(clip, model)
-    except OSError as error:  # may go better another time
-        return Inspection(error=_short(error))
-    except media.DECODING_ERRORS as error:
-        found = Inspection(error=_short(error))
+        with of_the_clip():
+            found, track = _look(clip, model)
+    except ClipError as error:
+        found, track = Inspection(error=str(error)), faces.NO_FACE
+        if not error.lasting:
+            return found
     facts = {name: value for name, value in dataclasses.asdict(found).items() if name not in _OF_THIS_RUN}
     write_arrays(
         cache_file, facts=json.dumps(facts), points=track.points, blendshapes=track.blendshapes,
         detected=track.detected,
     )  # fmt: skip
     return dataclasses.replace(found, cache_file=str(cache_file), remade=remade)
+
+
+def patience_sec(clip: SourceClip, max_clip_sec: float) -> float:
+    """How long looking at a clip, or making it, may take: many times what the slowest should."""
+    with contextlib.suppress(OSError, AttributeError):
+        return 600 + 10 * max_clip_sec + clip.path.stat().st_size / 1e6
+    return 600 + 10 * max_clip_sec
 
 
 def load_inspection(cache_file: Path) -> Inspection:
@@ -118,6 +131,7 @@ def _look(clip: SourceClip, model: Path | None) -> tuple[Inspection, faces.FaceT
         channels=opened.channels,
         declared_sec=round(opened.declared_sec, 3),
         damaged=opened.damaged,
+        picture_lost=opened.picture_track and len(track.detected) == 0,
         faces=track.num_faces,
         face_rate=round(float(track.detected.mean()), 4) if len(track.detected) else 0.0,
         eye_distance_px=round(float(np.median(faces.eye_distance(track.points))), 1) if len(track.points) else 0.0,
@@ -134,7 +148,3 @@ def _key(clip: SourceClip, model_hash: str) -> str:
 def _content_hash(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -12,8 +12,10 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep import media
+from data_prep.faults import ClipError, of_the_clip
+from data_prep.inspection import patience_sec
 from data_prep.sources import SourceClip
-from data_prep.workers import ordered_map
+from data_prep.workers import Failed, ordered_map
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME
 
 PAUSE_FRAMES = 8  # a pause is the quietest stretch of so many frames (0.32 s)
@@ -32,8 +34,9 @@ class Cut:
 
 def cut_long_clips(
     clips: list[SourceClip], max_sec: float, num_workers: int
-) -> tuple[list[SourceClip], dict[str, Cut]]:
-    """The clips with those longer than `max_sec` replaced by their parts, and what was cut, by clip id.
+) -> tuple[list[SourceClip], dict[str, Cut], dict[str, Failed]]:
+    """The clips with those longer than `max_sec` replaced by their parts; what was cut, and what took its process with
+    it, by clip id.
 
     A part is called ID-part01, ID-part02, ...; it has the labels of the whole but its text, of which nobody knows which
     words a part holds. Parts follow each other without a gap, each from max_sec / 4 to max_sec long. A file that cannot
@@ -41,12 +44,15 @@ def cut_long_clips(
     """
     todo = [clip for clip in clips if _may_be_long(clip, max_sec)]
     if not todo:
-        return clips, {}
+        return clips, {}, {}
     look = functools.partial(find_spans, max_sec=max_sec)
-    cuts = {}
+    patience = functools.partial(patience_sec, max_clip_sec=max_sec)
+    cuts, failed = {}, {}
     with tqdm(total=len(todo), desc="looking for long files", unit="clip", disable=None) as bar:
-        for clip, spans in ordered_map(look, todo, num_workers):
-            if spans:
+        for clip, spans in ordered_map(look, todo, num_workers, patience):
+            if isinstance(spans, Failed):
+                failed[clip.clip_id] = spans
+            elif spans:
                 cuts[clip.clip_id] = _cut(clip, *spans)
             bar.update()
     made = [part for clip in clips for part in (cuts[clip.clip_id].parts if clip.clip_id in cuts else [clip])]
@@ -56,17 +62,18 @@ def cut_long_clips(
             f"clip {doubles[0]!r} has the name of a part of a long clip that is cut; rename it, or let --max-clip-sec "
             "be longer"
         )
-    return made, cuts
+    return made, cuts, failed
 
 
 def find_spans(clip: SourceClip, max_sec: float) -> tuple[float, list[Span]] | None:
     """The clip's length in seconds and the parts to cut it into; None if it is short enough or cannot be read."""
     try:
-        opened = media.open_media(clip.path, clip.start_sec, clip.end_sec)
-        if 0 < opened.declared_sec <= max_sec:
-            return None
-        audio = media.audio_samples(opened)
-    except media.DECODING_ERRORS:
+        with of_the_clip():
+            opened = media.open_media(clip.path, clip.start_sec, clip.end_sec)
+            if 0 < opened.declared_sec <= max_sec:
+                return None
+            audio = media.audio_samples(opened)
+    except ClipError:
         return None
     num_frames = -(-len(audio) // SAMPLES_PER_FRAME)
     if opened.has_picture:  # it may go on without sound

@@ -14,20 +14,21 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 from tqdm import tqdm
 
+from data_prep import memory
 from data_prep.accounting import ReportRow, row_of, row_of_cut, summarize, write_report
 from data_prep.faces import MODEL_SHA256
-from data_prep.inspection import Inspection, inspect_clip
+from data_prep.inspection import Inspection, inspect_clip, patience_sec
 from data_prep.parts import cut_long_clips
-from data_prep.processing import Task, make_clip
+from data_prep.processing import MAX_RECORD_BYTES, Task, make_clip
 from data_prep.sources import SourceClip, may_have_picture
-from data_prep.workers import ordered_map
+from data_prep.workers import Failed, ordered_map
 from mmpretrain import records
 from mmpretrain.files import DamagedError, read_json, write_json
 from mmpretrain.index import Index
@@ -35,10 +36,10 @@ from mmpretrain.lease import Lease
 from mmpretrain.prepared import check_corpus, finish_corpus
 
 REQUEST_FILE = "preparation.json"  # what was asked for, written first
-CRASHED = "decoding it crashes the decoder"
+AGAIN_FILE = "again.json"  # the clips that failed for want of memory or the like, for the next run
 SHARD_BYTES = 512e6  # of arrays, before they are compressed: so much is in memory at once
 DRAWN_FRAMES = 150  # what a clip that is yet to be drawn is taken for
-MAX_RECORD_BYTES = 1e9  # a record is one message of at most 2 GiB
+_FINE = Inspection()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Options:
                 raise ValueError(f"{flag} {getattr(self, name)} is out of range; use 16 to 512 pixels")
         if not 0 <= self.min_face_rate <= 1:
             raise ValueError(f"--min-face-rate {self.min_face_rate} is not a share; use a number from 0 to 1")
-        most_sec = MAX_RECORD_BYTES / (records.FRAME_RATE_HZ * (self.mouth_size**2 + self.face_size**2))
+        most_sec = MAX_RECORD_BYTES / 2 / (records.FRAME_RATE_HZ * (self.mouth_size**2 + self.face_size**2))
         if not 5 <= self.max_clip_sec <= most_sec:
             raise ValueError(
                 f"--max-clip-sec {self.max_clip_sec:g} is out of range; use 5 to {most_sec:.0f} s, the longest whose "
@@ -96,20 +97,39 @@ def prepare(
     output.mkdir(parents=True, exist_ok=True)
     with Lease(output, "--output", on_lost=_end, say=print):
         model_hash = hashlib.sha256(model.read_bytes()).hexdigest() if model else ""
-        if _is_done(output, _request(clips, options, schema, name, model_hash), overwrite):
+        done = _is_done(output, _request(clips, options, schema, name, model_hash), overwrite)
+        again = read_json(output / AGAIN_FILE, kind=list, if_missing=[], remedy="remove it") if done else []
+        if done and not again:
             print(f"{output} is already prepared from these clips: nothing to do")
             return
-        clips, cuts = cut_long_clips(clips, options.max_clip_sec, num_workers)
-        found = _inspect_all(clips, output, model, model_hash, num_workers)
+        if again:
+            print(f"{output} is already prepared, but for clips that can be tried again: {_listed(again)}")
+        if (fitting := memory.that_fit(num_workers)) < num_workers:
+            print(f"--workers {num_workers} are more than the memory is enough for: {fitting} are used")
+            num_workers = fitting
+        clips, cuts, failed = cut_long_clips(clips, options.max_clip_sec, num_workers)
+        patience = functools.partial(patience_sec, max_clip_sec=options.max_clip_sec)
+        found = _inspect_all(clips, failed, output, model, model_hash, num_workers, patience)
+        if again and all(found.get(clip_id, _FINE).again for clip_id in again):
+            print(f"none of them goes better now; {output} stays as it was")
+            return
+        (output / records.CORPUS_FILE).unlink(missing_ok=True)
         limits = options.min_face_rate, options.max_clip_sec
         rows = {clip.clip_id: row_of(clip, found.get(clip.clip_id), *limits) for clip in clips}
         try:
-            indices = _write_dataset(clips, found, rows, output, schema, num_workers)
+            indices = _write_dataset(clips, found, rows, output, schema, num_workers, patience)
         finally:
             rows = {clip_id: row_of_cut(cut) for clip_id, cut in cuts.items()} | rows
             write_report(output / "report.csv", rows.values())
+        again = [clip_id for clip_id, row in rows.items() if row.again]
+        (output / AGAIN_FILE).unlink(missing_ok=True)
+        if again:
+            write_json(output / AGAIN_FILE, again)
         finish_corpus(output, name, schema, indices, time.monotonic() - started)
     print(summarize(rows.values()))
+    if again:
+        print(f"{len(again)} clips failed for want of memory or the like, not for what they are: {_listed(again)}")
+        print("the same command tries them again; fewer --workers leave each of them more memory")
     print(f"corpus {output}, report {output / 'report.csv'}, {time.monotonic() - started:.0f} s")
 
 
@@ -160,21 +180,32 @@ def _is_done(output: Path, request: dict[str, Any], overwrite: bool) -> bool:
 
 
 def _inspect_all(
-    clips: list[SourceClip], output: Path, model: Path | None, model_hash: str, num_workers: int
+    clips: list[SourceClip],
+    failed: Mapping[str, Failed],
+    output: Path,
+    model: Path | None,
+    model_hash: str,
+    num_workers: int,
+    patience: Callable[[SourceClip], float],
 ) -> dict[str, Inspection]:
-    """What every clip holds that is neither refused already nor drawn, by clip id."""
-    todo = [clip for clip in clips if not clip.refused and clip.render is None]
+    """What every clip holds that is neither refused already nor drawn, by clip id.
+
+    failed: those that failed before they could be looked at.
+    """
+    found = {clip_id: Inspection(error=failure.reason, again=failure.again) for clip_id, failure in failed.items()}
+    todo = [clip for clip in clips if not clip.refused and clip.render is None and clip.clip_id not in found]
     if not todo:
-        return {}
+        return found
     if model is None and any(may_have_picture(clip.path) for clip in todo):
         raise ValueError("a face landmarker is needed for videos; give --landmarker PATH")
     if model and model_hash != MODEL_SHA256:
         print(f"note: {model} is not the face landmarker this was tested with")
     look = functools.partial(inspect_clip, cache_dir=output / "cache" / "landmarks", model=model, model_hash=model_hash)
-    found = {}
     with tqdm(total=len(todo), desc="looking for faces and sound", unit="clip", disable=None) as bar:
-        for clip, inspection in ordered_map(look, todo, num_workers):
-            found[clip.clip_id] = inspection or Inspection(error=CRASHED)
+        for clip, inspection in ordered_map(look, todo, num_workers, patience):
+            if isinstance(inspection, Failed):
+                inspection = Inspection(error=inspection.reason, again=inspection.again)
+            found[clip.clip_id] = inspection
             bar.update()
     if remade := [clip_id for clip_id, inspection in found.items() if inspection.remade]:
         print(
@@ -192,6 +223,7 @@ def _write_dataset(
     output: Path,
     schema: records.Schema,
     num_workers: int,
+    patience: Callable[[SourceClip], float],
 ) -> dict[str, Index]:
     """Writes the clips whose rows say so and brings the rows up to date. Returns what `builder.write_dataset` does."""
     from data_prep.builder import (  # TFDS takes a second to import, and worker processes do not need it
@@ -213,18 +245,19 @@ def _write_dataset(
         if all(task.clip.render for task in of_split):  # drawing is quick: no processes for it
             made = ((task, make_clip(task)) for task in of_split)
         else:
-            made = ordered_map(make_clip, of_split, num_workers)
+            made = ordered_map(make_clip, of_split, num_workers, lambda task: patience(task.clip))
         sizes = _shard_sizes([rows[task.clip.clip_id].frames or DRAWN_FRAMES for task in of_split], schema)
         return [functools.partial(written, itertools.islice(made, size)) for size in sizes]
 
-    def written(made: Iterator[tuple[Task, records.Clip | str | None]]) -> Iterator[records.Clip]:
+    def written(made: Iterator[tuple[Task, records.Clip | str | Failed]]) -> Iterator[records.Clip]:
         for task, clip in made:
             bar.update()
             if isinstance(clip, records.Clip):
                 rows[task.clip.clip_id].set_contents(clip)
                 yield clip
             else:
-                rows[task.clip.clip_id].refuse(clip or CRASHED)
+                failed = clip if isinstance(clip, Failed) else Failed(clip)
+                rows[task.clip.clip_id].refuse(failed.reason, failed.again)
 
     splits = [split for split in records.SPLITS if any(task.clip.split == split for task in tasks)]
     with tqdm(total=len(tasks), desc="writing crops and sound", unit="clip", disable=None) as bar:
@@ -241,6 +274,10 @@ def _shard_sizes(num_frames: list[int], schema: records.Schema) -> list[int]:
         sizes[-1] += 1
         filled += count * frame_bytes
     return sizes
+
+
+def _listed(clip_ids: list[str]) -> str:
+    return ", ".join(clip_ids[:3]) + (f" and {len(clip_ids) - 3} more" if len(clip_ids) > 3 else "")
 
 
 def _end(line: str) -> NoReturn:

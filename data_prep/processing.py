@@ -9,9 +9,12 @@ import numpy as np
 
 from data_prep import media
 from data_prep.crops import crop_clip
+from data_prep.faults import ClipError, of_the_clip
 from data_prep.inspection import load_face
 from data_prep.sources import SourceClip
 from mmpretrain.records import Clip
+
+MAX_RECORD_BYTES = 2e9  # a record is one message of at most 2 GiB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,14 +30,23 @@ class Task:
 
 
 def make_clip(task: Task) -> Clip | str:
-    """Decodes (or draws) and crops one clip, or says why it cannot be done."""
+    """Decodes (or draws) and crops one clip, or says why it cannot be done. Raises what `is_shortage` knows."""
     source = task.clip
     try:
-        contents = _draw(task) if source.render is not None else _decode(task)
-    except media.DECODING_ERRORS as error:
-        return str(error) or type(error).__name__
-    described = {name: getattr(source, name) for name in ("clip_id", "split", "speaker", "labels")}
-    return Clip(**described, **contents)
+        with of_the_clip():
+            contents = _draw(task) if source.render is not None else _decode(task)
+            described = {name: getattr(source, name) for name in ("clip_id", "split", "speaker", "labels")}
+            clip = Clip(**described, **contents)
+            _check_size(clip)
+            return clip
+    except ClipError as error:
+        return str(error)
+
+
+def _check_size(clip: Clip) -> None:
+    arrays = (clip.audio, clip.mouth, clip.face, *clip.tracks.values())
+    if (size := sum(array.nbytes for array in arrays)) > MAX_RECORD_BYTES:
+        raise ValueError(f"is too large for a record: {size / 1e9:.1f} GB of {MAX_RECORD_BYTES / 1e9:.1f}")
 
 
 def _draw(task: Task) -> dict[str, Any]:

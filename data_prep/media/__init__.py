@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from data_prep.media.container import DECODING_ERRORS, Media, decode, open_container
-from data_prep.media.picture import picture_stream, pixel_aspect, shown_frames, upright, video_frames
+from data_prep.media import limits
+from data_prep.media.container import Media, decode, open_container
+from data_prep.media.picture import has_picture_track, picture_stream, pixel_aspect, shown_frames, upright, video_frames
 from data_prep.media.sound import audio_samples, is_silent, sound_stream
 
-__all__ = ["DECODING_ERRORS", "Media", "audio_samples", "is_silent", "open_media", "shown_frames", "video_frames"]
+__all__ = ["Media", "audio_samples", "is_silent", "open_media", "shown_frames", "video_frames"]
 
 
 def open_media(path: Path, start_sec: float = 0.0, end_sec: float | None = None) -> Media:
@@ -26,9 +27,12 @@ def open_media(path: Path, start_sec: float = 0.0, end_sec: float | None = None)
         declared = (container.duration or 0) / 1e6
         media = Media(path, False, sound is not None, origin, end, max(0.0, min(declared, end - begin) - start_sec))
         media.begin_sec = begin
+        media.picture_track = has_picture_track(container)
         if sound is not None:
             media.sample_rate, media.channels = sound.rate or 0, sound.channels or 0
+            limits.check_sound(media.sample_rate, media.channels)
         if picture is not None:
+            limits.check_picture(picture.codec_context.width, picture.codec_context.height, pixel_aspect(picture))
             first = next(decode(container, picture, media), None)
             if first is not None:
                 time, frame = first
@@ -37,5 +41,6 @@ def open_media(path: Path, start_sec: float = 0.0, end_sec: float | None = None)
                 media.height, media.width = upright(frame, pixel_aspect(picture)).shape[:2]
                 if start_sec == 0:
                     media.origin_sec = time
-        media.damaged = 0
+        if media.has_picture:
+            media.damaged = 0  # they are counted when all is read
     return media

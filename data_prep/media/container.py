@@ -9,10 +9,11 @@ from pathlib import Path
 
 import av
 
+from data_prep.faults import is_shortage
+from data_prep.media import limits
 from mmpretrain.listing import file_url
 from mmpretrain.records import FRAME_RATE_HZ
 
-DECODING_ERRORS = (ValueError, OSError, RuntimeError, av.FFmpegError)  # all that a file can cause while it is read
 MAX_GAP_SEC = 60.0  # a larger hole is a broken clock
 SEEK_EARLY_SEC = 1.0  # decoders need a run-up before the part that is wanted
 
@@ -23,6 +24,7 @@ class Media:
 
     width, height: of the picture as shown (rotated, square pixels); 0 without one. declared_sec: the length the file
     claims. damaged: packets that could not be decoded, counted while reading. begin_sec: where the file begins.
+    picture_track: whether there is one that should be a picture, though nothing of it may decode.
     """
 
     path: Path
@@ -38,14 +40,15 @@ class Media:
     channels: int = 0
     damaged: int = 0
     begin_sec: float = 0.0
+    picture_track: bool = False
 
 
 def open_container(path: Path) -> av.container.InputContainer:
     try:
         return av.open(file_url(path), metadata_errors="replace")
-    except OSError:  # the disk, not the file
-        raise
     except av.FFmpegError as error:
+        if isinstance(error, OSError) or is_shortage(error):  # the disk or the machine, not the file
+            raise
         with open(path, "rb") as file:
             if file.read(40).startswith(b"version https://git-lfs"):
                 raise ValueError("is a git-lfs pointer, not the file: run `git lfs pull` in the corpus") from None
@@ -58,7 +61,9 @@ def seek(container: av.container.InputContainer, stream: av.stream.Stream, sec: 
     if sec - SEEK_EARLY_SEC > begin + SEEK_EARLY_SEC:
         try:
             container.seek(round((sec - SEEK_EARLY_SEC) / stream.time_base), stream=stream)
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            if is_shortage(error):
+                raise
             container.seek(0)
 
 
@@ -66,17 +71,21 @@ def decode(
     container: av.container.InputContainer, stream: av.stream.Stream, media: Media
 ) -> Iterator[tuple[float, av.frame.Frame]]:
     """Frames of a stream with their times in rising order. Packets that do not decode are counted and passed over."""
+    stream.codec_context.options = limits.DECODER_OPTIONS
     last = -math.inf
     for packet in _packets(container, stream, media):
         try:
             frames = stream.decode(packet)
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            if is_shortage(error):
+                raise
             media.damaged += 1
             continue
         for frame in frames:
             time = frame.time
             if time is None:
                 time = 0.0 if last == -math.inf else last + duration(frame, stream)
+            limits.check_frame(frame, time - media.origin_sec)
             if time > last:
                 yield time, frame
                 last = time
@@ -86,7 +95,9 @@ def _packets(container: av.container.InputContainer, stream, media: Media) -> It
     """Packets of a stream; None, which makes the decoder hand out what it still holds, where a file breaks off."""
     try:
         yield from container.demux(stream)
-    except av.FFmpegError:
+    except (av.FFmpegError, IndexError) as error:  # IndexError: PyAV, where a stream turns up in the midst of a file
+        if is_shortage(error):
+            raise
         media.damaged += 1
         yield None
 

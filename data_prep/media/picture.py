@@ -33,8 +33,16 @@ def shown_frames(media: Media) -> Iterator[np.ndarray]:
 
 def picture_stream(container: av.container.InputContainer) -> av.VideoStream | None:
     """The first video stream that is not a cover picture."""
-    streams = (s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
-    return next((s for s in streams if s.codec_context is not None), None)
+    return next((s for s in _no_covers(container) if s.codec_context is not None), None)
+
+
+def has_picture_track(container: av.container.InputContainer) -> bool:
+    """Whether there is such a stream, be it in a codec that nobody knows."""
+    return bool(_no_covers(container))
+
+
+def _no_covers(container: av.container.InputContainer) -> list[av.VideoStream]:
+    return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
 
 
 def _shown(media: Media) -> Iterator[tuple[av.VideoFrame, float, int]]:

@@ -44,7 +44,7 @@ def audio_samples(media: Media, num_frames: int | None = None) -> np.ndarray:
 
 def is_silent(audio: np.ndarray) -> bool:
     """True for a track of zeros, as RAVDESS' picture-only files have (or of rounding noise)."""
-    return len(audio) == 0 or int(np.abs(audio.astype(np.int32)).max()) <= 1
+    return len(audio) == 0 or bool(audio.min() >= -1 and audio.max() <= 1)
 
 
 def sound_stream(container: av.container.InputContainer) -> av.AudioStream | None:

@@ -14,7 +14,6 @@ import pytest
 
 from data_prep import preparation
 from data_prep.__main__ import main
-from data_prep.workers import ordered_map
 from mmpretrain import records
 from mmpretrain.index import read_index
 from tests.data_prep.authored import RATE, tone, write_mp4, write_wav
@@ -231,17 +230,6 @@ def test_a_killed_run_goes_on_where_it_was(many_sounds, tmp_path, files, at_leas
     assert int(out.partition("looked at 40 clips, ")[2].split()[0]) >= len(looked_at) >= 5
     assert not list((tmp_path / records.DATASET_NAME).glob("*incomplete*"))
     assert json.loads((tmp_path / records.CORPUS_FILE).read_text())["fingerprint"] == fingerprint
-
-
-def crash_on_three(number: int) -> int:
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number * number
-
-
-@pytest.mark.multiprocess
-def test_a_clip_that_crashes_its_process_costs_only_itself():
-    assert list(ordered_map(crash_on_three, range(6), 2)) == [(k, None if k == 3 else k * k) for k in range(6)]
 
 
 def test_a_corpus_of_many_shards_keeps_its_order_and_its_index(tmp_path, monkeypatch):
