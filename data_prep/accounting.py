@@ -25,8 +25,8 @@ LONGER_SEC = 5.0  # a clip may be this much longer than its file said when it wa
 class ReportRow:
     """One clip of the source, kept, refused or cut into others, with what was found in it.
 
-    Sizes and rates are those of the file. unknown_emotion: the corpus's own word, where it is none of ours. again: it is
-    refused for want of memory or the like; the next run tries it again.
+    Sizes and rates are those of the file. unknown_emotion: the corpus's own word, where it is none of ours. again:
+    it is refused for want of memory or the like; the next run tries it again.
     """
 
     clip_id: str

@@ -61,7 +61,7 @@ def write_dataset(
     """Writes all splits, a file for each shard, and their index files; a dataset that is there is replaced.
 
     Returns the index of each split, in record order, which is that of the shards. Raises ValueError for a clip
-    that the schema does not fit, and for a split without a clip.
+    that the schema does not fit, and for a split without a clip; OSError where the disk does not take it.
     """
     shutil.rmtree(output / records.DATASET_NAME, ignore_errors=True)
     builder = Clips(shards_by_split, schema, data_dir=output)
@@ -69,7 +69,12 @@ def write_dataset(
     # TFDS would speak of downloads and keep a folder for them.
     with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as downloads:
         config = tfds.download.DownloadConfig(try_download_gcs=False)
-        builder.download_and_prepare(download_dir=downloads, download_config=config)
+        try:
+            builder.download_and_prepare(download_dir=downloads, download_config=config)
+        except RuntimeError as error:
+            if f"writing {output}" in str(error):  # ArrayRecord's, of a full disk for example
+                raise OSError(str(error)) from error
+            raise
     indices = {split: making.index() for split, making in builder.making.items()}
     for split, index in indices.items():
         if not len(index):

@@ -199,7 +199,7 @@ def _check_bundle(path: Path, remedy: str) -> None:
     except Exception as error:  # whatever changed bytes bring about in zipfile and zlib
         if isinstance(error, OSError):
             raise
-        raise ValueError(f"--landmarker {path} is no MediaPipe bundle ({reason(error)}); {remedy}") from None
+        raise ValueError(f"--landmarker {path} is no whole MediaPipe bundle ({error}); {remedy}") from None
     if damaged:
         raise ValueError(f"--landmarker {path} is damaged: {damaged} is not what was packed; {remedy}")
 

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 import time
@@ -54,8 +53,8 @@ def ordered_map(
 
     function and items must be picklable. patience_sec: how long an item may take before its process is ended. One that
     brought its process down or found too little memory is tried again alone, with the memory of all. At most a few
-    items per worker are in memory at once. Raises OSError and SetupError of the function as they are, RuntimeError
-    naming the item for anything else.
+    items per worker are in memory at once. Raises OSError and SetupError of the function, and RuntimeError naming the
+    item for anything else.
     """
     todo: deque[Item] = deque(items)
     order: deque[_Job[Item]] = deque()  # what is begun, the first to be handed out first
@@ -162,10 +161,10 @@ class _Crew:
         elif kind == "shortage":
             self._dismiss(worker)  # what it holds of earlier clips may be why
             self._retry(job, Failed(said, again=True))
-        elif isinstance(said, OSError | SetupError):
+        elif kind == "raise":
             raise said
         else:
-            raise RuntimeError(f"preparation failed at {str(job.item)[:300]}") from said
+            raise RuntimeError(f"a mistake of this program, at {str(job.item)[:300]}:\n{said}")
 
     def _retry(self, job: _Job, failed: Failed) -> None:
         if self._last_try:
@@ -229,12 +228,11 @@ def _described(error: Exception) -> tuple[str, Any]:
     if is_shortage(error):
         what = "memory" if not isinstance(error, OSError) else "memory or open files"
         return "shortage", f"there is not enough {what} for it, even alone ({reason(error)})"
-    error.add_note("".join(traceback.format_exception(error)))
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        error = RuntimeError("".join(traceback.format_exception(error)))
-    return "error", error
+    if isinstance(error, OSError):
+        return "raise", OSError(error.errno, reason(error), error.filename)
+    if isinstance(error, SetupError):
+        return "raise", error
+    return "mistake", "".join(traceback.format_exception(error))
 
 
 def _start_worker(memory_bytes: int) -> None:

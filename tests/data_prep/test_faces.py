@@ -8,6 +8,7 @@ import pytest
 
 from data_prep import faces
 from data_prep.crops import MEAN_FACE
+from data_prep.faults import SetupError
 from mmpretrain.records import BLENDSHAPES, NUM_BLENDSHAPES
 
 
@@ -95,13 +96,16 @@ def test_the_model_is_given_by_flag_then_environment_then_cache(tmp_path, monkey
     with pytest.raises(FileNotFoundError, match="does not exist"):
         faces.landmarker_model(str(tmp_path / "nowhere"))
     (tmp_path / "page").write_text("<html>not found</html>")
-    with pytest.raises(ValueError, match="no MediaPipe bundle"):
+    with pytest.raises(ValueError, match="no whole MediaPipe bundle"):
         faces.landmarker_model(str(tmp_path / "page"))
     monkeypatch.delenv(faces.MODEL_ENV)
     monkeypatch.setenv("HOME", str(tmp_path))
     cached = tmp_path / ".cache" / "mmpretrain" / "face_landmarker.task"
     cached.parent.mkdir(parents=True)
-    cached.write_bytes(b"model")
+    cached.write_bytes(b"half a mod")
+    with pytest.raises(ValueError, match="remove it"):
+        faces.landmarker_model(None)
+    zipfile.ZipFile(cached, "w").close()
     assert faces.landmarker_model(None) == cached
 
 
@@ -119,3 +123,17 @@ def test_a_fetched_model_must_have_the_known_checksum(tmp_path, monkeypatch):
     monkeypatch.setattr(faces, "MODEL_SHA256", hashlib.sha256(b"something else").hexdigest())
     assert faces._fetch(served.as_uri(), cached).read_bytes() == b"something else"
     assert [path.name for path in cached.parent.iterdir()] == ["model.task"]
+
+
+def test_a_damaged_model_is_not_taken_for_a_damaged_clip(tmp_path):
+    model = tmp_path / "face_landmarker.task"
+    with zipfile.ZipFile(model, "w") as bundle:
+        bundle.writestr("face_detector.tflite", bytes(range(256)) * 8)
+    whole = model.read_bytes()
+    for content in (whole[:-30], whole[:200], whole.replace(bytes(range(9)), bytes(9)), b""):
+        model.write_bytes(content)
+        with pytest.raises(ValueError, match=r"--landmarker .*face_landmarker.task is (no whole|damaged)"):
+            faces.landmarker_model(str(model))
+    model.write_bytes(whole)  # a good archive without a model in it
+    with pytest.raises(SetupError, match=r"--landmarker .*face_landmarker.task cannot be used"):
+        faces.track_face([(np.zeros((64, 64, 3), np.uint8), 1)], model)

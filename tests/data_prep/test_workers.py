@@ -79,14 +79,12 @@ def test_each_item_costs_only_itself_and_the_reason_is_the_right_one(tmp_path):
     [
         ("disk", OSError, "No space left"),
         ("setup", SetupError, "model is broken"),
-        ("mistake", RuntimeError, "mistake"),  # the item is named
+        ("mistake", RuntimeError, r"at \('mistake', [^$]*in do\n[^$]*nobody thought of it"),  # item, traceback, reason
     ],
 )
 def test_what_is_no_fault_of_an_item_ends_everything(tmp_path, what, kind, message):
-    with pytest.raises(kind, match=message) as caught:
+    with pytest.raises(kind, match=message):
         outcomes(tmp_path, "a", what, "b")
-    if what == "mistake":
-        assert "in do" in "".join(caught.value.__cause__.__notes__)  # the traceback of the worker
 
 
 def test_a_worker_may_have_its_share_of_the_memory_and_no_more():
