@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from data_prep.inspection import Inspection
@@ -18,6 +18,9 @@ from mmpretrain.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME, Clip
 
 MIN_FRAMES = 5  # a shorter picture or sound is not a clip
 ENDS_EARLY_SEC = 0.5  # a file that ends this much before the length it declares is worth a note
+FEW_FRAMES = 3  # so many may be lost, as where sound of two recordings overlaps at their join
+STILL_SEC = 1.0  # a picture that is shown for longer is worth a note
+UNREAD = 0.25  # of a file behind its last packet: what another one leaves that was joined to it
 LONGER_SEC = 5.0  # a clip may be this much longer than its file said when it was decided whether to cut it
 
 
@@ -99,6 +102,7 @@ def row_of(clip: SourceClip, found: Inspection | None, min_face_rate: float, max
             notes.append(f"ends after {seen_sec:.1f} of {found.declared_sec:.1f} s")
         if found.damaged:
             notes.append(f"{found.damaged} damaged packets passed over")
+        notes += _notes_on_clock(found)
         row.set_length(found.num_frames if row.has_video else -(-found.num_samples // SAMPLES_PER_FRAME))
         if seen_sec > max_clip_sec + LONGER_SEC:
             row.refuse(f"is {seen_sec:.0f} s long, but the file says {found.declared_sec:.0f} s: write it anew")
@@ -109,6 +113,18 @@ def row_of(clip: SourceClip, found: Inspection | None, min_face_rate: float, max
             notes.append("kept as sound only")
     row.notes = "; ".join(note for note in notes if note)
     return row
+
+
+def _notes_on_clock(found: Inspection) -> Iterator[str]:
+    if found.restarts:
+        yield f"{found.restarts + 1} recordings joined, whose clocks start anew: one follows the other"
+    if found.dropped > FEW_FRAMES:
+        yield f"{found.dropped} frames passed over whose time stamps go back"
+    if found.still_sec > STILL_SEC:
+        yield f"one picture is shown for {found.still_sec:.1f} s"
+    if found.unread > UNREAD:
+        share = f"{100 * found.unread:.0f} %"
+        yield f"the last {share} of the file cannot be read; if files were joined into it, prepare each by itself"
 
 
 def _judge_picture(found: Inspection, min_face_rate: float) -> tuple[int, str]:

@@ -18,7 +18,7 @@ from data_prep.sources import SourceClip
 from mmpretrain.files import DamagedError, read_arrays, write_arrays
 
 _OF_THIS_RUN = ("cache_file", "cached", "remade", "again")
-VERSION = 4  # of what an inspection finds: raised when a change here would find something else
+VERSION = 5  # of what an inspection finds: raised when a change here would find something else
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Inspection:
 
     num_frames: pictures on the 25 Hz grid, 0 without a picture. num_samples: of sound at 16 kHz (as much as there is,
     not cut to the picture). faces: the most seen at once. face_rate: share of the frames in which the main face was
-    found. picture_lost: there is a track of pictures, but none could be decoded. cache_file: where the landmarks are.
+    found. picture_lost: there is a track of pictures, but none could be decoded. damaged, dropped, restarts, still_sec,
+    unread: see `media.Media`. cache_file: where the landmarks are.
     """
 
     cache_file: str = ""
@@ -48,6 +49,10 @@ class Inspection:
     declared_sec: float = 0.0
     damaged: int = 0
     picture_lost: bool = False
+    dropped: int = 0
+    restarts: int = 0
+    still_sec: float = 0.0
+    unread: float = 0.0
     faces: int = 0
     face_rate: float = 0.0
     eye_distance_px: float = 0.0
@@ -132,6 +137,10 @@ def _look(clip: SourceClip, model: Path | None) -> tuple[Inspection, faces.FaceT
         declared_sec=round(opened.declared_sec, 3),
         damaged=opened.damaged,
         picture_lost=opened.picture_track and len(track.detected) == 0,
+        dropped=opened.dropped,
+        restarts=opened.clock.num_restarts,
+        still_sec=round(opened.still_sec, 3),
+        unread=round(opened.unread, 3),
         faces=track.num_faces,
         face_rate=round(float(track.detected.mean()), 4) if len(track.detected) else 0.0,
         eye_distance_px=round(float(np.median(faces.eye_distance(track.points))), 1) if len(track.points) else 0.0,

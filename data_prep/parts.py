@@ -81,9 +81,7 @@ def find_spans(clip: SourceClip, max_sec: float) -> tuple[float, list[Span]] | N
     if num_frames <= max_sec * FRAME_RATE_HZ:
         return None
     cuts = [frame / FRAME_RATE_HZ for frame in pauses(audio, num_frames, int(max_sec * FRAME_RATE_HZ))]
-    # Frames are counted from the first picture, parts of a file from its beginning.
-    from_sec = opened.origin_sec - opened.begin_sec
-    edges = [clip.start_sec, *(round(from_sec + cut, 4) for cut in cuts)]
+    edges = [clip.start_sec, *(round(clip.start_sec + cut, 4) for cut in cuts)]
     return num_frames / FRAME_RATE_HZ, list(zip(edges, [*edges[1:], clip.end_sec], strict=True))
 
 

@@ -1,7 +1,7 @@
 """Decodes picture and sound with PyAV onto one clock: frames at 25 fps and mono samples at 16 kHz, from the same 0.
 
-The clock starts at the first picture (or at `start_sec` of a part of a file), so that a sound track that starts later
-is padded and one that starts earlier is cut. Frames are placed by their time stamps, never by counting.
+The clock starts at the first picture (and a part of a file `start_sec` after it), so that a sound track that starts
+later is padded and one that starts earlier is cut. Frames are placed by their time stamps, never by counting.
 """
 
 from __future__ import annotations
@@ -10,23 +10,30 @@ import math
 from pathlib import Path
 
 from data_prep.media import limits
+from data_prep.media.clock import clock_of
 from data_prep.media.container import Media, decode, open_container
 from data_prep.media.picture import has_picture_track, picture_stream, pixel_aspect, shown_frames, upright, video_frames
 from data_prep.media.sound import audio_samples, is_silent, sound_stream
 
 __all__ = ["Media", "audio_samples", "is_silent", "open_media", "shown_frames", "video_frames"]
 
+MIN_UNREAD_BYTES = 16_000  # less behind the last packet is what formats keep there: an index, descriptions
+
 
 def open_media(path: Path, start_sec: float = 0.0, end_sec: float | None = None) -> Media:
-    """Looks into a file. Raises ValueError or OSError, in a few words, if it cannot be read."""
+    """Looks into a file. Raises ValueError or OSError, in a few words, if it cannot be read.
+
+    start_sec, end_sec: a part of it, on the clock of the whole, so that it is what one would cut out of the whole.
+    """
+    clock = clock_of(path)
     with open_container(path) as container:
         picture, sound = picture_stream(container), sound_stream(container)
         begin = (container.start_time or 0) / 1e6
-        origin = begin + start_sec
-        end = math.inf if end_sec is None else begin + end_sec
         declared = (container.duration or 0) / 1e6
-        media = Media(path, False, sound is not None, origin, end, max(0.0, min(declared, end - begin) - start_sec))
-        media.begin_sec = begin
+        if clock.shifts:  # what is declared is of the first of the recordings
+            begin = max(begin, clock.begin_sec)
+            declared = clock.end_sec - begin
+        media = Media(path, False, sound is not None, clock, begin, math.inf)
         media.picture_track = has_picture_track(container)
         if sound is not None:
             media.sample_rate, media.channels = sound.rate or 0, sound.channels or 0
@@ -35,12 +42,18 @@ def open_media(path: Path, start_sec: float = 0.0, end_sec: float | None = None)
             limits.check_picture(picture.codec_context.width, picture.codec_context.height, pixel_aspect(picture))
             first = next(decode(container, picture, media), None)
             if first is not None:
-                time, frame = first
+                media.origin_sec, frame = first
                 media.has_picture = True
                 media.fps = float(picture.average_rate or 0)
                 media.height, media.width = upright(frame, pixel_aspect(picture)).shape[:2]
-                if start_sec == 0:
-                    media.origin_sec = time
         if media.has_picture:
             media.damaged = 0  # they are counted when all is read
+        media.dropped = 0
+        if end_sec is not None:
+            media.end_sec = media.origin_sec + end_sec
+        media.declared_sec = max(0.0, min(declared, media.end_sec - media.origin_sec) - start_sec)
+        media.origin_sec += start_sec
+        taken = [clock.last_byte.get(stream.index, 0.0) for stream in (picture, sound) if stream is not None]
+        if (1 - max(taken, default=1.0)) * path.stat().st_size > MIN_UNREAD_BYTES:
+            media.unread = 1 - max(taken)
     return media

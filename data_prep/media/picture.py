@@ -51,7 +51,7 @@ def _shown(media: Media) -> Iterator[tuple[av.VideoFrame, float, int]]:
         stream = picture_stream(container)
         stream.thread_type = "SLICE"
         aspect = pixel_aspect(stream)
-        seek(container, stream, media.origin_sec)
+        seek(container, stream, media)
 
         def ticks_before(sec: float) -> int:
             return math.ceil((min(sec, media.end_sec) - media.origin_sec - STAMP_TOLERANCE_SEC) * FRAME_RATE_HZ)
@@ -64,6 +64,7 @@ def _shown(media: Media) -> Iterator[tuple[av.VideoFrame, float, int]]:
                 if time - shown_at > MAX_GAP_SEC:
                     raise ValueError(f"the picture's time stamps jump by {time - shown_at:.0f} s")
                 if ticks_before(time) > tick:
+                    media.still_sec = max(media.still_sec, (ticks_before(time) - tick) / FRAME_RATE_HZ)
                     yield shown, aspect, ticks_before(time) - tick
                     tick = ticks_before(time)
             shown, shown_at = frame, time

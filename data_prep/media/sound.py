@@ -12,6 +12,8 @@ from data_prep.media.container import MAX_GAP_SEC, Media, decode, open_container
 from mmpretrain.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 
 SOUND_GAP_SEC = 0.04  # a larger step between sound frames is a hole (or an overlap) in the track
+SETTLED_SEC = 1.0  # before a part that is sought; earlier, stamps may be off and decoders not yet at rest
+RUN_OUT_SEC = 0.1  # behind a part, for the resampler's filter
 
 
 def audio_samples(media: Media, num_frames: int | None = None) -> np.ndarray:
@@ -23,8 +25,8 @@ def audio_samples(media: Media, num_frames: int | None = None) -> np.ndarray:
         stream = sound_stream(container)
         if stream is None:
             return np.zeros(0, np.int16)
-        seek(container, stream, media.origin_sec)
-        runs = list(_sound_runs(container, stream, media))
+        settled_sec = media.origin_sec - SETTLED_SEC if seek(container, stream, media) else -math.inf
+        runs = list(_sound_runs(container, stream, media, settled_sec))
     if not runs:
         return np.zeros(0, np.int16)
     starts = [round((time - media.origin_sec) * SAMPLE_RATE_HZ) for time, _ in runs]
@@ -51,11 +53,13 @@ def sound_stream(container: av.container.InputContainer) -> av.AudioStream | Non
     return next((s for s in container.streams.audio if s.codec_context is not None), None)
 
 
-def _sound_runs(container, stream, media: Media) -> Iterator[tuple[float, np.ndarray]]:
+def _sound_runs(container, stream, media: Media, settled_sec: float) -> Iterator[tuple[float, np.ndarray]]:
     """Stretches of sound without a hole: (time of the first sample, int16 [n] mono at 16 kHz)."""
     run: _SoundRun | None = None
     for time, frame in decode(container, stream, media):
-        if time >= media.end_sec:
+        if time < settled_sec:
+            continue
+        if time >= media.end_sec + RUN_OUT_SEC:
             break
         if run is not None and not run.continues(time, frame):
             if abs(time - run.end_sec) > MAX_GAP_SEC:
