@@ -51,8 +51,8 @@ class Media:
     width, height: of the picture as shown (rotated, square pixels); 0 without one. declared_sec: the length the file
     claims. clock: what its packets say. damaged: packets that could not be decoded; dropped: frames passed over since
     their time stamps are not after those before; still_sec: the longest time for which one frame is shown; all three of
-    what was read. picture_track: whether there is one that should be a picture, though nothing of it may decode. unread:
-    share of the file behind the last packet of what is read.
+    what was read. picture_track: whether there is one that should be a picture, though nothing of it may decode.
+    unread: share of the file behind the last packet of what is read.
     """
 
     path: Path
