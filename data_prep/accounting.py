@@ -6,13 +6,15 @@ import csv
 import dataclasses
 import io
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from data_prep.inspection import Inspection
 from data_prep.parts import Cut
 from data_prep.sources import SourceClip
+from mmpretrain.doubles import find_doubles, warnings
 from mmpretrain.files import write_text
+from mmpretrain.index import Index
 from mmpretrain.listing import readable
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME, Clip
 
@@ -21,6 +23,7 @@ ENDS_EARLY_SEC = 0.5  # a file that ends this much before the length it declares
 FEW_FRAMES = 3  # so many may be lost, as where sound of two recordings overlaps at their join
 STILL_SEC = 1.0  # a picture that is shown for longer is worth a note
 UNREAD = 0.25  # of a file behind its last packet: what another one leaves that was joined to it
+_SAME = "has the content of "  # a note, and the clip
 LONGER_SEC = 5.0  # a clip may be this much longer than its file said when it was decided whether to cut it
 
 
@@ -159,6 +162,18 @@ def write_report(path: Path, rows: Iterable[ReportRow]) -> None:
     write_text(path, text.getvalue())
 
 
+def note_doubles(rows: Mapping[str, ReportRow], index: Index) -> list[str]:
+    """Notes on the rows of clips whose content others have which those are. Returns what to say of it at the end."""
+    groups = find_doubles(index)
+    for group in groups:
+        first, second, *_ = clip_ids = [index.clip_ids[i] for i in group]
+        for clip_id in clip_ids:
+            more = f" and of {len(clip_ids) - 2} more" if len(clip_ids) > 2 else ""
+            note = f"{_SAME}{second if clip_id == first else first}{more}"
+            rows[clip_id].notes = "; ".join(filter(None, [rows[clip_id].notes, note]))
+    return warnings(index, groups)
+
+
 def summarize(rows: Collection[ReportRow]) -> str:
     """A few lines for the terminal: how much was kept of what, and why the rest was not."""
     cut, rows = ([row for row in rows if (row.status == "cut") == wanted] for wanted in (True, False))
@@ -179,7 +194,7 @@ def summarize(rows: Collection[ReportRow]) -> str:
         lines.append(f"  no emotion label for {unknown.total()} clips, whose word for it is none of ours: {said}{more}")
     for reason, count in Counter(row.reason for row in rows if row.status == "refused").most_common(8):
         lines.append(f"  refused {count}: {reason}")
-    notes = (note for row in kept for note in row.notes.split("; ") if note and not note.startswith("part "))
+    notes = (note for row in kept for note in row.notes.split("; ") if note and not note.startswith(("part ", _SAME)))
     for note, count in Counter(notes).most_common(8):
         lines.append(f"  note on {count}: {note}")
     return "\n".join(lines)

@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep import memory
-from data_prep.accounting import ReportRow, row_of, row_of_cut, summarize, write_report
+from data_prep.accounting import ReportRow, note_doubles, row_of, row_of_cut, summarize, write_report
 from data_prep.faces import MODEL_SHA256
 from data_prep.inspection import Inspection, inspect_clip, patience_sec
 from data_prep.parts import cut_long_clips
@@ -118,6 +118,7 @@ def prepare(
         rows = {clip.clip_id: row_of(clip, found.get(clip.clip_id), *limits) for clip in clips}
         try:
             indices = _write_dataset(clips, found, rows, output, schema, num_workers, patience)
+            doubles = note_doubles(rows, Index.join(list(indices.values()), schema.labels))
         finally:
             rows = {clip_id: row_of_cut(cut) for clip_id, cut in cuts.items()} | rows
             write_report(output / "report.csv", rows.values())
@@ -127,6 +128,8 @@ def prepare(
             write_json(output / AGAIN_FILE, again)
         finish_corpus(output, name, schema, indices, time.monotonic() - started)
     print(summarize(rows.values()))
+    for line in doubles:
+        print(f"warning: {line}")
     if again:
         print(f"{len(again)} clips failed for want of memory or the like, not for what they are: {_listed(again)}")
         print("the same command tries them again; fewer --workers leave each of them more memory")

@@ -14,7 +14,8 @@ OURS = ("mmpretrain", "data_prep", "configs")
 # Room -> what of ours it may import, besides itself. The longest room that fits a module counts.
 GROUND = (
     "mmpretrain.records", "mmpretrain.columns", "mmpretrain.index", "mmpretrain.prepared", "mmpretrain.randomness",
-    "mmpretrain.files", "mmpretrain.lease", "mmpretrain.listing", "mmpretrain.config", "mmpretrain.features",
+    "mmpretrain.files", "mmpretrain.lease", "mmpretrain.listing", "mmpretrain.doubles", "mmpretrain.config",
+    "mmpretrain.features",
 )  # fmt: skip
 MEANS = (
     *GROUND, "mmpretrain.text", "mmpretrain.data", "mmpretrain.parallel", "mmpretrain.targets", "mmpretrain.encoders",
@@ -28,6 +29,7 @@ ARROWS = {
     "mmpretrain.files": (),
     "mmpretrain.lease": ("mmpretrain.files",),
     "mmpretrain.listing": (),
+    "mmpretrain.doubles": ("mmpretrain.index",),
     "mmpretrain.columns": (),
     "mmpretrain.index": ("mmpretrain.columns", "mmpretrain.records", "mmpretrain.randomness", "mmpretrain.files"),
     "mmpretrain.prepared": ("mmpretrain.index", "mmpretrain.records", "mmpretrain.files"),
@@ -61,7 +63,7 @@ ARROWS = {
     "configs": ("mmpretrain.config",),
     "data_prep": (
         "mmpretrain.records", "mmpretrain.index", "mmpretrain.prepared", "mmpretrain.features", "mmpretrain.files",
-        "mmpretrain.lease", "mmpretrain.listing",
+        "mmpretrain.lease", "mmpretrain.listing", "mmpretrain.doubles",
     ),
 }  # fmt: skip
 
@@ -77,6 +79,7 @@ BANS = {
     "mmpretrain.files": JAX,
     "mmpretrain.lease": JAX,
     "mmpretrain.listing": JAX,
+    "mmpretrain.doubles": JAX,
     "mmpretrain.config": (*JAX, *FILES_AND_PROCESSES, "numpy"),
     "mmpretrain.features": (*JAX, *FILES_AND_PROCESSES),
     "mmpretrain.text": JAX,

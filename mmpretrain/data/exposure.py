@@ -75,7 +75,7 @@ class TrainingData:
         """bool [N]: which clips of a table are among its clips or of its speakers."""
         people, person_N = people_of(table)
         known = np.array([self._knows(*person) for person in people], bool)
-        return _among(table.content_hashes, self.clips) | known[person_N]
+        return among(table.content_hashes, self.clips) | known[person_N]
 
     def exposure(self, table: ClipTable, rows: np.ndarray, column: str) -> Exposure:
         """How much of these rows of a table, labelled in that column, is in it.
@@ -83,14 +83,14 @@ class TrainingData:
         A speaker is seen who is among those of a corpus of that name, or of whom any clip of the table is seen.
         """
         hashes, (people, person_N) = table.content_hashes, people_of(table)
-        seen_N = _among(hashes, self.clips)
+        seen_N = among(hashes, self.clips)
         seen_here, wanted = set(person_N[seen_N].tolist()), set(person_N[rows].tolist())
         wanted = {who for who in wanted if people[who][1]}
         seen = {who for who in wanted if who in seen_here or self._knows(*people[who])}
         names = {name for of_it in self.speakers.values() for name in of_it}
         return Exposure(
             clips=len(rows), clips_seen=int(seen_N[rows].sum()),
-            clips_seen_labelled=int(_among(hashes[rows], self.labelled.get(column, _NONE)).sum()),
+            clips_seen_labelled=int(among(hashes[rows], self.labelled.get(column, _NONE)).sum()),
             speakers=len(wanted), speakers_seen=len(seen),
             namesakes=sum(people[who][1] in names for who in wanted - seen),
             clips_of_nobody=sum(not people[who][1] for who in person_N[rows].tolist()), unknown=self.unknown,
@@ -190,8 +190,8 @@ def _both(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     return _once(np.concatenate([ours, theirs])) if len(ours) and len(theirs) else ours if len(ours) else theirs
 
 
-def _among(hashes: np.ndarray, sorted_hashes: np.ndarray) -> np.ndarray:
-    """bool [N]: which of `hashes` are in the other, ascending array."""
+def among(hashes: np.ndarray, sorted_hashes: np.ndarray) -> np.ndarray:
+    """bool [N]: which of `hashes` are in the other, ascending array, uint64 both."""
     if not len(sorted_hashes):
         return np.zeros(len(hashes), bool)
     found = np.minimum(np.searchsorted(sorted_hashes, hashes), len(sorted_hashes) - 1)

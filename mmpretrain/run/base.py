@@ -20,6 +20,7 @@ from mmpretrain.config.checks import check
 from mmpretrain.data.batch import make_batch
 from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
 from mmpretrain.data.clips import ClipTable, training_and_validation
+from mmpretrain.data.exposure import among
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.noise import check_noise, noise_files
 from mmpretrain.data.pipeline import iterate
@@ -97,6 +98,11 @@ class RunBase:
         train = train.require(modalities, "training")
         if len(validation):
             validation = validation.require(modalities, "validation")
+            if doubles := int(among(train.content_hashes, np.sort(validation.content_hashes)).sum()):
+                log(
+                    f"{doubles} of the {len(train)} training clips are validated on as well, under another id, so that "
+                    "validation figures are too good; `mmpretrain doctor CORPUS` names clips that are there twice"
+                )
         for modality in modalities:
             for part, table in (("training", train), ("validation", validation)):
                 if len(table) and not table.has(INPUTS[modality].needs).any():

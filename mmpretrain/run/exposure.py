@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from mmpretrain.data.exposure import Exposure, TrainingData
+from mmpretrain.doubles import pairs, told
 from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.layout import PRETRAINED
 from mmpretrain.run.run import Run
@@ -22,13 +25,14 @@ def check_exposure(finetuning: Finetuning) -> None:
         return
     for variant in finetuning.variants:
         for number in finetuning.folds:
-            test, column = finetuning.fold(number).test, finetuning.main_column
-            own = finetuning.own_data(number, "train", "validation").exposure(finetuning.table, test, column)
-            if own.clips_seen_labelled:
+            fold, index, column = finetuning.fold(number), finetuning.table.index, finetuning.main_column
+            test = fold.test
+            if doubles := pairs(index, test, np.concatenate([fold.train, fold.validation])):
                 raise ValueError(
-                    f"{own.clips_seen_labelled} of the {own.clips} test clips of {finetuning.protocol_title}, fold "
-                    f"{number}, are in its training or validation part as well, under another id; remove the doubles "
-                    "and prepare the corpus again, or accept figures that say so: finetune.accept_seen_labels=True"
+                    f"{len(doubles)} of the {len(test)} test clips of {finetuning.protocol_title}, fold {number}, are "
+                    f"in its training or validation part as well, under another id ({told(index, doubles)}); remove "
+                    "the doubles and prepare the corpus again, or accept figures that say so: "
+                    "finetune.accept_seen_labels=True"
                 )
             if variant != PRETRAINED:
                 continue

@@ -16,6 +16,7 @@ from mmpretrain.config import FinetuneConfig, ModelConfig, TaskConfig, as_dict, 
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.labels import has_label, labels_fingerprint, task_labels, why_not_learned, why_not_measured
+from mmpretrain.doubles import pairs, told
 from mmpretrain.evaluation.protocols import Fold, get_protocol
 from mmpretrain.evaluation.tasks import TASK_METRICS
 from mmpretrain.objectives.supervised import Supervised
@@ -118,6 +119,12 @@ class Finetuning:
         for number in self.folds:
             fold = self.fold(number)
             parts = {"training": fold.train, "validation": fold.validation, "test": fold.test}
+            if doubles := pairs(self.table.index, fold.validation, fold.train):
+                log(
+                    f"fold {number}: {len(doubles)} of the {len(fold.validation)} validation clips are in its training "
+                    f"part as well, under another id, so that it is chosen by what it has seen: "
+                    f"{told(self.table.index, doubles)}"
+                )
             for task in self.config.tasks:
                 for part in ("validation", "test") if task == self.main else ("validation",):
                     if lacks := why_not_measured(self.labels[task.name][parts[part]], task):

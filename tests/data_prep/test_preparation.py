@@ -243,3 +243,29 @@ def test_a_corpus_of_many_shards_keeps_its_order_and_its_index(tmp_path, monkeyp
     clips, index = clips_of(output), read_index(output, "train")
     schema = records.read_schema(output)
     assert [records.IndexRow.of(clip, schema) for clip in clips] == [index.row(i) for i in range(len(index))]
+
+
+def test_the_same_sound_under_two_names_is_noted_and_warned_of(tmp_path, capsys):
+    source = tmp_path / "source"
+    for name in ("a", "again", "b", "c", "b2", "b3"):
+        write_wav(source / f"{name}.wav", tone(0.4, hz=300 + 100 * ord(name[0])))
+    (tmp_path / "m.csv").write_text(
+        "path,speaker,emotion,split\na.wav,anna,happy,train\nagain.wav,anna,sad,test\nb.wav,ben,sad,train\n"
+        "b2.wav,ben,sad,train\nb3.wav,ben,sad,train\nc.wav,ben,sad,test\n"
+    )
+    write_wav(source / "again.wav", tone(0.4, hz=300 + 100 * ord("a")))
+    assert prepare_folder(source, tmp_path / "out", "--manifest", tmp_path / "m.csv") == 0
+    notes = {clip_id: row["notes"] for clip_id, row in report_of(tmp_path / "out").items()}
+    assert notes == {
+        "a": "has the content of again", "again": "has the content of a", "c": "",
+        "b": "has the content of b2 and of 1 more", "b2": "has the content of b and of 1 more",
+        "b3": "has the content of b and of 1 more",
+    }  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "warning: 5 clips have the content of another clip\n" in printed
+    told = "a (train, anna, happy) = again (test, anna, sad)\n"
+    assert (
+        f"warning: 1 contents are in several splits: what is tested or validated on is trained on as well: {told}"
+        in printed
+    )
+    assert f"warning: 1 contents have several labels or speakers: {told}" in printed

@@ -16,6 +16,7 @@ from mmpretrain.encoders.folder import TRAINING_DATA_FILE, read_training_data, s
 from mmpretrain.files import DamagedError
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.run.exposure import exposure_of_recipe
+from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.export import export
@@ -242,8 +243,29 @@ def test_a_double_in_training_and_test_is_refused(corpora, tmp_path):
     corpus = write_corpus(tmp_path / "doubled", [*clips, double], 8, 24)
     config = recipe(tmp_path / "run", str(corpus), labelled=str(corpus), rounds=())
     config.finetune.encoder, config.finetune.protocol, config.finetune.folds = "none", "official", ()
-    with pytest.raises(ValueError, match=r"1 of the 5 test clips of official v1, fold 1, are in its training or valid"):
+    with pytest.raises(
+        ValueError, match=r"1 of the 5 test clips of official v1, fold 1, are in its training or valid"
+    ) as refusal:
         finetune(Run(config))
+    assert "(again (test, d, sad) = a0 (train, a, happy))" in str(refusal.value)
+
+
+def test_a_double_in_training_and_validation_is_said(corpora, tmp_path, capsys):
+    clips = list(sounds("abc", 0))
+    splits = {"a": "train", "b": "validation", "c": "test"}
+    clips = [dataclasses.replace(clip, split=splits[clip.speaker]) for clip in clips]
+    double = dataclasses.replace(clips[0], clip_id="again", speaker="d", split="validation")
+    corpus = write_corpus(tmp_path / "doubled", [*clips, double], 8, 24)
+    config = recipe(tmp_path / "run", str(corpus), labelled=str(corpus), rounds=())
+    config.finetune.encoder, config.finetune.protocol, config.finetune.folds = "none", "official", ()
+    Finetuning(Run(config)).check()
+    said = (
+        "fold 1: 1 of the 5 validation clips are in its training part as well, under another id, so that it is chosen"
+    )
+    assert said in (told := capsys.readouterr().err)
+    assert "again (validation, d, happy) = a0 (train, a, happy)" in told
+    assert sum(map(len, Run(config).clips)) == 9
+    assert "1 of the 4 training clips are validated on as well, under another id" in capsys.readouterr().err
 
 
 def test_an_encoder_of_unknown_training_says_so(corpora, tmp_path):
