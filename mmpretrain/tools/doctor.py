@@ -80,7 +80,7 @@ def _command(given: Given) -> None:
 
 COMMAND = Command(
     "doctor",
-    "what a prepared corpus holds, and what of it is there twice, in several splits or with several labels",
+    "what a prepared corpus holds, and what is there twice",
     _command,
     takes=Argument("CORPUS", "a prepared corpus"),
     options=(Option("corpus", list, "another one, to be looked at together with it; may be given again", "DIR"),),
