@@ -115,9 +115,9 @@ def test_a_picture_is_not_taken_for_lost_when_there_was_no_memory_to_decode_it(t
         raise media.container.av.error.MemoryError(errno.ENOMEM, "Cannot allocate memory")
 
     class Stream:
-        codec_context, decode = type("Context", (), {})(), staticmethod(no_memory)
+        index, codec_context, decode = 0, type("Context", (), {})(), staticmethod(no_memory)
 
-    monkeypatch.setattr(media.container, "_packets", lambda *_: iter([None]))
+    monkeypatch.setattr(media.container, "packets_of", lambda *_: iter([None]))
     with pytest.raises(MemoryError):
         list(media.container.decode(None, Stream(), opened))
     assert opened.damaged == 0
