@@ -179,7 +179,7 @@ def _row(manifest: Path, columns: list[str], line: int, cells: list[str]) -> Row
         )
     values = {name: cell if name == "path" else cell.strip() for name, cell in named if name}
     short = len(cells) < len(columns)
-    return Row(line, values, f"its row has {len(cells)} of {len(columns)} cells" if short else "")
+    return Row(line, values, f"line {line} has {len(cells)} of {len(columns)} cells" if short else "")
 
 
 def _fold(name: str) -> str:

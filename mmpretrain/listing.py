@@ -23,7 +23,8 @@ _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # categories of Unicode: control, stray byt
 
 class Found(NamedTuple):
     """files: sorted, each once. unread: the folders that cannot be looked into, and why. again: how many links lead to
-    a file that is there under another name."""
+    a file that is there under another name.
+    """
 
     files: list[Path]
     unread: list[str]
@@ -53,7 +54,9 @@ def find_files(folder: Path, suffixes: Collection[str]) -> Found:
                     if os.path.islink(path):
                         links.append(path)
                     else:
-                        files.setdefault(os.path.realpath(path), path)
+                        files[os.path.join(real, path.name)] = path
+                elif not path.suffix and os.path.islink(path) and not os.path.exists(path):
+                    unread.append(f"{readable(path)} (a link that leads nowhere)")
     again = 0
     for path in links:
         real = os.path.realpath(path) if os.path.exists(path) else os.fspath(path)
@@ -73,7 +76,8 @@ def file_url(path: str | Path) -> str:
 
 def readable(name: str | Path) -> str:
     """The name with %XX for each byte that is no text: of no character in UTF-8, or of a control character."""
-    return "".join(map(_readable, os.fspath(name)))
+    name = os.fspath(name)
+    return name if name.isprintable() else "".join(map(_readable, name))
 
 
 def _readable(char: str) -> str:

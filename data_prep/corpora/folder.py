@@ -7,6 +7,7 @@ import functools
 import math
 import os
 import re
+import stat
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -46,6 +47,7 @@ def read(
         return with_unique_ids(clips)
     rows = read_manifest(manifest, encoding)
     _check_split_words(manifest, rows)
+    names_splits = any(row.values.get("split") for row in rows)
     places = _Places(source, manifest, files)
     clips = []
     for row in rows:
@@ -56,6 +58,8 @@ def read(
             clip = dataclasses.replace(
                 clip, clip_id=row.values.get("clip_id") or f"line {row.line}", refused=f"line {row.line} names no path"
             )
+        elif row.note and names_splits and "split" not in row.values:
+            clip = dataclasses.replace(clip, refused=f"{row.note}, so that its split is not known")
         clips.append(dataclasses.replace(clip, note="; ".join(filter(None, (row.note, clip.note)))))
     clips = _keep_together(manifest, rows, clips)
     named = {os.path.realpath(clip.path) for clip in clips}
@@ -114,8 +118,8 @@ def _keep_together(manifest: Path, rows: list[Row], clips: list[SourceClip]) -> 
     of_file: dict[tuple[int, int], list[int]] = {}
     for i, clip in enumerate(clips):
         if not clip.refused:
-            stat = os.stat(clip.path)  # two names may be of one file
-            of_file.setdefault((stat.st_dev, stat.st_ino), []).append(i)
+            found = os.stat(clip.path)  # two names may be of one file
+            of_file.setdefault((found.st_dev, found.st_ino), []).append(i)
     clips = list(clips)
     for same in _overlapping(clips, of_file.values()):
         said = {clips[i].split: i for i in reversed(same) if rows[i].values.get("split")}
@@ -154,8 +158,7 @@ def _clip(source: Path, path: Path, row: dict[str, str], validation_share: float
         start_sec, end_sec = _part(row)
     except ValueError as error:
         start_sec, end_sec, refused = 0.0, None, str(error)
-    if not os.path.isfile(path):
-        refused = "the file does not exist"
+    refused = _why_no_file(path) or refused
     info = {key: value for key, value in row.items() if value and key not in COLUMNS}
     emotion = standard_emotion(row.get("emotion", ""))
     if emotion is None:
@@ -178,6 +181,15 @@ def _clip(source: Path, path: Path, row: dict[str, str], validation_share: float
         refused=refused,
         note="; ".join(notes),
     )
+
+
+def _why_no_file(path: Path) -> str:
+    try:
+        return "" if stat.S_ISREG(os.stat(path).st_mode) else "is no file"
+    except (FileNotFoundError, NotADirectoryError):
+        return "the file does not exist"
+    except OSError as error:
+        return f"the file cannot be reached: {error.strerror}"
 
 
 def _default_id(source: Path, path: Path) -> str:

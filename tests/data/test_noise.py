@@ -14,6 +14,8 @@ from mmpretrain.stages.finetune import finetune
 from mmpretrain.stages.refine import refine
 from tests.tiny import tiny_run
 
+CASES = Path(os.environ.get("MMPRETRAIN_SHARED_DIR", Path(__file__).parents[2].parent / "shared")) / "data" / "cases"
+
 
 def write(path: Path, num_samples: int = 8000) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,6 +36,13 @@ def test_noise_is_found_by_any_name_and_hidden_files_are_left_out(tmp_path, monk
     monkeypatch.chdir(tmp_path / "n")
     assert [Path(file).name for file in noise_files(".")] == ["12:30.wav", os.fsdecode(b"caf\xe9.WAV"), "more.wav"]
     assert check_noise(".") == pytest.approx(1.5)
+
+
+def test_the_resource_forks_of_a_mac_are_passed_over():
+    if not CASES.is_dir():
+        pytest.skip(f"no cases under {CASES}; set MMPRETRAIN_SHARED_DIR")
+    assert (CASES / "noise_mac" / "._babble.wav").is_file()
+    assert check_noise(str(CASES / "noise_mac")) == pytest.approx(2, abs=0.1)
 
 
 def test_every_noise_file_that_cannot_be_used_is_named(tmp_path):

@@ -197,7 +197,12 @@ def test_rows_that_lack_something_are_accounted_for(tmp_path):
     assert [(clip.clip_id, clip.refused) for clip in clips] == [
         ("one", "line 2 names no path"), ("two", ""), ("line 5", "line 5 names no path"),
     ]  # fmt: skip
-    assert clips[1].note == "its row has 2 of 4 cells"
+    assert clips[1].note == "line 3 has 2 of 4 cells"
+    # What stands in a row that lacks a comma may be its split.
+    clips = clips_of(
+        tmp_path, "path,speaker,emotion,split\na.wav,anna,happy,train\nb.wav,ben sad,test\nc.wav,ben,sad,\n"
+    )
+    assert [clip.refused for clip in clips] == ["", "line 3 has 3 of 4 cells, so that its split is not known", ""]
 
 
 def test_paths_are_found_as_they_are_meant(tmp_path):
@@ -216,7 +221,10 @@ def test_paths_are_found_as_they_are_meant(tmp_path):
         "deep/a.wav", "deep/a.wav", "deep/a.wav", taken_apart, stray, "behind.wav ",
     ]  # fmt: skip
     assert [clip.clip_id for clip in clips[:2]] == ["deep/a", "deep/a-2"]
-    assert [clip.refused for clip in clips] == [""] * 6 + ["the file does not exist"] * 4
+    assert [clip.refused for clip in clips] == [
+        *[""] * 6, "the file does not exist", "is no file", "the file cannot be reached: File name too long",
+        "the file does not exist",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -83,11 +83,13 @@ def test_links_are_followed_and_each_file_is_found_once(tmp_path):
     (elsewhere / "round").symlink_to(elsewhere)
     (source / "again.wav").symlink_to(source / "real" / "a.wav")
     (source / "nowhere.wav").symlink_to(tmp_path / "gone.wav")
+    (source / "unmounted").symlink_to(tmp_path / "gone")
     os.mkfifo(source / "pipe.wav")
     (source / "folder.wav").mkdir()
     found = find_files(source, sources.MEDIA_SUFFIXES)
     assert names(found.files, source) == ["nowhere.wav", "out/c.mp4", "out/deep/b.wav", "real/a.wav"]
     assert found.again == 1
+    assert found.unread == [f"{source / 'unmounted'} (a link that leads nowhere)"]
     clips = {clip.clip_id: clip for clip in folder.read(source, None, validation_share=0.0, split_by="clip")}
     assert clips["nowhere"].refused == "the file does not exist"
 
