@@ -33,6 +33,7 @@ from mmpretrain import records
 from mmpretrain.files import DamagedError, read_json, write_json
 from mmpretrain.index import Index
 from mmpretrain.lease import Lease
+from mmpretrain.listing import readable
 from mmpretrain.prepared import check_corpus, finish_corpus
 
 REQUEST_FILE = "preparation.json"  # what was asked for, written first
@@ -89,6 +90,11 @@ def prepare(
     Raises ValueError where nothing can be prepared or another corpus is in the way.
     """
     started = time.monotonic()
+    if readable(os.path.abspath(output)) != os.path.abspath(output):
+        raise ValueError(
+            f"--output {readable(output)}: it or a folder above it has a name that is no text, under which no dataset "
+            "can be written; give another folder"
+        )
     schema = records.Schema(options.mouth_size, options.face_size, tracks, labels)
     if not clips:
         raise ValueError("no clips found in the source; see `--help` of this corpus for the layout that is expected")

@@ -65,6 +65,13 @@ def test_a_corpus_is_called_by_a_name_that_is_text(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "out" / "corpus.json").read_text())["name"] == "stra%DFe"
 
 
+def test_an_output_must_have_a_name_that_is_text(tmp_path, capsys):
+    write_wav(tmp_path / "a.wav", tone(0.4))
+    assert prepare_folder(tmp_path, tmp_path / os.fsdecode(b"\xff") / "out") == 2
+    assert "%FF/out: it or a folder above it has a name that is no text" in capsys.readouterr().err
+    assert not (tmp_path / os.fsdecode(b"\xff")).exists()
+
+
 def test_readers_of_named_corpora_have_ids_of_text(tmp_path):
     touch(tmp_path / "r" / os.fsdecode(b"\xe9.wav"), tmp_path / "l" / "test" / os.fsdecode(b"\xe9") / "00001.mp4")
     touch(tmp_path / "l" / "test" / "talk" / "._00001.mp4")
