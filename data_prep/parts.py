@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 from tqdm import tqdm
@@ -76,8 +77,10 @@ def find_spans(clip: SourceClip, max_sec: float) -> tuple[float, list[Span]] | N
     except ClipError:
         return None
     num_frames = -(-len(audio) // SAMPLES_PER_FRAME)
-    if opened.has_picture:  # it may go on without sound
-        num_frames = max(num_frames, round(opened.declared_sec * FRAME_RATE_HZ))
+    if opened.has_picture:  # it may go on without sound, but not beyond its packets, whatever is declared
+        picture_sec = min(opened.clock.end_sec, opened.end_sec) - opened.origin_sec
+        picture_sec = min(picture_sec, opened.declared_sec or math.inf, media.limits.MAX_HOURS * 3600)
+        num_frames = max(num_frames, round(picture_sec * FRAME_RATE_HZ))
     if num_frames <= max_sec * FRAME_RATE_HZ:
         return None
     cuts = [frame / FRAME_RATE_HZ for frame in pauses(audio, num_frames, int(max_sec * FRAME_RATE_HZ))]

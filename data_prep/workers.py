@@ -113,13 +113,14 @@ class _Crew:
 
     def __init__(self, function: Callable[[Any], Any], size: int, *, last_try: bool = False):
         self._function, self._size, self._last_try = function, size, last_try
+        self._memory_bytes = memory.share_bytes(size)
         self._idle: list[_Worker] = []
         self.busy: dict[connection.Connection, _Worker] = {}
         self._seen = time.monotonic()
 
     def give(self, jobs: list[_Job]) -> None:
         for job in jobs[: self._size - len(self.busy)]:
-            worker = self._idle.pop() if self._idle else _Worker(self._function, memory.share_bytes(self._size))
+            worker = self._idle.pop() if self._idle else _Worker(self._function, self._memory_bytes)
             worker.begin(job)
             self.busy[worker.pipe] = worker
 
@@ -160,7 +161,7 @@ class _Crew:
             self._idle.append(self.busy.pop(worker.pipe))
         elif kind == "shortage":
             self._dismiss(worker)  # what it holds of earlier clips may be why
-            self._retry(job, Failed(said, again=True))
+            self._retry(job, said)
         elif kind == "raise":
             raise said
         else:
@@ -221,13 +222,15 @@ def _serve(pipe: connection.Connection, function: Callable[[Any], Any], memory_b
         try:
             pipe.send(("result", function(item)))
         except Exception as error:
-            pipe.send(_described(error))
+            pipe.send(_described(error, memory_bytes))
 
 
-def _described(error: Exception) -> tuple[str, Any]:
+def _described(error: Exception, memory_bytes: int) -> tuple[str, Any]:
     if is_shortage(error):
+        if isinstance(error, MemoryError) and memory.asked_for_half(memory_bytes):
+            return "shortage", Failed(f"asks for more than half of the memory at once ({reason(error)})")
         what = "memory" if not isinstance(error, OSError) else "memory or open files"
-        return "shortage", f"there is not enough {what} for it, even alone ({reason(error)})"
+        return "shortage", Failed(f"there is not enough {what} for it, even alone ({reason(error)})", again=True)
     if isinstance(error, OSError):
         return "raise", OSError(error.errno, reason(error), error.filename)
     if isinstance(error, SetupError):

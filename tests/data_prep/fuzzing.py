@@ -192,7 +192,7 @@ def try_cases(
     counts = Counter({f"{kind}: {kind_of(rows[case])}": 0 for case, kind in made.items()})
     counts.update(f"{kind}: {kind_of(rows[case])}" for case, kind in made.items())
     for case, row in rows.items():
-        if re.search(r"^\w*(Error|Exception):|crashes|given up|killed|not enough", row["reason"]):
+        if re.search(r"^\w*(Error|Exception):|crashes|given up|killed|not enough|memory", row["reason"]):
             print(f"{case} {made.get(case)}: {row['reason']}")
     print(
         f"{len(made)} cases in {time.monotonic() - started:.0f} s, a worker took {peak_bytes / 2**20:.0f} MiB at most"
@@ -203,11 +203,11 @@ def try_cases(
 def kind_of(row: dict[str, str]) -> str:
     if row["status"] != "refused":
         return f"{row['status']} as {'picture ' * int(row['has_video'])}{'sound' * int(row['has_audio'])}".strip()
-    for words, kind in (
-        ("crashes", "crashed its worker"), ("given up", "hung its worker"), ("killed", "killed its worker"),
-        ("not enough", "needed too much memory"), ("Error: ", "refused, not foreseen"), ("too large", "beyond limits"),
-        ("pixels are", "beyond limits"), ("samples a second", "beyond limits"), ("its beginning", "beyond limits"),
-    ):  # fmt: skip
-        if words in row["reason"]:
+    for words, kind in {
+        "crashes": "crashed its worker", "given up": "hung its worker", "killed": "killed its worker",
+        "not enough": "needed too much memory", "Error: ": "refused, not foreseen",
+        "half of the memory|too large|pixels are|samples a second|channels|its beginning": "beyond limits",
+    }.items():  # fmt: skip
+        if re.search(words, row["reason"]):
             return kind
     return "refused"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import inspection, media, preparation
+from data_prep import inspection, media, memory, preparation
 from mmpretrain import records
 from tests.data_prep.authored import RATE, tone, write_mkv, write_mp4, write_wav
 from tests.data_prep.test_preparation import prepare_folder, report_of
@@ -72,7 +72,9 @@ class Scarce:
         return inspection.inspect_clip(clip, **settings)
 
     def open_media(self, *_):
-        raise {"memory": MemoryError(), "files": OSError(errno.EMFILE, "too many open files")}[self.how]
+        if self.how == "files":
+            raise OSError(errno.EMFILE, "too many open files")
+        assert [np.ones(2**23) for _ in range(2**20)]  # 64 MiB each
 
 
 @pytest.mark.multiprocess
@@ -82,6 +84,7 @@ def test_what_failed_for_want_of_the_machine_is_tried_again_by_the_same_command(
     for name in ("bad", "good", "well"):
         write_wav(source / f"{name}.wav", tone(1.0, hz=300 + len(name)))
     monkeypatch.setattr(preparation, "inspect_clip", Scarce(scarce, how))
+    monkeypatch.setattr(memory, "share_bytes", lambda _: 2**29)
     scarce.touch()
     command = source, output, "--validation-share", 0
     assert prepare_folder(*command) == 0

@@ -31,11 +31,11 @@ def do(item: tuple[str, str]) -> str:
     if what == "exit":
         os._exit(3)
     if what == "memory" or (what == "memory once" and first):
-        raise MemoryError
+        assert [np.ones(2**23) for _ in range(2**20)]  # 64 MiB each
     if what == "files":
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     if what == "huge":
-        np.ones(2**38)  # 2 TiB
+        np.ones(2**38)  # 2 TiB, which no machine has
     if what == "disk":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if what == "setup":
@@ -52,7 +52,8 @@ def outcomes(folder: Path, *whats: str, patience_sec: float = 300) -> list[str |
     return [outcome for _, outcome in done]
 
 
-def test_each_item_costs_only_itself_and_the_reason_is_the_right_one(tmp_path):
+def test_each_item_costs_only_itself_and_the_reason_is_the_right_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "share_bytes", lambda _: 2**29)
     whats = [
         "a", "SIGSEGV", "b", "SIGKILL", "killed once", "c", "exit", "hang", "memory", "d", "memory once", "files",
         "SIGABRT", "huge", "SIGTERM", "e",
@@ -66,11 +67,11 @@ def test_each_item_costs_only_itself_and_the_reason_is_the_right_one(tmp_path):
     assert not found["hang"].again
     for kill in ("SIGKILL", "SIGTERM"):
         assert "was killed" in found[kill].reason
-    for short in ("memory", "huge"):
-        assert "not enough memory" in found[short].reason
+    assert "not enough memory" in found["memory"].reason
+    assert "more than half of the memory" in found["huge"].reason
     assert "open files" in found["files"].reason
     assert {what for what in whats if isinstance(found[what], Failed) and found[what].again} == {
-        "SIGKILL", "SIGTERM", "memory", "huge", "files"
+        "SIGKILL", "SIGTERM", "memory", "files"
     }  # fmt: skip
 
 
@@ -88,9 +89,8 @@ def test_what_is_no_fault_of_an_item_ends_everything(tmp_path, what, kind, messa
 
 
 def test_a_worker_may_have_its_share_of_the_memory_and_no_more():
-    assert memory.share_bytes(4) * 4 <= memory.machine_bytes()
     assert memory.share_bytes(10**6) >= 2**30
-    assert memory.that_fit(10**6) * 2**30 <= memory.machine_bytes()
+    assert 1 <= memory.that_fit(10**6) <= max(1, memory.free_bytes() // 2**30)
     before = resource.getrlimit(resource.RLIMIT_DATA)
     try:
         memory.bound(2**32)
