@@ -16,7 +16,7 @@ from mmpretrain.doubles import find_doubles, warnings
 from mmpretrain.files import write_text
 from mmpretrain.index import Index
 from mmpretrain.listing import readable
-from mmpretrain.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME, Clip
+from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clip
 
 MIN_FRAMES = 5  # a shorter picture or sound is not a clip
 ENDS_EARLY_SEC = 0.5  # a file that ends this much before the length it declares is worth a note
@@ -24,6 +24,7 @@ FEW_FRAMES = 3  # so many may be lost, as where sound of two recordings overlaps
 STILL_SEC = 1.0  # a picture that is shown for longer is worth a note
 UNREAD = 0.25  # of a file behind its last packet: what another one leaves that was joined to it
 _SAME = "has the content of "  # a note, and the clip
+UNEQUAL_SEC = 0.1  # so much that sound and picture, or a part and what is left of it, differ in length is worth a note
 LONGER_SEC = 5.0  # a clip may be this much longer than its file said when it was decided whether to cut it
 
 
@@ -99,8 +100,12 @@ def row_of(clip: SourceClip, found: Inspection | None, min_face_rate: float, max
             setattr(row, name, getattr(found, name))
         row.has_video, picture_note = _judge_picture(found, min_face_rate)
         row.has_audio, sound_note = _judge_sound(found)
-        notes += [picture_note, sound_note]
-        seen_sec = max(found.num_frames / FRAME_RATE_HZ, found.num_samples / SAMPLES_PER_FRAME / FRAME_RATE_HZ)
+        notes += [picture_note, sound_note, *found.notes]
+        seen_sec = max(found.num_frames / FRAME_RATE_HZ, found.num_samples / SAMPLE_RATE_HZ)
+        if row.has_audio:
+            notes += _compare_lengths(found, row.has_video, is_part=clip.start_sec > 0)
+        if clip.end_sec is not None and (wanted_sec := clip.end_sec - clip.start_sec) - seen_sec > UNEQUAL_SEC:
+            notes.append(f"the part is {seen_sec:.1f} instead of {wanted_sec:.1f} s long: the file ends there")
         if found.declared_sec - seen_sec > ENDS_EARLY_SEC:
             notes.append(f"ends after {seen_sec:.1f} of {found.declared_sec:.1f} s")
         if found.damaged:
@@ -111,7 +116,7 @@ def row_of(clip: SourceClip, found: Inspection | None, min_face_rate: float, max
             row.refuse(f"is {seen_sec:.0f} s long, but the file says {found.declared_sec:.0f} s: write it anew")
         elif not row.has_video and not row.has_audio:
             row.refuse(" and ".join(note for note in (picture_note, sound_note) if note))
-            notes = [clip.note]
+            notes = [note for note in notes if note not in (picture_note, sound_note)]
         elif not row.has_video and picture_note:
             notes.append("kept as sound only")
     row.notes = "; ".join(note for note in notes if note)
@@ -150,6 +155,21 @@ def _judge_sound(found: Inspection) -> tuple[int, str]:
     if found.silent:
         return 0, "the audio track is silent"
     return 1, ""
+
+
+def _compare_lengths(found: Inspection, has_video: int, is_part: bool) -> list[str]:
+    """What of the sound is not beside the picture, and what of the picture has no sound."""
+    notes = []
+    if found.sound_from_sec > UNEQUAL_SEC:
+        notes.append(f"the sound begins after {found.sound_from_sec:.1f} s")
+    elif found.sound_from_sec < -UNEQUAL_SEC and not is_part:
+        notes.append(f"the first {-found.sound_from_sec:.1f} s of the sound, before the picture, are cut")
+    beyond_sec = found.num_samples / SAMPLE_RATE_HZ - found.num_frames / FRAME_RATE_HZ
+    if has_video and beyond_sec > UNEQUAL_SEC:
+        notes.append(f"the last {beyond_sec:.1f} s of the sound, after the picture, are cut")
+    elif has_video and beyond_sec < -UNEQUAL_SEC:
+        notes.append(f"the sound ends {-beyond_sec:.1f} s before the picture")
+    return notes
 
 
 def write_report(path: Path, rows: Iterable[ReportRow]) -> None:

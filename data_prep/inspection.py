@@ -18,7 +18,7 @@ from data_prep.sources import SourceClip
 from mmpretrain.files import DamagedError, read_arrays, write_arrays
 
 _OF_THIS_RUN = ("cache_file", "cached", "remade", "again")
-VERSION = 5  # of what an inspection finds: raised when a change here would find something else
+VERSION = 7  # of what an inspection finds: raised when a change here would find something else
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +28,10 @@ class Inspection:
     the file's, so that another run may do better.
 
     num_frames: pictures on the 25 Hz grid, 0 without a picture. num_samples: of sound at 16 kHz (as much as there is,
-    not cut to the picture). faces: the most seen at once. face_rate: share of the frames in which the main face was
-    found. picture_lost: there is a track of pictures, but none could be decoded. damaged, dropped, restarts, still_sec,
-    unread: see `media.Media`. cache_file: where the landmarks are.
+    not cut to the picture). sound_from_sec: where it begins, from the clip's beginning. faces: the most seen at once.
+    face_rate: share of the frames in which the main face was found. picture_lost: there is a track of pictures, but
+    none could be decoded. damaged, dropped, restarts, still_sec, unread: see `media.Media`. notes: what was chosen and
+    mended while decoding. cache_file: where the landmarks are.
     """
 
     cache_file: str = ""
@@ -40,6 +41,7 @@ class Inspection:
     error: str = ""
     num_frames: int = 0
     num_samples: int = 0
+    sound_from_sec: float = 0.0
     silent: bool = False
     fps: float = 0.0
     width: int = 0
@@ -56,6 +58,7 @@ class Inspection:
     faces: int = 0
     face_rate: float = 0.0
     eye_distance_px: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 def inspect_clip(clip: SourceClip, *, cache_dir: Path, model: Path | None, model_hash: str) -> Inspection:
@@ -123,11 +126,15 @@ def _look(clip: SourceClip, model: Path | None) -> tuple[Inspection, faces.FaceT
     if opened.has_picture and model is not None:
         track = faces.track_face(media.video_frames(opened), model)
     audio = media.audio_samples(opened)
+    if len(audio) == 0 and len(track.detected) == 0 and clip.start_sec > 0:
+        ends = f", and the file ends after {opened.file_sec:.1f} s" if opened.file_sec else ""
+        raise ValueError(f"nothing is left of the part: it begins at {clip.start_sec:g} s{ends}")
     if len(audio) == 0 and len(track.detected) == 0:
         raise ValueError("has neither a picture nor sound that can be decoded")
     found = Inspection(
         num_frames=len(track.detected),
         num_samples=len(audio),
+        sound_from_sec=round(opened.sound_from_sec, 3),
         silent=media.is_silent(audio),
         fps=round(opened.fps, 3),
         width=opened.width,
@@ -144,6 +151,7 @@ def _look(clip: SourceClip, model: Path | None) -> tuple[Inspection, faces.FaceT
         faces=track.num_faces,
         face_rate=round(float(track.detected.mean()), 4) if len(track.detected) else 0.0,
         eye_distance_px=round(float(np.median(faces.eye_distance(track.points))), 1) if len(track.points) else 0.0,
+        notes=(*opened.notes, *opened.sound_notes),
     )
     return found, track
 

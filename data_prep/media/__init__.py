@@ -11,13 +11,22 @@ from pathlib import Path
 
 from data_prep.media import limits
 from data_prep.media.clock import clock_of
-from data_prep.media.container import Media, decode, open_container
-from data_prep.media.picture import has_picture_track, picture_stream, pixel_aspect, shown_frames, upright, video_frames
-from data_prep.media.sound import audio_samples, is_silent, sound_stream
+from data_prep.media.container import MAX_GAP_SEC, Media, decode, open_container
+from data_prep.media.picture import (
+    has_picture_track,
+    picture_stream,
+    picture_streams,
+    pixel_aspect,
+    shown_frames,
+    upright,
+    video_frames,
+)
+from data_prep.media.sound import audio_samples, is_silent, sound_streams
 
 __all__ = ["Media", "audio_samples", "is_silent", "open_media", "shown_frames", "video_frames"]
 
 MIN_UNREAD_BYTES = 16_000  # less behind the last packet is what formats keep there: an index, descriptions
+LATEST_SEC = 1e6  # of a part of a file that does not say how long it is
 
 
 def open_media(path: Path, start_sec: float = 0.0, end_sec: float | None = None) -> Media:
@@ -27,18 +36,23 @@ def open_media(path: Path, start_sec: float = 0.0, end_sec: float | None = None)
     """
     clock = clock_of(path)
     with open_container(path) as container:
-        picture, sound = picture_stream(container), sound_stream(container)
+        picture, sounds = picture_stream(container), sound_streams(container)
         begin = (container.start_time or 0) / 1e6
         declared = (container.duration or 0) / 1e6
         if clock.shifts:  # what is declared is of the first of the recordings
             begin = max(begin, clock.begin_sec)
             declared = clock.end_sec - begin
-        media = Media(path, False, sound is not None, clock, begin, math.inf)
+        if start_sec > (2 * declared + MAX_GAP_SEC if declared else LATEST_SEC):  # what is declared may be an estimate
+            known = f", beyond its end at {declared:.1f} s" if declared else ""
+            raise ValueError(f"start_sec {start_sec:g} is no time of this file{known}; times are in seconds")
+        media = Media(path, False, bool(sounds), clock, begin, math.inf, file_sec=declared)
         media.picture_track = has_picture_track(container)
-        if sound is not None:
-            media.sample_rate, media.channels = sound.rate or 0, sound.channels or 0
+        if sounds:
+            media.sample_rate, media.channels = sounds[0].rate or 0, sounds[0].channels or 0
             limits.check_sound(media.sample_rate, media.channels)
         if picture is not None:
+            if len(pictures := picture_streams(container)) > 1:
+                media.notes = (f"picture track {pictures.index(picture) + 1} of {len(pictures)} is taken",)
             limits.check_picture(picture.codec_context.width, picture.codec_context.height, pixel_aspect(picture))
             first = next(decode(container, picture, media), None)
             if first is not None:
@@ -53,7 +67,7 @@ def open_media(path: Path, start_sec: float = 0.0, end_sec: float | None = None)
             media.end_sec = media.origin_sec + end_sec
         media.declared_sec = max(0.0, min(declared, media.end_sec - media.origin_sec) - start_sec)
         media.origin_sec += start_sec
-        taken = [clock.last_byte.get(stream.index, 0.0) for stream in (picture, sound) if stream is not None]
+        taken = [clock.last_byte.get(stream.index, 0.0) for stream in (picture, *sounds) if stream is not None]
         if (1 - max(taken, default=1.0)) * path.stat().st_size > MIN_UNREAD_BYTES:
             media.unread = 1 - max(taken)
     return media

@@ -43,6 +43,10 @@ class Clock:
         return max((len(steps) for steps in self.shifts.values()), default=0)
 
 
+# Titles in any encoding are let pass. PyAV after 18 does so by itself and does not know the argument.
+_ANY_METADATA = {"metadata_errors": "replace"} if hasattr(av.container.Container, "metadata_errors") else {}
+
+
 @dataclasses.dataclass
 class Media:
     """One file, or a part of it, and what its streams say. Times are on the container's clock, which goes on where it
@@ -52,7 +56,10 @@ class Media:
     claims. clock: what its packets say. damaged: packets that could not be decoded; dropped: frames passed over since
     their time stamps are not after those before; still_sec: the longest time for which one frame is shown; all three of
     what was read. picture_track: whether there is one that should be a picture, though nothing of it may decode.
-    unread: share of the file behind the last packet of what is read.
+    unread: share of the file behind the last packet of what is read. file_sec: the length of the whole file, as it
+    claims; 0 if it does not. notes: what a report should say. sound_from_sec: where the sound begins, from the clip's
+    beginning; sound_notes: what was done with it. Both are known once the sound is read, and its rate and channels are
+    then those of the track that was taken.
     """
 
     path: Path
@@ -72,11 +79,15 @@ class Media:
     still_sec: float = 0.0
     picture_track: bool = False
     unread: float = 0.0
+    file_sec: float = 0.0
+    notes: tuple[str, ...] = ()
+    sound_from_sec: float = 0.0
+    sound_notes: tuple[str, ...] = ()
 
 
 def open_container(path: Path) -> av.container.InputContainer:
     try:
-        return av.open(file_url(path), metadata_errors="replace")
+        return av.open(file_url(path), **_ANY_METADATA)
     except av.FFmpegError as error:
         if isinstance(error, OSError) or is_shortage(error):  # the disk or the machine, not the file
             raise

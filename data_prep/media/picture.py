@@ -32,8 +32,13 @@ def shown_frames(media: Media) -> Iterator[np.ndarray]:
 
 
 def picture_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """The first video stream that is not a cover picture."""
-    return next((s for s in _no_covers(container) if s.codec_context is not None), None)
+    """The default video stream, else the first; never a cover picture."""
+    return max(picture_streams(container), key=lambda s: bool(s.disposition & Disposition.default), default=None)
+
+
+def picture_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
+    """Those that can be decoded and are no cover pictures."""
+    return [s for s in _no_covers(container) if s.codec_context is not None]
 
 
 def has_picture_track(container: av.container.InputContainer) -> bool:
