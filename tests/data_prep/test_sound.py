@@ -221,7 +221,7 @@ def test_small_holes_do_not_add_up(tmp_path, step_ms):
 
 def test_titles_in_any_encoding_are_let_pass(tmp_path):
     path = write_wav(tmp_path / "a.wav", tone(1.0))
-    title = "Müller".encode("latin-1") + b"\0\0"
+    title = "M\xfcller".encode("latin-1") + b"\0\0"
     info = b"INFOINAM" + struct.pack("<I", len(title)) + title
     content = path.read_bytes() + b"LIST" + struct.pack("<I", len(info)) + info
     path.write_bytes(content[:4] + struct.pack("<I", len(content) - 8) + content[8:])
@@ -301,7 +301,7 @@ def test_cases_of_sound_come_out_right(cases):
     rows, clips = cases["rows"], cases["clips"]
     refused = {name for name, row in rows.items() if row["status"] != "kept"}
     assert refused == {"big0", "big1", "big2"}
-    assert all("times are in seconds" in rows[name]["reason"] for name in refused)
+    assert all("no time" in rows[name]["reason"] for name in refused)
     said = {
         "adpcm": "", "same": "", "phase": "channel 1 of 2 is taken", "float_in_int_range": "16-bit integers",
         "nan_stretch": "4000 of 32000 samples", "tracks": "audio track 2 of 2 is taken, the default one",
