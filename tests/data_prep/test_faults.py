@@ -35,7 +35,9 @@ def test_no_file_ends_the_preparation(tmp_path, capsys):
     assert rows["pasp_2e9"]["status"] == "refused"
     assert "pixels are 2.15e+09 times as wide" in rows["pasp_2e9"]["reason"]
     assert (rows["media-1429"]["status"], rows["media-1429"]["notes"]) == (
-        "kept", "no face found; 8 damaged packets passed over; kept as sound only",
+        "kept",
+        "no face found; 0.1 s are missing within the sound and are silence; 8 damaged packets passed over; "
+        "kept as sound only",
     )  # fmt: skip
     assert rows["all_video_packets_broken"]["status"] == "kept"
     assert "no picture could be decoded" in rows["all_video_packets_broken"]["notes"]
