@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,27 @@ def results(workdir: Path) -> tuple[dict, list[dict]]:
     for name in ("wall_time_sec", "goodput", "name"):
         summary.pop(name, None)
     return summary, [without_timings(record) for record in read_metrics(workdir / "metrics.jsonl")]
+
+
+def start(corpus, workdir) -> subprocess.Popen:
+    command = [sys.executable, "-m", "mmpretrain", "run", *arguments(corpus, workdir)]
+    return subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(stage: str, workdir, process, deadline_sec: float = 180) -> bool:
+    """Waits until the stage has begun and, if it trains, has logged one step more; False if the run ended first."""
+    file = workdir / "metrics.jsonl"
+
+    def logged() -> int:
+        return sum(record["stage"] == stage for record in read_metrics(file))
+
+    before, deadline = logged(), time.monotonic() + deadline_sec
+    trains = "pretrain" in stage or "finetune" in stage
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            return False
+        if (workdir / stage / "recipe.json").exists() and (not trains or logged() > before):
+            return True
+        time.sleep(0.02)
+    process.kill()
+    raise AssertionError(f"{stage} did not begin within {deadline_sec} s: {process.communicate()[0]}")

@@ -1,6 +1,9 @@
 """The demo in small: every stage once, in this process, and what a user finds afterwards."""
 
 import json
+import random
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -14,7 +17,10 @@ from mmpretrain.export.avhubert.torch_file import open_torch_file
 from mmpretrain.run.run import Run
 from mmpretrain.stages.targets import make_targets
 from tests.end_to_end import tiny
-from tests.end_to_end.conftest import arguments
+from tests.end_to_end.conftest import arguments, results, start, wait_for
+
+# The recipe's longest piece of work between two of these is a few seconds.
+MOMENTS = "round1/targets", "round1/pretrain", "round2/pretrain", "finetune/pretrained/fold1", "evaluation", "export"
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +142,21 @@ def test_another_recipe_does_not_continue_a_run(workdir, corpus, capsys, overrid
 def test_what_cannot_matter_may_change(workdir, corpus, capsys):
     main(["run", *arguments(corpus, workdir), "--config.log_every=5", "--config.data.num_workers=0"])
     assert capsys.readouterr().err.count("done already") == 8
+
+
+@pytest.mark.multiprocess
+def test_a_run_that_is_killed_again_and_again_equals_it_bit_for_bit(workdir, corpus, tmp_path):
+    rng, kills, killed = random.Random(5), 0, tmp_path / "demo"
+    for stage in MOMENTS:
+        process = start(corpus, killed)
+        if wait_for(stage, killed, process):
+            time.sleep(rng.uniform(0, 0.5))
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.communicate()
+    assert kills >= 4
+
+    last = start(corpus, killed)
+    output, _ = last.communicate(timeout=300)
+    assert last.returncode == 0, output
+    assert results(killed) == results(workdir)
