@@ -6,6 +6,7 @@ The settings are environment variables, so that the processes which a test start
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -15,6 +16,9 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # A test spends most of its time in the compiler and little in what it made: a third less in all.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # other work on the machine is no failure
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_addoption(parser):

@@ -40,7 +40,7 @@ def start(corpus, workdir) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def wait_for(stage: str, workdir, process, deadline_sec: float = 180) -> bool:
+def wait_for(stage: str, workdir, process, deadline_sec: float = 400) -> bool:
     """Waits until the stage has begun and, if it trains, has logged one step more; False if the run ended first."""
     file = workdir / "metrics.jsonl"
 

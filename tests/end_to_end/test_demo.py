@@ -157,6 +157,6 @@ def test_a_run_that_is_killed_again_and_again_equals_it_bit_for_bit(workdir, cor
     assert kills >= 4
 
     last = start(corpus, killed)
-    output, _ = last.communicate(timeout=300)
+    output, _ = last.communicate(timeout=500)
     assert last.returncode == 0, output
     assert results(killed) == results(workdir)

@@ -24,7 +24,7 @@ from mmpretrain.train.optimizer import make_optimizer  # noqa: E402
 from mmpretrain.train.step import Trainer, draw  # noqa: E402
 from tests.tiny import random_batch, tiny_model, tiny_round, with_present  # noqa: E402
 
-MESHES = {"one": (1, 1, 1), "data": (8, 1, 1), "mixed": (2, 2, 2), "wide": (1, 4, 2), "fsdp": (1, 8, 1)}
+MESHES = {"one": (1, 1, 1), "data": (8, 1, 1), "mixed": (2, 2, 2), "fsdp": (1, 8, 1)}
 
 
 def sound_in_parts(arrays: dict[str, np.ndarray]) -> None:

@@ -33,7 +33,7 @@ def outcome(tmp_path_factory):
     return by_mesh, json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("mesh", ["data", "mixed", "wide", "fsdp"])
+@pytest.mark.parametrize("mesh", ["data", "mixed", "fsdp"])
 def test_one_step_is_the_same_on_every_mesh(outcome, mesh):
     arrays, _ = outcome
     one = {key: value for key, value in arrays["one"].items() if not key.startswith("sound ")}
@@ -47,7 +47,7 @@ def test_one_step_is_the_same_on_every_mesh(outcome, mesh):
     assert one["['grad_norm']"] > 0.1
 
 
-@pytest.mark.parametrize("mesh", ["data", "mixed", "wide", "fsdp"])
+@pytest.mark.parametrize("mesh", ["data", "mixed", "fsdp"])
 def test_validation_masks_are_the_same_on_every_mesh(outcome, mesh):
     arrays, _ = outcome
     masks = {key: value for key, value in arrays["one"].items() if key.startswith("validation ")}
@@ -56,7 +56,7 @@ def test_validation_masks_are_the_same_on_every_mesh(outcome, mesh):
         np.testing.assert_array_equal(arrays[mesh][key], expected, err_msg=key)
 
 
-@pytest.mark.parametrize("mesh", ["one", "data", "mixed", "wide", "fsdp"])
+@pytest.mark.parametrize("mesh", ["one", "data", "mixed", "fsdp"])
 def test_a_step_without_pictures_is_good_and_moves_no_statistics(outcome, mesh):
     _, report = outcome
     assert report[mesh + " blind"] == {"good": True, "finite": True, "statistics": True}
@@ -104,7 +104,7 @@ def test_parameters_are_cut_over_the_mesh(outcome):
 
 def test_the_optimizer_lives_where_the_parameters_do(outcome):
     _, report = outcome
-    assert all(report[mesh + " moments"] for mesh in ("one", "data", "mixed", "wide", "fsdp"))
+    assert all(report[mesh + " moments"] for mesh in ("one", "data", "mixed", "fsdp"))
 
 
 def test_an_axis_is_used_once_and_only_where_it_divides():
