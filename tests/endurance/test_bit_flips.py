@@ -95,10 +95,19 @@ class Copy:
             self._like[stage] = shapes(state), trainer.model(state)
         return self._like[stage]
 
-    def checkpoint(self, stage: str, folder: str) -> str:
-        saved = Checkpointer(self.place / "run" / stage / folder, keep=3)
-        state, extra = saved.restore(self.like(stage)[0])
-        saved.close()
+    def checkpoint(self, stage: str, folder: str, step: str) -> str:
+        """As a run that has come to this step takes it up: later ones are out of the way."""
+        place = self.place / "run" / stage / folder
+        later = [path for path in place.iterdir() if path.name.isdigit() and int(path.name) > int(step)]
+        for path in later:
+            path.rename(self.place / path.name)
+        saved = Checkpointer(place, keep=3)
+        try:
+            state, extra = saved.restore(self.like(stage)[0])
+        finally:
+            saved.close()
+            for path in later:
+                (self.place / path.name).rename(path)
         return hashed([jax.tree.leaves(state), repr(extra)])
 
     def encoder(self, folder: str) -> str:
@@ -151,7 +160,7 @@ class Copy:
     def reader(self, file: str) -> tuple[str, Callable[[], str]]:
         """What is read with a file, by name, and how. file: its path below the folder of both."""
         for pattern, read in (
-            (r"run/(.*)/(checkpoints|best)/\d+/.*", self.checkpoint),
+            (r"run/(.*)/(checkpoints|best)/(\d+)/.*", self.checkpoint),
             (r"run/(.*encoder)/[^/]*", self.encoder),
             (r"run/(.*)/classifier/[^/]*", self.classifier),
             (r"run/round(\d+)/targets/codebook\d+/store/.*", self.store),
