@@ -96,17 +96,17 @@ class Copy:
         return self._like[stage]
 
     def checkpoint(self, stage: str, folder: str, step: str) -> str:
-        """As a run that has come to this step takes it up: later ones are out of the way."""
+        """As a run takes it up that has no other: what it falls back to is another test's."""
         place = self.place / "run" / stage / folder
-        later = [path for path in place.iterdir() if path.name.isdigit() and int(path.name) > int(step)]
-        for path in later:
+        others = [path for path in place.iterdir() if path.name.isdigit() and path.name != step]
+        for path in others:
             path.rename(self.place / path.name)
         saved = Checkpointer(place, keep=3)
         try:
             state, extra = saved.restore(self.like(stage)[0])
         finally:
             saved.close()
-            for path in later:
+            for path in others:
                 (self.place / path.name).rename(path)
         return hashed([jax.tree.leaves(state), repr(extra)])
 
