@@ -69,7 +69,7 @@ def test_a_hundred_random_kills_change_nothing(tmp_path):
                 process, log = start(command)
                 try:
                     # Late enough, often enough, to get on from kill to kill.
-                    process.wait(rng.uniform(0, usual) if killed.total() < KILLS else 900)
+                    process.wait(rng.uniform(0, usual / 4) if killed.total() < KILLS else 900)
                     break
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
