@@ -210,4 +210,5 @@ def _rename(path: Path, name: str) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    own = isinstance(error, DamagedError)  # says in one line what is damaged and by what it is known
+    return " ".join(str(error).split())[: None if own else 200] or type(error).__name__
