@@ -62,7 +62,7 @@ class Listener:
 
     def __init__(self, frame: av.AudioFrame):
         self._reader, self._rate = Reader(frame), frame.sample_rate
-        self._may_leave_range = frame.format.name.startswith(("flt", "dbl"))
+        self._may_leave_range = may_leave_range(frame.format)
         num_channels = frame.layout.nb_channels
         by_layout = _layout_weights(frame.layout)
         mean = np.full(num_channels, 1 / num_channels, np.float32)
@@ -150,6 +150,11 @@ class Listener:
             one_C[loudest] = 1
             return one_C, f"the channels cancel each other: channel {loudest + 1} of {len(mean_C)} is taken"
         return self._ways_2C[way], note
+
+
+def may_leave_range(numbers: av.AudioFormat | None) -> bool:
+    """Whether samples of this format (None: one that is not known yet) may be over full scale, or no numbers."""
+    return numbers is None or numbers.name.startswith(("flt", "dbl"))
 
 
 def _at_least(by_exponent: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from av.stream import Disposition
 
 from data_prep.media.container import MAX_GAP_SEC, Media, decode, open_container, seek
-from data_prep.media.mixing import Listener, Mix, Reader
+from data_prep.media.mixing import Listener, Mix, Reader, may_leave_range
 from mmpretrain.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 
 SOUND_GAP_SEC = 0.04  # a larger step between sound frames is a hole (or an overlap) in the track
@@ -87,6 +87,8 @@ def _choose_track(media: Media) -> tuple[_Track | None, list[str]]:
     with open_container(media.path) as container:
         found = sound_streams(container)
         streams = [(stream.index, bool(stream.disposition & Disposition.default)) for stream in found]
+        if len(found) == 1 and found[0].channels == 1 and not may_leave_range(found[0].codec_context.format):
+            return _Track(found[0].index, 0.0, {}), []  # nothing to choose
     taken, why = None, ""
     for default in (True, False):
         tracks = [_listen(media, index) for index, is_default in streams if is_default == default]

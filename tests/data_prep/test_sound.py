@@ -317,3 +317,24 @@ def test_cases_of_sound_come_out_right(cases):
     assert likeness(clips["adpcm"].audio, same) > 0.99
     assert clips["short_picture"].num_frames == 25
     assert np.abs(clips["tracks"].audio.astype(int)).max() > 10_000
+
+
+@pytest.mark.parametrize(("default", "level"), [((1,), 200), ((0,), 100), ((), 100)])
+def test_the_default_picture_is_taken_or_else_the_first(tmp_path, default, level):
+    path = tmp_path / "angles.mkv"
+    with av.open(str(path), "w") as container:
+        for number in range(2):
+            stream = container.add_stream("ffv1", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "gray"
+            stream.disposition = Disposition.default.value if number in default else 0
+        for k in range(10):
+            for number, stream in enumerate(container.streams.video):
+                picture = np.full((48, 64), 100 * (number + 1), np.uint8)
+                frame = av.VideoFrame.from_ndarray(picture, "gray")
+                frame.pts = k
+                container.mux(stream.encode(frame))
+        for stream in container.streams.video:
+            container.mux(stream.encode())
+    opened = media.open_media(path)
+    assert {round(float(frame.mean())) for frame in media.shown_frames(opened)} == {level}
+    assert opened.notes == (f"picture track {level // 100} of 2 is taken",)
