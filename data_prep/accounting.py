@@ -21,6 +21,7 @@ from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME,
 MIN_FRAMES = 5  # a shorter picture or sound is not a clip
 ENDS_EARLY_SEC = 0.5  # a file that ends this much before the length it declares is worth a note
 FEW_FRAMES = 3  # so many may be lost, as where sound of two recordings overlaps at their join
+FACE_SEEN = 0.9  # a smaller share of the frames with a face is worth a note
 STILL_SEC = 1.0  # a picture that is shown for longer is worth a note
 UNREAD = 0.25  # of a file behind its last packet: what another one leaves that was joined to it
 _SAME = "has the content of "  # a note, and the clip
@@ -67,8 +68,9 @@ class ReportRow:
     def set_length(self, num_frames: int) -> None:
         self.frames, self.seconds = num_frames, round(num_frames / FRAME_RATE_HZ, 2)
 
-    def set_contents(self, clip: Clip) -> None:
-        """What was in fact written."""
+    def set_contents(self, clip: Clip, note: str) -> None:
+        """What was in fact written, and what is to be said of it."""
+        self.notes = "; ".join(filter(None, (self.notes, note)))
         self.has_audio, self.has_video = int(len(clip.audio) > 0), int(len(clip.mouth) > 0)
         self.set_length(clip.num_frames)
 
@@ -144,7 +146,10 @@ def _judge_picture(found: Inspection, min_face_rate: float) -> tuple[int, str]:
         return 0, "no face found"
     if found.face_rate < min_face_rate:
         return 0, f"a face in {100 * found.face_rate:.0f} % of the frames only"
-    return 1, f"{found.faces} faces, the largest and longest seen is kept" if found.faces > 1 else ""
+    notes = [f"{found.faces} faces, the largest and longest seen is kept"] if found.faces > 1 else []
+    if found.face_rate < FACE_SEEN:
+        notes.append(f"a face in {100 * found.face_rate:.0f} % of the frames, its place in the others is guessed")
+    return 1, "; ".join(notes)
 
 
 def _judge_sound(found: Inspection) -> tuple[int, str]:

@@ -32,6 +32,16 @@ MEAN_FACE = np.array([[73.0, 94.0], [106.5, 96.0], [149.5, 96.0], [183.0, 94.0],
 FACE_SQUARE = (4.0, 16.0, 248.0)
 
 
+# From one frame to the next, in sizes of a face, and of its size: no head moves or nears as fast.
+MAX_MOVE = 0.5
+MAX_GROWTH = 0.1
+
+# A crop with less inside of the picture than this, or whose grey levels vary less, shows nothing: of real faces, also
+# in the dark, mouths have a standard deviation of several levels.
+MIN_INSIDE = 0.5
+MIN_DEVIATION = 1.0
+
+
 class Square(NamedTuple):
     """Part of the aligned frame: pixels left .. left + side - 1."""
 
@@ -40,28 +50,65 @@ class Square(NamedTuple):
     side: float
 
 
-def crop_clip(
-    frames: Iterable[np.ndarray], points: np.ndarray, *, mouth_size: int = 96, face_size: int = 112
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mouth uint8 [T, mouth_size, mouth_size] and face uint8 [T, face_size, face_size] of one clip.
+class Crops(NamedTuple):
+    """Mouth uint8 [T, M, M] and face uint8 [T, F, F] of one clip, and empty bool [T]: where one of them shows nothing,
+    be it that most of it lies outside of the picture or that all of it is of one grey."""
+
+    mouth: np.ndarray
+    face: np.ndarray
+    empty: np.ndarray
+
+
+def crop_clip(frames: Iterable[np.ndarray], points: np.ndarray, *, mouth_size: int = 96, face_size: int = 112) -> Crops:
+    """Cuts mouth and face out of each picture of a clip.
 
     frames: T pictures, RGB uint8 [H, W, 3] or grey [H, W], read one at a time. points: float [T, 9, 2], x and y in
-    pixels of the picture.
+    pixels of the first picture, onto which those of another size are laid (see `laid_onto`).
     Raises ValueError if there are fewer or more pictures than points.
     """
     transforms = align(points[:, STABLE], MEAN_FACE)
     squares = mouth_squares(transforms, points[:, MOUTH])
     mouth = np.empty((len(points), mouth_size, mouth_size), np.uint8)
     face = np.empty((len(points), face_size, face_size), np.uint8)
-    count = 0
+    empty = np.zeros(len(points), bool)
+    count, first = 0, None
     for frame in frames:
+        first = first or frame.shape[:2]
         if count < len(points):
-            mouth[count] = grey(cut(frame, transforms[count], squares[count], mouth_size))
-            face[count] = grey(cut(frame, transforms[count], Square(*FACE_SQUARE), face_size))
+            transform = transforms[count]
+            if frame.shape[:2] != first:
+                transform = chain(laid_onto(frame.shape[:2], first), transform)
+            mouth[count] = grey(cut(frame, transform, squares[count], mouth_size))
+            face[count] = grey(cut(frame, transform, Square(*FACE_SQUARE), face_size))
+            empty[count] = any(
+                crop[count].std() < MIN_DEVIATION or inside(frame.shape[:2], transform, square) < MIN_INSIDE
+                for crop, square in ((mouth, squares[count]), (face, Square(*FACE_SQUARE)))
+            )
         count += 1
     if count != len(points):
         raise ValueError(f"{count} frames but landmarks of {len(points)}: the file has changed since it was looked at")
-    return mouth, face
+    return Crops(mouth, face, empty)
+
+
+def laid_onto(size: tuple[int, int], first: tuple[int, int]) -> np.ndarray:
+    """The transform, float64 [2, 3], that lays a picture of `size` (height, width) onto one of size `first`: as large
+    as fits, in the middle, as a player goes on in the same window where the size changes in a stream."""
+    scale = min(first[0] / size[0], first[1] / size[1])
+    shift = [(first[side] - scale * size[side]) / 2 + scale / 2 - 0.5 for side in (1, 0)]
+    return np.array([[scale, 0.0, shift[0]], [0.0, scale, shift[1]]])
+
+
+def chain(first: np.ndarray, then: np.ndarray) -> np.ndarray:
+    """Two transforms [2, 3] as one."""
+    return np.column_stack([then[:, :2] @ first[:, :2], apply(then, first[:, 2])])
+
+
+def inside(size: tuple[int, int], transform: np.ndarray, square: Square) -> float:
+    """How much of a square of the aligned frame lies within a picture of `size` (height, width), as a share."""
+    steps = (np.arange(8) + 0.5) / 8 * square.side
+    grid = np.stack(np.meshgrid(square.left + steps, square.top + steps), axis=-1)
+    x, y = np.moveaxis(apply(cv2.invertAffineTransform(transform), grid), -1, 0)
+    return float(((x >= -0.5) & (y >= -0.5) & (x < size[1] - 0.5) & (y < size[0] - 0.5)).mean())
 
 
 def grey(image: np.ndarray) -> np.ndarray:
@@ -86,8 +133,17 @@ def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 def align(stable_points: np.ndarray, mean_points: np.ndarray, window: int = SMOOTHING_FRAMES) -> np.ndarray:
     """Transforms [T, 2, 3] from picture to aligned frame, for stable points [T, P, 2] and their mean positions [P, 2].
 
-    Frame t is aligned by the mean of frames t .. t+window-1; the last window-1 frames share the last transform.
+    Frame t is aligned by the mean of frames t .. t+window-1; the last window-1 frames share the last transform. Where
+    the face jumps, as where the picture gets another shape, those before and those after are aligned apart.
     """
+    size = np.maximum(np.linalg.norm(np.ptp(stable_points, axis=1), axis=-1), 1e-6)
+    moves = np.linalg.norm(np.diff(stable_points.mean(1), axis=0), axis=-1) / size[1:]
+    grows = np.abs(np.diff(np.log(size)))
+    jumps = np.flatnonzero((moves > MAX_MOVE) | (grows > MAX_GROWTH)) + 1
+    return np.concatenate([_align(part, mean_points, window) for part in np.split(stable_points, jumps)])
+
+
+def _align(stable_points: np.ndarray, mean_points: np.ndarray, window: int) -> np.ndarray:
     window = min(window, len(stable_points))
     means = np.lib.stride_tricks.sliding_window_view(stable_points, window, axis=0).mean(-1)
     transforms = [fit_similarity(points, mean_points) for points in means]

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.crops import NUM_POINTS
+from data_prep.crops import NUM_POINTS, apply, laid_onto
 from data_prep.faults import SetupError, reason
 from mmpretrain.files import whole_file
 from mmpretrain.records import BLENDSHAPES, NUM_BLENDSHAPES
@@ -42,7 +42,7 @@ _SMOOTHING = np.array([1, 4, 6, 4, 1]) / 16  # binomial, 200 ms wide: takes the 
 class FaceTrack:
     """The main face of a clip.
 
-    points: float32 [T, 9, 2], x and y in pixels of the picture, filled and smoothed; [0, 9, 2] if no face was found.
+    points: float32 [T, 9, 2], x and y in pixels of the first picture, filled and smoothed; [0, 9, 2] without a face.
     blendshapes: float16 [T, 52], MediaPipe's scores from 0 to 1, filled and smoothed; [0, 52] if no face was found.
     detected: bool [T], False where both were filled in. num_faces: the most faces seen at once.
     """
@@ -59,10 +59,14 @@ NO_FACE = FaceTrack(
 
 
 class _Faces(NamedTuple):
-    """The n faces in one picture: points float32 [n, 9, 2], blendshapes float32 [n, 52]."""
+    """The n faces in one picture: points float32 [n, 9, 2] in pixels of the first picture, blendshapes float32 [n, 52].
+
+    shape: which of the picture shapes of the clip this is, counted from 0: in another one a face stands elsewhere.
+    """
 
     points: np.ndarray
     blendshapes: np.ndarray
+    shape: int = 0
 
 
 def track_face(frames: Iterable[tuple[np.ndarray, int]], model_path: Path) -> FaceTrack:
@@ -74,17 +78,21 @@ def track_face(frames: Iterable[tuple[np.ndarray, int]], model_path: Path) -> Fa
     for faces, count in _detect(frames, model_path):
         faces_by_frame.append(faces)
         counts.append(count)
-    main = _main_face([faces.points for faces in faces_by_frame], counts)
+    main = _main_face([faces.points for faces in faces_by_frame], counts, [faces.shape for faces in faces_by_frame])
     num_faces = max((len(faces.points) for faces in faces_by_frame), default=0)
     detected = np.repeat(main >= 0, counts)
     if not detected.any():
         return dataclasses.replace(NO_FACE, detected=detected, num_faces=num_faces)
 
+    # In a picture of another shape the face stands elsewhere.
+    jumps = np.flatnonzero(np.diff(np.repeat([faces.shape for faces in faces_by_frame], counts))) + 1
+
     def whole(name: str, dtype: type) -> np.ndarray:
         shown = [getattr(faces, name)[face] for faces, face in zip(faces_by_frame, main, strict=True) if face >= 0]
         known = np.zeros((len(main), *shown[0].shape))
         known[main >= 0] = shown
-        return smooth(fill_gaps(np.repeat(known, counts, axis=0), detected)).astype(dtype)
+        filled = fill_gaps(np.repeat(known, counts, axis=0), detected)
+        return np.concatenate([smooth(part) for part in np.split(filled, jumps)]).astype(dtype)
 
     return FaceTrack(whole("points", np.float32), whole("blendshapes", np.float16), detected, num_faces)
 
@@ -125,10 +133,14 @@ def _detect(frames, model_path: Path) -> Iterator[tuple[_Faces, int]]:
         made = vision.FaceLandmarker.create_from_options(options)
     except Exception as error:
         raise SetupError(f"--landmarker {model_path} cannot be used: {reason(error)}") from error
-    tick = 0
+    tick, shape, size, first = 0, 0, None, None
     with made as landmarker:
         for rgb, count in frames:
             height, width = rgb.shape[:2]
+            if size is not None and abs(width / height - size[1] / size[0]) > 0.02 * width / height:
+                shape += 1
+            size = (height, width)
+            first = first or size
             found = landmarker.detect_for_video(mediapipe.Image(mediapipe.ImageFormat.SRGB, rgb), tick * 40)
             meshes = [
                 [(face[i].x * width - 0.5, face[i].y * height - 0.5) for i in _MESH_POINTS]
@@ -138,19 +150,21 @@ def _detect(frames, model_path: Path) -> Iterator[tuple[_Faces, int]]:
             scores = [[face[name] for name in BLENDSHAPES] for face in named]
             yield (
                 _Faces(
-                    np.array(meshes, np.float32).reshape(-1, NUM_POINTS, 2),
+                    apply(laid_onto(size, first), np.reshape(meshes, (-1, NUM_POINTS, 2))).astype(np.float32),
                     np.array(scores, np.float32).reshape(-1, NUM_BLENDSHAPES),
+                    shape,
                 ),
                 count,
             )
             tick += count
 
 
-def _main_face(points_by_frame: list[np.ndarray], counts: list[int]) -> np.ndarray:
+def _main_face(points_by_frame: list[np.ndarray], counts: list[int], shapes: list[int] | None = None) -> np.ndarray:
     """Joins faces over time, nearest first, and picks the main track: its face in each frame, int [F], -1 for none."""
     tracks: list[dict[int, int]] = []  # frame -> which of its faces
     for frame, faces in enumerate(points_by_frame):
         last = [points_by_frame[max(track)][track[max(track)]] for track in tracks]
+        farthest = [_MAX_MOVE if shapes is None or shapes[max(t)] == shapes[frame] else np.inf for t in tracks]
         pairs = sorted(
             (np.linalg.norm(face.mean(0) - seen.mean(0)) / max(eye_distance(seen), 1.0), f, t)
             for f, face in enumerate(faces)
@@ -158,7 +172,7 @@ def _main_face(points_by_frame: list[np.ndarray], counts: list[int]) -> np.ndarr
         )
         new, free = set(range(len(faces))), set(range(len(tracks)))
         for move, f, t in pairs:
-            if move <= _MAX_MOVE and f in new and t in free:
+            if move <= farthest[t] and f in new and t in free:
                 tracks[t][frame] = f
                 new.remove(f)
                 free.remove(t)

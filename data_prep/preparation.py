@@ -26,7 +26,7 @@ from data_prep.accounting import ReportRow, note_doubles, row_of, row_of_cut, su
 from data_prep.faces import MODEL_SHA256
 from data_prep.inspection import Inspection, inspect_clip, patience_sec
 from data_prep.parts import cut_long_clips
-from data_prep.processing import MAX_RECORD_BYTES, Task, make_clip
+from data_prep.processing import MAX_RECORD_BYTES, Made, Task, make_clip
 from data_prep.sources import SourceClip, may_have_picture
 from data_prep.workers import Failed, ordered_map
 from mmpretrain import records
@@ -123,7 +123,7 @@ def prepare(
         limits = options.min_face_rate, options.max_clip_sec
         rows = {clip.clip_id: row_of(clip, found.get(clip.clip_id), *limits) for clip in clips}
         try:
-            indices = _write_dataset(clips, found, rows, output, schema, num_workers, patience)
+            indices = _write_dataset(clips, found, rows, output, schema, options.min_face_rate, num_workers, patience)
             doubles = note_doubles(rows, Index.join(list(indices.values()), schema.labels))
         finally:
             rows = {clip_id: row_of_cut(cut) for clip_id, cut in cuts.items()} | rows
@@ -231,6 +231,7 @@ def _write_dataset(
     rows: dict[str, ReportRow],
     output: Path,
     schema: records.Schema,
+    min_face_rate: float,
     num_workers: int,
     patience: Callable[[SourceClip], float],
 ) -> dict[str, Index]:
@@ -245,7 +246,7 @@ def _write_dataset(
     for clip in clips:
         row, inspection = rows[clip.clip_id], found.get(clip.clip_id, Inspection())
         if row.status == "kept":
-            tasks.append(Task(clip, inspection.cache_file, row.has_audio, row.has_video, *sizes))
+            tasks.append(Task(clip, inspection.cache_file, row.has_audio, row.has_video, *sizes, min_face_rate))
     if not tasks:
         raise ValueError(f"none of the {len(clips)} clips can be kept; {output / 'report.csv'} says why for each")
 
@@ -258,14 +259,14 @@ def _write_dataset(
         sizes = _shard_sizes([rows[task.clip.clip_id].frames or DRAWN_FRAMES for task in of_split], schema)
         return [functools.partial(written, itertools.islice(made, size)) for size in sizes]
 
-    def written(made: Iterator[tuple[Task, records.Clip | str | Failed]]) -> Iterator[records.Clip]:
-        for task, clip in made:
+    def written(made: Iterator[tuple[Task, Made | str | Failed]]) -> Iterator[records.Clip]:
+        for task, result in made:
             bar.update()
-            if isinstance(clip, records.Clip):
-                rows[task.clip.clip_id].set_contents(clip)
-                yield clip
+            if isinstance(result, Made):
+                rows[task.clip.clip_id].set_contents(result.clip, result.note)
+                yield result.clip
             else:
-                failed = clip if isinstance(clip, Failed) else Failed(clip)
+                failed = result if isinstance(result, Failed) else Failed(result)
                 rows[task.clip.clip_id].refuse(failed.reason, failed.again)
 
     splits = [split for split in records.SPLITS if any(task.clip.split == split for task in tasks)]

@@ -17,9 +17,13 @@ from mmpretrain.records import Clip
 MAX_RECORD_BYTES = 2e9  # a record is one message of at most 2 GiB
 
 
+FEW_EMPTY = 0.02  # so many crops in which nothing is to be seen are not worth a note
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One clip to be made. cache_file holds its landmarks; has_audio, has_video: what of it is kept."""
+    """One clip to be made. cache_file holds its landmarks; has_audio, has_video: what of it is kept. min_face_rate: the
+    share of the crops in which something must be to see."""
 
     clip: SourceClip
     cache_file: str
@@ -27,18 +31,27 @@ class Task:
     has_video: int
     mouth_size: int
     face_size: int
+    min_face_rate: float
 
 
-def make_clip(task: Task) -> Clip | str:
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A clip as it is written, and what the report has to say of it."""
+
+    clip: Clip
+    note: str = ""
+
+
+def make_clip(task: Task) -> Made | str:
     """Decodes (or draws) and crops one clip, or says why it cannot be done. Raises what `is_shortage` knows."""
     source = task.clip
     try:
         with of_the_clip():
-            contents = _draw(task) if source.render is not None else _decode(task)
+            contents, note = (_draw(task), "") if source.render is not None else _decode(task)
             described = {name: getattr(source, name) for name in ("clip_id", "split", "speaker", "labels")}
             clip = Clip(**described, **contents)
             _check_size(clip)
-            return clip
+            return Made(clip, note)
     except ClipError as error:
         return str(error)
 
@@ -51,22 +64,30 @@ def _check_size(clip: Clip) -> None:
 
 def _draw(task: Task) -> dict[str, Any]:
     drawn = task.clip.render()
-    mouth, face = crop_clip(drawn.frames, drawn.points, mouth_size=task.mouth_size, face_size=task.face_size)
+    mouth, face, _ = crop_clip(drawn.frames, drawn.points, mouth_size=task.mouth_size, face_size=task.face_size)
     info = task.clip.info | drawn.info
     return {"audio": drawn.audio, "mouth": mouth, "face": face, "tracks": drawn.tracks, "info": info}
 
 
-def _decode(task: Task) -> dict[str, Any]:
+def _decode(task: Task) -> tuple[dict[str, Any], str]:
+    """The clip's contents, and a note. Raises ValueError where its crops show nothing and there is no sound to keep."""
     opened = media.open_media(task.clip.path, task.clip.start_sec, task.clip.end_sec)
     mouth = np.zeros((0, task.mouth_size, task.mouth_size), np.uint8)
     face = np.zeros((0, task.face_size, task.face_size), np.uint8)
     audio = np.zeros(0, np.int16)
-    tracks = {}
+    tracks, note = {}, ""
     if task.has_video:
-        points, tracks["blendshapes"] = load_face(task.cache_file)
-        mouth, face = crop_clip(
-            media.shown_frames(opened), points, mouth_size=task.mouth_size, face_size=task.face_size
-        )
+        points, blendshapes = load_face(task.cache_file)
+        crops = crop_clip(media.shown_frames(opened), points, mouth_size=task.mouth_size, face_size=task.face_size)
+        empty = crops.empty.mean()
+        if empty > FEW_EMPTY:
+            note = f"{100 * empty:.0f} % of the crops are empty or outside of the picture"
+        if empty <= 1 - task.min_face_rate:
+            mouth, face, tracks = crops.mouth, crops.face, {"blendshapes": blendshapes}
+        elif task.has_audio:
+            note += "; kept as sound only"
+        else:
+            raise ValueError(note)
     if task.has_audio:
-        audio = media.audio_samples(opened, len(mouth) if task.has_video else None)
-    return {"audio": audio, "mouth": mouth, "face": face, "tracks": tracks, "info": task.clip.info}
+        audio = media.audio_samples(opened, len(mouth) or None)
+    return {"audio": audio, "mouth": mouth, "face": face, "tracks": tracks, "info": task.clip.info}, note

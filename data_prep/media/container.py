@@ -56,6 +56,7 @@ class Media:
     claims. clock: what its packets say. damaged: packets that could not be decoded; dropped: frames passed over since
     their time stamps are not after those before; still_sec: the longest time for which one frame is shown; all three of
     what was read. picture_track: whether there is one that should be a picture, though nothing of it may decode.
+    aspects: since when pixels have another aspect than the file says, found while reading: (time, aspect) in order.
     unread: share of the file behind the last packet of what is read. file_sec: the length of the whole file, as it
     claims; 0 if it does not. notes: what a report should say. sound_from_sec: where the sound begins, from the clip's
     beginning; sound_notes: what was done with it. Both are known once the sound is read, and its rate and channels are
@@ -83,6 +84,7 @@ class Media:
     notes: tuple[str, ...] = ()
     sound_from_sec: float = 0.0
     sound_notes: tuple[str, ...] = ()
+    aspects: list[tuple[float, float]] = dataclasses.field(default_factory=list)
 
 
 def open_container(path: Path) -> av.container.InputContainer:
@@ -164,8 +166,12 @@ def _frames(container, stream, media: Media) -> Iterator[tuple[float, av.frame.F
     """What the decoder gives, with its time on the one clock."""
     shifts = deque(media.clock.shifts.get(stream.index, ()))
     shift, time = 0, -math.inf
+    aspect = getattr(stream.codec_context, "sample_aspect_ratio", None)
     for number, packet in enumerate(packets_of(container, [stream], media)):
         if shifts and number == shifts[0][0]:
+            # The decoder hands out what it holds of one recording, which the next, of another size, may make it lose.
+            yield from ((frame.time, frame) for frame in stream.decode(_last_packet(stream)) if frame.time is not None)
+            stream.codec_context.flush_buffers()
             shift = round(shifts.popleft()[1] / stream.time_base)
         if shift:
             packet.pts, packet.dts = (stamp if stamp is None else stamp + shift for stamp in (packet.pts, packet.dts))
@@ -176,6 +182,11 @@ def _frames(container, stream, media: Media) -> Iterator[tuple[float, av.frame.F
                 raise
             media.damaged += packet.dts is None or packet.dts * packet.time_base >= media.origin_sec
             continue
+        if (now := getattr(stream.codec_context, "sample_aspect_ratio", None)) != aspect:
+            aspect = now  # of this packet's picture, which the decoder may hand out later
+            media.aspects.append(
+                (time if packet.pts is None else float(packet.pts * packet.time_base), float(now or 1))
+            )
         for frame in frames:
             if frame.time is not None:
                 time = frame.time
@@ -217,6 +228,7 @@ def packets_of(
 def _last_packet(stream: av.stream.Stream) -> av.Packet:
     packet = av.Packet()
     packet.stream = stream
+    packet.time_base = stream.time_base
     return packet
 
 

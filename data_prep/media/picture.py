@@ -9,6 +9,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
+from data_prep.media import limits
 from data_prep.media.container import MAX_GAP_SEC, Media, decode, duration, open_container, seek
 from mmpretrain.records import FRAME_RATE_HZ
 
@@ -56,6 +57,7 @@ def _shown(media: Media) -> Iterator[tuple[av.VideoFrame, float, int]]:
         stream = picture_stream(container)
         stream.thread_type = "SLICE"
         aspect = pixel_aspect(stream)
+        media.aspects.clear()
         seek(container, stream, media)
 
         def ticks_before(sec: float) -> int:
@@ -70,7 +72,7 @@ def _shown(media: Media) -> Iterator[tuple[av.VideoFrame, float, int]]:
                     raise ValueError(f"the picture's time stamps jump by {time - shown_at:.0f} s")
                 if ticks_before(time) > tick:
                     media.still_sec = max(media.still_sec, (ticks_before(time) - tick) / FRAME_RATE_HZ)
-                    yield shown, aspect, ticks_before(time) - tick
+                    yield shown, _aspect_at(media, shown_at, aspect), ticks_before(time) - tick
                     tick = ticks_before(time)
             shown, shown_at = frame, time
             if time >= media.end_sec:
@@ -78,7 +80,11 @@ def _shown(media: Media) -> Iterator[tuple[av.VideoFrame, float, int]]:
         if shown is not None:
             last = ticks_before(shown_at + min(duration(shown, stream), 1.0))
             if last > tick:
-                yield shown, aspect, last - tick
+                yield shown, _aspect_at(media, shown_at, aspect), last - tick
+
+
+def _aspect_at(media: Media, sec: float, at_first: float) -> float:
+    return next((aspect for since, aspect in reversed(media.aspects) if since <= sec), at_first)
 
 
 def pixel_aspect(stream: av.VideoStream) -> float:
@@ -87,6 +93,7 @@ def pixel_aspect(stream: av.VideoStream) -> float:
 
 def upright(frame: av.VideoFrame, aspect: float) -> np.ndarray:
     """RGB uint8 [H, W, 3] as a player shows it: square pixels, rotated as the display matrix says."""
+    limits.check_picture(frame.width, frame.height, aspect)
     width = round(frame.width * aspect) if abs(aspect - 1) > 0.01 else frame.width
     rgb = frame.reformat(width=width, format="rgb24").to_ndarray()
     quarter_turns = round(frame.rotation / 90)

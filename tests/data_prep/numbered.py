@@ -41,18 +41,23 @@ def write_film(
     key_every: int = 60,
     b_frames: int | None = 0,
     x264: str = X264,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+    aspect: Fraction | None = None,
 ) -> Path:
-    """Pictures first, first + 1, ... at 25 fps and the sound of that time."""
+    """Pictures first, first + 1, ... at 25 fps and the sound of that time. aspect: of the pixels."""
     with av.open(str(path), "w") as container:
         streams = []
         if video:
             options = {"x264-params": x264} if video == "libx264" else {"deadline": "realtime", "cpu-used": "8"}
             stream = container.add_stream(video, rate=25, options=options if video.startswith("lib") else {})
-            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+            stream.width, stream.height = size
+            stream.pix_fmt = "yuvj420p" if video == "mjpeg" else "yuv420p"
+            if aspect:
+                stream.codec_context.sample_aspect_ratio = aspect
             stream.gop_size, stream.bit_rate = key_every, 500_000
             if b_frames is not None:
                 stream.codec_context.max_b_frames = b_frames
-            streams.append((stream, _pictures(round(seconds * 25), first)))
+            streams.append((stream, _pictures(round(seconds * 25), first, size)))
         if audio:
             streams.append((container.add_stream(audio, rate=rate, layout="mono"), _sound(seconds, rate, first / 25)))
         # In the order of time, as a recorder writes them.
@@ -64,9 +69,9 @@ def write_film(
     return path
 
 
-def _pictures(count: int, first: int):
+def _pictures(count: int, first: int, size: tuple[int, int]):
     for k in range(count):
-        frame = av.VideoFrame.from_ndarray(picture(first + k), "rgb24")
+        frame = av.VideoFrame.from_ndarray(picture(first + k, *size), "rgb24")
         frame.pts, frame.time_base = k, Fraction(1, 25)
         yield frame
 

@@ -37,7 +37,7 @@ def centroid(image: np.ndarray) -> np.ndarray:
 def test_the_mouth_is_centred_and_upright_at_any_size_and_scale(scale, degrees, mouth_size):
     _, points = placed(scale, degrees, (90 * scale, 120 * scale))
     shape = (int(500 * scale), int(450 * scale))
-    mouth, face = crops.crop_clip(
+    mouth, face, _ = crops.crop_clip(
         [picture_of(points, shape, round(12 * scale))], points[None], mouth_size=mouth_size, face_size=56
     )
     assert mouth.shape == (1, mouth_size, mouth_size)
@@ -54,8 +54,8 @@ def test_the_mouth_is_centred_and_upright_at_any_size_and_scale(scale, degrees, 
 def test_small_crops_show_the_same_as_large_ones():
     _, points = placed(1.5, 10, (60, 40))
     image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (600, 600), np.uint8), (0, 0), 6)
-    large, _ = crops.crop_clip([image], points[None], mouth_size=96)
-    small, _ = crops.crop_clip([image], points[None], mouth_size=48)
+    large, *_ = crops.crop_clip([image], points[None], mouth_size=96)
+    small, *_ = crops.crop_clip([image], points[None], mouth_size=48)
     halved = cv2.resize(large[0], (48, 48), interpolation=cv2.INTER_AREA)
     assert np.abs(small[0].astype(int) - halved).max() <= 4
 
