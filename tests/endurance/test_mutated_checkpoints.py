@@ -3,6 +3,7 @@
 pytest -m endurance tests/endurance/test_mutated_checkpoints.py
 """
 
+import codecs
 import io
 import json
 import os
@@ -167,6 +168,8 @@ def read_all(files: Path, output: Path) -> None:
     import_checkpoint(files / "whole.pt", output / "whole")  # whatever libraries load late is there now
     (files / "whole.pt").unlink()
     load_encoder(output / "whole")
+    for codec in ("raw-unicode-escape", "unicode-escape", "latin-1", "ascii"):  # Python's own, of texts in a pickle
+        codecs.lookup(codec)
     events, listening = [], [False]
 
     def heard(event: str, arguments: tuple) -> None:
