@@ -221,7 +221,7 @@ def _inspect_all(
             f"landmarks of {len(remade)} clips were damaged in {output / 'cache'} and are made again: {remade[0]}, ..."
         )
     known = sum(inspection.cached for inspection in found.values())
-    print(f"looked at {len(todo)} clips, {known} of them known from an earlier run")
+    print(f"looked at {len(todo)} clips, {known} of them known already")
     return found
 
 

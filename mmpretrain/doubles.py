@@ -46,11 +46,11 @@ def warnings(index: Index, groups: Sequence[np.ndarray]) -> list[str]:
     contrary = [rows for rows in groups if _said_otherwise(index, rows)]
     lines = [f"{sum(map(len, groups))} clips have the content of another clip"]
     for some, what in (
-        (across, "contents are in several splits: what is tested or validated on is trained on as well"),
-        (contrary, "contents have several labels or speakers"),
+        (across, "in several splits ({}), so that what is tested or validated on is trained on as well"),
+        (contrary, "with several labels or speakers ({})"),
     ):
         if some:
-            lines.append(f"{len(some)} {what}: {told(index, some)}")
+            lines.append(f"of one content, but {what.format(len(some))}: {told(index, some)}")
     return lines
 
 

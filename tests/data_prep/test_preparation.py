@@ -265,7 +265,7 @@ def test_the_same_sound_under_two_names_is_noted_and_warned_of(tmp_path, capsys)
     assert "warning: 5 clips have the content of another clip\n" in printed
     told = "a (train, anna, happy) = again (test, anna, sad)\n"
     assert (
-        f"warning: 1 contents are in several splits: what is tested or validated on is trained on as well: {told}"
-        in printed
+        "warning: of one content, but in several splits (1), so that what is tested or validated on is trained on as "
+        f"well: {told}" in printed
     )
-    assert f"warning: 1 contents have several labels or speakers: {told}" in printed
+    assert f"warning: of one content, but with several labels or speakers (1): {told}" in printed

@@ -216,6 +216,6 @@ def test_damaged_landmarks_are_looked_for_again_with_a_line(prepared, tmp_path, 
     assert prepare(["folder", *arguments]) == 0
     printed = capsys.readouterr().out
     assert "landmarks of 4 clips were damaged in" in printed
-    assert "0 of them known from an earlier run" in printed
+    assert "0 of them known already" in printed
     with open(tmp_path / "corpus" / "report.csv", newline="") as file:
         assert sorted(row["status"] for row in csv.DictReader(file)) == ["kept", "kept", "kept", "refused"]

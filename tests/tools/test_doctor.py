@@ -33,8 +33,11 @@ def test_it_shows_what_is_there_twice(corpus, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     assert "4 clips have the content of another clip" in printed
     told = "a (train, anna, happy) = c (test, anna, sad)"
-    assert f"1 contents are in several splits: what is tested or validated on is trained on as well: {told}" in printed
-    assert f"1 contents have several labels or speakers: {told} 2 speakers" in printed
+    assert (
+        "of one content, but in several splits (1), so that what is tested or validated on is trained on as well: "
+        f"{told}" in printed
+    )
+    assert f"of one content, but with several labels or speakers (1): {told} 2 speakers" in printed
     assert "2 speakers are in several splits: anna (train, test), ben (train, validation)" in printed
     assert "train 3 1.2 s 2 3 0" in printed
     assert "happy 3 1 0 sad 0 0 1" in printed
