@@ -79,8 +79,8 @@ def test_a_hundred_random_kills_change_nothing(tmp_path):
             while True:
                 process, log = start(command)
                 try:
-                    # Late enough, often enough, to get on from kill to kill.
-                    process.wait(rng.uniform(0, usual / 4) if killed.total() < KILLS else 900)
+                    # Late enough, often enough, to get on from kill to kill; what is short begins anew each time.
+                    process.wait(rng.uniform(0, min(1.3 * usual, 30)) if killed.total() < KILLS else 900)
                     break
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
