@@ -90,5 +90,5 @@ def test_a_hundred_random_kills_change_nothing(tmp_path):
         assert outcome(folder) == expected
         lives += 1
     print(f"{killed.total()} kills in {lives} lives: {dict(killed)}")
-    assert killed["preparation"] >= 5
+    assert killed["preparation"] >= 2
     assert len(killed) >= 6, killed
