@@ -88,9 +88,15 @@ def test_what_is_no_fault_of_an_item_ends_everything(tmp_path, what, kind, messa
         outcomes(tmp_path, "a", what, "b")
 
 
+def test_workers_share_three_quarters_of_the_memory_and_have_a_gibibyte_each(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda: 8 * 2**30)
+    assert [memory.share_bytes(workers) for workers in (1, 2, 6, 100)] == [6 * 2**30, 3 * 2**30, 2**30, 2**30]
+    assert [memory.that_fit(workers) for workers in (1, 2, 6, 100)] == [1, 2, 6, 6]
+    monkeypatch.setattr(memory, "free_bytes", lambda: 2**29)
+    assert (memory.share_bytes(4), memory.that_fit(4)) == (2**30, 1)
+
+
 def test_a_worker_may_have_its_share_of_the_memory_and_no_more():
-    assert memory.share_bytes(10**6) >= 2**30
-    assert 1 <= memory.that_fit(10**6) <= max(1, memory.free_bytes() // 2**30)
     before = resource.getrlimit(resource.RLIMIT_DATA)
     try:
         memory.bound(2**32)
