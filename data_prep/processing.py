@@ -15,8 +15,6 @@ from data_prep.sources import SourceClip
 from mmpretrain.records import Clip
 
 MAX_RECORD_BYTES = 2e9  # a record is one message of at most 2 GiB
-
-
 FEW_EMPTY = 0.02  # so many crops in which nothing is to be seen are not worth a note
 
 
@@ -80,14 +78,14 @@ def _decode(task: Task) -> tuple[dict[str, Any], str]:
         points, blendshapes = load_face(task.cache_file)
         crops = crop_clip(media.shown_frames(opened), points, mouth_size=task.mouth_size, face_size=task.face_size)
         empty = crops.empty.mean()
-        if empty > FEW_EMPTY:
-            note = f"{100 * empty:.0f} % of the crops are empty or outside of the picture"
+        said = f"{100 * empty:.0f} % of the crops are empty or outside of the picture"
         if empty <= 1 - task.min_face_rate:
             mouth, face, tracks = crops.mouth, crops.face, {"blendshapes": blendshapes}
+            note = said if empty > FEW_EMPTY else ""
         elif task.has_audio:
-            note += "; kept as sound only"
+            note = f"{said}; kept as sound only"
         else:
-            raise ValueError(note)
+            raise ValueError(said)
     if task.has_audio:
         audio = media.audio_samples(opened, len(mouth) or None)
     return {"audio": audio, "mouth": mouth, "face": face, "tracks": tracks, "info": task.clip.info}, note

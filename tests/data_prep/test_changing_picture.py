@@ -108,6 +108,18 @@ def test_empty_crops_are_noted_or_refused(tmp_path, monkeypatch, num_empty, has_
     assert len(made.clip.audio) == 16_000
 
 
+def test_where_every_crop_must_show_something_the_one_that_does_not_is_the_reason(tmp_path, monkeypatch):
+    path = write_mkv(tmp_path / "a.mkv", [40 * k for k in range(100)], tone(4.0))
+    crop = np.zeros((100, 96, 96), np.uint8)
+    seen = crops.Crops(crop, crop[:, :64, :64], np.arange(100) < 1)
+    monkeypatch.setattr(processing, "load_face", lambda _: (np.zeros((100, 9, 2)), np.zeros((100, 52), np.float16)))
+    monkeypatch.setattr(processing, "crop_clip", lambda *_, **__: seen)
+    tasks = [processing.Task(SourceClip("a", path), "", has_audio, 1, 96, 64, 1.0) for has_audio in (0, 1)]
+    reason = "1 % of the crops are empty or outside of the picture"
+    assert processing.make_clip(tasks[0]) == reason
+    assert processing.make_clip(tasks[1]).note == f"{reason}; kept as sound only"
+
+
 @pytest.mark.skipif(not CASES.is_dir() or not MODEL.is_file(), reason="no cases; set MMPRETRAIN_SHARED_DIR")
 def test_case_a_stream_that_drops_its_resolution_shows_the_same_face():
     cut = []
