@@ -1,10 +1,15 @@
 """Small media files of many kinds, broken in many ways, through the whole command: how each case came out."""
 
+import contextlib
 import csv
+import io
+import json
 import os
 import random
 import re
 import resource
+import subprocess
+import sys
 import time
 import zipfile
 from collections import Counter
@@ -14,11 +19,11 @@ from pathlib import Path
 
 import av
 import numpy as np
-import pytest
 
-from data_prep import faces, inspection, memory, preparation
+from data_prep import faces, inspection, memory, parts, preparation
 from data_prep.__main__ import main
 from data_prep.crops import MEAN_FACE, NUM_POINTS, STABLE
+from tests.end_to_end.conftest import CHECKOUT
 
 # Suffix, encoder of the picture, of the sound, and its rate.
 KINDS = (
@@ -150,10 +155,21 @@ def patience_sec(*_, **__) -> float:
     return 60.0
 
 
-def try_cases(
-    folder: Path, numbers: range, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, model: Path | None
-) -> Counter:
+def try_cases(folder: Path, numbers: range, model: Path | None = None) -> Counter:
     """Prepares a folder of these cases; counts the outcomes. Without a model nobody looks for faces.
+
+    In a process of its own, which no other test's children share: what its workers took at most can be told.
+    """
+    command = [sys.executable, "-m", "tests.data_prep.fuzzing", str(folder), str(numbers.start), str(numbers.stop)]
+    done = subprocess.run([*command, *([str(model)] if model else [])], cwd=CHECKOUT, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    *told, counts = done.stdout.splitlines()
+    print(*told, sep="\n")
+    return Counter(json.loads(counts))
+
+
+def prepare(folder: Path, numbers: range, model: Path | None) -> Counter:
+    """What `try_cases` does in its own process.
 
     Every case must be a row that is kept, cut or refused with a reason, and the command must end well, or with the
     one line that nothing could be kept.
@@ -171,16 +187,17 @@ def try_cases(
         mutated = mutate(draw, bytearray(content), other)
         (source / f"case{number}.{suffix}").write_bytes(mutated)
         made[f"case{number}"] = mutate.__name__
-    monkeypatch.setattr(preparation, "patience_sec", patience_sec)
-    monkeypatch.setattr("data_prep.parts.patience_sec", patience_sec)
+    preparation.patience_sec = parts.patience_sec = patience_sec
     if model is None:
         model = folder / "model.task"
         zipfile.ZipFile(model, "w").close()
-        monkeypatch.setattr(preparation, "inspect_clip", Look())
+        preparation.inspect_clip = Look()
     started, workers = time.monotonic(), min(2, os.cpu_count())
     arguments = ["--source", source, "--output", output, "--landmarker", model, "--workers", workers]
-    code = main(["folder", *map(str, arguments), "--mouth-size", "32", "--face-size", "32"])
-    error = capsys.readouterr().err
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = main(["folder", *map(str, arguments), "--mouth-size", "32", "--face-size", "32"])
+    error = said.getvalue()
     with open(output / "report.csv", newline="") as file:
         rows = {row["clip_id"]: row for row in csv.DictReader(file)}
     assert code == 0 or (code == 2 and error.count("\n") == 1 and "can be kept" in error), error
@@ -211,3 +228,8 @@ def kind_of(row: dict[str, str]) -> str:
         if re.search(words, row["reason"]):
             return kind
     return "refused"
+
+
+if __name__ == "__main__":
+    _folder, _start, _stop, *_model = sys.argv[1:]
+    print(json.dumps(prepare(Path(_folder), range(int(_start), int(_stop)), Path(_model[0]) if _model else None)))
