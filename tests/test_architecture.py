@@ -226,6 +226,18 @@ def test_loading_it_does_not_load_jax(module):
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+def test_no_command_loads_what_it_may_never_use():
+    # Importing these takes longer than all the rest of a start: they are imported where they are used.
+    heavy = ("sklearn", "scipy.stats", "matplotlib", "PIL", "av", "cv2", "librosa", "numba", "tensorflow_datasets",
+             "grain", "transformers", "torch", "mediapipe", "wandb", "tensorboardX")  # fmt: skip
+    code = (
+        "import sys; from mmpretrain import __main__ as command; list(map(command._load, command.command_names()));"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert loaded.strip() == "[]"
+
+
 def test_files_are_put_in_their_place_by_one_module():
     by_hand = re.compile(r"os\.(replace|rename)\(|\.rename\(|\.write_text\(")
     found = [

@@ -7,7 +7,6 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import av
 import numpy as np
 
 from mmpretrain.features.spectrum import check_sound
@@ -74,6 +73,8 @@ def read_noise(file: str) -> np.ndarray:
 
 def _decode(file: str) -> np.ndarray:
     """As `read_noise`. Raises ValueError, which does not name the file."""
+    import av  # only those who mix noise wait for it
+
     resampler, pieces = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ), []
     try:
         with av.open(file_url(file)) as container:

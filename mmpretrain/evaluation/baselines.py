@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from mmpretrain.evaluation.metrics import ClassificationResult, classification_metrics
 from mmpretrain.evaluation.protocols import Fold
@@ -36,6 +33,10 @@ def mfcc_baseline(
     features_ND: float32 [N, 156], a `clip_statistics` per row of the index; labels_N: int class ids [N], read only at
     the fold's rows. Raises ValueError where the train rows hold fewer than two classes.
     """
+    from sklearn.linear_model import LogisticRegression  # slow to import: no stage waits for it at its start
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     present = np.unique(labels_N[fold.train])
     if len(present) < 2:
         names = ", ".join(classes[i] for i in present)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import f1_score
 
 METRICS = ("ua", "wa", "wf1", "macro_f1")
 
@@ -30,6 +29,8 @@ class ClassificationResult:
     @classmethod
     def of(cls, confusion: np.ndarray, classes: Sequence[str]) -> ClassificationResult:
         """The figures that belong to a confusion matrix with at least one clip in it."""
+        from sklearn.metrics import f1_score  # slow to import: no stage waits for it at its start
+
         confusion = np.asarray(confusion, np.int64)
         support = confusion.sum(1)
         occurring = np.flatnonzero(support)

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from mmpretrain.evaluation.metrics import ClassificationResult, classification_metrics
 
@@ -22,6 +19,10 @@ def linear_probe(
     features_NLD: float32, one pooled vector a clip and layer; labels_N: int class ids. Other rows are not looked at.
     The penalty is fixed: nothing is chosen. Raises ValueError where the train rows hold fewer than two classes.
     """
+    from sklearn.linear_model import LogisticRegression  # slow to import: no stage waits for it at its start
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     if len(np.unique(labels_N[train])) < 2:
         raise ValueError("a linear probe needs training clips of at least two classes; label more clips")
 

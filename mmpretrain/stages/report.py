@@ -12,7 +12,6 @@ from mmpretrain.files import read_json, write_json
 from mmpretrain.observe.metric_log import read_metrics
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
-from mmpretrain.report.page import write_report
 from mmpretrain.report.tables import render_summary
 from mmpretrain.run.command import Command, Given
 from mmpretrain.run.layout import (
@@ -35,6 +34,8 @@ PICTURED_CLIPS, PICTURED_FRAMES = 4, 8
 
 def report(run: Run) -> dict[str, Any]:
     """Writes both files from the stages that are finished, and prints the summary."""
+    from mmpretrain.report.page import write_report  # brings matplotlib, for which no other stage waits at its start
+
     summary = _summary(run)
     write_json(run.workdir / "summary.json", summary)
     counts, tables = _clusters(run)

@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,12 +20,14 @@ from mmpretrain.files import read_json, write_json
 from mmpretrain.observe.progress import log, track
 from mmpretrain.randomness import generator, unit_hash
 from mmpretrain.records import FRAME_RATE_HZ
-from mmpretrain.report.cluster_picture import ClipPicture, draw_clips
 from mmpretrain.report.tables import percent, text_table
 from mmpretrain.run.command import Argument, Command, Given, Option
 from mmpretrain.run.layout import CONFIG_FILE
 from mmpretrain.targets.quality import cluster_quality, entropy_bits, joint_counts, run_lengths, shared_information
 from mmpretrain.targets.store import TargetStore, open_store
+
+if TYPE_CHECKING:
+    from mmpretrain.report.cluster_picture import ClipPicture
 from mmpretrain.text.alignments import (
     PRONUNCIATIONS,
     SILENCE,
@@ -61,6 +63,8 @@ def inspect_targets(
     (`read_alignments`). output: a folder; None: `inspection` beside the store. Raises ValueError or FileNotFoundError
     where the store is not whole, or where its clips are not those of the corpora.
     """
+    from mmpretrain.report import cluster_picture  # brings matplotlib, for which nothing else waits at its start
+
     store = open_store(path, expect_targets_per_frame=None)
     table = _clips_of(store, corpora)
     spans = {} if alignments is None else _spans_of(store, alignments)
@@ -93,7 +97,7 @@ def inspect_targets(
     output.mkdir(parents=True, exist_ok=True)
     (output / INSPECTION_FILE).unlink(missing_ok=True)  # written last: with it, the folder is whole
     shown = _choose_clips(table, spans)
-    draw_clips(output / PICTURE_FILE, [_picture(store, table, row, spans, known) for row in shown])
+    cluster_picture.draw_clips(output / PICTURE_FILE, [_picture(store, table, row, spans, known) for row in shown])
     write_json(output / INSPECTION_FILE, result)
     print(render_inspection(result))
     log(f"{output / INSPECTION_FILE} and {PICTURE_FILE} are written")
@@ -322,6 +326,8 @@ def _choose_clips(table: ClipTable, spans: dict[str, list[Span]]) -> list[int]:
 def _picture(
     store: TargetStore, table: ClipTable, row: int, spans: dict[str, list[Span]], known: dict[str, Units]
 ) -> ClipPicture:
+    from mmpretrain.report.cluster_picture import ClipPicture
+
     clip = table.load(row)
     words = spans.get(clip.clip_id, [])
     said = [("phones", phones_of(words)), ("words", words)] if words else []
