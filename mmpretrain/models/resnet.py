@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,28 @@ from flax import nnx
 from mmpretrain.models.layers import BatchNorm, PReLU, torch_uniform
 
 STEM_FRAMES = 5
+
+
+class Shares(Protocol):
+    """How the pictures of a batch of clips are shared out over devices. Whoever runs a model on several says so."""
+
+    parts: int  # the devices, each of which has an equal run of the N pictures
+    per_clip: int  # what T must be a multiple of for that
+
+    def share_out(self, x_N: jax.Array) -> jax.Array:
+        """Pictures [N, ...], clip after clip, each to its device."""
+
+    def bring_back(self, x_N: jax.Array) -> jax.Array:
+        """And what came of them to the devices that have their clips."""
+
+
+def share_out(model: nnx.Module, shares: Shares) -> None:
+    """Tells every ResNet within `model`, and its batch norms, how pictures are shared out."""
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, ResNet):
+            module.shares = shares
+        elif isinstance(module, BatchNorm):
+            module.parts = shares.parts
 
 
 class Conv2D(nnx.Module):
@@ -72,6 +95,8 @@ class BasicBlock(nnx.Module):
 class Stem(nnx.Module):
     """Convolution of 5 frames x 7 x 7 pixels, stride 2 in space; batch norm; PReLU; 3x3 max-pool of stride 2.
 
+    What `neighbours` makes holds all that a picture's result depends on, so that from there on pictures are independent.
+
     With one input channel the 3-D convolution is a 2-D one over 5 neighbouring frames as channels: the same sums, and
     many times faster where 3-D convolutions are not tuned.
     """
@@ -82,17 +107,20 @@ class Stem(nnx.Module):
         self.bn = BatchNorm(channels)
         self.act = PReLU(channels)
 
-    def __call__(self, video_BTHW: jax.Array, weight_N: jax.Array, *, train: bool) -> jax.Array:
-        B, T, H, W = video_BTHW.shape
-        reach = STEM_FRAMES // 2
-        padded = jnp.pad(video_BTHW, ((0, 0), (reach, reach), (0, 0), (0, 0)))
-        neighbours = jnp.stack([padded[:, i : i + T] for i in range(STEM_FRAMES)], axis=-1)
+    def __call__(self, neighbours_NHWC: jax.Array, weight_N: jax.Array, *, train: bool) -> jax.Array:
         kernel = self.kernel[...].transpose(1, 2, 0, 3)  # [7, 7, frame, C]
-        x = convolve(neighbours.reshape(B * T, H, W, STEM_FRAMES), kernel, 2, 3)
+        x = convolve(neighbours_NHWC, kernel, 2, 3)
         x = self.act(only_counted(self.bn(x, weight_N, train=train), weight_N))
         return jax.lax.reduce_window(
             x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
         )
+
+
+def neighbours(video_BTHW: jax.Array) -> jax.Array:
+    """Every picture with those around it, 0 beyond the ends, as channels: [B, T, H, W, 5]."""
+    T, reach = video_BTHW.shape[1], STEM_FRAMES // 2
+    padded = jnp.pad(video_BTHW, ((0, 0), (reach, reach), (0, 0), (0, 0)))
+    return jnp.stack([padded[:, i : i + T] for i in range(STEM_FRAMES)], axis=-1)
 
 
 class ResNet(nnx.Module):
@@ -109,13 +137,22 @@ class ResNet(nnx.Module):
             ]
         )
         self.out_dim = widths[-1]
+        self.shares: Shares | None = None  # see `share_out`
 
     def __call__(self, video_BTHW: jax.Array, counted_BT: jax.Array, *, train: bool) -> jax.Array:
         """video_BTHW: normalised pixels, 0 where there is none. counted_BT: bool, the frames that statistics are of."""
         B, T = counted_BT.shape
         counted_BT = counted_BT if train else jnp.ones_like(counted_BT)  # the running averages do for all
-        weight_N = counted_BT.reshape(B * T).astype(jnp.float32)
-        x = self.stem(video_BTHW, weight_N, train=train)
-        for block in self.blocks:
-            x = block(x, weight_N, train=train)
-        return x.mean((1, 2)).reshape(B, T, self.out_dim)
+        more = 0 if self.shares is None else -T % self.shares.per_clip
+        x, weight_N = (
+            # Pictures that do not count fill the clips up, so that every device has as many.
+            jnp.pad(a, ((0, 0), (0, more), *[(0, 0)] * (a.ndim - 2))).reshape(B * (T + more), *a.shape[2:])
+            for a in (neighbours(video_BTHW), counted_BT.astype(jnp.float32))
+        )
+        if self.shares is not None:
+            x, weight_N = self.shares.share_out(x), self.shares.share_out(weight_N)
+        for layer in (self.stem, *self.blocks):
+            x = layer(x, weight_N, train=train)
+        x_NC = x.mean((1, 2))
+        x_NC = x_NC if self.shares is None else self.shares.bring_back(x_NC)
+        return x_NC.reshape(B, T + more, self.out_dim)[:, :T]

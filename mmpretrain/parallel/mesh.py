@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import TypeVar
@@ -22,6 +23,7 @@ MESH_AXES = ("data", "fsdp", "tensor")
 # Logical axis -> mesh axes. A dim whose size the mesh axes do not divide stays whole.
 RULES: dict[str, str | tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
+    "frames": MESH_AXES,  # of a batch's clips, for what looks at each frame by itself
     "embed": "fsdp",
     "mlp": "tensor",
     "heads": "tensor",
@@ -103,6 +105,36 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def batch_multiple(mesh: Mesh) -> int:
     """The number of clips in a global batch must be a multiple of this."""
     return math.prod(mesh.shape[axis] for axis in RULES["batch"])
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameShares:
+    """How the frames of a batch are shared out over all devices of a mesh, and brought back to their clips. In `jit`.
+
+    Clips are cut over some axes alone (`batch_sharding`), and each device of the others has a copy of them: it takes its
+    share of their frames, so that no frame moves on its way there.
+    """
+
+    mesh: Mesh
+
+    @property
+    def parts(self) -> int:
+        """The devices, among which the frames of all clips are to be divided."""
+        return math.prod(self.mesh.shape[axis] for axis in RULES["frames"])
+
+    @property
+    def per_clip(self) -> int:
+        """The number of frames of a clip is to be a multiple of this."""
+        return self.parts // batch_multiple(self.mesh)
+
+    def share_out(self, x_N: jax.Array) -> jax.Array:
+        """Frames [N, ...], clip after clip."""
+        # First as their clips are, or XLA would cut what the frames are made of, and all beside it, in the same way.
+        return jax.lax.with_sharding_constraint(self.bring_back(x_N), NamedSharding(self.mesh, P(RULES["frames"])))
+
+    def bring_back(self, x_N: jax.Array) -> jax.Array:
+        """What came of them, [N, ...], to every device that has their clips."""
+        return jax.lax.with_sharding_constraint(x_N, batch_sharding(self.mesh))
 
 
 def cut_batch(tree: Tree, num_parts: int, mesh: Mesh) -> Tree:

@@ -19,8 +19,10 @@ from mmpretrain.data.labels import has_label, labels_fingerprint, task_labels, w
 from mmpretrain.doubles import pairs, told
 from mmpretrain.evaluation.protocols import Fold, get_protocol
 from mmpretrain.evaluation.tasks import TASK_METRICS
+from mmpretrain.models.resnet import share_out
 from mmpretrain.objectives.supervised import Supervised
 from mmpretrain.observe.progress import log
+from mmpretrain.parallel.mesh import FrameShares
 from mmpretrain.records import Batch
 from mmpretrain.run.folds import fold_of, labelled_clips
 from mmpretrain.run.forward import Forward
@@ -203,7 +205,9 @@ class Finetuning:
         graphdef, objective = trainer.graphdef, trainer.objective
 
         def apply(state: TrainState, batch: Batch) -> dict[str, jax.Array]:
-            return objective.outputs(nnx.merge(graphdef, state.params, state.kept, copy=True), batch)
+            model = nnx.merge(graphdef, state.params, state.kept, copy=True)
+            share_out(model, FrameShares(self.run.mesh))
+            return objective.outputs(model, batch)
 
         forward = Forward(
             self.run, self.model(variant), apply, self.config.batch_frames, everywhere=True, of_clips=True

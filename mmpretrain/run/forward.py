@@ -19,9 +19,10 @@ from mmpretrain.data.batch import Targets
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.windows import WINDOW_FRAMES, windows
 from mmpretrain.models.encoder import AVEncoder
+from mmpretrain.models.resnet import share_out
 from mmpretrain.observe.progress import track
 from mmpretrain.parallel.flight import one_behind
-from mmpretrain.parallel.mesh import batch_sharding, own_rows, process_rows, replicated, shard_batch
+from mmpretrain.parallel.mesh import FrameShares, batch_sharding, own_rows, process_rows, replicated, shard_batch
 from mmpretrain.records import Batch
 from mmpretrain.run.base import RunBase
 
@@ -150,6 +151,8 @@ def forward_of(
 
     def of_batch(state: Any, batch: Batch) -> Any:
         weights, given = state
-        return apply(nnx.merge(graphdef, weights, copy=True), batch, *given)
+        shared = nnx.merge(graphdef, weights, copy=True)
+        share_out(shared, FrameShares(run.mesh))
+        return apply(shared, batch, *given)
 
     return Forward(run, encoder.config, of_batch, run.config.data.batch_frames, everywhere, targets), state

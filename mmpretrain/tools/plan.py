@@ -154,10 +154,11 @@ class Plan:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
 
     def _chip_flops(self, parts: Mapping[str, float]) -> float:
-        """What one chip computes: `tensor` cuts layers and head alone; remat "layers" runs their forward part twice."""
+        """What one chip computes: `tensor` cuts the pictures, layers and head; "layers" runs these twice forward."""
         again = 4 / 3 if self.config.model.remat == "layers" else 1.0
-        layers, head, total = parts["layers"], parts["head"], sum(parts.values())
-        return (again * layers + head) / self.run.mesh.size + (total - layers - head) / batch_multiple(self.run.mesh)
+        shared = sum(parts.get(name, 0.0) for name in ("stem", "resnet", "layers", "head"))
+        more = (again - 1) * parts["layers"]
+        return (shared + more) / self.run.mesh.size + (sum(parts.values()) - shared) / batch_multiple(self.run.mesh)
 
     def _batches(self) -> str:
         (B, T), parts, micro_batches = self.shape, batch_multiple(self.run.mesh), self.config.parallel.micro_batches

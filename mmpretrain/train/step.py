@@ -15,9 +15,9 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from mmpretrain.config import HealthConfig
-from mmpretrain.models.layers import BatchNorm
+from mmpretrain.models.resnet import share_out
 from mmpretrain.objectives.base import Objective, Sums
-from mmpretrain.parallel.mesh import batch_multiple, batch_sharding, cut_batch, replicated, shardings
+from mmpretrain.parallel.mesh import FrameShares, batch_sharding, cut_batch, replicated, shardings
 from mmpretrain.randomness import keys_of, named, seed_key, stream_key
 from mmpretrain.records import Batch
 from mmpretrain.train.guard import GOOD, HALTED, Guard, judge
@@ -111,11 +111,9 @@ class Trainer:
         return dataclasses.replace(state, params=params, kept=kept)
 
     def for_training(self, model: nnx.Module, phase: int) -> None:
-        """Tells the batch norms of `model` which of them are still in a phase, and how the mesh cuts the batch."""
+        """Tells `model` which of its batch norms are still in a phase, and how the mesh shares its pictures out."""
         self.trainable.hold_still(model, phase)
-        for _, module in nnx.iter_modules(model):
-            if isinstance(module, BatchNorm):
-                module.parts = batch_multiple(self.mesh)
+        share_out(model, FrameShares(self.mesh))
 
     def inspect(self, model: nnx.Module, state: TrainState, batch: Batch, *, phase: int) -> Sums:
         """The sums of the step that comes after `state`, which is of `phase`, computed with the network `model`.
@@ -179,6 +177,7 @@ def update(trainer: Trainer, state: TrainState, batch: Batch, *, phase: int) -> 
 def eval_step(trainer: Trainer, state: TrainState, batch: Batch) -> Sums:
     """The sums of a batch, without dropout and with the running batch statistics."""
     model = nnx.merge(trainer.graphdef, state.params, state.kept, copy=True)
+    share_out(model, FrameShares(trainer.mesh))
     draws, _ = draw(trainer, state, batch, train=False)
     return trainer.objective.loss(model, batch, draws, None, train=False)
 

@@ -61,7 +61,7 @@ def main(output: str) -> None:
     # Clips of different lengths, some without a modality: devices have different numbers of masked frames, and the last
     # of eight has no picture.
     batch = random_batch(
-        (8, 3, 8, 5, 8, 8, 2, 7),
+        (9, 3, 9, 5, 9, 9, 2, 7),  # nine frames, which two devices of a clip cannot share evenly
         model=model,
         present={"audio": [True] * 6 + [False, True], "video": [True] * 7 + [False]},
     )
@@ -84,6 +84,11 @@ def main(output: str) -> None:
         placed_batch = shard_batch(batch, mesh)
         step = trainer.step.lower(state, placed_batch).compile()
         report[name + " sums"] = step.as_text().count(" all-reduce(")
+        report[name + " flops"] = step.cost_analysis()["flops"]
+        if name in ("one", "mixed"):
+            sums = trainer.evaluate(state, placed_batch)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(sums):
+                arrays[f"{name} evaluation {jax.tree_util.keystr(path)}"] = np.asarray(leaf)
         state, metrics = step(state, placed_batch)
         changed = {"params": state.params, "stats": state.kept}
         for path, leaf in jax.tree_util.tree_leaves_with_path(changed) + jax.tree_util.tree_leaves_with_path(metrics):

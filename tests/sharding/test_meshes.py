@@ -36,7 +36,7 @@ def outcome(tmp_path_factory):
 @pytest.mark.parametrize("mesh", ["data", "mixed", "fsdp"])
 def test_one_step_is_the_same_on_every_mesh(outcome, mesh):
     arrays, _ = outcome
-    one = {key: value for key, value in arrays["one"].items() if not key.startswith("sound ")}
+    one = {key: value for key, value in arrays["one"].items() if not key.startswith(("sound ", "evaluation "))}
     assert arrays[mesh].keys() >= one.keys()
     moved = 0
     for key, expected in one.items():
@@ -45,6 +45,15 @@ def test_one_step_is_the_same_on_every_mesh(outcome, mesh):
             moved += np.abs(expected - one["start " + key.removeprefix("['params']")]).max() > 1e-4
     assert moved > 50  # most parameters moved by more than the tolerance
     assert one["['grad_norm']"] > 0.1
+
+
+def test_every_device_has_its_share_of_the_pictures_and_evaluation_says_the_same(outcome):
+    arrays, report = outcome
+    assert report["mixed flops"] < 1.25 * report["data flops"], "a mesh whose tensor axis is 2, beside one without"
+    sums = {key: value for key, value in arrays["one"].items() if key.startswith("evaluation ")}
+    assert len(sums) > 5
+    for key, expected in sums.items():
+        np.testing.assert_allclose(arrays["mixed"][key], expected, rtol=1e-4, atol=1e-4, err_msg=key)
 
 
 @pytest.mark.parametrize("mesh", ["data", "mixed", "fsdp"])
