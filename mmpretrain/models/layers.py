@@ -71,7 +71,7 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros(channels), axes=("channels",))
         self.var = nnx.BatchStat(jnp.ones(channels), axes=("channels",))
         self.still = False  # True: in training too the running averages are used, and do not move
-        self.parts = 1  # the devices that the pictures are shared out to: each makes its own sums before they are merged
+        self.parts = 1  # the devices with a share of the pictures: each makes its own sums before they are merged
 
     def __call__(self, x_NHWC: jax.Array, weight_N: jax.Array, *, train: bool) -> jax.Array:
         """weight_N: 1 for the pictures that count, 0 for others. Updates the running averages where `train`."""

@@ -95,8 +95,6 @@ class BasicBlock(nnx.Module):
 class Stem(nnx.Module):
     """Convolution of 5 frames x 7 x 7 pixels, stride 2 in space; batch norm; PReLU; 3x3 max-pool of stride 2.
 
-    What `neighbours` makes holds all that a picture's result depends on, so that from there on pictures are independent.
-
     With one input channel the 3-D convolution is a 2-D one over 5 neighbouring frames as channels: the same sums, and
     many times faster where 3-D convolutions are not tuned.
     """
@@ -117,7 +115,10 @@ class Stem(nnx.Module):
 
 
 def neighbours(video_BTHW: jax.Array) -> jax.Array:
-    """Every picture with those around it, 0 beyond the ends, as channels: [B, T, H, W, 5]."""
+    """Every picture with those around it, 0 beyond the ends, as channels: [B, T, H, W, 5].
+
+    All that a picture's result depends on, statistics aside: from here on pictures are independent.
+    """
     T, reach = video_BTHW.shape[1], STEM_FRAMES // 2
     padded = jnp.pad(video_BTHW, ((0, 0), (reach, reach), (0, 0), (0, 0)))
     return jnp.stack([padded[:, i : i + T] for i in range(STEM_FRAMES)], axis=-1)

@@ -111,8 +111,8 @@ def batch_multiple(mesh: Mesh) -> int:
 class FrameShares:
     """How the frames of a batch are shared out over all devices of a mesh, and brought back to their clips. In `jit`.
 
-    Clips are cut over some axes alone (`batch_sharding`), and each device of the others has a copy of them: it takes its
-    share of their frames, so that no frame moves on its way there.
+    Clips are cut over some axes alone (`batch_sharding`), and each device of the others has a copy of them: it takes
+    its share of their frames, so that no frame moves on its way there.
     """
 
     mesh: Mesh

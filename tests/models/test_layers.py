@@ -10,7 +10,7 @@ from flax import nnx
 
 from mmpretrain.models.heads import ClusterHead
 from mmpretrain.models.layers import BatchNorm, LayerNorm, PReLU, dropout, scale_gradient
-from mmpretrain.models.resnet import Stem
+from mmpretrain.models.resnet import Stem, neighbours
 from mmpretrain.models.statistics import moments
 from mmpretrain.models.transformer import PositionalConv
 from tests.tiny import tiny_model
@@ -172,7 +172,7 @@ def test_stem_equals_a_three_dimensional_convolution():
     pooled = np.stack(
         [padded[:, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max((2, 3)) for i in range(rows) for j in range(columns)], 2
     )
-    ours = stem(video, np.ones(B * T, np.float32), train=False)
+    ours = stem(neighbours(video).reshape(B * T, H, W, -1), np.ones(B * T, np.float32), train=False)
     np.testing.assert_allclose(ours, pooled.reshape(B * T, rows, columns, C), atol=1e-5)
 
 
