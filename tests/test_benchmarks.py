@@ -1,5 +1,7 @@
 """The benchmarks run as their help says, shrunk; their numbers are not judged here."""
 
+import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -11,7 +13,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def output(script: str, *arguments: str) -> str:
-    command = [sys.executable, str(ROOT / "benchmarks" / script), *arguments]
+    """script: a file, or without .py a module."""
+    where = [str(ROOT / "benchmarks" / script)] if script.endswith(".py") else ["-m", f"benchmarks.{script}"]
+    command = [sys.executable, *where, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
@@ -52,6 +56,63 @@ def test_planning_compares_columns_with_objects_and_masks_with_sets():
     assert ratios.keys() == {"clips opened", "an epoch planned, one", "an epoch planned, three"}
 
 
+SMALL = ("--clips", "2", "--frames", "10", "--turns", "1", "--turn-sec", "0.01")
+
+
+@pytest.mark.slow
+def test_steps_are_compared_with_pytorch_and_with_other_settings(tmp_path):
+    figures = tmp_path / "figures.json"
+    text = output("train_step", "--size", "tiny", *SMALL, "--set", "model.inputs.image_size=24", "--no-compile",
+                  "--variant", "model.layerdrop=1 model.num_layers=1", "--json", str(figures))  # fmt: skip
+    rows = {row["name"]: row for row in json.loads(figures.read_text())["rows"]}
+    assert rows["ours"]["ratio"] == 1
+    assert rows["ours"]["cached_compile_sec"] < rows["ours"]["compile_sec"]
+    assert "ours, model.layerdrop=1 model.num_layers=1" in rows
+    if importlib.util.find_spec("torch"):  # the same network: the losses differ by their dropout alone
+        assert rows["PyTorch, eager"]["first_loss"] == pytest.approx(rows["ours"]["first_loss"], rel=0.1)
+    else:
+        assert "not measured: torch is not installed" in text
+
+
+@pytest.mark.slow
+def test_convolutions_and_kernels_are_measured_one_by_one():
+    text = output("convolutions", "--pictures", "2", "--width", "4", "--image-size", "24", *SMALL[4:])
+    assert len(re.findall(r"^stage \d, .* (?:forward|d input|d kernel)", text, re.MULTILINE)) == 30
+    text = output("kernels", "--width", "16", "--heads", "2", "--square", "16", *SMALL)
+    assert "not measured: it needs a GPU and bfloat16" in text
+
+
+@pytest.mark.slow
+def test_growth_finds_the_exponent():
+    text = output("growth", "--quick", "--only", "layers", *SMALL)
+    assert re.search(r"exponent: FLOPs 0\.\d+; measured: time", text)
+
+
+def test_gpu_script_says_what_is_not_measured_without_a_gpu(tmp_path):
+    script, path = ROOT / "benchmarks" / "gpu.sh", f"{tmp_path}:/usr/bin:/bin"
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    done = subprocess.run([script, tmp_path / "results"], capture_output=True, text=True, env={"PATH": path})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("not yet measured: there is no GPU here") == 6
+
+
+def test_steps_are_measured_without_what_a_bare_gpu_machine_lacks():
+    lacking = ("orbax", "tensorflow_datasets", "grain", "mediapipe", "cv2", "av", "librosa", "sklearn", "matplotlib",
+               "ml_collections", "tqdm", "safetensors", "tensorboardX")  # fmt: skip
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({lacking}))
+import benchmarks.convolutions, benchmarks.growth, benchmarks.kernels, mmpretrain.observe.memory
+from benchmarks.contestants import Work, drawn, make_trainer, random_batch
+make_trainer(benchmarks.growth.recipe("tiny", "float32"), 1).shapes
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_help_teaches():
     for script in ("kmeans.py", "label_memory.py", "label_store.py", "planning.py"):
         assert f"python benchmarks/{script}" in output(script, "--help")
+    for module in ("train_step", "convolutions", "kernels", "growth"):
+        assert f"python -m benchmarks.{module}" in output(module, "--help")
