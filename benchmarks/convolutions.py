@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from benchmarks.measuring import Turn, alternate, machine, write_json
+from benchmarks.measuring import Turn, alternate, machine, or_dash, write_json
 from mmpretrain.models.resnet import STEM_FRAMES, convolve
 from mmpretrain.randomness import generator
 
@@ -50,16 +50,20 @@ class Convolution(NamedTuple):
         return 2 * self.size**2 * self.c_in * self.c_out * side**2
 
 
+def halved(side: int) -> int:
+    return (side + 1) // 2
+
+
 def convolutions(width: int, image_size: int) -> Iterator[Convolution]:
     """All kinds of the ResNet's, from the stem on."""
     yield Convolution("stem 7x7, stride 2", 1, image_size, STEM_FRAMES, width, 7, 2)
-    side = -(-(-(-image_size // 2)) // 2)
+    side = halved(halved(image_size))
     yield Convolution("stage 1, 3x3", 4, side, width, width, 3, 1)
     for stage in (2, 3, 4):
         c_in, c_out = width * 2 ** (stage - 2), width * 2 ** (stage - 1)
         yield Convolution(f"stage {stage}, 3x3, stride 2", 1, side, c_in, c_out, 3, 2)
         yield Convolution(f"stage {stage}, shortcut 1x1", 1, side, c_in, c_out, 1, 2)
-        side = -(-side // 2)
+        side = halved(side)
         yield Convolution(f"stage {stage}, 3x3", 3, side, c_out, c_out, 3, 1)
 
 
@@ -147,9 +151,10 @@ def measure(conv: Convolution, args: argparse.Namespace, dtype: str) -> list[dic
 
 
 def show(row: dict[str, Any], turns: dict[str, Turn]) -> None:
-    ms, ours = row["ms"], turns["ours"]
-    theirs = f"{ms['PyTorch']:9.2f} {ours.wall_sec / turns['PyTorch'].wall_sec:6.2f} {ours.cpu_sec / turns['PyTorch'].cpu_sec:6.2f}" \
-        if "PyTorch" in ms else f"{'-':>9} {'-':>6} {'-':>6}"  # fmt: skip
+    ms, (wall, cpu) = row["ms"], (None, None)
+    if "PyTorch" in turns:
+        wall, cpu = (ours / theirs for ours, theirs in zip(turns["ours"], turns["PyTorch"], strict=True))
+    theirs = f"{or_dash(ms.get('PyTorch'), '9.2f'):>9} {or_dash(wall, '6.2f'):>6} {or_dash(cpu, '6.2f'):>6}"
     print(f"{row['convolution']:26} {row['part']:8} {ms['ours']:9.2f} {ms['XLA']:9.2f} {theirs} "
           f"{row['flops'] / min(ms.values()) / 1e9:9.3f}", flush=True)  # fmt: skip
 

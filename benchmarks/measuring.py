@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import statistics
 import time
 import traceback
@@ -72,8 +73,14 @@ class Contestant(Protocol):
         """The most memory that the device, or on a CPU the process, has needed so far."""
 
 
-class Failed(Exception):
-    """A contestant could not go on. Its last line is the reason."""
+class ContestantError(Exception):
+    """A contestant could not go on. Holds the traceback of its process, or why there is none."""
+
+    @property
+    def reason(self) -> str:
+        """The line that names the error."""
+        lines = str(self).splitlines()
+        return next((line for line in reversed(lines) if re.match(r"[\w.]*(Error|Exception)\b", line)), lines[-1])
 
 
 @dataclasses.dataclass
@@ -86,7 +93,7 @@ class Remote:
 
     @classmethod
     def start(cls, make: Callable[..., Contestant], *arguments: Any) -> Remote:
-        """make: a class or function of a module, made there as make(*arguments). Raises Failed."""
+        """make: a class or function of a module, made there as make(*arguments). Raises ContestantError."""
         context = multiprocessing.get_context("spawn")
         pipe, other = context.Pipe()
         process = context.Process(target=_serve, args=(other, make, arguments), daemon=True)
@@ -110,9 +117,9 @@ def _answer(pipe: Connection) -> Any:
     try:
         kind, value = pipe.recv()
     except EOFError:
-        raise Failed("its process ended without a word, as one that is out of memory does") from None
+        raise ContestantError("its process ended without a word, as one that is out of memory does") from None
     if kind == "failed":
-        raise Failed(value)
+        raise ContestantError(value)
     return value
 
 
@@ -140,6 +147,11 @@ def take_turns(contestants: Mapping[str, Remote], turns: int, turn_sec: float) -
 def machine() -> str:
     """The computer in words. Which accelerator there is, a contestant says."""
     return f"{os.cpu_count()} cores of {platform.machine()}, load {os.getloadavg()[0]:.1f}"
+
+
+def or_dash(value: float | None, form: str, unit: str = "") -> str:
+    """A figure for a table; "-" where there is none."""
+    return "-" if value is None else f"{value:{form}}{unit}".strip()
 
 
 def write_json(path: str, rows: Any) -> None:

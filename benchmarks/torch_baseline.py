@@ -147,10 +147,8 @@ class Score(nn.Module):
 
     def forward(self, x: Tensor, targets_BT: Tensor, mask_BT: Tensor) -> Tensor:
         p = self.proj(self.norm(x)).float()
-        logits = (
-            functional.linear(functional.normalize(p, dim=-1, eps=1e-6), functional.normalize(self.embeddings, dim=-1))
-            / self.temperature
-        )
+        p, e = functional.normalize(p, dim=-1, eps=1e-6), functional.normalize(self.embeddings, dim=-1)
+        logits = functional.linear(p, e) / self.temperature
         nll = functional.cross_entropy(logits.flatten(0, 1), targets_BT.flatten(), reduction="none").view_as(targets_BT)
         weight = torch.where(mask_BT, 1.0, self.unmasked_weight)
         return (nll * weight).sum() / (mask_BT.sum() if self.unmasked_weight == 0 else mask_BT.numel())

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contestants import Ours, PyTorch, Work
-from benchmarks.measuring import Failed, Remote, Turn, machine, take_turns, write_json
+from benchmarks.measuring import ContestantError, Remote, Turn, machine, or_dash, take_turns, write_json
 from mmpretrain.config import RunConfig, as_dict, encoder_size, from_dict
 from mmpretrain.cost import flops
 from mmpretrain.cost.chips import chip_of
@@ -104,8 +104,8 @@ def start(work: Work, variants: Mapping[str, Work], *, compiled: bool) -> tuple[
             continue
         try:
             contestants[name] = Remote.start(PyTorch, work, compiles)
-        except Failed as reason:
-            missing[name] = str(reason)
+        except ContestantError as error:
+            missing[name] = error.reason
     return contestants, missing
 
 
@@ -127,16 +127,12 @@ def table(work: Work, contestants: Mapping[str, Remote], turns: Mapping[str, Tur
             "mfu": flops.mfu(operations, turn.wall_sec, peak) if peak else None,
         }  # fmt: skip
         rows.append(row)
-        seconds = [_or_dash(row[key], "7.1f", " s") for key in ("compile_sec", "cached_compile_sec")]
-        mfu, loss = _or_dash(row["mfu"], "6.1%", ""), _or_dash(row["first_loss"], "8.4f", "")
+        seconds = [or_dash(row[key], "7.1f", " s") for key in ("compile_sec", "cached_compile_sec")]
+        mfu, loss = or_dash(row["mfu"], "6.1%"), or_dash(row["first_loss"], "8.4f")
         print(f"{name:28} {row['frames_per_sec']:9.1f} {row['ratio']:6.2f} {row['frames_per_cpu_sec']:9.1f} "
               f"{row['cpu_ratio']:6.2f} {row['peak_bytes'] / 2**30:5.2f} GiB {seconds[0]:>8} {seconds[1]:>8} {mfu:>6} "
               f"{loss:>8}", flush=True)  # fmt: skip
     return rows
-
-
-def _or_dash(value: float | None, form: str, unit: str) -> str:
-    return "-" if value is None else f"{value:{form}}{unit}".strip()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -191,10 +187,10 @@ def main() -> None:
                 )
             )
             rows = table(work, contestants, take_turns(contestants, args.turns, args.turn_sec))
-        except Failed as reason:
-            raise SystemExit(f"ours failed: {reason}") from None
+        except ContestantError as error:
+            raise SystemExit(str(error)) from None
     for name, reason in missing.items():
-        print(f"{name:28} not measured: {reason.splitlines()[-1]}")
+        print(f"{name:28} not measured: {reason}")
     if any(row["mfu"] is not None for row in rows):
         peak = chip_of(contestants["ours"].about["device"]).flops_per_sec[dtype]
         print(f"MFU: {step_flops(work):.3e} FLOPs / (seconds * {peak:.3e} FLOP/s), FLOPs {flops.FORMULA}")

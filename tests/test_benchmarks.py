@@ -88,6 +88,19 @@ def test_growth_finds_the_exponent():
     assert re.search(r"exponent: FLOPs 0\.\d+; measured: time", text)
 
 
+def test_any_field_of_the_recipe_can_be_set_for_a_comparison():
+    from benchmarks.train_step import overridden, recipe
+
+    given = recipe("tiny", "float32")
+    changed = overridden(given, ["model.layerdrop=0", "rounds[0].masking.kind=input", 'model.modalities=["audio"]'])
+    assert (changed.model.layerdrop, changed.model.modalities) == (0.0, ("audio",))
+    assert (changed.rounds[0].masking.kind, changed.rounds[1].masking.kind) == ("input", "feature")
+    assert given.model.layerdrop == 0.05
+    for wrong in ("model.layer_drop=0", "rounds[9].num_steps=1", "model.layerdrop=2", "model.layerdrop"):
+        with pytest.raises(ValueError, match=re.escape(wrong.split("=")[0])):
+            overridden(given, [wrong])
+
+
 def test_gpu_script_says_what_is_not_measured_without_a_gpu(tmp_path):
     script, path = ROOT / "benchmarks" / "gpu.sh", f"{tmp_path}:/usr/bin:/bin"
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
