@@ -7,6 +7,7 @@ weights, batch and masks, which ours leaves in a folder. Needs JAX, Flax, optax 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import resource
 import time
@@ -21,10 +22,13 @@ from mmpretrain.config import AUDIO_DIM, ModelConfig, RunConfig
 from mmpretrain.randomness import generator
 
 if TYPE_CHECKING:
+    from flax import nnx
+
     from mmpretrain.records import Batch
     from mmpretrain.train.step import Trainer, TrainState
 
 WEIGHTS, BATCH = "weights.npz", "batch.npz"
+RUN_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # for the CPU's compiler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +61,9 @@ class Ours:
 
         trainer = make_trainer(work.config, work.round)
         batch = random_batch(work.config.model, work)
-        self.state, self.batch = trainer.init(work.config.seed), shard_batch(batch, trainer.mesh)
+        self.state, self.batch = first_state(trainer, work), shard_batch(batch, trainer.mesh)
         if not (work.folder / BATCH).exists():
-            np.savez(work.folder / WEIGHTS, **arrays_of(self.state))
+            np.savez(work.folder / WEIGHTS, **arrays_of(self.state.params, self.state.kept))
             np.savez(work.folder / BATCH, **drawn(trainer, self.state, batch))
         compilation_cache.reset_cache()
         jax.config.update("jax_compilation_cache_dir", str(work.folder / name))
@@ -131,6 +135,18 @@ def make_trainer(config: RunConfig, number: int) -> Trainer:
     return Trainer(objective, optimizer, mesh, micro_batches=config.parallel.micro_batches, health=config.health)
 
 
+def first_state(trainer: Trainer, work: Work) -> TrainState:
+    """As `Trainer.init`, which a CPU would compile for longer than the step of a small network."""
+    import jax
+
+    from mmpretrain.randomness import seed_key
+    from mmpretrain.train.step import new_state
+
+    key = jax.random.key_data(seed_key(work.config.seed))
+    init = jax.jit(functools.partial(new_state, trainer), out_shardings=trainer.placed).lower(key)
+    return init.compile(compiler_options=RUN_ONCE if work.device == "cpu" else {})(key)
+
+
 def random_batch(model: ModelConfig, work: Work) -> Batch:
     """Clips with sound and pictures, a target for every frame; nothing of it means anything."""
     from mmpretrain.records import Batch
@@ -152,11 +168,11 @@ def random_batch(model: ModelConfig, work: Work) -> Batch:
     )
 
 
-def arrays_of(state: TrainState) -> dict[str, np.ndarray]:
-    """Weights and batch statistics by path, such as encoder.fusion.proj.kernel."""
+def arrays_of(*states: nnx.State) -> dict[str, np.ndarray]:
+    """The arrays of Flax states by path, such as encoder.fusion.proj.kernel."""
     from flax import nnx
 
-    flat = [*nnx.to_flat_state(state.params), *nnx.to_flat_state(state.kept)]
+    flat = [pair for state in states for pair in nnx.to_flat_state(state)]
     return {".".join(map(str, path)): np.asarray(variable[...]) for path, variable in flat}
 
 
