@@ -114,8 +114,14 @@ class ModelConfig:
     feature_grad_scale: float = setting(0.1, within(0, 1_000))  # gradient into the two front-ends
     # of activations; parameters, reductions and logits are always float32. Or "bfloat16"
     dtype: str = setting("float32", one_of("float32", "bfloat16"))
-    # what the backward pass recomputes: "none", "layers" (everything), "dots" (all but matmuls)
+    # what the backward pass recomputes of the layers: "none", "layers" (everything), "dots" (all but matmuls)
     remat: str = setting("none", one_of("none", "layers", "dots"))
+    # and of the ResNet: "none", "blocks" (everything), "convolutions" (all but convolutions and batch statistics)
+    resnet_remat: str = setting("none", one_of("none", "blocks", "convolutions"))
+    # what batch norms normalise by in training: "global", the statistics of all pictures of the batch; or "device", each
+    # device's of its own, as the reference: nothing waits for an exchange, but results depend on the number of devices;
+    # the running averages follow the mean of all devices' statistics
+    batch_statistics: str = setting("global", one_of("global", "device"))
     reference: ReferenceModelConfig = dataclasses.field(default_factory=ReferenceModelConfig)
 
 

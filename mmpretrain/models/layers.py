@@ -11,10 +11,11 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
-from mmpretrain.models.statistics import inverse_deviation, moments, normalize
+from mmpretrain.models.statistics import Moments, inverse_deviation, moments, normalize
 
 LAYER_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
@@ -61,8 +62,9 @@ class BatchNorm(nnx.Module):
     """Over all dims but the last, counting only the entries that `weight` marks.
 
     Normalises with the biased variance and keeps running averages of the unbiased one (spec, section 1). The statistics
-    are of the global batch, since under `jit` the arrays are. Padding and clips without a picture do not count. Fewer
-    than two values have no variance: the running averages stand in for them then, and do not move.
+    are of the global batch, since under `jit` the arrays are, or of each of `parts` runs of pictures for itself, where
+    these are not `merged`; the running averages then are of the mean of all. Padding and clips without a picture do not
+    count. Fewer than two values have no variance: the running averages stand in for them then, and do not move.
     """
 
     def __init__(self, channels: int):
@@ -71,21 +73,55 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros(channels), axes=("channels",))
         self.var = nnx.BatchStat(jnp.ones(channels), axes=("channels",))
         self.still = False  # True: in training too the running averages are used, and do not move
+        self.merged = True  # False: each part is normalised by its own statistics
         self.parts = 1  # the devices with a share of the pictures: each makes its own sums before they are merged
 
     def __call__(self, x_NHWC: jax.Array, weight_N: jax.Array, *, train: bool) -> jax.Array:
         """weight_N: 1 for the pictures that count, 0 for others. Updates the running averages where `train`."""
-        counted_N, mean, var, count = weight_N > 0, self.mean[...], self.var[...], jnp.zeros([])
-        if train and not self.still:
-            batch = moments(jax.lax.stop_gradient(x_NHWC), counted_N, mean, parts=self.parts)
-            known, rate = batch.count >= 2, 1 - BATCH_NORM_MOMENTUM
-            unbiased = batch.var_C * batch.count / jnp.maximum(batch.count - 1, 1)
-            self.mean[...] = jnp.where(known, (1 - rate) * mean + rate * batch.mean_C, mean)
-            self.var[...] = jnp.where(known, (1 - rate) * var + rate * unbiased, var)
-            mean, var = jnp.where(known, batch.mean_C, mean), jnp.where(known, batch.var_C, var)
-            count = jnp.where(known, batch.count, 0)
-        inverse = inverse_deviation(var)
-        return normalize(x_NHWC, counted_N, self.scale[...], self.bias[...], mean, inverse, count, self.parts)
+        counted_N, mean, var, scale, bias = weight_N > 0, self.mean[...], self.var[...], self.scale[...], self.bias[...]
+        if not train or self.still:
+            inverse, count = inverse_deviation(var), jnp.zeros([])
+            return normalize(x_NHWC, counted_N, scale, bias, mean, inverse, count, self.parts)
+        if self.merged:
+            batch = _named(moments(jax.lax.stop_gradient(x_NHWC), counted_N, mean, parts=self.parts))
+            self._move(batch.mean_C, _unbiased(batch), batch.count >= 2)
+            mean, inverse, count = _known(batch, mean, var)
+            return normalize(x_NHWC, counted_N, scale, bias, mean, inverse, count, self.parts)
+
+        x_PNHWC, counted_PN = (a.reshape(self.parts, -1, *a.shape[1:]) for a in (x_NHWC, counted_N))
+
+        def of_part(x_NHWC: jax.Array, counted_N: jax.Array) -> tuple[jax.Array, Moments]:
+            batch = _named(moments(jax.lax.stop_gradient(x_NHWC), counted_N, mean))
+            return normalize(x_NHWC, counted_N, scale, bias, *_known(batch, mean, var), 1), batch
+
+        y_PNHWC, batch = jax.vmap(of_part)(x_PNHWC, counted_PN)
+        known_P1 = (batch.count >= 2)[:, None]
+        of_parts = jnp.where(known_P1[..., None], jnp.stack([batch.mean_C, jax.vmap(_unbiased)(batch)], axis=1), 0)
+        how_many = known_P1.sum(dtype=jnp.float32)
+        self._move(*(of_parts.sum(0) / jnp.maximum(how_many, 1)), how_many > 0)
+        return y_PNHWC.reshape(x_NHWC.shape)
+
+    def _move(self, mean_C: jax.Array, var_C: jax.Array, known: jax.Array) -> None:
+        """The running averages towards these, if they are known."""
+        rate = 1 - BATCH_NORM_MOMENTUM
+        self.mean[...] = jnp.where(known, (1 - rate) * self.mean[...] + rate * mean_C, self.mean[...])
+        self.var[...] = jnp.where(known, (1 - rate) * self.var[...] + rate * var_C, self.var[...])
+
+
+def _named(batch: Moments) -> Moments:
+    """For the policies of what is computed again (`resnet.py`)."""
+    return Moments(*(checkpoint_name(x, "moments") for x in batch))
+
+
+def _unbiased(batch: Moments) -> jax.Array:
+    return batch.var_C * batch.count / jnp.maximum(batch.count - 1, 1)
+
+
+def _known(batch: Moments, mean_C: jax.Array, var_C: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The mean, inverse deviation and count to normalise by: the given ones where the batch has not two values."""
+    known = batch.count >= 2
+    mean_C, var_C = jnp.where(known, batch.mean_C, mean_C), jnp.where(known, batch.var_C, var_C)
+    return mean_C, inverse_deviation(var_C), jnp.where(known, batch.count, 0)
 
 
 class PReLU(nnx.Module):

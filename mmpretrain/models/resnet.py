@@ -12,10 +12,17 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
+from mmpretrain.config import ModelConfig
 from mmpretrain.models.layers import BatchNorm, PReLU, torch_uniform
 
 STEM_FRAMES = 5
+# What is kept from the forward pass instead of being computed again.
+REMAT_POLICIES = {
+    "blocks": jax.checkpoint_policies.nothing_saveable,
+    "convolutions": jax.checkpoint_policies.save_only_these_names("convolved", "moments"),
+}
 
 
 class Shares(Protocol):
@@ -51,7 +58,7 @@ class Conv2D(nnx.Module):
 
     def __call__(self, x_NHWC: jax.Array) -> jax.Array:
         pad = self.kernel.shape[0] // 2
-        return convolve(x_NHWC, self.kernel[...], self.stride, pad)
+        return checkpoint_name(convolve(x_NHWC, self.kernel[...], self.stride, pad), "convolved")
 
 
 def convolve(x_NHWC: jax.Array, kernel_HWIO: jax.Array, stride: int, pad: int) -> jax.Array:
@@ -107,7 +114,7 @@ class Stem(nnx.Module):
 
     def __call__(self, neighbours_NHWC: jax.Array, weight_N: jax.Array, *, train: bool) -> jax.Array:
         kernel = self.kernel[...].transpose(1, 2, 0, 3)  # [7, 7, frame, C]
-        x = convolve(neighbours_NHWC, kernel, 2, 3)
+        x = checkpoint_name(convolve(neighbours_NHWC, kernel, 2, 3), "convolved")
         x = self.act(only_counted(self.bn(x, weight_N, train=train), weight_N))
         return jax.lax.reduce_window(
             x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
@@ -125,9 +132,10 @@ def neighbours(video_BTHW: jax.Array) -> jax.Array:
 
 
 class ResNet(nnx.Module):
-    """Grey pictures to one vector a frame, 8 * `channels` wide; in training 0 for a frame that does not count."""
+    """Grey pictures to one vector a frame, 8 * `resnet_width` wide; in training 0 for a frame that does not count."""
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        channels = config.resnet_width
         self.stem = Stem(channels, rngs=rngs)
         widths = [channels, channels, 2 * channels, 4 * channels, 8 * channels]
         self.blocks = nnx.List(
@@ -137,7 +145,10 @@ class ResNet(nnx.Module):
                 for i in range(2)
             ]
         )
-        self.out_dim = widths[-1]
+        self.out_dim, self.remat = widths[-1], config.resnet_remat
+        for _, module in nnx.iter_modules(self):
+            if isinstance(module, BatchNorm):
+                module.merged = config.batch_statistics == "global"
         self.shares: Shares | None = None  # see `share_out`
 
     def __call__(self, video_BTHW: jax.Array, counted_BT: jax.Array, *, train: bool) -> jax.Array:
@@ -152,8 +163,14 @@ class ResNet(nnx.Module):
         )
         if self.shares is not None:
             x, weight_N = self.shares.share_out(x), self.shares.share_out(weight_N)
+
+        def run(layer: Stem | BasicBlock, x: jax.Array, weight_N: jax.Array) -> jax.Array:
+            return layer(x, weight_N, train=train)
+
+        if self.remat != "none":
+            run = nnx.remat(run, policy=REMAT_POLICIES[self.remat])
         for layer in (self.stem, *self.blocks):
-            x = layer(x, weight_N, train=train)
+            x = run(layer, x, weight_N)
         x_NC = x.mean((1, 2))
         x_NC = x_NC if self.shares is None else self.shares.bring_back(x_NC)
         return x_NC.reshape(B, T + more, self.out_dim)[:, :T]

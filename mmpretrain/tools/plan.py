@@ -154,10 +154,13 @@ class Plan:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
 
     def _chip_flops(self, parts: Mapping[str, float]) -> float:
-        """What one chip computes: `tensor` cuts the pictures, layers and head; "layers" runs these twice forward."""
-        again = 4 / 3 if self.config.model.remat == "layers" else 1.0
+        """What one chip computes: `tensor` cuts the pictures, layers and head; remat runs some twice forward."""
+        model, more = self.config.model, 0.0
+        if model.remat == "layers":
+            more += parts["layers"] / 3
+        if model.resnet_remat == "blocks":
+            more += parts.get("stem", 0.0) / 2 + parts.get("resnet", 0.0) / 3
         shared = sum(parts.get(name, 0.0) for name in ("stem", "resnet", "layers", "head"))
-        more = (again - 1) * parts["layers"]
         return (shared + more) / self.run.mesh.size + (sum(parts.values()) - shared) / batch_multiple(self.run.mesh)
 
     def _batches(self) -> str:
@@ -188,7 +191,7 @@ class Plan:
             text += f"\n  the compiler: {used[0] if used else refusal.splitlines()[0]}"
         return text if fits else text + (
             "\n  Raise parallel.micro_batches or parallel.fsdp, lower data.batch_frames, or set model.dtype=bfloat16 "
-            "or model.remat=layers."
+            "or model.remat=layers and model.resnet_remat=convolutions."
         )  # fmt: skip
 
     def _flops(self, xla_flops: float | None) -> str:

@@ -225,3 +225,37 @@ def test_gradient_is_scaled_and_the_value_is_not(scale):
     value, gradient = jax.value_and_grad(lambda x: (scale_gradient(x, scale) ** 2).sum())(x)
     np.testing.assert_allclose(value, 6.25, rtol=1e-6)
     np.testing.assert_allclose(gradient, scale * 2 * x, rtol=1e-6)
+
+
+def test_statistics_of_each_device_are_of_its_own_pictures_and_the_averages_of_the_mean(batch_norm):
+    random = np.random.default_rng(1)
+    x = random.normal(2, 3, (6, 4, 2, 3)).astype(np.float32)
+    weight = np.array([1, 0, 1, 1, 0, 0], np.float32)  # the last of three parts counts nothing: the averages stand in
+    up = random.normal(size=x.shape).astype(np.float32)
+    scale, bias = np.array([1.0, 2.0, 0.5], np.float32), np.array([0.0, -1.0, 3.0], np.float32)
+    batch_norm.merged, batch_norm.parts = False, 3
+    graphdef, params, stats = nnx.split(batch_norm, nnx.Param, nnx.BatchStat)
+
+    def ours(x, params):
+        layer = nnx.merge(graphdef, params, stats, copy=True)
+        y = layer(x, weight, train=True)
+        return (y * up).sum(), (y, nnx.state(layer, nnx.BatchStat))
+
+    def plain(x, scale, bias):
+        own = [plain_batch_norm(x[i : i + 2], weight[i : i + 2], scale, bias) for i in (0, 2)]
+        blind = (x[4:] - np.array([0.1, 0.2, 0.3])) / np.sqrt(np.array([1.0, 2.0, 3.0]) + 1e-5) * scale + bias
+        y = jnp.concatenate([*own, blind])
+        return (y * up).sum(), y
+
+    (_, (y, moved)), (dx, dparams) = jax.value_and_grad(ours, argnums=(0, 1), has_aux=True)(x, params)
+    (_, expected), (ex, escale, ebias) = jax.value_and_grad(plain, argnums=(0, 1, 2), has_aux=True)(x, scale, bias)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    np.testing.assert_allclose(dx, ex, atol=1e-5)
+    np.testing.assert_allclose(dparams["scale"][...], escale, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(dparams["bias"][...], ebias, rtol=1e-4, atol=1e-4)
+    parts = [x[:1].reshape(-1, 3).astype(np.float64), x[2:4].reshape(-1, 3).astype(np.float64)]
+    mean, var = (
+        np.mean([of(part) for part in parts], axis=0) for of in (lambda p: p.mean(0), lambda p: p.var(0, ddof=1))
+    )
+    np.testing.assert_allclose(moved["mean"][...], 0.9 * np.array([0.1, 0.2, 0.3]) + 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(moved["var"][...], 0.9 * np.arange(1, 4) + 0.1 * var, rtol=1e-5)

@@ -18,7 +18,7 @@ class VideoFrontend(nnx.Module):
     """Grey pictures to D numbers a frame."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.resnet = ResNet(config.resnet_width, rngs=rngs)
+        self.resnet = ResNet(config, rngs=rngs)
         self.proj = linear(self.resnet.out_dim, config.width, (None, "embed"), dtype=config.dtype, rngs=rngs)
         self.inputs, self.dtype = config.inputs, config.dtype
 
