@@ -13,6 +13,7 @@ from mmpretrain.config import (
     ModelConfig,
     OptimizerConfig,
     ParallelConfig,
+    ReferenceRoundConfig,
     RunConfig,
     as_dict,
     encoder_size,
@@ -24,7 +25,7 @@ from mmpretrain.config import (
     reference_quirks,
 )
 from mmpretrain.config.checks import check
-from tests.tiny import tiny_model, tiny_run
+from tests.tiny import tiny_model, tiny_round, tiny_run
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(
@@ -50,6 +51,8 @@ REFUSALS = [
     ("model.fusion", "sum", "one of concat, add"),
     ("model.dtype", "float16", "one of float32, bfloat16"),
     ("model.remat", "all", "one of none, layers, dots"),
+    ("model.resnet_remat", "layers", "one of none, blocks, convolutions"),
+    ("model.batch_statistics", "local", "one of global, device"),
     ("model.inputs.view", "eyes", "one of mouth, face"),
     ("model.inputs.audio_normalization", "batch", "one of frame, level"),
     ("model.inputs.image_size", 0, "above 0"),
@@ -148,6 +151,24 @@ def test_augmentation_by_masks_has_none_of_the_options_of_pretraining():
         ValueError, match=r"finetune\.masking\.video_source='other_clip'; it must be 'same_clip': it is of pretraining"
     ):
         check(config)
+
+
+def test_visible_frames_alone_are_for_masked_fusion_with_pictures_and_without_the_references_counts():
+    for round_, model, wanted in (
+        (tiny_round(masking=MaskingConfig("input", visible_only=True)), None, "masking.kind='input'"),
+        (tiny_round(masking=MaskingConfig(visible_only=True)), tiny_model("audio"), "model.modalities=('audio',)"),
+        (
+            tiny_round(
+                masking=MaskingConfig(visible_only=True), reference=ReferenceRoundConfig(equal_mask_counts=True)
+            ),
+            None,
+            "equal_mask_counts=True",
+        ),
+    ):
+        config = tiny_run(rounds=(round_,), **({} if model is None else {"model": model}))
+        with pytest.raises(ValueError, match=r"rounds\[0\]\.masking\.visible_only=True; it must be False") as refusal:
+            check(config)
+        assert wanted in str(refusal.value)
 
 
 def test_an_empty_workdir_is_refused():

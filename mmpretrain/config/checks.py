@@ -83,6 +83,12 @@ def _check_round(round_: RoundConfig, name: str, *, first: bool, model: ModelCon
     per_frame, field = round_.reference.targets_per_frame, f"{name}.reference.targets_per_frame"
     others = sorted({targets.features for targets in round_.targets} - {"mfcc"})
     _require(per_frame == 1 or not others, field, per_frame, f"1 where targets are of {' and '.join(others)}")
+    if masking.visible_only:
+        field, reference = f"{name}.masking.visible_only", round_.reference
+        _require(masking.kind == "feature", field, True, f"False with {name}.masking.kind={shown(masking.kind)}")
+        _require("video" in model.modalities, field, True, f"False with model.modalities={model.modalities}")
+        for other in ("equal_mask_counts", "count_padding"):
+            _require(not getattr(reference, other), field, True, f"False with {name}.reference.{other}=True")
     if masking.kind == "feature":
         _check_own_inputs(round_, name, f"with {name}.masking.kind='feature'")
     both = {"audio", "video"} <= set(model.modalities)
@@ -108,6 +114,8 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
            f"TASK/METRIC, e.g. {names[0]}/ua")  # fmt: skip
     if finetune.masking is not None:
         _check_choice("finetune.masking.kind", finetune.masking.kind, ("input",))
+        visible = finetune.masking.visible_only
+        _require(not visible, "finetune.masking.visible_only", visible, "False: it is of pretraining")
         source = finetune.masking.video_source
         _require(source == "same_clip", "finetune.masking.video_source", source, "'same_clip': it is of pretraining")
     _check_optimizer(finetune.optimizer, "finetune.optimizer", finetune.num_steps)

@@ -20,7 +20,8 @@ forward, per frame, with D width, L layers, M mlp_dim, T frames a clip, k, g of 
   position    2 * k * (D / g) * D
   layers      L * (2 * 4 D^2 + 4 * T * D + 2 * 2 * D * M)
   head        2 * D * P + 2 * P * K                for each codebook of K clusters
-backward: twice the forward, once for the stem, whose pixels need no gradient\
+backward: twice the forward, once for the stem, whose pixels need no gradient
+with masking.visible_only: stem and resnet of the share of the frames that goes through them\
 """
 
 
@@ -43,11 +44,17 @@ def forward_flops_per_frame(model: ModelConfig, *, num_frames: int, num_clusters
     return flops
 
 
-def step_flops(model: ModelConfig, *, num_clips: int, num_frames: int, num_clusters: Sequence[int]) -> dict[str, float]:
-    """FLOPs of one training step on a global batch, forward and backward, by part of the network."""
+def step_flops(
+    model: ModelConfig, *, num_clips: int, num_frames: int, num_clusters: Sequence[int], picture_share: float = 1.0
+) -> dict[str, float]:
+    """FLOPs of one training step on a global batch, forward and backward, by part of the network.
+
+    picture_share: of the frames, those whose pictures go through stem and ResNet.
+    """
     frames = num_clips * num_frames
     forward = forward_flops_per_frame(model, num_frames=num_frames, num_clusters=num_clusters)
-    return {part: frames * flops * (2 if part == "stem" else 3) for part, flops in forward.items()}
+    times = {"stem": 2 * picture_share, "resnet": 3 * picture_share}
+    return {part: frames * flops * times.get(part, 3) for part, flops in forward.items()}
 
 
 def mfu(flops_per_step: float, step_sec: float, peak_flops_per_sec: float) -> float:

@@ -48,19 +48,22 @@ class AVEncoder(nnx.Module):
         *,
         train: bool = False,
         counted: Mapping[str, jax.Array] | None = None,
+        visible: Mapping[str, jax.Array] | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Every modality through its front-end, fused: x [B, T, D], and the fused streams [B, T, C] before their norm.
 
         prepared: what `prepare` returns, with whatever was hidden in it. use: bool [B] a modality; a stream that is not
         used is 0 after its front-end, and learns nothing. counted: bool [B, T] a modality, the frames that batch
         statistics are of; None: the valid frames of the clips whose modality is used. The front-ends see 0 elsewhere.
+        visible: int32 [B, K] for a modality whose front-end can leave frames out, those that it is not to (T: none).
         """
         streams = {}
         for name in self.config.modalities:
             counted_BT = valid_BT & use[name][:, None] if counted is None else counted[name]
             x = prepared[name]
             x = jnp.where(counted_BT.reshape(*counted_BT.shape, *[1] * (x.ndim - 2)), x, 0)
-            streams[name] = self.frontends[name](x, counted_BT, train=train)
+            some = {"visible_BK": visible[name]} if visible and name in visible else {}
+            streams[name] = self.frontends[name](x, counted_BT, train=train, **some)
         x_BTD, fused_BTC = self.fusion(streams, use)
         return dropout(x_BTD, self.config.input_dropout, named(key, "input")), fused_BTC
 

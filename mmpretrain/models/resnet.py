@@ -121,13 +121,17 @@ class Stem(nnx.Module):
         )
 
 
-def neighbours(video_BTHW: jax.Array) -> jax.Array:
-    """Every picture with those around it, 0 beyond the ends, as channels: [B, T, H, W, 5].
+def neighbours(video_BTHW: jax.Array, at_BK: jax.Array | None = None) -> jax.Array:
+    """Every picture, or those at some frames, with those around it, 0 beyond the ends, as channels: [B, T, H, W, 5].
 
     All that a picture's result depends on, statistics aside: from here on pictures are independent.
     """
     T, reach = video_BTHW.shape[1], STEM_FRAMES // 2
     padded = jnp.pad(video_BTHW, ((0, 0), (reach, reach), (0, 0), (0, 0)))
+    if at_BK is not None:
+        each = at_BK[..., None] + jnp.arange(STEM_FRAMES)
+        found = jax.vmap(lambda video_THW, at_K5: video_THW[at_K5])(padded, each)
+        return jnp.moveaxis(found, 2, -1)
     return jnp.stack([padded[:, i : i + T] for i in range(STEM_FRAMES)], axis=-1)
 
 
@@ -151,15 +155,24 @@ class ResNet(nnx.Module):
                 module.merged = config.batch_statistics == "global"
         self.shares: Shares | None = None  # see `share_out`
 
-    def __call__(self, video_BTHW: jax.Array, counted_BT: jax.Array, *, train: bool) -> jax.Array:
-        """video_BTHW: normalised pixels, 0 where there is none. counted_BT: bool, the frames that statistics are of."""
+    def __call__(
+        self, video_BTHW: jax.Array, counted_BT: jax.Array, *, train: bool, visible_BK: jax.Array | None = None
+    ) -> jax.Array:
+        """video_BTHW: normalised pixels, 0 where there is none. counted_BT: bool, the frames that statistics are of.
+
+        visible_BK: int32, each clip's frames to be computed alone, T for none. Returns [B, T or K, C].
+        """
+        if visible_BK is not None:
+            there_BK = visible_BK < counted_BT.shape[1]
+            visible_BK = jnp.minimum(visible_BK, counted_BT.shape[1] - 1)
+            counted_BT = there_BK & jnp.take_along_axis(counted_BT, visible_BK, axis=1)
         B, T = counted_BT.shape
         counted_BT = counted_BT if train else jnp.ones_like(counted_BT)  # the running averages do for all
         more = 0 if self.shares is None else -T % self.shares.per_clip
         x, weight_N = (
             # Pictures that do not count fill the clips up, so that every device has as many.
             jnp.pad(a, ((0, 0), (0, more), *[(0, 0)] * (a.ndim - 2))).reshape(B * (T + more), *a.shape[2:])
-            for a in (neighbours(video_BTHW), counted_BT.astype(jnp.float32))
+            for a in (neighbours(video_BTHW, visible_BK), counted_BT.astype(jnp.float32))
         )
         if self.shares is not None:
             x, weight_N = self.shares.share_out(x), self.shares.share_out(weight_N)

@@ -13,7 +13,15 @@ from flax import nnx
 from mmpretrain.config import ModelConfig, RoundConfig
 from mmpretrain.models.heads import MaskedClusterModel
 from mmpretrain.objectives.base import Better, Objective, Sums, mean_metrics, total
-from mmpretrain.objectives.masking import modality_use, other_clips, same_clip_sources, span_mask
+from mmpretrain.objectives.masking import (
+    mask_beyond,
+    modality_use,
+    most_visible,
+    other_clips,
+    places,
+    same_clip_sources,
+    span_mask,
+)
 from mmpretrain.randomness import named
 from mmpretrain.records import Batch
 
@@ -23,6 +31,7 @@ class Masks(NamedTuple):
 
     audio_BT, video_BT: bool. source_BT: int32, the frame whose picture stands at each position; source_clip_BT: int32,
     the row of the batch that it is of (None: its own). use: bool [B] a modality of the model, after modality dropout.
+    visible_BK: int32, of each clip the frames whose pictures are looked at, T where there are fewer; None: all are.
     """
 
     audio_BT: jax.Array
@@ -30,6 +39,7 @@ class Masks(NamedTuple):
     source_BT: jax.Array
     use: dict[str, jax.Array]
     source_clip_BT: jax.Array | None = None
+    visible_BK: jax.Array | None = None
 
 
 class Prediction(NamedTuple):
@@ -99,7 +109,11 @@ class MaskedPrediction(Objective):
         frames = jnp.broadcast_to(jnp.arange(valid.shape[1]), valid.shape)
         if masking.kind == "feature":
             mask = spans("feature mask", masking.prob, masking.span_frames)
-            return Masks(mask, mask, frames, use)
+            if not masking.visible_only:
+                return Masks(mask, mask, frames, use)
+            most = most_visible(valid.shape[1], prob=masking.prob, span_frames=masking.span_frames)
+            mask = mask_beyond(named(keys_B, "feature mask"), mask, valid, most)
+            return Masks(mask, mask, frames, use, visible_BK=places(valid & ~mask, most))
         audio = spans("audio mask", masking.audio_prob, masking.audio_span_frames)
         video = spans("video mask", masking.video_prob, masking.video_span_frames)
         # A modality that is not there hides nothing, so it must not ask for a prediction either.
@@ -128,7 +142,10 @@ class MaskedPrediction(Objective):
         counted = None
         if self.round.reference.count_padding:  # all frames of all clips that there is something of
             counted = {name: jnp.broadcast_to(has_B[:, None], valid.shape) for name, has_B in batch.present.items()}
-        x, fused = model.encoder.embed(prepared, valid, draws.use, key, train=train, counted=counted)
+        visible = {} if draws.visible_BK is None else {"video": draws.visible_BK}
+        x, fused = model.encoder.embed(
+            prepared, valid, draws.use, key, train=train, counted=counted, visible=visible
+        )  # fmt: skip
         classes, mask, valid = self._asked(batch, draws)
         x, fused = (a[:, : valid.shape[1]] for a in (x, fused))
         if self.round.masking.kind == "feature":
@@ -171,9 +188,12 @@ class MaskedPrediction(Objective):
         predicted = valid_BT & (classes_BTS >= 0).any(-1)
         if self.round.unmasked_weight == 0:
             predicted &= mask_BT
-        return Counts(predicted.sum(dtype=jnp.float32), self._penalised(valid_BT).sum(dtype=jnp.float32))
+        return Counts(predicted.sum(dtype=jnp.float32), self._penalised(mask_BT, valid_BT).sum(dtype=jnp.float32))
 
-    def _penalised(self, valid_BT: jax.Array) -> jax.Array:
+    def _penalised(self, mask_BT: jax.Array, valid_BT: jax.Array) -> jax.Array:
+        """The frames whose fused features are to be small: real ones, and of these such as pictures are looked at."""
+        if self.round.masking.visible_only:
+            return valid_BT & ~mask_BT
         return jnp.ones_like(valid_BT) if self.round.reference.count_padding else valid_BT
 
     def loss(
@@ -209,7 +229,7 @@ class MaskedPrediction(Objective):
         )
         cluster_loss = masked_loss + self.round.unmasked_weight * unmasked_loss
         # Mean square of the fused features. The reference adds its mean over the batch times the batch's weight.
-        penalty = total(jnp.square(fused.astype(jnp.float32)).mean(-1), self._penalised(valid))
+        penalty = total(jnp.square(fused.astype(jnp.float32)).mean(-1), self._penalised(mask, valid))
         asked = valid & (classes >= 0).any(-1)
         return Sums(
             loss=cluster_loss + self.round.feature_penalty * (penalty / jnp.maximum(whole.penalised, 1)) * whole.weight,

@@ -7,9 +7,12 @@ Dims: B clips, T frames.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
+from mmpretrain.config import MaskingConfig
 from mmpretrain.randomness import named
 
 MIN_SPANS = 2
@@ -40,6 +43,40 @@ def span_mask(
     last_start = jax.lax.cummax(jnp.where(starts, time, -T - span_frames), axis=1)
     mask = (time - last_start < span_B[:, None]) & valid_BT
     return _equalise(keys_B, mask, size_B > 0) if equal_counts else mask
+
+
+def most_visible(num_frames: int, *, prob: float, span_frames: int) -> int:
+    """Of so many frames, how many may stay visible where the ResNet is to see a fixed number of them.
+
+    The mean and one standard deviation of what a given number of spans at independent places leaves uncovered: e^-p of
+    the frames, p being `prob`. Spans at distinct places that stay within a clip, as here, leave somewhat less.
+    """
+    if prob == 0:
+        return num_frames
+    share = math.exp(-prob)
+    variance = num_frames * span_frames * share**2 * (2 * (math.exp(prob) - 1 - prob) / prob - prob)
+    return min(num_frames, math.ceil(num_frames * share + math.sqrt(variance)))
+
+
+def picture_share(masking: MaskingConfig, num_frames: int) -> float:
+    """The share of a batch's frames whose pictures go through the ResNet."""
+    if not masking.visible_only:
+        return 1.0
+    return most_visible(num_frames, prob=masking.prob, span_frames=masking.span_frames) / num_frames
+
+
+def mask_beyond(keys_B: jax.Array, mask_BT: jax.Array, valid_BT: jax.Array, most: int) -> jax.Array:
+    """The mask with more frames, drawn one by one, where a clip has over `most` visible ones."""
+    visible = valid_BT & ~mask_BT
+    score = jnp.where(visible, _uniform(keys_B, "beyond", mask_BT.shape[1]), jnp.inf)
+    rank = jnp.argsort(jnp.argsort(score, axis=1), axis=1)
+    return mask_BT | (visible & (rank >= most))
+
+
+def places(where_BT: jax.Array, most: int) -> jax.Array:
+    """The frames that are marked, of each clip, in order: int32 [B, most], and T behind the last."""
+    T = where_BT.shape[1]
+    return jnp.sort(jnp.where(where_BT, jnp.arange(T), T), axis=1)[:, :most].astype(jnp.int32)
 
 
 def _uniform(keys_B: jax.Array, name: str, *shape: int) -> jax.Array:

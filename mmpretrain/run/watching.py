@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -35,10 +35,12 @@ def watch(
     plan: BatchPlan,
     model: ModelConfig,
     num_clusters: Sequence[int] = (),
+    pictures: Callable[[int], float] = lambda num_frames: 1.0,
 ) -> dict[str, Any]:
     """Logs the first lines of a training stage. Returns what a `Loop` is watched with: `writer`, `clock`, `profiler`.
 
-    num_clusters: of each codebook that is predicted; a classifier's few products are not counted.
+    num_clusters: of each codebook that is predicted; a classifier's few products are not counted. pictures(T): the
+    share of a batch's frames whose pictures go through the ResNet.
     """
     parameters = sum(np.prod(x.shape, dtype=int) for x in jax.tree.leaves(trainer.shapes.params))
     parts, (peak, peak_source) = batch_multiple(run.mesh), peak_flops(run.mesh, model, run.config.observe)
@@ -58,7 +60,10 @@ def watch(
 
     @functools.cache
     def flops(num_clips: int, num_frames: int) -> float:
-        parts = step_flops(model, num_clips=num_clips, num_frames=num_frames, num_clusters=num_clusters)
+        parts = step_flops(
+            model, num_clips=num_clips, num_frames=num_frames, num_clusters=num_clusters,
+            picture_share=pictures(num_frames),
+        )  # fmt: skip
         return sum(parts.values())
 
     return {

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from pathlib import Path
 from typing import Any
 
 from mmpretrain.config import TargetsConfig, fingerprint
 from mmpretrain.encoders.folder import save_encoder
+from mmpretrain.objectives.masking import picture_share
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import whole
@@ -47,7 +49,7 @@ def pretrain(round_: Round) -> dict[str, Any]:
         training, trainer = round_.training(), round_.trainer
         watched = watch(
             run, round_.pretrain_name, round_.title, wall, trainer, training.batches.plan, config.model,
-            round_.num_classes,
+            round_.num_classes, functools.partial(picture_share, round_.config.masking),
         )  # fmt: skip
 
         def evaluate(state: TrainState) -> dict[str, float]:

@@ -24,6 +24,7 @@ from mmpretrain.cost.chips import Chip, Topology, parse_topology
 from mmpretrain.cost.hlo import Program
 from mmpretrain.data.batch import empty_batch
 from mmpretrain.data.batch_plan import batch_size
+from mmpretrain.objectives.masking import picture_share
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.mesh import batch_multiple, shardings
 from mmpretrain.records import Batch
@@ -305,7 +306,10 @@ def _devices(topology: Topology) -> tuple[Sequence[jax.Device], str]:
 
 def _step_flops(config: RunConfig, round_: RoundConfig, shape: tuple[int, int]) -> dict[str, float]:
     clusters = [targets.num_clusters + round_.reference.dead_classes for targets in round_.targets]
-    return flops.step_flops(config.model, num_clips=shape[0], num_frames=shape[1], num_clusters=clusters)
+    share = picture_share(round_.masking, shape[1])
+    return flops.step_flops(
+        config.model, num_clips=shape[0], num_frames=shape[1], num_clusters=clusters, picture_share=share
+    )  # fmt: skip
 
 
 def _bytes_per_chip(tree: Any, mesh: jax.sharding.Mesh) -> int:

@@ -356,3 +356,20 @@ def test_padding_counts_in_the_penalty_if_so_asked(batch):
         np.divide(*run(*args)[0].metrics["feature_penalty"]) for args in ((batch, draws), (more, more_draws))
     )
     assert abs(short - long) > 1e-3
+
+
+def test_pictures_of_visible_frames_alone_predict_the_same():
+    masking = MaskingConfig("feature", prob=0.8, span_frames=3, visible_only=True)
+    batch = random_batch(LENGTHS, model=BOTH)
+    objective = make_objective(masking=masking)
+    masks = objective.draw(clip_keys(batch), batch, step=0, train=False)
+    assert masks.visible_BK.shape[1] < T
+    visible = batch.valid_BT & ~np.asarray(masks.video_BT)
+    for at_K, visible_T in zip(masks.visible_BK, visible, strict=True):
+        assert sorted({*at_K.tolist()} - {T}) == np.flatnonzero(visible_T).tolist()
+
+    sums, logits = Evaluation(objective)(batch, masks)
+    plain, expected = evaluation("feature")(batch, masks._replace(visible_BK=None))
+    np.testing.assert_allclose(logits[batch.valid_BT], expected[batch.valid_BT], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(sums.loss, plain.loss, rtol=1e-4)
+    assert sums.metrics["feature_penalty"][1] == visible.sum() < plain.metrics["feature_penalty"][1]

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpretrain.objectives.masking import modality_use, other_clips, runs, same_clip_sources, span_mask
+from mmpretrain.objectives.masking import (
+    mask_beyond,
+    modality_use,
+    most_visible,
+    other_clips,
+    places,
+    runs,
+    same_clip_sources,
+    span_mask,
+)
 
 MAX_FRAMES = 40  # one padded length, so that each function compiles once
 CLIPS = 4
@@ -183,3 +192,23 @@ def test_modality_dropout_of_a_whole_batch_is_one_draw():
     assert (False, False) not in draws
     shares = [draws.count(pair) / len(draws) for pair in ((False, True), (True, False), (True, True))]
     np.testing.assert_allclose(shares, [0.15, 0.35, 0.5], atol=0.1)
+
+
+@pytest.mark.parametrize(("prob", "span_frames", "T"), [(0.8, 10, 100), (0.8, 10, 500), (0.3, 5, 60), (0.0, 5, 20)])
+def test_no_clip_has_more_visible_frames_than_go_through_the_resnet_and_few_lose_any(prob, span_frames, T):
+    valid = np.arange(T) < np.resize([T, T, T - 7], 400)[:, None]
+    of_clips = clip_keys(0, 400)
+    drawn = span_mask(of_clips, valid, prob=prob, span_frames=span_frames)
+    most = most_visible(T, prob=prob, span_frames=span_frames)
+    mask = np.asarray(mask_beyond(of_clips, drawn, valid, most))
+    assert ((valid & ~mask).sum(1) <= most).all()
+    assert (mask >= drawn).all()
+    assert not (mask & ~valid).any()
+    assert (mask != drawn).any(1).mean() < 0.1
+    assert (mask != drawn).mean() < 0.005
+    assert most <= T * (1.1 * np.exp(-prob) + 0.1)
+
+
+def test_places_are_the_marked_frames_in_order():
+    where = np.array([[0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 1, 1]], bool)
+    assert places(where, 3).tolist() == [[1, 2, 4], [4, 4, 4], [0, 2, 3]]

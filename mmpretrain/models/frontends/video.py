@@ -26,9 +26,19 @@ class VideoFrontend(nnx.Module):
         """raw: uint8 [B, T, H, W]. Returns float32 of that shape: normalised, and 0 where a frame is not valid."""
         return normalize_pixels(raw, valid_BT, self.inputs)
 
-    def __call__(self, x: jax.Array, counted_BT: jax.Array, *, train: bool) -> jax.Array:
-        """x: float32 [B, T, H, W], prepared. Returns [B, T, D]."""
-        return self.proj(self.resnet(x.astype(self.dtype), counted_BT, train=train))
+    def __call__(
+        self, x: jax.Array, counted_BT: jax.Array, *, train: bool, visible_BK: jax.Array | None = None
+    ) -> jax.Array:
+        """x: float32 [B, T, H, W], prepared. Returns [B, T, D].
+
+        visible_BK: int32, each clip's frames that the ResNet is run on, with their true neighbours, and T for none; the
+        others are 0, and batch statistics are not of them. None: all.
+        """
+        y = self.proj(self.resnet(x.astype(self.dtype), counted_BT, train=train, visible_BK=visible_BK))
+        if visible_BK is None:
+            return y
+        nothing = jnp.zeros((counted_BT.shape[1], y.shape[-1]), y.dtype)
+        return jax.vmap(lambda y_KD, at_K: nothing.at[at_K].set(y_KD, mode="drop"))(y, visible_BK)
 
 
 def normalize_pixels(video_BTHW: jax.Array, valid_BT: jax.Array, inputs: InputConfig) -> jax.Array:
