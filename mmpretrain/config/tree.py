@@ -118,9 +118,9 @@ class ModelConfig:
     remat: str = setting("none", one_of("none", "layers", "dots"))
     # and of the ResNet: "none", "blocks" (everything), "convolutions" (all but convolutions and batch statistics)
     resnet_remat: str = setting("none", one_of("none", "blocks", "convolutions"))
-    # what batch norms normalise by in training: "global", the statistics of all pictures of the batch; or "device", each
-    # device's of its own, as the reference: nothing waits for an exchange, but results depend on the number of devices;
-    # the running averages follow the mean of all devices' statistics
+    # what batch norms normalise by in training: "global", the statistics of all pictures of the batch; or "device", of
+    # each device's own, as the reference: nothing waits for an exchange, but results depend on the number of devices; the
+    # running averages follow the mean of all devices' statistics
     batch_statistics: str = setting("global", one_of("global", "device"))
     reference: ReferenceModelConfig = dataclasses.field(default_factory=ReferenceModelConfig)
 

@@ -40,7 +40,7 @@ def gradient(**changes):
 plain = functools.cache(gradient)
 
 
-@pytest.mark.parametrize(("remat", "share"), [("blocks", 0.5), ("convolutions", 0.7)])
+@pytest.mark.parametrize(("remat", "share"), [("blocks", 0.6), ("convolutions", 0.7)])
 def test_remat_keeps_less_and_changes_neither_gradient_nor_statistics(remat, share):
     made, kept = gradient(resnet_remat=remat)
     expected, before = plain()
