@@ -119,8 +119,8 @@ class ModelConfig:
     # and of the ResNet: "none", "blocks" (everything), "convolutions" (all but convolutions and batch statistics)
     resnet_remat: str = setting("none", one_of("none", "blocks", "convolutions"))
     # what batch norms normalise by in training: "global", the statistics of all pictures of the batch; or "device", of
-    # each device's own, as the reference: nothing waits for an exchange, but results depend on the number of devices; the
-    # running averages follow the mean of all devices' statistics
+    # each device's own, as the reference: nothing waits for an exchange, but results depend on how many devices there
+    # are; the running averages follow the mean of all devices' statistics
     batch_statistics: str = setting("global", one_of("global", "device"))
     reference: ReferenceModelConfig = dataclasses.field(default_factory=ReferenceModelConfig)
 
