@@ -1,8 +1,8 @@
 """The convolutions of the visual trunk one by one: ours, XLA's own and PyTorch's, forward and both gradients.
 
-For each, milliseconds of the forward pass, of the gradient of its input and of that of its kernel: through the function
-that our ResNet calls, through plain `jax.lax.conv_general_dilated`, and through PyTorch with channels last; all in one
-process, taking turns, medians. Ratios are ours over PyTorch's: above 1 PyTorch is faster. The last row says what the
+For each, milliseconds of the forward pass, of the gradient of its input and of that of its kernel: through the layer
+that our ResNet has, through plain `jax.lax.conv_general_dilated`, and through PyTorch with channels last; all in one
+process, taking turns, medians. A ratio above 1 means that ours is faster than PyTorch's. The last rows say what the
 trunk's convolutions alone allow a step: FLOPs of all of them, each as often as the ResNet has it, over the sum of the
 fastest times. The stem has no input gradient, since pixels need none. XLA knows traps here: gradients with dilated
 inputs (stride 2), and large kernels.
@@ -25,9 +25,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from benchmarks.measuring import Turn, alternate, machine, or_dash, write_json
-from mmpretrain.models.resnet import STEM_FRAMES, convolve
+from mmpretrain.models.resnet import STEM_FRAMES, Conv2D
 from mmpretrain.randomness import generator
 
 PARTS = ("forward", "d input", "d kernel")
@@ -67,21 +68,27 @@ def convolutions(width: int, image_size: int) -> Iterator[Convolution]:
         yield Convolution(f"stage {stage}, 3x3", 3, side, c_out, c_out, 3, 1)
 
 
-def plain(x_NHWC: jax.Array, kernel_HWIO: jax.Array, stride: int, pad: int) -> jax.Array:
-    return jax.lax.conv_general_dilated(
-        x_NHWC, kernel_HWIO, (stride, stride), ((pad, pad), (pad, pad)), dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+Function = Callable[[jax.Array, jax.Array], jax.Array]  # of pictures [N, H, W, C] and a kernel [size, size, in, out]
+
+
+def of_our_layer(conv: Convolution) -> Function:
+    layer = nnx.eval_shape(lambda: Conv2D(conv.c_in, conv.c_out, conv.size, conv.stride, rngs=nnx.Rngs(0)))
+    graphdef, weights = nnx.split(layer)
+    return lambda x, kernel: nnx.merge(graphdef, jax.tree.map(lambda _: kernel, weights))(x)
+
+
+def plain(conv: Convolution) -> Function:
+    padding, strides = ((conv.size // 2,) * 2,) * 2, (conv.stride,) * 2
+    dims = ("NHWC", "HWIO", "NHWC")
+    return lambda x, kernel: jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=dims)
 
 
 Works = dict[str, Callable[[], Callable[[], Any]]]
 
 
-def of_jax(function: Callable[..., jax.Array], conv: Convolution, arrays: tuple[Any, Any, Any], dtype: str) -> Works:
+def of_jax(call: Function, arrays: tuple[Any, Any, Any], dtype: str) -> Works:
     """What `measuring.alternate` takes, by part."""
     x, kernel, dy = (jnp.asarray(array, dtype) for array in arrays)
-
-    def call(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return function(x, kernel, conv.stride, conv.size // 2)
 
     compiled = {
         "forward": jax.jit(lambda x, kernel, dy: call(x, kernel)),
@@ -134,7 +141,7 @@ def measure(conv: Convolution, args: argparse.Namespace, dtype: str) -> list[dic
                       (args.pictures, side, side, conv.c_out))
     )  # fmt: skip
     works = {
-        "ours": of_jax(convolve, conv, arrays, dtype), "XLA": of_jax(plain, conv, arrays, dtype),
+        "ours": of_jax(of_our_layer(conv), arrays, dtype), "XLA": of_jax(plain(conv), arrays, dtype),
         "PyTorch": of_torch(conv, arrays, dtype, args.device),
     }  # fmt: skip
     rows = []
@@ -153,7 +160,7 @@ def measure(conv: Convolution, args: argparse.Namespace, dtype: str) -> list[dic
 def show(row: dict[str, Any], turns: dict[str, Turn]) -> None:
     ms, (wall, cpu) = row["ms"], (None, None)
     if "PyTorch" in turns:
-        wall, cpu = (ours / theirs for ours, theirs in zip(turns["ours"], turns["PyTorch"], strict=True))
+        wall, cpu = (theirs / ours for ours, theirs in zip(turns["ours"], turns["PyTorch"], strict=True))
     theirs = f"{or_dash(ms.get('PyTorch'), '9.2f'):>9} {or_dash(wall, '6.2f'):>6} {or_dash(cpu, '6.2f'):>6}"
     print(f"{row['convolution']:26} {row['part']:8} {ms['ours']:9.2f} {ms['XLA']:9.2f} {theirs} "
           f"{row['flops'] / min(ms.values()) / 1e9:9.3f}", flush=True)  # fmt: skip
