@@ -45,26 +45,27 @@ class BasicBlock(nn.Module):
 class Video(nn.Module):
     """Pictures [B, T, S, S] to [B, T, D]: a 3-D stem, a ResNet-18 over each frame, a linear layer.
 
-    The stem is a 2-D convolution over five neighbouring frames as channels, as ours: here too faster than Conv3d.
+    On a CPU Conv3d is a little faster than a 2-D convolution over five frames as channels, which ours is.
     """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         C = config.resnet_width
-        self.stem = nn.Conv2d(5, C, 7, 2, padding=3, bias=False)
+        self.stem = nn.Conv3d(1, C, (5, 7, 7), (1, 2, 2), padding=(2, 3, 3), bias=False)
         self.bn, self.act, self.pool = nn.BatchNorm2d(C), nn.PReLU(C), nn.MaxPool2d(3, 2, padding=1)
         widths = [(C, C, 1), (C, 2 * C, 2), (2 * C, 4 * C, 2), (4 * C, 8 * C, 2)]
         self.blocks = nn.Sequential(
             *(block for c_in, c, stride in widths for block in (BasicBlock(c_in, c, stride), BasicBlock(c, c, 1)))
         )
         self.proj = nn.Linear(8 * C, config.width)
-        self.to(memory_format=torch.channels_last)
+        self.stem.to(memory_format=torch.channels_last_3d)
+        self.blocks.to(memory_format=torch.channels_last)
 
     def forward(self, video_BTSS: Tensor) -> Tensor:
-        B, T, S, _ = video_BTSS.shape
-        neighbours = functional.pad(video_BTSS, (0, 0, 0, 0, 2, 2)).unfold(1, 5, 1)  # [B, T, S, S, 5]
-        x = neighbours.reshape(B * T, S, S, 5).permute(0, 3, 1, 2)  # channels last in memory
-        x = self.blocks(self.pool(self.act(self.bn(self.stem(x)))))
+        B, T, _, _ = video_BTSS.shape
+        x = self.stem(video_BTSS[:, None].to(memory_format=torch.channels_last_3d))
+        x = x.transpose(1, 2).flatten(0, 1)  # pictures; channels stay last in memory
+        x = self.blocks(self.pool(self.act(self.bn(x))))
         return self.proj(x.mean((2, 3))).view(B, T, -1)
 
 
@@ -252,7 +253,7 @@ def _leaf(name: str, x: np.ndarray) -> tuple[str, np.ndarray]:
         x = x.reshape(*x.shape[:-3], -1)  # [D, 3 H K] or [3 H K]
     if leaf == "kernel":
         if part == "embed.video":  # the stem: [5, 7, 7, C]
-            return "embed.video.stem.weight", x.transpose(3, 0, 1, 2)
+            return "embed.video.stem.weight", x.transpose(3, 0, 1, 2)[:, None]
         if x.ndim == 4:
             return f"{part}.weight", x.transpose(3, 2, 0, 1)
         return f"{part}.weight", x.reshape(-1, x.shape[-1]).T
