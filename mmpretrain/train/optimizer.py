@@ -71,15 +71,16 @@ def scale_by_adam(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
-    """Scales by min(1, max_norm / (norm + 1e-6))."""
+def clip_by_global_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
+    """Scales by min(1, max_norm / (norm + 1e-6)). `update` takes the norm as `grad_norm` where it is known."""
 
-    def update(grads, state, params=None):
-        del params
-        factor = jnp.minimum(1.0, max_norm / (optax.tree.norm(grads) + 1e-6))
+    def update(grads, state, params=None, *, grad_norm: jax.Array | None = None, **extra):
+        del params, extra
+        norm = optax.tree.norm(grads) if grad_norm is None else grad_norm
+        factor = jnp.minimum(1.0, max_norm / (norm + 1e-6))
         return jax.tree.map(lambda g: g * factor, grads), state
 
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
 def scale_by_rate(trainable: Trainable) -> optax.GradientTransformation:

@@ -150,26 +150,28 @@ def update(trainer: Trainer, state: TrainState, batch: Batch, *, phase: int) -> 
     """`train_step` with the parameters that learn in the phase that begins at step `phase`."""
     split, objective = trainer.trainable.split, trainer.objective
     grads, sums, kept = mean_gradient(trainer, state, batch, phase=phase)
-    metrics = objective.summarize(sums) | {"grad_norm": optax.tree.norm(grads)}
+    grad_norm = optax.tree.norm(grads)
+    metrics = objective.summarize(sums) | {"grad_norm": grad_norm}
+    guard, verdict = judge(state.guard, trainer.health, step=state.step, loss=metrics["loss"], grad_norm=grad_norm)
 
-    # The optimizer knows all that ever learn. What does not yet has a gradient of 0, and its update is left out.
-    ever, never = split(state.params)
-    waiting = split(ever, phase)[1]
-    updates, opt_state = trainer.tx.update(
-        nnx.merge_state(grads, jax.tree.map(jnp.zeros_like, waiting)), state.opt_state, ever, phase=phase
+    def move() -> tuple[nnx.State, nnx.State, Any]:
+        # The optimizer knows all that ever learn. What does not yet has a gradient of 0, and its update is left out.
+        ever, never = split(state.params)
+        waiting = split(ever, phase)[1]
+        updates, opt_state = trainer.tx.update(
+            nnx.merge_state(grads, jax.tree.map(jnp.zeros_like, waiting)),
+            state.opt_state, ever, phase=phase, grad_norm=grad_norm,
+        )  # fmt: skip
+        learning = optax.apply_updates(split(ever, phase)[0], split(updates, phase)[0])
+        params = nnx.merge_state(learning, waiting, never)
+        model = nnx.merge(trainer.graphdef, params, kept, copy=True)
+        objective.after_update(model, sums, state.step)
+        return params, nnx.state(model, NOT_PARAMETER), opt_state
+
+    # A branch, and not a choice among new and old numbers: that would hold both, and go over all of them once more.
+    params, kept, opt_state = jax.lax.cond(
+        verdict == GOOD, move, lambda: (state.params, state.kept, state.opt_state)
     )
-    learning = optax.apply_updates(split(ever, phase)[0], split(updates, phase)[0])
-    params = nnx.merge_state(learning, waiting, never)
-
-    model = nnx.merge(trainer.graphdef, params, kept, copy=True)
-    objective.after_update(model, sums, state.step)
-    kept = nnx.state(model, NOT_PARAMETER)
-
-    guard, verdict = judge(
-        state.guard, trainer.health, step=state.step, loss=metrics["loss"], grad_norm=metrics["grad_norm"]
-    )
-    new, old = (params, kept, opt_state), (state.params, state.kept, state.opt_state)
-    params, kept, opt_state = jax.tree.map(lambda n, o: jnp.where(verdict == GOOD, n, o), new, old)
     metrics |= {"param_norm": optax.tree.norm(params), "passed_over": guard.passed_over, "verdict": verdict}
     return TrainState(state.step + (verdict != HALTED), params, kept, opt_state, state.key, guard), metrics
 

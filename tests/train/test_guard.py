@@ -118,3 +118,15 @@ def test_the_message_says_the_numbers_the_clips_and_the_command(metric):
     assert "`mmpretrain replay runs/x --step=2`" in message
     assert "--config.health.skip_bad_steps=10" in message
     assert "\n" not in message
+
+
+def test_the_verdict_costs_no_second_copy_of_the_state():
+    # Parameters that are many beside the activations: what is held besides the state is their gradient.
+    model = tiny_model("audio", mlp_dim=2**15)
+    tx, mesh = make_optimizer(OptimizerConfig(), 1_000), make_mesh(ParallelConfig())
+    ours = Trainer(MaskedPrediction(model, tiny_round()), tx, mesh)
+    batch = shard_batch(random_batch((4,), model=model), mesh)
+    memory = ours.step.lower(ours.shapes, batch).compile().memory_analysis()
+    state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(ours.shapes))
+    assert memory.alias_size_in_bytes >= 0.99 * state_bytes, "the new state lies where the old one was"
+    assert memory.temp_size_in_bytes < 0.8 * state_bytes
