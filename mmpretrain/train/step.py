@@ -169,9 +169,7 @@ def update(trainer: Trainer, state: TrainState, batch: Batch, *, phase: int) -> 
         return params, nnx.state(model, NOT_PARAMETER), opt_state
 
     # A branch, and not a choice among new and old numbers: that would hold both, and go over all of them once more.
-    params, kept, opt_state = jax.lax.cond(
-        verdict == GOOD, move, lambda: (state.params, state.kept, state.opt_state)
-    )
+    params, kept, opt_state = jax.lax.cond(verdict == GOOD, move, lambda: (state.params, state.kept, state.opt_state))
     metrics |= {"param_norm": optax.tree.norm(params), "passed_over": guard.passed_over, "verdict": verdict}
     return TrainState(state.step + (verdict != HALTED), params, kept, opt_state, state.key, guard), metrics
 
