@@ -281,7 +281,8 @@ class Batch(NamedTuple):
     """A global (or one process's) batch of B clips padded to T frames.
 
     inputs: for each modality of the model, what `data.inputs` makes of a clip, [B, T, ...]; 0 where there is no frame.
-    present: for each of them whether a clip has it at all, bool [B]. valid_BT: bool, True on real frames.
+    present: for each of them whether a clip has it at all, bool [B]. valid_BT: bool, True on real frames,
+    which are the first of each clip.
     targets_BTS: int32 cluster ids of S codebooks, -1 where there is none (padding included).
     labels: by task, [B, ...]; -1 (or NaN) where there is none. clip_B: int32 row in the clip table, -1 for a row that
     only fills the batch. chance_B: uint32, what the draws for a clip are told apart by: of its id, and of how often it

@@ -107,6 +107,7 @@ class ModelConfig:
     proj_dim: int = setting(256, WIDTH)  # of the prediction head
     temperature: float = setting(0.1, above(0, most=1_000))
     dropout: float = setting(0.1, RATE)
+    # of attention's probabilities. Above 0, training holds them, [B, H, T, T] a layer: no fused kernel drops any
     attention_dropout: float = setting(0.1, RATE)
     activation_dropout: float = setting(0.0, RATE)
     input_dropout: float = setting(0.1, RATE)

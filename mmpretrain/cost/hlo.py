@@ -1,6 +1,7 @@
 """Reads a compiled program, as XLA's text: its collectives by mesh axis, and the bytes that go through memory.
 
-All figures are of one device and one run of the program; what stands in a loop counts as often as the loop turns.
+All figures are of one device and one run of the program. What stands in a loop counts as often as the loop turns; of
+branches the one counts that does most, such as that of a layer that is not dropped.
 """
 
 from __future__ import annotations
@@ -155,8 +156,15 @@ class Program:
             turns = 1
             if instruction.opcode == "while":
                 turns = self._trips(instruction, _called(instruction.rest, "condition")[0])
-            for called in _callees(instruction):
+            callees = _callees(instruction)
+            if instruction.opcode == "conditional":
+                callees = [max(callees, key=self._size)]
+            for called in callees:
                 self._count(called, times * turns, fused=fused or instruction.opcode == "fusion")
+
+    def _size(self, name: str) -> int:
+        """The instructions of a computation and of those that it runs."""
+        return sum(1 + sum(map(self._size, _callees(each))) for each in self.computations[name])
 
     def _trips(self, loop: Instruction, condition: str) -> int:
         """How often a loop turns: what XLA says, else the bound in its condition. JAX's loops count from 0 by 1."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import jax
+import jax.extend.backend
 import jax.numpy as jnp
 from flax import nnx
 
@@ -17,6 +18,7 @@ from mmpretrain.models.layers import LayerNorm, dropout, linear
 from mmpretrain.randomness import named, numbered
 
 KERNEL_INIT = nnx.initializers.normal(0.02)
+CUDNN_MAX_HEAD_DIM = 128
 
 REMAT_POLICIES = {
     "layers": jax.checkpoint_policies.nothing_saveable,
@@ -56,8 +58,38 @@ class PositionalConv(nnx.Module):
         return jax.nn.gelu(y + self.bias[...].astype(x_BTD.dtype), approximate=False)
 
 
+def attend(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, valid_BT: jax.Array) -> jax.Array:
+    """Attention to the valid frames, the first of each clip: [B, T, H, K]. What is said of others must not be used.
+
+    On a CUDA device and in 16 bits it is cuDNN's fused kernel, which reads lengths in place of a mask and keeps no
+    probabilities; elsewhere, and in float32, it is XLA's.
+    """
+
+    def by_mask(q, k, v, valid_BT):
+        return jax.nn.dot_product_attention(q, k, v, mask=valid_BT[:, None, None, :])
+
+    def by_length(q, k, v, valid_BT):
+        length_B = jnp.maximum(valid_BT.sum(1, dtype=jnp.int32), 1)  # a clip of padding alone looks at one frame of it
+        y = jax.nn.dot_product_attention(
+            q, k, v, query_seq_lengths=length_B, key_value_seq_lengths=length_B, implementation="cudnn"
+        )
+        return jnp.where(valid_BT[..., None, None], y, 0)
+
+    _, T, _, K = q_BTHK.shape
+    # JAX 0.10 refuses an odd number of frames in training, as it must only where a bias is given.
+    fits = q_BTHK.dtype.itemsize == 2 and K <= CUDNN_MAX_HEAD_DIM and K % 8 == 0 and T % 2 == 0
+    if not (fits and cudnn_is_here()):
+        return by_mask(q_BTHK, k_BTHK, v_BTHK, valid_BT)
+    return jax.lax.platform_dependent(q_BTHK, k_BTHK, v_BTHK, valid_BT, cuda=by_length, default=by_mask)
+
+
+def cudnn_is_here() -> bool:
+    """Whether this process has a CUDA device: without one, JAX cannot even trace what cuDNN would do."""
+    return "cuda" in jax.extend.backend.get_backend().platform_version
+
+
 class Attention(nnx.Module):
-    """Self-attention over the valid frames."""
+    """Self-attention over the valid frames, which are the first of each clip."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         D, H = config.width, config.num_heads
@@ -75,8 +107,8 @@ class Attention(nnx.Module):
     def __call__(self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
         q, k, v = jnp.moveaxis(self.qkv(x_BTD), 2, 0)  # each [B, T, H, K]
         if key is None or self.dropout == 0.0:
-            y = jax.nn.dot_product_attention(q, k, v, mask=valid_BT[:, None, None, :])
-        else:  # the fused form has no dropout on the probabilities
+            y = attend(q, k, v, valid_BT)
+        else:  # no fused form has dropout on the probabilities
             logits = jnp.einsum("BTHK,BSHK->BHTS", q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32)
             logits = jnp.where(valid_BT[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
             probs = dropout(jax.nn.softmax(logits, axis=-1), self.dropout, key).astype(v.dtype)
@@ -160,9 +192,15 @@ class Transformer(nnx.Module):
         def run_layer(x, inputs):
             layer_params, index = inputs
             layer_key = numbered(layers_key, index)
-            y = nnx.merge(graphdef, layer_params)(x, valid_BT, layer_key)
-            if key is not None and layerdrop > 0:
-                y = jnp.where(jax.random.uniform(named(layer_key, "layerdrop")) >= layerdrop, y, x)
+
+            def through(x):
+                return nnx.merge(graphdef, layer_params)(x, valid_BT, layer_key)
+
+            if key is not None and layerdrop > 0:  # a layer that is dropped costs nothing, forward and backward
+                kept = jax.random.uniform(named(layer_key, "layerdrop")) >= layerdrop
+                y = jax.lax.cond(kept, through, lambda x: x, x)
+            else:
+                y = through(x)
             return y, y if collect or self.inspected else None
 
         if self.remat != "none":

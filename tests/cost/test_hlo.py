@@ -141,3 +141,27 @@ def test_what_a_ring_sends():
     assert sent_bytes(Collective("reduce-scatter", ("data",), 4, 100.0)) == 75
     assert sent_bytes(Collective("all-to-all", ("data",), 4, 100.0)) == 75
     assert sent_bytes(Collective("collective-permute", ("data",), 4, 100.0)) == 100
+
+
+def test_of_two_branches_the_one_that_does_most_counts():
+    text = """\
+HloModule jit_step, is_scheduled=true
+
+%dropped (x: f32[8,8]) -> f32[8,8] {
+  %x = f32[8,8]{1,0} parameter(0)
+  ROOT %same = f32[8,8]{1,0} copy(%x)
+}
+
+%kept (x: f32[8,8]) -> f32[8,8] {
+  %x.1 = f32[8,8]{1,0} parameter(0)
+  %once = f32[8,8]{1,0} negate(%x.1)
+  ROOT %twice = f32[8,8]{1,0} exponential(%once)
+}
+
+ENTRY %main (i: s32[], x: f32[8,8]) -> f32[8,8] {
+  %i = s32[] parameter(0)
+  %x.2 = f32[8,8]{1,0} parameter(1)
+  ROOT %y = f32[8,8]{1,0} conditional(%i, %x.2, %x.2), branch_computations={%dropped, %kept}
+}
+"""
+    assert Program(text).traffic_bytes() == 4 + 256 + 2 * 2 * 256

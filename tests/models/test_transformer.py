@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmpretrain.models.transformer import Attention, Transformer
+from mmpretrain.models.transformer import Attention, Transformer, attend
+from mmpretrain.randomness import named, numbered
 from tests.tiny import initial, tiny_model
 
 B, T = 2, 7
@@ -115,3 +116,54 @@ def test_dropout_differs_by_layer_and_key():
     one, same, other = (run(params, jax.random.key(seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert np.abs(one - other).max() > 0.1
+
+
+@pytest.mark.parametrize("remat", ["none", "layers", "dots"])
+def test_a_dropped_layer_is_not_run_and_the_numbers_are_those_of_running_it_for_nothing(remat, monkeypatch):
+    config = dataclasses.replace(CONFIG, num_layers=4, dropout=0.1, layerdrop=0.5, remat=remat)
+    graphdef, params = transformer(config)
+    key = jax.random.key(3)
+    kept = [
+        bool(jax.random.uniform(named(numbered(named(key, "layers"), i), "layerdrop")) >= config.layerdrop)
+        for i in range(config.num_layers)
+    ]
+    assert len(set(kept)) == 2
+
+    def compiled():
+        def loss(params):
+            y = nnx.merge(graphdef, params)(X, VALID, key)
+            return jnp.square(y).sum(), y
+
+        return jax.jit(lambda params: jax.grad(loss, has_aux=True)(params)).lower(params).compile()
+
+    skipping = compiled()
+    assert skipping.as_text().count(" conditional(") >= 2, "forward and backward"
+    grads, y = skipping(params)
+    for of_layer, was_kept in zip(np.asarray(grads["layers"]["mlp_in"]["kernel"][...]), kept, strict=True):
+        assert (np.abs(of_layer).max() > 0) == was_kept
+
+    monkeypatch.setattr(jax.lax, "cond", lambda chosen, run, leave, x: jnp.where(chosen, run(x), leave(x)))
+    for ours, running_all in zip(jax.tree.leaves((y, grads)), jax.tree.leaves(compiled()(params)[::-1]), strict=True):
+        np.testing.assert_allclose(ours, running_all, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(y, compiled()(params)[1])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "frames", "head_dim", "fused"),
+    [("bfloat16", 6, 8, True), ("float32", 6, 8, False), ("bfloat16", 7, 8, False), ("bfloat16", 6, 4, False)],
+)
+def test_on_cuda_attention_in_16_bits_is_the_fused_kernel_that_reads_lengths(
+    monkeypatch, dtype, frames, head_dim, fused
+):
+    # As on a machine with a CUDA device; what is lowered there for cuDNN needs none.
+    monkeypatch.setattr("mmpretrain.models.transformer.cudnn_is_here", lambda: True)
+    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91200)
+    x, valid = jax.ShapeDtypeStruct((B, frames, 2, head_dim), dtype), jnp.arange(frames) < jnp.array([[frames], [4]])
+    step = jax.jit(jax.grad(lambda *qkv: attend(*qkv, valid).astype("float32").sum(), argnums=(0, 1, 2)))
+    lowered = {to: step.trace(x, x, x).lower(lowering_platforms=(to,)).as_text() for to in ("cuda", "cpu", "tpu")}
+    for kernel in ("__cudnn$fmhaSoftmax(", "__cudnn$fmhaSoftmaxBackward("):
+        assert (kernel in lowered["cuda"]) == fused
+    assert ("stablehlo.exponential" in lowered["cuda"]) != fused, "the softmax is the kernel's"
+    for other in ("cpu", "tpu"):
+        assert "stablehlo.exponential" in lowered[other]
+        assert "fmha" not in lowered[other]
