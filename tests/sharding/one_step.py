@@ -52,7 +52,7 @@ def sound_in_parts(arrays: dict[str, np.ndarray]) -> None:
 
 
 def main(output: str) -> None:
-    model = tiny_model("audio", "video", num_layers=1, resnet_width=4, dropout=0.1, layerdrop=0.1)
+    model = tiny_model("audio", "video", num_layers=1, resnet_width=4, dropout=0.1)
     round_ = tiny_round(masking=MaskingConfig("input"), modality_dropout=0.5)
     round_.targets[0].num_clusters = 8
     # A large epsilon makes Adam linear in the gradient: its usual step has the size of the rate however small the
