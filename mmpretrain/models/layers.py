@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
+from mmpretrain.models.sharing import Shares, Undivided
 from mmpretrain.models.statistics import Moments, inverse_deviation, moments, normalize
 
 LAYER_NORM_EPS = 1e-5
@@ -74,21 +75,21 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones(channels), axes=("channels",))
         self.still = False  # True: in training too the running averages are used, and do not move
         self.merged = True  # False: each part is normalised by its own statistics
-        self.parts = 1  # the devices with a share of the pictures: each makes its own sums before they are merged
+        self.shares: Shares = Undivided()  # each device makes its own sums before they are merged
 
     def __call__(self, x_NHWC: jax.Array, weight_N: jax.Array, *, train: bool) -> jax.Array:
         """weight_N: 1 for the pictures that count, 0 for others. Updates the running averages where `train`."""
         counted_N, mean, var, scale, bias = weight_N > 0, self.mean[...], self.var[...], self.scale[...], self.bias[...]
         if not train or self.still:
             inverse, count = inverse_deviation(var), jnp.zeros([])
-            return normalize(x_NHWC, counted_N, scale, bias, mean, inverse, count, self.parts)
+            return normalize(x_NHWC, counted_N, scale, bias, mean, inverse, count, self.shares.parts)
         if self.merged:
-            batch = _named(moments(jax.lax.stop_gradient(x_NHWC), counted_N, mean, parts=self.parts))
+            batch = _named(moments(jax.lax.stop_gradient(x_NHWC), counted_N, mean, parts=self.shares.parts))
             self._move(batch.mean_C, _unbiased(batch), batch.count >= 2)
             mean, inverse, count = _known(batch, mean, var)
-            return normalize(x_NHWC, counted_N, scale, bias, mean, inverse, count, self.parts)
+            return normalize(x_NHWC, counted_N, scale, bias, mean, inverse, count, self.shares.parts)
 
-        x_PNHWC, counted_PN = (a.reshape(self.parts, -1, *a.shape[1:]) for a in (x_NHWC, counted_N))
+        x_PNHWC, counted_PN = (a.reshape(self.shares.parts, -1, *a.shape[1:]) for a in (x_NHWC, counted_N))
 
         def of_part(x_NHWC: jax.Array, counted_N: jax.Array) -> tuple[jax.Array, Moments]:
             batch = _named(moments(jax.lax.stop_gradient(x_NHWC), counted_N, mean))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,9 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from mmpretrain.config import ModelConfig
+from mmpretrain.models.convolution import convolve, max_pool
 from mmpretrain.models.layers import BatchNorm, PReLU, torch_uniform
+from mmpretrain.models.sharing import Shares, Undivided
 
 STEM_FRAMES = 5
 # What is kept from the forward pass instead of being computed again.
@@ -23,28 +24,6 @@ REMAT_POLICIES = {
     "blocks": jax.checkpoint_policies.nothing_saveable,
     "convolutions": jax.checkpoint_policies.save_only_these_names("convolved", "moments"),
 }
-
-
-class Shares(Protocol):
-    """How the pictures of a batch of clips are shared out over devices. Whoever runs a model on several says so."""
-
-    parts: int  # the devices, each of which has an equal run of the N pictures
-    per_clip: int  # what T must be a multiple of for that
-
-    def share_out(self, x_N: jax.Array) -> jax.Array:
-        """Pictures [N, ...], clip after clip, each to its device."""
-
-    def bring_back(self, x_N: jax.Array) -> jax.Array:
-        """And what came of them to the devices that have their clips."""
-
-
-def share_out(model: nnx.Module, shares: Shares) -> None:
-    """Tells every ResNet within `model`, and its batch norms, how pictures are shared out."""
-    for _, module in nnx.iter_modules(model):
-        if isinstance(module, ResNet):
-            module.shares = shares
-        elif isinstance(module, BatchNorm):
-            module.parts = shares.parts
 
 
 class Conv2D(nnx.Module):
@@ -55,17 +34,10 @@ class Conv2D(nnx.Module):
         kernel = std * jax.random.normal(rngs.params(), (size, size, c_in, c_out))
         self.kernel = nnx.Param(kernel, axes=(None, None, None, "channels"))
         self.stride = stride
+        self.shares: Shares = Undivided()
 
     def __call__(self, x_NHWC: jax.Array) -> jax.Array:
-        pad = self.kernel.shape[0] // 2
-        return checkpoint_name(convolve(x_NHWC, self.kernel[...], self.stride, pad), "convolved")
-
-
-def convolve(x_NHWC: jax.Array, kernel_HWIO: jax.Array, stride: int, pad: int) -> jax.Array:
-    return jax.lax.conv_general_dilated(
-        x_NHWC, kernel_HWIO.astype(x_NHWC.dtype), (stride, stride), ((pad, pad), (pad, pad)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )  # fmt: skip
+        return checkpoint_name(convolve(x_NHWC, self.kernel[...], self.stride, self.shares.parts), "convolved")
 
 
 def only_counted(x_NHWC: jax.Array, weight_N: jax.Array) -> jax.Array:
@@ -111,14 +83,13 @@ class Stem(nnx.Module):
         self.kernel = nnx.Param(init(rngs.params(), (STEM_FRAMES, 7, 7, channels)), axes=(None, None, None, "channels"))
         self.bn = BatchNorm(channels)
         self.act = PReLU(channels)
+        self.shares: Shares = Undivided()
 
     def __call__(self, neighbours_NHWC: jax.Array, weight_N: jax.Array, *, train: bool) -> jax.Array:
         kernel = self.kernel[...].transpose(1, 2, 0, 3)  # [7, 7, frame, C]
-        x = checkpoint_name(convolve(neighbours_NHWC, kernel, 2, 3), "convolved")
+        x = checkpoint_name(convolve(neighbours_NHWC, kernel, 2, self.shares.parts), "convolved")
         x = self.act(only_counted(self.bn(x, weight_N, train=train), weight_N))
-        return jax.lax.reduce_window(
-            x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
-        )
+        return max_pool(x)
 
 
 def neighbours(video_BTHW: jax.Array, at_BK: jax.Array | None = None) -> jax.Array:
@@ -153,7 +124,7 @@ class ResNet(nnx.Module):
         for _, module in nnx.iter_modules(self):
             if isinstance(module, BatchNorm):
                 module.merged = config.batch_statistics == "global"
-        self.shares: Shares | None = None  # see `share_out`
+        self.shares: Shares = Undivided()
 
     def __call__(
         self, video_BTHW: jax.Array, counted_BT: jax.Array, *, train: bool, visible_BK: jax.Array | None = None
@@ -168,14 +139,13 @@ class ResNet(nnx.Module):
             counted_BT = there_BK & jnp.take_along_axis(counted_BT, visible_BK, axis=1)
         B, T = counted_BT.shape
         counted_BT = counted_BT if train else jnp.ones_like(counted_BT)  # the running averages do for all
-        more = 0 if self.shares is None else -T % self.shares.per_clip
+        more = -T % self.shares.per_clip
         x, weight_N = (
             # Pictures that do not count fill the clips up, so that every device has as many.
             jnp.pad(a, ((0, 0), (0, more), *[(0, 0)] * (a.ndim - 2))).reshape(B * (T + more), *a.shape[2:])
             for a in (neighbours(video_BTHW, visible_BK), counted_BT.astype(jnp.float32))
         )
-        if self.shares is not None:
-            x, weight_N = self.shares.share_out(x), self.shares.share_out(weight_N)
+        x, weight_N = self.shares.share_out(x), self.shares.share_out(weight_N)
 
         def run(layer: Stem | BasicBlock, x: jax.Array, weight_N: jax.Array) -> jax.Array:
             return layer(x, weight_N, train=train)
@@ -184,6 +154,5 @@ class ResNet(nnx.Module):
             run = nnx.remat(run, policy=REMAT_POLICIES[self.remat])
         for layer in (self.stem, *self.blocks):
             x = run(layer, x, weight_N)
-        x_NC = x.mean((1, 2))
-        x_NC = x_NC if self.shares is None else self.shares.bring_back(x_NC)
+        x_NC = self.shares.bring_back(x.mean((1, 2)))
         return x_NC.reshape(B, T + more, self.out_dim)[:, :T]

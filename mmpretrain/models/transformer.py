@@ -14,7 +14,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmpretrain.config import ModelConfig
+from mmpretrain.models.convolution import convolve_time
 from mmpretrain.models.layers import LayerNorm, dropout, linear
+from mmpretrain.models.sharing import Undivided
 from mmpretrain.randomness import named, numbered
 
 KERNEL_INIT = nnx.initializers.normal(0.02)
@@ -36,25 +38,13 @@ class PositionalConv(nnx.Module):
         self.v = nnx.Param(v, axes=(None, None, "embed"))
         self.g = nnx.Param(jnp.sqrt(jnp.square(v).sum((1, 2))), axes=(None,))
         self.bias = nnx.Param(jnp.zeros(width), axes=("embed",))
-        self.groups = groups
+        self.groups, self.shares = groups, Undivided()
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         v = self.v[...]
         kernel = v * (self.g[...] / jnp.sqrt(jnp.square(v).sum((1, 2))))[:, None, None]
-        size = kernel.shape[0]
-        # An even kernel yields one step too many; the reference drops the last, which is one less column of padding.
-        padding = ((size // 2, size // 2 - (size % 2 == 0)),)
-        # One convolution a group, and not `feature_group_count`: XLA gathers the whole batch on every device for that
-        # (openxla/xla#47945), and its gradient of the kernel is wrong on a mesh with an axis that does not cut the
-        # batch (jaxlib 0.10.2; tests/sharding would see it).
-        groups = zip(*(jnp.split(z, self.groups, axis=-1) for z in (x_BTD, kernel.astype(x_BTD.dtype))), strict=True)
-        y = jnp.concatenate(
-            [
-                jax.lax.conv_general_dilated(x, w, (1,), padding, dimension_numbers=("NWC", "WIO", "NWC"))
-                for x, w in groups
-            ],
-            axis=-1,
-        )
+        clip_parts = self.shares.parts // self.shares.per_clip
+        y = convolve_time(x_BTD, kernel.astype(x_BTD.dtype), self.groups, clip_parts)
         return jax.nn.gelu(y + self.bias[...].astype(x_BTD.dtype), approximate=False)
 
 

@@ -19,7 +19,7 @@ from mmpretrain.data.labels import has_label, labels_fingerprint, task_labels, w
 from mmpretrain.doubles import pairs, told
 from mmpretrain.evaluation.protocols import Fold, get_protocol
 from mmpretrain.evaluation.tasks import TASK_METRICS
-from mmpretrain.models.resnet import share_out
+from mmpretrain.models.sharing import share_out
 from mmpretrain.objectives.supervised import Supervised
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.mesh import FrameShares

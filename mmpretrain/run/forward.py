@@ -19,7 +19,7 @@ from mmpretrain.data.batch import Targets
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.windows import WINDOW_FRAMES, windows
 from mmpretrain.models.encoder import AVEncoder
-from mmpretrain.models.resnet import share_out
+from mmpretrain.models.sharing import share_out
 from mmpretrain.observe.progress import track
 from mmpretrain.parallel.flight import one_behind
 from mmpretrain.parallel.mesh import FrameShares, batch_sharding, own_rows, process_rows, replicated, shard_batch

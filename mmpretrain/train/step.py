@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from mmpretrain.config import HealthConfig
-from mmpretrain.models.resnet import share_out
+from mmpretrain.models.sharing import share_out
 from mmpretrain.objectives.base import Objective, Sums
 from mmpretrain.parallel.mesh import FrameShares, batch_sharding, cut_batch, replicated, shardings
 from mmpretrain.randomness import keys_of, named, seed_key, stream_key

@@ -11,6 +11,7 @@ from flax import nnx
 from mmpretrain.models.heads import ClusterHead
 from mmpretrain.models.layers import BatchNorm, LayerNorm, PReLU, dropout, scale_gradient
 from mmpretrain.models.resnet import Stem, neighbours
+from mmpretrain.models.sharing import Undivided
 from mmpretrain.models.statistics import moments
 from mmpretrain.models.transformer import PositionalConv
 from tests.tiny import tiny_model
@@ -111,7 +112,7 @@ def test_batch_norm_in_parts_has_the_values_gradients_and_averages_of_the_whole(
 
     def ours(x, params):
         layer = nnx.merge(graphdef, params, stats, copy=True)
-        layer.parts = parts
+        layer.shares = Undivided(parts)
         return (layer(x, weight, train=True) * up).sum(), nnx.state(layer, nnx.BatchStat)
 
     def plain(x, scale, bias):
@@ -139,7 +140,7 @@ def test_merged_variance_is_right_near_the_running_mean_and_never_cancels_far_fr
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("value", [0.0, -2.551515, 107 / 3])
 def test_a_channel_that_is_the_same_everywhere_is_its_bias_and_passes_no_gradient_on(batch_norm, parts, value):
-    batch_norm.parts = parts
+    batch_norm.shares = Undivided(parts)
     x = np.full((4, 7, 5, 3), value, np.float32)
     graphdef, state = nnx.split(batch_norm)
     y, back = jax.vjp(lambda x: nnx.merge(graphdef, state, copy=True)(x, np.ones(4, np.float32), train=True), x)

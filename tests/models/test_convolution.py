@@ -1,0 +1,100 @@
+"""Convolutions and pooling equal the plain operations, in values and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmpretrain.models import convolution
+from mmpretrain.models.convolution import convolve, convolve_time, max_pool
+
+
+def draw(seed: int, *shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def near(got: jax.Array, expected: jax.Array, share: float = 3e-6) -> None:
+    got, expected = (np.asarray(a, np.float32) for a in (got, expected))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=share * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("patches_at_once", [1, 3, 100])  # of 7 or 8 pictures
+@pytest.mark.parametrize(
+    ("size", "stride", "side", "num", "parts"),
+    [(3, 1, 6, 8, 1), (3, 2, 7, 7, 1), (7, 2, 12, 8, 2), (1, 2, 6, 8, 4), (3, 1, 5, 7, 2)],
+)
+def test_a_convolution_has_the_gradients_of_the_plain_one(size, stride, side, num, parts, patches_at_once, monkeypatch):
+    out = -(-side // stride)
+    monkeypatch.setattr(convolution, "PATCH_BYTES", patches_at_once * out * out * size * size * 5 * 4)
+    x, kernel, dy = draw(0, num, side, side, 5), draw(1, size, size, 5, 6), draw(2, num, out, out, 6)
+
+    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        pad = [(size // 2, size // 2)] * 2
+        return jax.lax.conv_general_dilated(
+            x, kernel, (stride, stride), pad, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    @jax.jit
+    def both(x, kernel, dy):
+        y, back = jax.vjp(lambda x, kernel: convolve(x, kernel, stride, parts), x, kernel)
+        expected, plain_back = jax.vjp(plain, x, kernel)
+        return (y, *back(dy)), (expected, *plain_back(dy))
+
+    for got, expected in zip(*both(x, kernel, dy), strict=True):
+        near(got, expected)
+
+
+def test_sums_over_pictures_are_float32_though_pictures_are_bfloat16():
+    x, dy = draw(0, 64, 8, 8, 4).astype(jnp.bfloat16), draw(1, 64, 8, 8, 4).astype(jnp.bfloat16)
+    kernel = draw(2, 3, 3, 4, 4)
+
+    def gradient(x, dy):
+        return jax.vjp(lambda kernel: convolve(x, kernel, 1), kernel)[1](dy)[0]
+
+    got = jax.jit(gradient)(x, dy)
+    assert got.dtype == jnp.float32
+    near(got, jax.jit(gradient)(x.astype(jnp.float32), dy.astype(jnp.float32)), 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (2, 7, 10, 3), (1, 1, 1, 2), (1, 2, 5, 2)])
+@pytest.mark.parametrize("levels", [1, 3, 10**6])  # of few levels many are equal: the gradient goes to the first
+def test_the_pool_and_its_gradient_are_those_of_reduce_window_bit_for_bit(shape, levels):
+    x = jnp.round(draw(0, *shape) * levels) / levels
+
+    def plain(x: jax.Array) -> jax.Array:
+        pad = ((0, 0), (1, 1), (1, 1), (0, 0))
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pad)
+
+    @jax.jit
+    def both(x, dy):
+        (y, back), (expected, plain_back) = (jax.vjp(pool, x) for pool in (max_pool, plain))
+        return (y, *back(dy), max_pool(x)), (expected, *plain_back(dy), expected)
+
+    # Whole numbers, whose sums have no order.
+    dy = jnp.round(8 * draw(1, shape[0], -(-shape[1] // 2), -(-shape[2] // 2), shape[3]))
+    for got, expected in zip(*both(x, dy), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize(("taps", "frames", "parts"), [(128, 100, 1), (16, 40, 2), (5, 9, 1), (37, 20, 4), (1, 3, 1)])
+def test_a_convolution_over_time_is_that_of_each_group(taps, frames, parts):
+    clips, groups, width = 4, 3, 5
+    x, dy = draw(0, clips, frames, groups * width), draw(1, clips, frames, groups * width)
+    kernel = draw(2, taps, width, groups * width)
+
+    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        padding = ((taps // 2, taps - 1 - taps // 2),)
+        pairs = zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
+        each = [
+            jax.lax.conv_general_dilated(x, w, (1,), padding, dimension_numbers=("NWC", "WIO", "NWC")) for x, w in pairs
+        ]
+        return jnp.concatenate(each, axis=-1)
+
+    @jax.jit
+    def both(x, kernel, dy):
+        y, back = jax.vjp(lambda x, kernel: convolve_time(x, kernel, groups, parts), x, kernel)
+        expected, plain_back = jax.vjp(plain, x, kernel)
+        return (y, *back(dy)), (expected, *plain_back(dy))
+
+    for got, expected in zip(*both(x, kernel, dy), strict=True):
+        near(got, expected)
