@@ -234,7 +234,7 @@ def test_statistics_of_each_device_are_of_its_own_pictures_and_the_averages_of_t
     weight = np.array([1, 0, 1, 1, 0, 0], np.float32)  # the last of three parts counts nothing: the averages stand in
     up = random.normal(size=x.shape).astype(np.float32)
     scale, bias = np.array([1.0, 2.0, 0.5], np.float32), np.array([0.0, -1.0, 3.0], np.float32)
-    batch_norm.merged, batch_norm.parts = False, 3
+    batch_norm.merged, batch_norm.shares = False, Undivided(3)
     graphdef, params, stats = nnx.split(batch_norm, nnx.Param, nnx.BatchStat)
 
     def ours(x, params):

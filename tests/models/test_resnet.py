@@ -34,13 +34,15 @@ def gradient(**changes):
         return (model(VIDEO, COUNTED, train=True) * UP).sum(), nnx.state(model, nnx.BatchStat)
 
     kept = jax.eval_shape(lambda params: jax.vjp(loss, params, has_aux=True)[1], params)
-    return jax.jit(jax.grad(loss, has_aux=True))(params), sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(kept))
+    # Besides the weights, which are there anyway.
+    num_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(kept))
+    return jax.jit(jax.grad(loss, has_aux=True))(params), num_bytes - sum(x.nbytes for x in jax.tree.leaves(params))
 
 
 plain = functools.cache(gradient)
 
 
-@pytest.mark.parametrize(("remat", "share"), [("blocks", 0.6), ("convolutions", 0.7)])
+@pytest.mark.parametrize(("remat", "share"), [("blocks", 0.5), ("convolutions", 0.65)])
 def test_remat_keeps_less_and_changes_neither_gradient_nor_statistics(remat, share):
     made, kept = gradient(resnet_remat=remat)
     expected, before = plain()
