@@ -34,7 +34,8 @@ VALUES = (
     "abc", "", "x" * 10_000, "\x1b[2J\n", -1, 0, 1, 2, 10**20, 10**5000, -1.5, 0.5, 1e300, math.nan, math.inf, True,
     None, [], [1, 1], [0], ["a", "a"], [math.nan], [[1]], [None], {}, {"a": 1}, [{}], [{"path": 3}],
 )  # fmt: skip
-TOGETHER = re.compile(r" of (model|data)\.|previous_round where|False with|one of (random|input)$")  # of two fields
+# Of two fields, or of a part of the recipe that has no use for the field.
+TOGETHER = re.compile(r" of (model|data)\.|previous_round where|False with|False: it is of|one of (random|input)$")
 COMMAND = Command("refine", "", lambda given: None)
 
 

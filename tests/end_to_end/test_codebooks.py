@@ -38,6 +38,7 @@ def make_run(corpus, workdir) -> Run:
     return Run(reference_quirks(config, unpublished=True))
 
 
+@pytest.mark.slow
 def test_every_codebook_is_made_learned_and_reported(corpus, tmp_path):
     run = make_run(corpus, tmp_path / "run")
     refine(run)

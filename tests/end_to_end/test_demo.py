@@ -144,6 +144,7 @@ def test_what_cannot_matter_may_change(workdir, corpus, capsys):
     assert capsys.readouterr().err.count("done already") == 8
 
 
+@pytest.mark.slow
 @pytest.mark.multiprocess
 def test_a_run_that_is_killed_again_and_again_equals_it_bit_for_bit(workdir, corpus, tmp_path):
     rng, kills, killed = random.Random(5), 0, tmp_path / "demo"

@@ -76,6 +76,7 @@ def distance(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> floa
     return max(np.abs(ours[name] - theirs[name]).max() for name in ours)
 
 
+@pytest.mark.slow
 def test_a_walk_shows_its_stages_and_the_health_of_each_round(config, capsys):
     run = Run(config)
     refine(run)

@@ -115,6 +115,7 @@ def test_whatever_a_batch_lacks_it_trains_on_what_there_is(dtype):
     assert_trains(steps, batch._replace(targets_BTS=np.full_like(batch.targets_BTS, -1)))
 
 
+@pytest.mark.slow
 def test_a_part_without_pictures_has_no_say_in_the_statistics():
     # Part i has the clips i, i + 2: the second has no pictures. Masks come after the pictures.
     parts, whole = pretraining(kind="feature", micro_batches=2), pretraining(kind="feature")

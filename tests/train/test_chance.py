@@ -18,7 +18,8 @@ from mmpretrain.train.validation import validate
 from tests.tiny import initial, padded, random_batch, rows, tiny_model, tiny_round
 
 BOTH = ("audio", "video")
-RATES = dict(dropout=0.2, attention_dropout=0.2, activation_dropout=0.2, input_dropout=0.2, layerdrop=0.2)
+# So rarely is a layer dropped that none is here: one that is draws nothing else.
+RATES = dict(dropout=0.2, attention_dropout=0.2, activation_dropout=0.2, input_dropout=0.2, layerdrop=1e-9)
 INPUT = MaskingConfig("input", audio_span_frames=3, video_span_frames=2)
 
 
