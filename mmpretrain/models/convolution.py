@@ -8,11 +8,14 @@ Dims: N pictures, H rows, W columns, C channels, I in, O out; B clips, T frames,
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 
 PATCH_BYTES = 6 * 2**20  # of the patches that are laid out at a time: what a core's caches hold
+# From where on patches pay on a CPU: channels of the result, or numbers in a picture's result.
+PATCH_CHANNELS, PATCH_RESULTS = 64, 10_000
 UNFOLDED_TAPS = 16
 
 
@@ -43,11 +46,13 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
     (dx,) = jax.vjp(lambda x: _plain(x, kernel, stride), x)[1](dy_NHWC)
-    d_kernel = jax.lax.platform_dependent(
-        x, dy_NHWC,
-        cpu=functools.partial(_kernel_gradient, size=kernel.shape[0], stride=stride, parts=parts),
-        default=lambda x, dy: jax.vjp(lambda kernel: _plain(x, kernel, stride), kernel)[1](dy)[0].astype(jnp.float32),
-    )  # fmt: skip
+
+    def plain(x: jax.Array, dy: jax.Array) -> jax.Array:
+        return jax.vjp(lambda kernel: _plain(x, kernel, stride), kernel)[1](dy)[0].astype(jnp.float32)
+
+    patches_pay = dy_NHWC.shape[-1] >= PATCH_CHANNELS or math.prod(dy_NHWC.shape[1:]) >= PATCH_RESULTS
+    by_patches = functools.partial(_kernel_gradient, size=kernel.shape[0], stride=stride, parts=parts)
+    d_kernel = jax.lax.platform_dependent(x, dy_NHWC, cpu=by_patches if patches_pay else plain, default=plain)
     return dx, d_kernel.astype(kernel.dtype)
 
 

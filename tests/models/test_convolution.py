@@ -18,12 +18,20 @@ def near(got: jax.Array, expected: jax.Array, share: float = 3e-6) -> None:
     np.testing.assert_allclose(got, expected, rtol=0, atol=share * np.abs(expected).max())
 
 
+@pytest.fixture
+def by_patches(monkeypatch):
+    """However few channels there are."""
+    monkeypatch.setattr(convolution, "PATCH_CHANNELS", 1)
+
+
 @pytest.mark.parametrize("patches_at_once", [1, 3, 100])  # of 7 or 8 pictures
 @pytest.mark.parametrize(
     ("size", "stride", "side", "num", "parts"),
     [(3, 1, 6, 8, 1), (3, 2, 7, 7, 1), (7, 2, 12, 8, 2), (1, 2, 6, 8, 4), (3, 1, 5, 7, 2)],
 )
-def test_a_convolution_has_the_gradients_of_the_plain_one(size, stride, side, num, parts, patches_at_once, monkeypatch):
+def test_a_convolution_has_the_gradients_of_the_plain_one(
+    size, stride, side, num, parts, patches_at_once, monkeypatch, by_patches
+):
     out = -(-side // stride)
     monkeypatch.setattr(convolution, "PATCH_BYTES", patches_at_once * out * out * size * size * 5 * 4)
     x, kernel, dy = draw(0, num, side, side, 5), draw(1, size, size, 5, 6), draw(2, num, out, out, 6)
@@ -44,7 +52,15 @@ def test_a_convolution_has_the_gradients_of_the_plain_one(size, stride, side, nu
         near(got, expected)
 
 
-def test_sums_over_pictures_are_float32_though_pictures_are_bfloat16():
+def test_a_kernel_of_few_channels_over_small_pictures_is_left_to_xla():
+    def program(channels: int, side: int) -> str:
+        x, kernel = jnp.zeros((8, side, side, 5)), jnp.zeros((3, 3, 5, channels))
+        return jax.jit(jax.grad(lambda kernel: convolve(x, kernel, 1).sum())).lower(kernel).as_text()
+
+    assert ["dot_general" in program(*size) for size in ((8, 16), (64, 16), (8, 44))] == [False, True, True]
+
+
+def test_sums_over_pictures_are_float32_though_pictures_are_bfloat16(by_patches):
     x, dy = draw(0, 64, 8, 8, 4).astype(jnp.bfloat16), draw(1, 64, 8, 8, 4).astype(jnp.bfloat16)
     kernel = draw(2, 3, 3, 4, 4)
 
