@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from benchmarks.measuring import Turn, alternate, machine, or_dash, write_json
+from benchmarks.measuring import Turn, alternate, dtype_of, machine, make_parser, or_dash, write_json
 from mmpretrain.models.resnet import STEM_FRAMES, Conv2D
 from mmpretrain.randomness import generator
 
@@ -177,22 +177,13 @@ def ceiling(rows: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.convolutions",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("convolutions", __doc__, turns=3, turn_sec=0.2)
     parser.add_argument("--pictures", type=int, default=400)
     parser.add_argument("--width", type=int, default=64, help="channels of the stem (default 64, as Base and Large)")
     parser.add_argument("--image-size", type=int, default=88)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on a GPU, else float32")
-    parser.add_argument("--turns", type=int, default=3, help="for the medians (default 3)")
-    parser.add_argument("--turn-sec", type=float, default=0.2, help="least length of a turn (default 0.2)")
-    parser.add_argument("--json", default="", metavar="FILE", help="write the figures there too")
     args = parser.parse_args()
     jax.config.update("jax_platforms", args.device)
-    dtype = args.dtype or ("bfloat16" if args.device == "cuda" else "float32")
+    dtype = dtype_of(args)
     print(f"{args.pictures} pictures of {args.image_size} pixels, {dtype}, {jax.devices()[0].device_kind}; {machine()}")
     print(f"{'milliseconds':26} {'':8} {'ours':>9} {'XLA':>9} {'PyTorch':>9} {'ratio':>6} {'cpu':>6} {'TFLOP/s':>9}")
     rows = [row for conv in convolutions(args.width, args.image_size) for row in measure(conv, args, dtype)]

@@ -25,7 +25,7 @@ import jax
 import numpy as np
 
 from benchmarks.contestants import Work, make_trainer, random_batch
-from benchmarks.measuring import machine, repetitions_in, timed, write_json
+from benchmarks.measuring import dtype_of, machine, make_parser, repetitions_in, timed, write_json
 from benchmarks.train_step import recipe, step_flops
 from mmpretrain.config import InputConfig, RunConfig, mfcc
 from mmpretrain.parallel.mesh import shard_batch
@@ -112,20 +112,14 @@ def grow(axis: str, sizes: tuple[int, ...], work: Work, args: argparse.Namespace
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.growth", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser("growth", __doc__, turns=3, turn_sec=1.0)
     parser.add_argument("--quick", action="store_true", help="a narrow network and small sizes")
     parser.add_argument("--only", choices=AXES, action="append", help="this alone; may be given several times")
     parser.add_argument("--clips", type=int, default=2, help="where they do not grow (default 2)")
     parser.add_argument("--frames", type=int, default=100, help="where they do not grow (default 100)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--turns", type=int, default=3, help="for the medians (default 3)")
-    parser.add_argument("--turn-sec", type=float, default=1.0, help="least length of a turn (default 1)")
-    parser.add_argument("--json", default="", metavar="FILE", help="write the figures there too")
     args = parser.parse_args()
     jax.config.update("jax_platforms", args.device)
-    config = recipe("base", "bfloat16" if args.device == "cuda" else "float32")
+    config = recipe("base", dtype_of(args))
     if args.quick:
         config.model = dataclasses.replace(config.model, **QUICK, num_layers=4, inputs=InputConfig(image_size=48))
     work = Work(config, 1, args.clips, args.frames, False, args.device, None)

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks.measuring import alternate, machine, write_json
+from benchmarks.measuring import alternate, dtype_of, machine, make_parser, write_json
 from mmpretrain.models.transformer import PositionalConv
 from mmpretrain.randomness import generator, seed_key
 
@@ -46,7 +46,7 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace):
         self.args, self.device = args, args.device
-        self.dtype = args.dtype or ("bfloat16" if args.device == "cuda" else "float32")
+        self.dtype = dtype_of(args)
         self.shape = (args.clips, args.frames, args.width)
 
     def drawn(self, *shape: int) -> np.ndarray:
@@ -156,9 +156,7 @@ def dropout_bits(bench: Bench) -> Iterator[tuple[str, Works, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.kernels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser("kernels", __doc__, turns=3, turn_sec=0.2)
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--frames", type=int, default=100)
     parser.add_argument("--width", type=int, default=768, help="of the transformer (default 768, Base; Large: 1024)")
@@ -166,11 +164,6 @@ def main() -> None:
     parser.add_argument("--pos-conv-kernel", type=int, default=128)
     parser.add_argument("--pos-conv-groups", type=int, default=16)
     parser.add_argument("--square", type=int, default=1024, help="side of the square matrix product (default 1024)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on a GPU, else float32")
-    parser.add_argument("--turns", type=int, default=3, help="for the medians (default 3)")
-    parser.add_argument("--turn-sec", type=float, default=0.2, help="least length of a turn (default 0.2)")
-    parser.add_argument("--json", default="", metavar="FILE", help="write the figures there too")
     args = parser.parse_args()
     jax.config.update("jax_platforms", args.device)
     bench, rows = Bench(args), []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import multiprocessing
@@ -15,6 +16,27 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+
+
+def make_parser(module: str, description: str, *, turns: int, turn_sec: float) -> argparse.ArgumentParser:
+    """What every benchmark of speed can be told: device, dtype, turns, where to write. module: benchmarks.MODULE."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{module}", description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on a GPU, else float32")
+    parser.add_argument("--turns", type=int, default=turns, help=f"for the medians (default {turns})")
+    parser.add_argument(
+        "--turn-sec", type=float, default=turn_sec, help=f"least length of a turn (default {turn_sec:g})"
+    )
+    parser.add_argument("--json", default="", metavar="FILE", help="write the figures there too")
+    return parser
+
+
+def dtype_of(args: argparse.Namespace) -> str:
+    """As told, or the one that is usual on the device."""
+    return args.dtype or ("bfloat16" if args.device == "cuda" else "float32")
 
 
 class Turn(NamedTuple):

@@ -36,7 +36,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contestants import Ours, PyTorch, Work
-from benchmarks.measuring import ContestantError, Remote, Turn, machine, or_dash, take_turns, write_json
+from benchmarks.measuring import (
+    ContestantError,
+    Remote,
+    Turn,
+    dtype_of,
+    machine,
+    make_parser,
+    or_dash,
+    take_turns,
+    write_json,
+)
 from mmpretrain.config import RunConfig, as_dict, encoder_size, from_dict
 from mmpretrain.cost import flops
 from mmpretrain.cost.chips import chip_of
@@ -136,32 +146,23 @@ def table(work: Work, contestants: Mapping[str, Remote], turns: Mapping[str, Tur
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.train_step",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("train_step", __doc__, turns=5, turn_sec=2.0)
     parser.add_argument("--size", choices=SIZES, default="base")
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--frames", type=int, default=100, help="of each clip (default 100); none is padding")
     parser.add_argument("--forward", action="store_true", help="features of whole clips, without masks and dropout")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on a GPU, else float32")
     parser.add_argument("--round", type=int, default=1, help="of the recipe (default 1); Base's 5 masks inputs")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of the recipe, for all")
     parser.add_argument("--variant", action="append", default=[], metavar='"FIELD=VALUE ..."',
                         help="another row of ours, with these fields besides")  # fmt: skip
     parser.add_argument("--no-compile", action="store_true", help="leave the compiled PyTorch out")
-    parser.add_argument("--turns", type=int, default=5, help="for the medians (default 5)")
-    parser.add_argument("--turn-sec", type=float, default=2.0, help="least length of a turn (default 2)")
-    parser.add_argument("--json", default="", metavar="FILE", help="write the figures there too")
     return parser
 
 
 def main() -> None:
     arguments = parser()
     args = arguments.parse_args()
-    dtype = args.dtype or ("bfloat16" if args.device == "cuda" else "float32")
+    dtype = dtype_of(args)
     with tempfile.TemporaryDirectory() as folder:
         try:
             config = overridden(recipe(args.size, dtype), args.set)

@@ -18,6 +18,18 @@ def near(got: jax.Array, expected: jax.Array, share: float = 3e-6) -> None:
     np.testing.assert_allclose(got, expected, rtol=0, atol=share * np.abs(expected).max())
 
 
+def agree(ours, plain, x: jax.Array, kernel: jax.Array, dy: jax.Array) -> None:
+    """The two functions of x and kernel do, in their values and in both gradients."""
+
+    @jax.jit
+    def both(x, kernel, dy):
+        (y, back), (expected, plain_back) = (jax.vjp(function, x, kernel) for function in (ours, plain))
+        return (y, *back(dy)), (expected, *plain_back(dy))
+
+    for got, expected in zip(*both(x, kernel, dy), strict=True):
+        near(got, expected)
+
+
 @pytest.fixture
 def by_patches(monkeypatch):
     """However few channels there are."""
@@ -42,14 +54,7 @@ def test_a_convolution_has_the_gradients_of_the_plain_one(
             x, kernel, (stride, stride), pad, dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
 
-    @jax.jit
-    def both(x, kernel, dy):
-        y, back = jax.vjp(lambda x, kernel: convolve(x, kernel, stride, parts), x, kernel)
-        expected, plain_back = jax.vjp(plain, x, kernel)
-        return (y, *back(dy)), (expected, *plain_back(dy))
-
-    for got, expected in zip(*both(x, kernel, dy), strict=True):
-        near(got, expected)
+    agree(lambda x, kernel: convolve(x, kernel, stride, parts), plain, x, kernel, dy)
 
 
 def test_a_kernel_of_few_channels_over_small_pictures_is_left_to_xla():
@@ -106,11 +111,4 @@ def test_a_convolution_over_time_is_that_of_each_group(taps, frames, parts):
         ]
         return jnp.concatenate(each, axis=-1)
 
-    @jax.jit
-    def both(x, kernel, dy):
-        y, back = jax.vjp(lambda x, kernel: convolve_time(x, kernel, groups, parts), x, kernel)
-        expected, plain_back = jax.vjp(plain, x, kernel)
-        return (y, *back(dy)), (expected, *plain_back(dy))
-
-    for got, expected in zip(*both(x, kernel, dy), strict=True):
-        near(got, expected)
+    agree(lambda x, kernel: convolve_time(x, kernel, groups, parts), plain, x, kernel, dy)
