@@ -9,50 +9,87 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from mmpretrain.models.sharing import Shares
+
 PATCH_BYTES = 6 * 2**20  # of the patches that are laid out at a time: what a core's caches hold
 # From where on patches pay on a CPU: channels of the result, or numbers in a picture's result.
 PATCH_CHANNELS, PATCH_RESULTS = 64, 10_000
-UNFOLDED_TAPS = 16
+UNFOLDED_TAPS = 16  # of a convolution over time, at once on a CPU
+BLOCK_FRAMES = 16  # that one row of a product makes elsewhere
+BLOCK_CHANNELS = 16  # below this a GPU has blocks of pixels for channels
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def convolve(x_NHWC: jax.Array, kernel_HWIO: jax.Array, stride: int, parts: int = 1) -> jax.Array:
+def convolve(x_NHWC: jax.Array, kernel_HWIO: jax.Array, stride: int, shares: Shares) -> jax.Array:
     """The convolution with a square kernel of odd size, as far padded as it reaches, in x's dtype.
 
-    parts: the devices that N is cut over; each sums the gradient of the kernel over its own pictures first.
+    shares: how N is cut over devices; each sums the gradient of the kernel over its own pictures first.
     """
-    return _plain(x_NHWC, kernel_HWIO, stride)
+    return _form(x_NHWC, stride, shares)(x_NHWC, kernel_HWIO, stride)
+
+
+def _form(x_NHWC: jax.Array, stride: int, shares: Shares) -> Callable[[jax.Array, jax.Array, int], jax.Array]:
+    return _by_blocks if shares.platform == "gpu" and stride == 2 and x_NHWC.shape[-1] < BLOCK_CHANNELS else _plain
 
 
 def _plain(x_NHWC: jax.Array, kernel_HWIO: jax.Array, stride: int) -> jax.Array:
     pad = kernel_HWIO.shape[0] // 2
+    return _convolution(x_NHWC, kernel_HWIO, stride, (pad, pad))
+
+
+def _convolution(x_NHWC: jax.Array, kernel_HWIO: jax.Array, stride: int, padding: tuple[int, int]) -> jax.Array:
     return jax.lax.conv_general_dilated(
-        x_NHWC, kernel_HWIO.astype(x_NHWC.dtype), (stride, stride), ((pad, pad), (pad, pad)),
+        x_NHWC, kernel_HWIO.astype(x_NHWC.dtype), (stride, stride), (padding, padding),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )  # fmt: skip
 
 
-def _forward(x: jax.Array, kernel: jax.Array, stride: int, parts: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    del parts
-    return _plain(x, kernel, stride), (x, kernel)
+def _by_blocks(x_NHWC: jax.Array, kernel_HWIO: jax.Array, stride: int) -> jax.Array:
+    """With the pixels of a block of `stride` x `stride` as channels; a GPU's convolutions want a multiple of 8 of them.
+
+    Taps then are of blocks: zeros before and after make the kernel begin and end with one.
+    """
+    (_, H, W, _), (size, _, _, c_out) = x_NHWC.shape, kernel_HWIO.shape
+    before = -(size // 2) % stride
+    taps = -(-(before + size) // stride)  # in blocks
+    reach = (size // 2 + before) // stride
+    kernel = jnp.pad(kernel_HWIO, (*[(before, taps * stride - before - size)] * 2, (0, 0), (0, 0)))
+    kernel = _blocks(kernel.reshape(1, taps * stride, taps * stride, -1), stride).reshape(taps, taps, -1, c_out)
+    x = _blocks(jnp.pad(x_NHWC, ((0, 0), (0, -H % stride), (0, -W % stride), (0, 0))), stride)
+    more = -x.shape[-1] % 8
+    x, kernel = jnp.pad(x, (*[(0, 0)] * 3, (0, more))), jnp.pad(kernel, ((0, 0), (0, 0), (0, more), (0, 0)))
+    return _convolution(x, kernel, 1, (reach, taps - 1 - reach))
+
+
+def _blocks(x_NHWC: jax.Array, side: int) -> jax.Array:
+    """[N, H / side, W / side, side side C]."""
+    N, H, W, C = x_NHWC.shape
+    x = x_NHWC.reshape(N, H // side, side, W // side, side, C).swapaxes(2, 3)
+    return x.reshape(N, H // side, W // side, side * side * C)
+
+
+def _forward(
+    x: jax.Array, kernel: jax.Array, stride: int, shares: Shares
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return convolve(x, kernel, stride, shares), (x, kernel)
 
 
 def _backward(
-    stride: int, parts: int, kept: tuple[jax.Array, jax.Array], dy_NHWC: jax.Array
+    stride: int, shares: Shares, kept: tuple[jax.Array, jax.Array], dy_NHWC: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
     (dx,) = jax.vjp(lambda x: _plain(x, kernel, stride), x)[1](dy_NHWC)
-
-    def plain(x: jax.Array, dy: jax.Array) -> jax.Array:
-        return jax.vjp(lambda kernel: _plain(x, kernel, stride), kernel)[1](dy)[0].astype(jnp.float32)
-
     patches_pay = dy_NHWC.shape[-1] >= PATCH_CHANNELS or math.prod(dy_NHWC.shape[1:]) >= PATCH_RESULTS
-    by_patches = functools.partial(_kernel_gradient, size=kernel.shape[0], stride=stride, parts=parts)
-    d_kernel = jax.lax.platform_dependent(x, dy_NHWC, cpu=by_patches if patches_pay else plain, default=plain)
+    if shares.platform == "cpu" and patches_pay:
+        d_kernel = _kernel_gradient(x, dy_NHWC, size=kernel.shape[0], stride=stride, parts=shares.parts)
+    else:
+        form = _form(x, stride, shares)
+        (d_kernel,) = jax.vjp(lambda kernel: form(x, kernel, stride), kernel)[1](dy_NHWC)
     return dx, d_kernel.astype(kernel.dtype)
 
 
@@ -139,30 +176,32 @@ max_pool.defvjp(_pool_forward, _pool_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def convolve_time(x_BTD: jax.Array, kernel_KID: jax.Array, groups: int, parts: int = 1) -> jax.Array:
+def convolve_time(x_BTD: jax.Array, kernel_KID: jax.Array, groups: int, shares: Shares) -> jax.Array:
     """A convolution over time in groups, each of I = D / groups channels, with K taps of which K // 2 lie before.
 
     As products of matrices: XLA's convolution in groups gathers the whole batch on every device (openxla/xla#47945),
     its gradient of the kernel is wrong on a mesh with an axis that does not cut the batch (jaxlib 0.10.2;
     tests/sharding would see it), and one convolution a group takes ten times as long on the CPU.
-    parts: the devices that B is cut over; each sums the gradient of the kernel over its own clips first.
+    shares: how B is cut over devices; each sums the gradient of the kernel over its own clips first.
     Returns [B, T, D] in x's dtype.
     """
-    before = len(kernel_KID) // 2
-    return _correlate(x_BTD, kernel_KID.astype(x_BTD.dtype), groups, before)
+    return _correlate(x_BTD, kernel_KID.astype(x_BTD.dtype), groups, len(kernel_KID) // 2, shares)
 
 
-def _correlate(x_BTD: jax.Array, kernel_KID: jax.Array, groups: int, before: int) -> jax.Array:
+def _correlate(x_BTD: jax.Array, kernel_KID: jax.Array, groups: int, before: int, shares: Shares) -> jax.Array:
     """y[t] = sum over k of x[t + k - before] kernel[k], group by group."""
-    T, (K, width, _) = x_BTD.shape[1], kernel_KID.shape
+    x_GBTI, kernel_GKIO = _split(x_BTD, groups), _split(kernel_KID, groups)
+    if shares.platform == "cpu":
+        return _merge(jax.lax.map(lambda both: _correlate_by_taps(*both, before), (x_GBTI, kernel_GKIO)))
+    return _merge(jax.vmap(functools.partial(_correlate_by_frames, before=before))(x_GBTI, kernel_GKIO))
 
-    def of_group(x_and_kernel: tuple[jax.Array, jax.Array]) -> jax.Array:
-        x_BTI, kernel_KIO = x_and_kernel
-        unfolded = _unfold(x_BTI, K, before)
-        kernels = [kernel_KIO[k : k + UNFOLDED_TAPS].reshape(-1, width) for k in range(0, K, UNFOLDED_TAPS)]
-        return sum(unfolded[:, i * UNFOLDED_TAPS :][:, :T, : len(kernel)] @ kernel for i, kernel in enumerate(kernels))
 
-    return _merge(jax.lax.map(of_group, (_split(x_BTD, groups), _split(kernel_KID, groups))))
+def _correlate_by_taps(x_BTI: jax.Array, kernel_KIO: jax.Array, before: int) -> jax.Array:
+    """The sum of a few products, each of some taps: the least arithmetic, and little to lay out."""
+    T, (K, width, _) = x_BTI.shape[1], kernel_KIO.shape
+    unfolded = _unfold(x_BTI, K, before)
+    kernels = [kernel_KIO[k : k + UNFOLDED_TAPS].reshape(-1, width) for k in range(0, K, UNFOLDED_TAPS)]
+    return sum(unfolded[:, i * UNFOLDED_TAPS :][:, :T, : len(kernel)] @ kernel for i, kernel in enumerate(kernels))
 
 
 def _unfold(x_BTI: jax.Array, num_taps: int, before: int) -> jax.Array:
@@ -171,6 +210,35 @@ def _unfold(x_BTI: jax.Array, num_taps: int, before: int) -> jax.Array:
     length = T + (turns - 1) * UNFOLDED_TAPS
     padded = jnp.pad(x_BTI, ((0, 0), (before, length + UNFOLDED_TAPS - 1 - T - before), (0, 0)))
     return jnp.concatenate([padded[:, k : k + length] for k in range(UNFOLDED_TAPS)], axis=-1)
+
+
+def _correlate_by_frames(x_BTI: jax.Array, kernel_KIO: jax.Array, before: int) -> jax.Array:
+    """One product, of which a row makes BLOCK_FRAMES frames: an eighth more arithmetic, in large matrices."""
+    (B, T, _), (K, _, width) = x_BTI.shape, kernel_KIO.shape
+    # Laid out before the product: what XLA for GPUs would make of all in one takes minutes to compile.
+    windows, band = jax.lax.optimization_barrier((_windows(x_BTI, K, before), _band(kernel_KIO)))
+    return (windows @ band).reshape(B, -1, width)[:, :T]
+
+
+def _windows(x_BTI: jax.Array, num_taps: int, before: int) -> jax.Array:
+    """All that BLOCK_FRAMES frames which follow one another see: [B, T / BLOCK_FRAMES, frames seen * I]."""
+    B, T, width = x_BTI.shape
+    turns, seen = -(-T // BLOCK_FRAMES), _blocks_seen(num_taps)
+    end = (turns + seen - 1) * BLOCK_FRAMES - before - T
+    blocks = jnp.pad(x_BTI, ((0, 0), (before, end), (0, 0))).reshape(B, -1, BLOCK_FRAMES * width)
+    return jnp.concatenate([blocks[:, i : i + turns] for i in range(seen)], axis=-1)
+
+
+def _band(kernel_KIO: jax.Array) -> jax.Array:
+    """The kernel for every frame of a block, a frame further each: [frames seen * I, BLOCK_FRAMES * O]."""
+    K, _, c_out = kernel_KIO.shape
+    more = _blocks_seen(K) * BLOCK_FRAMES - K
+    shifted = [jnp.pad(kernel_KIO, ((i, more - i), (0, 0), (0, 0))) for i in range(BLOCK_FRAMES)]
+    return jnp.stack(shifted, axis=2).reshape(-1, BLOCK_FRAMES * c_out)
+
+
+def _blocks_seen(num_taps: int) -> int:
+    return -(-(num_taps + BLOCK_FRAMES - 1) // BLOCK_FRAMES)
 
 
 def _split(x: jax.Array, groups: int) -> jax.Array:
@@ -185,31 +253,46 @@ def _merge(x: jax.Array) -> jax.Array:
 
 
 def _time_forward(
-    x: jax.Array, kernel: jax.Array, groups: int, parts: int
+    x: jax.Array, kernel: jax.Array, groups: int, shares: Shares
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return convolve_time(x, kernel, groups, parts), (x, kernel)
+    return convolve_time(x, kernel, groups, shares), (x, kernel)
 
 
 def _time_backward(
-    groups: int, parts: int, kept: tuple[jax.Array, jax.Array], dy_BTD: jax.Array
+    groups: int, shares: Shares, kept: tuple[jax.Array, jax.Array], dy_BTD: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x_BTD, kernel_KID = kept
-    T, (K, width, _) = x_BTD.shape[1], kernel_KID.shape
+    K, parts = len(kernel_KID), shares.parts // shares.per_clip
     turned = _merge(_split(kernel_KID.astype(dy_BTD.dtype), groups)[:, ::-1].swapaxes(2, 3))
-    dx = _correlate(dy_BTD, turned, groups, K - 1 - K // 2)
+    dx = _correlate(dy_BTD, turned, groups, K - 1 - K // 2, shares)
+    each = (_split(x_BTD, groups), _split(dy_BTD, groups))
+    if shares.platform == "cpu":
+        d_kernel = jax.lax.map(lambda both: _time_gradient_by_taps(*both, K, parts), each)
+    else:
+        d_kernel = jax.vmap(functools.partial(_time_gradient_by_frames, num_taps=K, parts=parts))(*each)
+    return dx, _merge(d_kernel).astype(kernel_KID.dtype)
 
-    def of_group(x_and_dy: tuple[jax.Array, jax.Array]) -> jax.Array:
-        x_BTI, dy_BTO = x_and_dy
-        unfolded = _unfold(x_BTI, K, K // 2)
-        dy = _cut(dy_BTO, parts)
-        pieces = [
-            jnp.einsum("PBTI,PBTO->PIO", _cut(unfolded[:, k : k + T], parts), dy, preferred_element_type=jnp.float32)
-            for k in range(0, K, UNFOLDED_TAPS)
-        ]
-        return jnp.concatenate(pieces, axis=1)[:, : K * width]
 
-    d_kernel = jax.lax.map(of_group, (_split(x_BTD, groups), _split(dy_BTD, groups))).sum(1)
-    return dx, _merge(d_kernel.reshape(groups, K, width, width)).astype(kernel_KID.dtype)
+def _time_gradient_by_taps(x_BTI: jax.Array, dy_BTO: jax.Array, num_taps: int, parts: int) -> jax.Array:
+    """float32 [K, I, O]."""
+    T, width = x_BTI.shape[1:]
+    unfolded, dy = _unfold(x_BTI, num_taps, num_taps // 2), _cut(dy_BTO, parts)
+    pieces = [
+        jnp.einsum("PBTI,PBTO->PIO", _cut(unfolded[:, k : k + T], parts), dy, preferred_element_type=jnp.float32)
+        for k in range(0, num_taps, UNFOLDED_TAPS)
+    ]
+    return jnp.concatenate(pieces, axis=1)[:, : num_taps * width].sum(0).reshape(num_taps, width, -1)
+
+
+def _time_gradient_by_frames(x_BTI: jax.Array, dy_BTO: jax.Array, num_taps: int, parts: int) -> jax.Array:
+    """The same."""
+    B, T, width = dy_BTO.shape
+    dy = jnp.pad(dy_BTO, ((0, 0), (0, -T % BLOCK_FRAMES), (0, 0))).reshape(B, -1, BLOCK_FRAMES * width)
+    windows, dy = jax.lax.optimization_barrier((_windows(x_BTI, num_taps, num_taps // 2), dy))
+    d_band = jnp.einsum("PBNI,PBNO->PIO", _cut(windows, parts), _cut(dy, parts), preferred_element_type=jnp.float32)
+    like = jax.ShapeDtypeStruct((num_taps, x_BTI.shape[-1], width), jnp.float32)
+    d_band = jax.lax.optimization_barrier(d_band)
+    return jax.vmap(lambda d: jax.linear_transpose(_band, like)(d)[0])(d_band).sum(0)
 
 
 convolve_time.defvjp(_time_forward, _time_backward)

@@ -37,7 +37,7 @@ class Conv2D(nnx.Module):
         self.shares: Shares = Undivided()
 
     def __call__(self, x_NHWC: jax.Array) -> jax.Array:
-        return checkpoint_name(convolve(x_NHWC, self.kernel[...], self.stride, self.shares.parts), "convolved")
+        return checkpoint_name(convolve(x_NHWC, self.kernel[...], self.stride, self.shares), "convolved")
 
 
 def only_counted(x_NHWC: jax.Array, weight_N: jax.Array) -> jax.Array:
@@ -87,7 +87,7 @@ class Stem(nnx.Module):
 
     def __call__(self, neighbours_NHWC: jax.Array, weight_N: jax.Array, *, train: bool) -> jax.Array:
         kernel = self.kernel[...].transpose(1, 2, 0, 3)  # [7, 7, frame, C]
-        x = checkpoint_name(convolve(neighbours_NHWC, kernel, 2, self.shares.parts), "convolved")
+        x = checkpoint_name(convolve(neighbours_NHWC, kernel, 2, self.shares), "convolved")
         x = self.act(only_counted(self.bn(x, weight_N, train=train), weight_N))
         return max_pool(x)
 

@@ -1,4 +1,4 @@
-"""How the pictures and clips of a batch are shared out over devices, as far as a network must know.
+"""What a network must know of the devices: what they are, and how a batch's pictures and clips are shared out.
 
 Models know no mesh: whoever runs one on several devices tells its modules by `share_out`.
 """
@@ -6,9 +6,11 @@ Models know no mesh: whoever runs one on several devices tells its modules by `s
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 
@@ -23,6 +25,10 @@ class Shares(Protocol):
     def per_clip(self) -> int:
         """The devices that share the pictures of the same clips; T must be a multiple of it for that."""
 
+    @property
+    def platform(self) -> str:
+        """What the devices are: "cpu", "gpu" or "tpu". Some operations have a form for one of them."""
+
     def share_out(self, x_N: jax.Array) -> jax.Array:
         """Pictures [N, ...], clip after clip, each to its device."""
 
@@ -36,6 +42,7 @@ class Undivided:
 
     parts: int = 1
     per_clip: int = 1
+    platform: str = dataclasses.field(default_factory=jax.default_backend)
 
     def share_out(self, x_N: jax.Array) -> jax.Array:
         return x_N
@@ -48,3 +55,14 @@ def share_out(model: nnx.Module, shares: Shares) -> None:
     for _, module in nnx.iter_modules(model):
         if hasattr(module, "shares"):
             module.shares = shares
+
+
+def run_if(condition: jax.Array, run: Callable[[], Any], otherwise: Any, platform: str) -> Any:
+    """`run()`, arrays in any tree, if the scalar `condition` holds, else `otherwise`, of the same shapes.
+
+    On a CPU a branch: what is not run costs nothing. Elsewhere a choice between both, made while results are written.
+    There a branch's results are copied, and all that the gradient needs of it: 9 of 68 ms of a step of Base on an H100.
+    """
+    if platform == "cpu":
+        return jax.lax.cond(condition, run, lambda: otherwise)
+    return jax.tree.map(lambda new, old: jnp.where(condition, new, old), run(), otherwise)

@@ -15,6 +15,7 @@ BATCH_NORM_EPS = 1e-5
 # What rounding to float32 (1e-7) leaves of equal numbers: of a variance, as a share of mean^2; of the spread between
 # parts, as a share of sum n_p d_p^2.
 MEAN_ROUNDING, SHIFT_ROUNDING = 1e-12, 4e-7
+FEW = 32  # pictures, whose mean is near that of all
 
 
 class Moments(NamedTuple):
@@ -39,14 +40,21 @@ def moments(x_NHWC: jax.Array, counted_N: jax.Array, shift_C: jax.Array, *, part
     numbers: rounding makes it uncertain by 1e-7 (mean - k)^2, and what does not stand out of that counts as 0. So the
     variance is right to 1e-5 while the mean of a batch is within ten deviations of the running one, and is never less
     than the spread within parts, however far it is. Plain squares (k = 0, no parts) would lose all of it.
+
+    Pictures are read once: m_p and M_p come from squares about the mean of a few of the part's pictures, not far from
+    the mean of all.
     """
     size = x_NHWC.shape[1] * x_NHWC.shape[2]
-    x = x_NHWC.astype(jnp.float32).reshape(parts, -1, *x_NHWC.shape[1:])
+    x = x_NHWC.reshape(parts, -1, *x_NHWC.shape[1:])
     counts = counted_N.reshape(parts, -1, 1, 1, 1)
     n_P1 = counted_N.reshape(parts, -1).sum(1, keepdims=True, dtype=jnp.float32) * size
     count = counted_N.sum(dtype=jnp.float32) * size  # of all layers one sum
-    mean_PC = jnp.where(counts, x, 0).sum((1, 2, 3)) / jnp.maximum(n_P1, 1)
-    squares_PC = jnp.square(jnp.where(counts, x - mean_PC[:, None, None, None], 0)).sum((1, 2, 3))
+    stride = max(1, x.shape[1] // FEW)
+    near_PC = _means(x[:, ::stride], counts[:, ::stride], shift_C)
+    x = jnp.where(counts, x.astype(jnp.float32) - near_PC[:, None, None, None], 0)
+    off_PC = x.sum((1, 2, 3)) / jnp.maximum(n_P1, 1)
+    mean_PC = near_PC + off_PC
+    squares_PC = jnp.maximum(jnp.square(x).sum((1, 2, 3)) - n_P1 * jnp.square(off_PC), 0)
     if parts == 1:
         mean_C, squares_C = mean_PC[0], squares_PC[0]
     else:
@@ -58,6 +66,13 @@ def moments(x_NHWC: jax.Array, counted_N: jax.Array, shift_C: jax.Array, *, part
         mean_C, squares_C = shift_C + d_C, within_C + jnp.where(between_C > doubt_C, between_C, 0)
     var_C = squares_C / jnp.maximum(count, 1)
     return Moments(count, mean_C, jnp.where(var_C > MEAN_ROUNDING * jnp.square(mean_C), var_C, 0))
+
+
+def _means(x_PNHWC: jax.Array, counts_PN111: jax.Array, otherwise_C: jax.Array) -> jax.Array:
+    """[P, C], over the counted pictures, float32."""
+    n_P1 = counts_PN111.sum((1, 2, 3), dtype=jnp.float32) * x_PNHWC.shape[2] * x_PNHWC.shape[3]
+    sums_PC = jnp.where(counts_PN111, x_PNHWC.astype(jnp.float32), 0).sum((1, 2, 3))
+    return jnp.where(n_P1 > 0, sums_PC / jnp.maximum(n_P1, 1), otherwise_C)
 
 
 def inverse_deviation(var_C: jax.Array) -> jax.Array:

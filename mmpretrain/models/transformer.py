@@ -6,17 +6,18 @@ Dims: B clips, T frames, D width, H heads, K = D/H, L layers.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
-import jax.extend.backend
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from mmpretrain.config import ModelConfig
 from mmpretrain.models.convolution import convolve_time
 from mmpretrain.models.layers import LayerNorm, dropout, linear
-from mmpretrain.models.sharing import Undivided
+from mmpretrain.models.sharing import Shares, Undivided, run_if
 from mmpretrain.randomness import named, numbered
 
 KERNEL_INIT = nnx.initializers.normal(0.02)
@@ -38,44 +39,60 @@ class PositionalConv(nnx.Module):
         self.v = nnx.Param(v, axes=(None, None, "embed"))
         self.g = nnx.Param(jnp.sqrt(jnp.square(v).sum((1, 2))), axes=(None,))
         self.bias = nnx.Param(jnp.zeros(width), axes=("embed",))
-        self.groups, self.shares = groups, Undivided()
+        self.groups = groups
+        self.shares: Shares = Undivided()
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         v = self.v[...]
         kernel = v * (self.g[...] / jnp.sqrt(jnp.square(v).sum((1, 2))))[:, None, None]
-        clip_parts = self.shares.parts // self.shares.per_clip
-        y = convolve_time(x_BTD, kernel.astype(x_BTD.dtype), self.groups, clip_parts)
+        y = convolve_time(x_BTD, kernel.astype(x_BTD.dtype), self.groups, self.shares)
         return jax.nn.gelu(y + self.bias[...].astype(x_BTD.dtype), approximate=False)
 
 
-def attend(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, valid_BT: jax.Array) -> jax.Array:
+def attend(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, valid_BT: jax.Array, platform: str) -> jax.Array:
     """Attention to the valid frames, the first of each clip: [B, T, H, K]. What is said of others must not be used.
 
-    On a CUDA device and in 16 bits it is cuDNN's fused kernel, which reads lengths in place of a mask and keeps no
+    On a GPU and in 16 bits it is cuDNN's fused kernel, which reads lengths in place of a mask and keeps no
     probabilities; elsewhere, and in float32, it is XLA's.
     """
-
-    def by_mask(q, k, v, valid_BT):
-        return jax.nn.dot_product_attention(q, k, v, mask=valid_BT[:, None, None, :])
-
-    def by_length(q, k, v, valid_BT):
-        length_B = jnp.maximum(valid_BT.sum(1, dtype=jnp.int32), 1)  # a clip of padding alone looks at one frame of it
-        y = jax.nn.dot_product_attention(
-            q, k, v, query_seq_lengths=length_B, key_value_seq_lengths=length_B, implementation="cudnn"
-        )
-        return jnp.where(valid_BT[..., None, None], y, 0)
-
     _, T, _, K = q_BTHK.shape
-    # JAX 0.10 refuses an odd number of frames in training, as it must only where a bias is given.
+    # JAX refuses an odd number of frames in training, as it must only where a bias is given.
     fits = q_BTHK.dtype.itemsize == 2 and K <= CUDNN_MAX_HEAD_DIM and K % 8 == 0 and T % 2 == 0
-    if not (fits and cudnn_is_here()):
-        return by_mask(q_BTHK, k_BTHK, v_BTHK, valid_BT)
-    return jax.lax.platform_dependent(q_BTHK, k_BTHK, v_BTHK, valid_BT, cuda=by_length, default=by_mask)
+    if platform != "gpu" or not fits:
+        return jax.nn.dot_product_attention(q_BTHK, k_BTHK, v_BTHK, mask=valid_BT[:, None, None, :])
+    length_B = jnp.maximum(valid_BT.sum(1, dtype=jnp.int32), 1)  # a clip of padding alone looks at one frame of it
+    y = jax.nn.dot_product_attention(
+        q_BTHK, k_BTHK, v_BTHK, query_seq_lengths=length_B, key_value_seq_lengths=length_B, implementation="cudnn"
+    )
+    return jnp.where(valid_BT[..., None, None], y, 0)
 
 
-def cudnn_is_here() -> bool:
-    """Whether this process has a CUDA device: without one, JAX cannot even trace what cuDNN would do."""
-    return "cuda" in jax.extend.backend.get_backend().platform_version
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def dropped_softmax(logits: jax.Array, keep: jax.Array, rate: float, dtype: DTypeLike) -> jax.Array:
+    """Dropout of float32 softmax over the last dim, in `dtype`. keep: bool, what is not dropped, a share of 1 - rate.
+
+    For the gradient the probabilities are kept, in `dtype`, and `keep`: a third of what JAX would keep by itself.
+    """
+    return _dropped_forward(logits, keep, rate, dtype)[0]
+
+
+def _dropped_forward(
+    logits: jax.Array, keep: jax.Array, rate: float, dtype: DTypeLike
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    probs = jax.nn.softmax(logits, axis=-1)
+    return jnp.where(keep, probs / (1 - rate), 0).astype(dtype), (probs.astype(dtype), keep)
+
+
+def _dropped_backward(
+    rate: float, dtype: DTypeLike, kept: tuple[jax.Array, jax.Array], dy: jax.Array
+) -> tuple[jax.Array, None]:
+    del dtype
+    probs, keep = kept[0].astype(jnp.float32), kept[1]
+    d_probs = jnp.where(keep, dy.astype(jnp.float32) / (1 - rate), 0)
+    return probs * (d_probs - (probs * d_probs).sum(-1, keepdims=True)), None
+
+
+dropped_softmax.defvjp(_dropped_forward, _dropped_backward)
 
 
 class Attention(nnx.Module):
@@ -93,16 +110,17 @@ class Attention(nnx.Module):
             kernel_metadata={"axes": ("heads", None, "embed")}, bias_metadata={"axes": ("embed",)},
         )  # fmt: skip
         self.dropout = config.attention_dropout
+        self.shares: Shares = Undivided()
 
     def __call__(self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
         q, k, v = jnp.moveaxis(self.qkv(x_BTD), 2, 0)  # each [B, T, H, K]
         if key is None or self.dropout == 0.0:
-            y = attend(q, k, v, valid_BT)
-        else:  # no fused form has dropout on the probabilities
+            y = attend(q, k, v, valid_BT, self.shares.platform)
+        else:  # no fused form that JAX hands on drops other probabilities each time
             logits = jnp.einsum("BTHK,BSHK->BHTS", q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32)
             logits = jnp.where(valid_BT[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
-            probs = dropout(jax.nn.softmax(logits, axis=-1), self.dropout, key).astype(v.dtype)
-            y = jnp.einsum("BHTS,BSHK->BTHK", probs, v)
+            keep = jax.random.bernoulli(key, 1 - self.dropout, logits.shape)
+            y = jnp.einsum("BHTS,BSHK->BTHK", dropped_softmax(logits, keep, self.dropout, v.dtype), v)
         return self.out(y)
 
 
@@ -154,6 +172,7 @@ class Transformer(nnx.Module):
         self.norm = LayerNorm(config.width, rngs=rngs)
         self.num_layers, self.pre_norm = config.num_layers, not config.reference.post_norm
         self.dropout, self.layerdrop, self.remat = config.dropout, config.layerdrop, config.remat
+        self.shares: Shares = Undivided()
         self.inspected = False  # True: leaves every layer's stream [L, B, T, D] as the intermediate "layers"
 
     def __call__(
@@ -186,11 +205,11 @@ class Transformer(nnx.Module):
             def through(x):
                 return nnx.merge(graphdef, layer_params)(x, valid_BT, layer_key)
 
-            if key is not None and layerdrop > 0:  # a layer that is dropped costs nothing, forward and backward
-                kept = jax.random.uniform(named(layer_key, "layerdrop")) >= layerdrop
-                y = jax.lax.cond(kept, through, lambda x: x, x)
-            else:
+            if key is None or layerdrop == 0:
                 y = through(x)
+            else:
+                kept = jax.random.uniform(named(layer_key, "layerdrop")) >= layerdrop
+                y = run_if(kept, lambda: through(x), x, self.shares.platform)
             return y, y if collect or self.inspected else None
 
         if self.remat != "none":

@@ -127,6 +127,11 @@ class FrameShares:
         """The number of frames of a clip is to be a multiple of this."""
         return self.parts // batch_multiple(self.mesh)
 
+    @property
+    def platform(self) -> str:
+        """What the devices are: "cpu", "gpu" or "tpu"."""
+        return self.mesh.devices.flat[0].platform
+
     def share_out(self, x_N: jax.Array) -> jax.Array:
         """Frames [N, ...], clip after clip."""
         # First as their clips are, or XLA would cut what the frames are made of, and all beside it, in the same way.

@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from mmpretrain.config import HealthConfig
-from mmpretrain.models.sharing import share_out
+from mmpretrain.models.sharing import run_if, share_out
 from mmpretrain.objectives.base import Objective, Sums
 from mmpretrain.parallel.mesh import FrameShares, batch_sharding, cut_batch, replicated, shardings
 from mmpretrain.randomness import keys_of, named, seed_key, stream_key
@@ -168,8 +168,8 @@ def update(trainer: Trainer, state: TrainState, batch: Batch, *, phase: int) -> 
         objective.after_update(model, sums, state.step)
         return params, nnx.state(model, NOT_PARAMETER), opt_state
 
-    # A branch, and not a choice among new and old numbers: that would hold both, and go over all of them once more.
-    params, kept, opt_state = jax.lax.cond(verdict == GOOD, move, lambda: (state.params, state.kept, state.opt_state))
+    before, platform = (state.params, state.kept, state.opt_state), FrameShares(trainer.mesh).platform
+    params, kept, opt_state = run_if(verdict == GOOD, move, before, platform)
     metrics |= {"param_norm": optax.tree.norm(params), "passed_over": guard.passed_over, "verdict": verdict}
     return TrainState(state.step + (verdict != HALTED), params, kept, opt_state, state.key, guard), metrics
 

@@ -7,6 +7,7 @@ import pytest
 
 from mmpretrain.models import convolution
 from mmpretrain.models.convolution import convolve, convolve_time, max_pool
+from mmpretrain.models.sharing import Undivided
 
 
 def draw(seed: int, *shape: int) -> jax.Array:
@@ -36,13 +37,13 @@ def by_patches(monkeypatch):
     monkeypatch.setattr(convolution, "PATCH_CHANNELS", 1)
 
 
-@pytest.mark.parametrize("patches_at_once", [1, 3, 100])  # of 7 or 8 pictures
+@pytest.mark.parametrize(("platform", "patches_at_once"), [("cpu", 1), ("cpu", 3), ("cpu", 100), ("gpu", 1)])
 @pytest.mark.parametrize(
     ("size", "stride", "side", "num", "parts"),
     [(3, 1, 6, 8, 1), (3, 2, 7, 7, 1), (7, 2, 12, 8, 2), (1, 2, 6, 8, 4), (3, 1, 5, 7, 2)],
 )
 def test_a_convolution_has_the_gradients_of_the_plain_one(
-    size, stride, side, num, parts, patches_at_once, monkeypatch, by_patches
+    size, stride, side, num, parts, platform, patches_at_once, monkeypatch, by_patches
 ):
     out = -(-side // stride)
     monkeypatch.setattr(convolution, "PATCH_BYTES", patches_at_once * out * out * size * size * 5 * 4)
@@ -54,13 +55,14 @@ def test_a_convolution_has_the_gradients_of_the_plain_one(
             x, kernel, (stride, stride), pad, dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
 
-    agree(lambda x, kernel: convolve(x, kernel, stride, parts), plain, x, kernel, dy)
+    shares = Undivided(parts, platform=platform)
+    agree(lambda x, kernel: convolve(x, kernel, stride, shares), plain, x, kernel, dy)
 
 
 def test_a_kernel_of_few_channels_over_small_pictures_is_left_to_xla():
     def program(channels: int, side: int) -> str:
         x, kernel = jnp.zeros((8, side, side, 5)), jnp.zeros((3, 3, 5, channels))
-        return jax.jit(jax.grad(lambda kernel: convolve(x, kernel, 1).sum())).lower(kernel).as_text()
+        return jax.jit(jax.grad(lambda kernel: convolve(x, kernel, 1, Undivided()).sum())).lower(kernel).as_text()
 
     assert ["dot_general" in program(*size) for size in ((8, 16), (64, 16), (8, 44))] == [False, True, True]
 
@@ -70,7 +72,7 @@ def test_sums_over_pictures_are_float32_though_pictures_are_bfloat16(by_patches)
     kernel = draw(2, 3, 3, 4, 4)
 
     def gradient(x, dy):
-        return jax.vjp(lambda kernel: convolve(x, kernel, 1), kernel)[1](dy)[0]
+        return jax.vjp(lambda kernel: convolve(x, kernel, 1, Undivided()), kernel)[1](dy)[0]
 
     got = jax.jit(gradient)(x, dy)
     assert got.dtype == jnp.float32
@@ -97,8 +99,9 @@ def test_the_pool_and_its_gradient_are_those_of_reduce_window_bit_for_bit(shape,
         np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
 @pytest.mark.parametrize(("taps", "frames", "parts"), [(128, 100, 1), (16, 40, 2), (5, 9, 1), (37, 20, 4), (1, 3, 1)])
-def test_a_convolution_over_time_is_that_of_each_group(taps, frames, parts):
+def test_a_convolution_over_time_is_that_of_each_group(taps, frames, parts, platform):
     clips, groups, width = 4, 3, 5
     x, dy = draw(0, clips, frames, groups * width), draw(1, clips, frames, groups * width)
     kernel = draw(2, taps, width, groups * width)
@@ -111,4 +114,5 @@ def test_a_convolution_over_time_is_that_of_each_group(taps, frames, parts):
         ]
         return jnp.concatenate(each, axis=-1)
 
-    agree(lambda x, kernel: convolve_time(x, kernel, groups, parts), plain, x, kernel, dy)
+    shares = Undivided(parts, platform=platform)
+    agree(lambda x, kernel: convolve_time(x, kernel, groups, shares), plain, x, kernel, dy)

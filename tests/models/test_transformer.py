@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmpretrain.models.transformer import Attention, Transformer, attend
+from mmpretrain.models.sharing import Undivided
+from mmpretrain.models.transformer import Attention, Transformer, attend, dropped_softmax
 from mmpretrain.randomness import named, numbered
 from tests.tiny import initial, tiny_model
 
@@ -119,7 +120,7 @@ def test_dropout_differs_by_layer_and_key():
 
 
 @pytest.mark.parametrize("remat", ["none", "layers", "dots"])
-def test_a_dropped_layer_is_not_run_and_the_numbers_are_those_of_running_it_for_nothing(remat, monkeypatch):
+def test_a_dropped_layer_is_not_run_and_the_numbers_are_those_of_running_it_for_nothing(remat):
     config = dataclasses.replace(CONFIG, num_layers=4, dropout=0.1, layerdrop=0.5, remat=remat)
     graphdef, params = transformer(config)
     key = jax.random.key(3)
@@ -129,23 +130,39 @@ def test_a_dropped_layer_is_not_run_and_the_numbers_are_those_of_running_it_for_
     ]
     assert len(set(kept)) == 2
 
-    def compiled():
+    def compiled(platform):
         def loss(params):
-            y = nnx.merge(graphdef, params)(X, VALID, key)
+            model = nnx.merge(graphdef, params)
+            model.shares = Undivided(platform=platform)
+            y = model(X, VALID, key)
             return jnp.square(y).sum(), y
 
         return jax.jit(lambda params: jax.grad(loss, has_aux=True)(params)).lower(params).compile()
 
-    skipping = compiled()
+    skipping, running_all = compiled("cpu"), compiled("gpu")
     assert skipping.as_text().count(" conditional(") >= 2, "forward and backward"
     grads, y = skipping(params)
     for of_layer, was_kept in zip(np.asarray(grads["layers"]["mlp_in"]["kernel"][...]), kept, strict=True):
         assert (np.abs(of_layer).max() > 0) == was_kept
 
-    monkeypatch.setattr(jax.lax, "cond", lambda chosen, run, leave, x: jnp.where(chosen, run(x), leave(x)))
-    for ours, running_all in zip(jax.tree.leaves((y, grads)), jax.tree.leaves(compiled()(params)[::-1]), strict=True):
-        np.testing.assert_allclose(ours, running_all, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(y, compiled()(params)[1])
+    assert " conditional(" not in running_all.as_text(), "off the CPU a branch costs more than the layer"
+    for ours, of_all in zip(jax.tree.leaves((grads, y)), jax.tree.leaves(running_all(params)), strict=True):
+        np.testing.assert_allclose(ours, of_all, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(y, running_all(params)[1])
+
+
+def test_softmax_with_dropout_has_the_gradient_of_both():
+    logits, dy = jax.random.normal(jax.random.key(0), (2, 3, 5, 7)), jax.random.normal(jax.random.key(1), (2, 3, 5, 7))
+    keep = jax.random.bernoulli(jax.random.key(2), 0.7, logits.shape)
+
+    def plain(logits):
+        return jnp.where(keep, jax.nn.softmax(logits, axis=-1) / 0.7, 0)
+
+    (y, back), (expected, plain_back) = (
+        jax.vjp(function, logits) for function in (lambda x: dropped_softmax(x, keep, 0.3, jnp.float32), plain)
+    )
+    np.testing.assert_allclose(y, expected, rtol=1e-6)
+    np.testing.assert_allclose(back(dy)[0], plain_back(dy)[0], rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -155,15 +172,18 @@ def test_a_dropped_layer_is_not_run_and_the_numbers_are_those_of_running_it_for_
 def test_on_cuda_attention_in_16_bits_is_the_fused_kernel_that_reads_lengths(
     monkeypatch, dtype, frames, head_dim, fused
 ):
-    # As on a machine with a CUDA device; what is lowered there for cuDNN needs none.
-    monkeypatch.setattr("mmpretrain.models.transformer.cudnn_is_here", lambda: True)
+    # What is lowered for cuDNN needs no GPU.
     monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91200)
     x, valid = jax.ShapeDtypeStruct((B, frames, 2, head_dim), dtype), jnp.arange(frames) < jnp.array([[frames], [4]])
-    step = jax.jit(jax.grad(lambda *qkv: attend(*qkv, valid).astype("float32").sum(), argnums=(0, 1, 2)))
-    lowered = {to: step.trace(x, x, x).lower(lowering_platforms=(to,)).as_text() for to in ("cuda", "cpu", "tpu")}
+
+    def lowered(platform: str) -> str:
+        step = jax.jit(jax.grad(lambda *qkv: attend(*qkv, valid, platform).astype("float32").sum(), argnums=(0, 1, 2)))
+        return step.trace(x, x, x).lower(lowering_platforms=("cuda" if platform == "gpu" else platform,)).as_text()
+
+    on_gpu = lowered("gpu")
     for kernel in ("__cudnn$fmhaSoftmax(", "__cudnn$fmhaSoftmaxBackward("):
-        assert (kernel in lowered["cuda"]) == fused
-    assert ("stablehlo.exponential" in lowered["cuda"]) != fused, "the softmax is the kernel's"
+        assert (kernel in on_gpu) == fused
+    assert ("stablehlo.exponential" in on_gpu) != fused, "the softmax is the kernel's"
     for other in ("cpu", "tpu"):
-        assert "stablehlo.exponential" in lowered[other]
-        assert "fmha" not in lowered[other]
+        assert "stablehlo.exponential" in lowered(other)
+        assert "fmha" not in lowered(other)

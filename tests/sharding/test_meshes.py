@@ -33,7 +33,7 @@ def outcome(tmp_path_factory):
     return by_mesh, json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("mesh", ["data", "mixed", "fsdp"])
+@pytest.mark.parametrize("mesh", ["data", "mixed", "fsdp", "accelerator"])
 def test_one_step_is_the_same_on_every_mesh(outcome, mesh):
     arrays, _ = outcome
     one = {key: value for key, value in arrays["one"].items() if not key.startswith(("sound ", "evaluation "))}
