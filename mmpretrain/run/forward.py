@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -131,16 +132,44 @@ def encode(
     apply: Callable[[AVEncoder, Batch], Any] = lambda encoder, batch: encoder(batch),
     *,
     everywhere: bool = False,
+    of_clips: bool = False,
     title: str = "",
 ) -> Iterator[Output]:
     """`Forward` of one encoder, whole on every device. apply(encoder, batch): default its final output [B, T, D]."""
-    forward, state = forward_of(run, encoder, apply, everywhere=everywhere)
+    forward, state = forward_of(run, encoder, apply, everywhere=everywhere, of_clips=of_clips)
     return forward(state, table, title)
+
+
+def layer_statistics(run: RunBase, encoder: AVEncoder, table: ClipTable, title: str = "") -> np.ndarray:
+    """Mean and standard deviation over its frames of every layer of an encoder, for every clip, in every process.
+
+    float32 [N, L + 1, 2 D]: layer 0 is the transformer's input, and the means come before the deviations.
+    """
+    L, D = encoder.config.num_layers, encoder.config.width
+    made = np.zeros((len(table), L + 1, 2 * D), np.float32)
+    for row, _, (mean, variance, square) in encode(
+        run, encoder, table, _moments, everywhere=True, of_clips=True, title=title
+    ):
+        made[row, :, :D] = mean
+        # `square` is of the mean, so that how far the means of a long clip's windows are apart counts too.
+        made[row, :, D:] = np.sqrt(np.maximum(variance + (square - np.square(mean)), 0))
+    return made
+
+
+def _moments(encoder: AVEncoder, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """[B, L + 1, D] each, over the valid frames of every layer: the mean, the variance, and the mean squared."""
+    layers_LBTD = encoder.all_layers(encoder.embed_batch(batch), batch.valid_BT).astype(jnp.float32)
+    weight_BT = batch.valid_BT / jnp.maximum(batch.valid_BT.sum(1), 1)[:, None]
+    weight_LBTD = weight_BT[None, :, :, None]  # no product of matrices, which some devices would round to 16 bits
+    mean_LBD = (layers_LBTD * weight_LBTD).sum(2)
+    variance_LBD = (jnp.square(layers_LBTD - mean_LBD[:, :, None]) * weight_LBTD).sum(2)
+    moments = (mean_LBD, variance_LBD, jnp.square(mean_LBD))
+    return tuple(jnp.swapaxes(x, 0, 1) for x in moments)
 
 
 def forward_of(
     run: RunBase, encoder: AVEncoder, apply: Callable[..., Any], *given: np.ndarray, everywhere: bool = False,
-    targets: Sequence[Targets] = (),
+    targets: Sequence[Targets] = (), of_clips: bool = False,
 ) -> tuple[Forward, Any]:  # fmt: skip
     """`Forward` of one encoder, whole on every device, and the state to call it with.
 
@@ -155,4 +184,5 @@ def forward_of(
         share_out(shared, FrameShares(run.mesh))
         return apply(shared, batch, *given)
 
-    return Forward(run, encoder.config, of_batch, run.config.data.batch_frames, everywhere, targets), state
+    forward = Forward(run, encoder.config, of_batch, run.config.data.batch_frames, everywhere, targets, of_clips)
+    return forward, state

@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from mmpretrain.config import CorpusConfig
 from mmpretrain.data.clips import open_clips
+from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.parallel import stopping
-from mmpretrain.run.forward import Forward
+from mmpretrain.run.forward import Forward, encode, layer_statistics
 from mmpretrain.run.run import Run
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.tiny import IMAGE_SIZE, tiny_model, tiny_run
@@ -104,3 +106,22 @@ def test_a_long_clip_comes_in_windows_and_is_put_together(run, tmp_path, everywh
     of_clips = Forward(run, run.config.model, lengths_of, batch_frames=60, everywhere=everywhere, of_clips=True)
     for row, _, values in of_clips(None, table):
         assert values["frames"] == pytest.approx(min(lengths[row], 1500))
+
+
+def test_statistics_of_layers_are_those_of_their_frames(run, tmp_path):
+    lengths = [20, 7, 1600, 12]
+    clips = [make_clip(f"c{i}", n, size=IMAGE_SIZE, video=False) for i, n in enumerate(lengths)]
+    path = write_corpus(tmp_path / "some", clips, IMAGE_SIZE, IMAGE_SIZE + 16)
+    table = open_clips([CorpusConfig(str(path))])
+    encoder = AVEncoder(run.config.model, rngs=nnx.Rngs(3))
+
+    def layers(encoder, batch):
+        return jnp.moveaxis(encoder.all_layers(encoder.embed_batch(batch), batch.valid_BT), 0, 2)
+
+    found = layer_statistics(run, encoder, table)
+    assert found.shape == (4, 3, 32)
+    for row, num_frames, values_TLD in encode(run, encoder, table, layers):
+        x_TLD = np.asarray(values_TLD[:num_frames], np.float64)
+        expected_LF = np.concatenate([x_TLD.mean(0), x_TLD.std(0)], -1)
+        # A long clip has the mean of its windows', which overlap.
+        np.testing.assert_allclose(found[row], expected_LF, atol=1e-5 if num_frames < 1500 else 0.1)
