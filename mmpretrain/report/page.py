@@ -26,6 +26,7 @@ from mmpretrain.report.tables import (
     evaluation_table,
     exposure_lines,
     fold_table,
+    gain_lines,
     percent,
     probe_line,
     protocol_line,
@@ -165,6 +166,8 @@ def _rounds(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) ->
     stages = _stages(records, r"round(\d+)/pretrain")
     table = round_table(summary)
     blocks = [_table(table)] if table[1] else []
+    if lines := gain_lines(summary.get("rounds") or ()):
+        blocks.append("<h3>Over the untrained encoder</h3>" + "".join(f"<p>{html.escape(line)}</p>" for line in lines))
     panels = []
     for title, metric in (("loss", "loss"), ("accuracy on masked frames", "masked_accuracy")):
         lines = {
@@ -184,7 +187,8 @@ def _rounds(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) ->
     explanation = (
         "Each round predicts the clusters of masked frames. PNMI is the share of what there is to know about the true "
         "units that the cluster tells, purity the share of frames whose cluster's main unit is their own; both need a "
-        "corpus whose units are known. Chance is the accuracy of always answering the commonest cluster. "
+        "corpus whose units are known. Chance is the accuracy of always answering the commonest cluster. The probe "
+        "reads the label off one frozen layer, of the round's encoder and of the same network untrained. "
         f"For comparison: {REFERENCE}."
     )
     if rounds := [entry for entry in summary.get("rounds") or () if entry.get("probe")]:

@@ -38,9 +38,12 @@ def duration(seconds: float) -> str:
 
 
 def round_table(summary: Mapping[str, Any]) -> Table:
-    """Accuracies and loss are on validation clips; chance is of always answering the commonest cluster there."""
-    columns = ["round", "masked acc.", "unmasked", "chance", "loss", "PNMI", "purity", "clusters used", "entropy"]
-    columns += ["probe UA"]
+    """Accuracies and loss are on validation clips; chance is of always answering the commonest cluster there.
+
+    Beside the probe of the round's encoder stands that of the untrained one.
+    """
+    columns = ["round", "masked", "unmasked", "chance", "loss", "PNMI", "purity", "clusters", "entropy"]
+    columns += ["probe UA", "untrained"]
 
     def number(value: float | None, digits: int, unit: str = "") -> str:
         return NOTHING if value is None else f"{value:.{digits}f}{unit}"
@@ -64,6 +67,7 @@ def round_table(summary: Mapping[str, Any]) -> Table:
                 NOTHING if used is None else f"{used} / {clusters}",
                 number(entry.get("entropy_bits"), 2, " bits"),
                 percent((entry.get("probe") or {}).get("ua")),
+                percent(entry.get("untrained_probe_ua")),
             ]
         )
     return columns, rows
@@ -90,6 +94,7 @@ def render_health(rounds: Sequence[Mapping[str, Any]]) -> str:
         lines.append(f"  against round {before['round']}: {', '.join(changes) or 'nothing to compare'}")
         if before.get("num_clusters") != last.get("num_clusters"):
             lines.append("  (accuracies over different numbers of clusters do not compare)")
+    lines += map(_wrapped, gain_lines([last]))
     if probe := last.get("probe"):
         lines.append(_wrapped(probe_line(probe)))
     lines.append(_wrapped(f"for comparison: {REFERENCE}"))
@@ -100,13 +105,36 @@ def _wrapped(text: str) -> str:
     return textwrap.fill(text, 100, initial_indent="  ", subsequent_indent="    ")
 
 
+def gain_lines(rounds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of every round with a probe: whether it taught its encoder anything over the untrained one."""
+    lines = []
+    for entry in rounds:
+        if probe := entry.get("probe"):
+            gain, number, before = probe["over_untrained"], entry["round"], percent(entry["untrained_probe_ua"])
+            says = f"round {number} taught nothing over the untrained encoder"
+            if gain["low"] > 0:
+                says = f"round {number} taught its encoder something over the untrained one"
+            elif gain["high"] < 0:
+                says += ", which tells more"
+            points, low, high = (f"{100 * gain[name]:+.1f}" for name in ("difference", "low", "high"))
+            lines.append(
+                f"{says}: probe UA {percent(probe['ua'])} against {before}, {points} points (95% interval {low} to "
+                f"{high}, paired over the {probe['clips']} validation clips)"
+            )
+    return lines
+
+
 def probe_line(probe: Mapping[str, Any]) -> str:
-    """What the probe's figure is of."""
-    layers = ", ".join(percent(ua) for ua in probe["ua_by_layer"])
+    """What the probe's figures are of."""
+
+    def of_layers(figures: Mapping[str, Any]) -> str:
+        return f"{', '.join(percent(ua) for ua in figures['ua_by_layer'])} (chosen: layer {figures['layer']})"
+
     return (
-        f"probe: frozen layers, averaged over time, logistic regression; {probe['protocol']}, fold {probe['fold']}, "
-        f"{probe['training_clips']} training and {probe['clips']} validation clips; by layer {layers}; "
-        f"the best is shown, layer {probe['layer']}; chance {percent(probe['chance_ua'])}; "
+        f"probe: frozen layers, mean and deviation over time, logistic regression; {probe['protocol']}, fold "
+        f"{probe['fold']}, {probe['training_clips']} training and {probe['clips']} validation clips; by layer from 0 "
+        f"{of_layers(probe)}; untrained {of_layers(probe['untrained'])}; the layer is chosen on training clips; "
+        f"chance {percent(probe['chance_ua'])}; "
         f"unlabelled_validation_seen: {probe.get('unlabelled_validation_seen', NOTHING)}"
     )
 
@@ -215,6 +243,8 @@ def render_summary(summary: Mapping[str, Any]) -> str:
     ):
         if table[1] and not (table[0][0] == "fold" and len(table[1]) == 1):
             blocks.append(f"{title}\n{text_table(table)}")
+    if lines := gain_lines(summary.get("rounds") or ()):
+        blocks.insert(2, "\n".join(map(_wrapped, lines)))
     if lines := exposure_lines(summary):
         blocks.append("Test clips that were seen in training\n" + "\n".join(map(_wrapped, lines)))
     times = summary.get("wall_time_sec") or {}

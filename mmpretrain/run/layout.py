@@ -23,7 +23,11 @@ TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
 EVALUATION, EXPORT = "evaluation", "export"
 PRETRAINED, SCRATCH = "pretrained", "scratch"
-PROBE_FIELDS = ("ua", "layer", "ua_by_layer", "chance_ua", "clips", "training_clips", "protocol", "fold")
+PROBE_FIELDS = (
+    "ua", "layer", "ua_by_layer", "chance_ua", "clips", "training_clips", "protocol", "fold", "untrained",
+    "over_untrained",
+)  # fmt: skip
+OF_LAYERS = ("ua", "layer", "ua_by_layer")  # what a summary says of the untrained encoder
 
 
 def targets_name(number: int) -> str:
@@ -44,6 +48,9 @@ def health_file(workdir: Path, number: int) -> Path:
 
 def read_health(workdir: Path, number: int) -> dict[str, Any]:
     """What was measured of a round's encoder: `of`, `chance_accuracy`, `probe`.
+
+    `probe.untrained` is the same of the network before any step, with what it was measured of and its answer to each
+    clip; `probe.over_untrained` is how far the round's encoder is above it, see `evaluation.probe.Gain`.
 
     Empty if nothing was, or the file is damaged: then it is measured again.
     """
@@ -166,7 +173,14 @@ def _figures(workdir: Path, number: int) -> dict[str, Any]:
     ]
     whole = {name: trained.get(name) for name in ("masked_accuracy", "unmasked_accuracy", "loss")}
     several = {"codebooks": codebooks} if len(codebooks) > 1 else {}
-    return {"round": number} | codebooks[0] | whole | several | {"probe": saved.get("probe")}
+    return {"round": number} | codebooks[0] | whole | several | _probe_figures(saved.get("probe"))
+
+
+def _probe_figures(probe: Mapping[str, Any] | None) -> dict[str, Any]:
+    if probe is None:
+        return {"probe": None, "untrained_probe_ua": None}
+    untrained = {name: probe["untrained"][name] for name in OF_LAYERS}
+    return {"probe": {**probe, "untrained": untrained}, "untrained_probe_ua": untrained["ua"]}
 
 
 def recipe_of_run(folder: Path) -> RunConfig:

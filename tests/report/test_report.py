@@ -1,4 +1,5 @@
 import base64
+import html
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -143,7 +144,9 @@ def test_summary_in_the_terminal(example):
     lines = text.splitlines()
     assert lines[0] == "demo, seed 1337"
     assert re.search(
-        r"^  2 +52\.0% +71\.0% +4\.0% +2\.020 +0\.630 +0\.580 +97 / 100 +6\.12 bits +62\.5%$", text, re.MULTILINE
+        r"^  2 +52\.0% +71\.0% +4\.0% +2\.020 +0\.630 +0\.580 +97 / 100 +6\.12 bits +62\.5% +43\.8%$",
+        text,
+        re.MULTILINE,
     )
     assert re.search(r"^  chance, majority class +25\.0% +25\.0% +- +-$", text, re.MULTILINE)
     assert re.search(r"^  ours, pretrained +87\.5% +87\.5% +86\.5% +86\.5%$", text, re.MULTILINE)
@@ -161,9 +164,30 @@ def test_health_compares_with_the_round_before(example):
     assert "against round 1: masked accuracy +21.0 points, PNMI +0.210\n" in text, "no probe in round 1"
     text = " ".join(text.split())
     assert "accuracies over different numbers of clusters do not compare" in text
-    assert "by layer 50.0%, 62.5%; the best is shown, layer 2; chance 25.0%" in text
+    assert "by layer from 0 43.8%, 50.0%, 62.5% (chosen: layer 2); untrained 37.5%, 43.8%, 25.0% (chosen: layer" in text
+    assert "the layer is chosen on training clips; chance 25.0%" in text
     assert "42.5% masked accuracy in round 1" in text
     assert "against" not in render_health(rounds[:1])
+
+
+@pytest.mark.parametrize(
+    ("gain", "says"),
+    [
+        ((0.1875, 0.05, 0.3), "round 2 taught its encoder something over the untrained one: probe UA 62.5% against"),
+        ((0.02, -0.05, 0.09), "round 2 taught nothing over the untrained encoder: probe UA"),
+        ((-0.2, -0.3, -0.1), "round 2 taught nothing over the untrained encoder, which tells more: probe UA"),
+    ],
+)
+def test_a_round_says_whether_it_taught_anything(write, example, gain, says):
+    summary = example.summary()
+    summary["rounds"][1]["probe"]["over_untrained"] = dict(zip(("difference", "low", "high"), gain, strict=True))
+    low, high = (f"{100 * value:+.1f}" for value in gain[1:])
+    interval = f"points (95% interval {low} to {high}, paired over the 48 validation clips)"
+    shown = [render_summary(summary), render_health(summary["rounds"]), html.unescape(write(summary))]
+    for text in shown:
+        assert says in " ".join(text.split())
+        assert interval in " ".join(text.split())
+    assert "round 1 taught" not in "".join(shown), "it has no probe"
 
 
 def test_summary_shows_the_bare_figures_where_there_are_no_others():

@@ -94,7 +94,7 @@ def test_a_walk_shows_its_stages_and_the_health_of_each_round(config, capsys):
     ids = np.concatenate([store.row(store.clip_ids.index(clip_id)) for clip_id in run.clips[1].clip_ids])
     assert {clip_id[0] for clip_id in run.clips[1].clip_ids} == {"d"}
     assert first["chance_accuracy"] == np.bincount(ids).max() / len(ids)
-    assert first["probe"]["ua_by_layer"] == [1.0, 1.0], "a hum can be told from a whistle by any encoder"
+    assert first["probe"]["ua_by_layer"] == [1.0, 1.0, 1.0], "a hum can be told from a whistle by any encoder"
     assert (first["probe"]["training_clips"], first["probe"]["clips"]) == (12, 4)
     assert report(run)["rounds"] == [first, second]
     change = 100 * (second["masked_accuracy"] - first["masked_accuracy"])
