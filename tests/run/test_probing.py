@@ -91,21 +91,23 @@ def test_the_layer_that_knows_is_named_and_windows_are_put_together(corpus, tmp_
 def test_the_untrained_encoder_is_measured_once_and_a_round_that_taught_nothing_says_so(
     corpus, tmp_path, monkeypatch, capsys
 ):
-    measured, statistics = [], probing.layer_statistics
+    measured, statistics = {}, probing.layer_statistics
 
-    def counted(run, encoder, table, title):
-        measured.append(title.removesuffix(": features to probe"))
-        return statistics(run, encoder, table, title)
+    def remembered(run, encoder, table, title):
+        return measured.setdefault(title.removesuffix(": features to probe"), statistics(run, encoder, table, title))
 
     def walk():
         measured.clear()
         run = Run(recipe(corpus, tmp_path / "run"))
         refine(run)
-        return run, measured
+        return run, list(measured)
 
-    monkeypatch.setattr(probing, "layer_statistics", counted)
+    monkeypatch.setattr(probing, "layer_statistics", remembered)
     run, titles = walk()
     assert titles == ["untrained encoder", "round 1", "round 2"]
+    # One step moves next to nothing: what is called untrained is what round 1 began with.
+    np.testing.assert_allclose(measured["untrained encoder"], measured["round 1"], atol=1e-4)
+    assert np.abs(measured["untrained encoder"] - measured["round 2"]).max() > 0.1
     said = " ".join(capsys.readouterr().err.split())
     first, second = round_figures(run.workdir, 2)
     for number, entry in enumerate((first, second), start=1):
@@ -113,7 +115,6 @@ def test_the_untrained_encoder_is_measured_once_and_a_round_that_taught_nothing_
         gain = entry["probe"]["over_untrained"]
         assert gain["low"] < 0 < gain["high"]
         assert f"round {number} taught nothing over the untrained encoder" in said
-    # Its first steps moved nothing, so that what is called untrained is what the round began with.
     assert first["probe"]["ua_by_layer"] == first["probe"]["untrained"]["ua_by_layer"]
     assert first["probe"]["over_untrained"]["difference"] == 0
 
