@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -68,15 +69,21 @@ def _answers(features_NF: np.ndarray, labels_N: np.ndarray, fit: np.ndarray, ask
 
 
 def _held_out(labels_N: np.ndarray, speakers_N: np.ndarray) -> list[np.ndarray]:
-    """bool [N] each: parts of the clips that the rest can be asked about. By speaker, or else by clip; else none."""
-    by_speaker = np.unique(speakers_N, return_inverse=True)[1]
-    by_clip = np.zeros(len(labels_N), int)
-    for label in np.unique(labels_N):
-        of_class = np.flatnonzero(labels_N == label)
-        by_clip[of_class] = np.arange(len(of_class))
-    for dealt_N in (by_speaker, by_clip):
-        parts = [dealt_N % NUM_PARTS == part for part in range(NUM_PARTS)]
-        if parts := [part for part in parts if part.any() and len(np.unique(labels_N[~part])) > 1]:
+    """bool [N] each: parts of the clips that the rest can be asked about. By speaker, or else by clip; else none.
+
+    The parts are much alike in their classes, as far as that goes.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    rows = np.arange(len(labels_N))
+    for groups_N in (speakers_N, rows):
+        num_parts = min(NUM_PARTS, len(np.unique(groups_N)), max(np.unique(labels_N, return_counts=True)[1]))
+        if num_parts < 2:
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of classes that not every part can have
+            splits = list(StratifiedGroupKFold(num_parts).split(rows, labels_N, groups_N))
+        if parts := [np.isin(rows, held) for fit, held in splits if len(held) and len(np.unique(labels_N[fit])) > 1]:
             return parts
     return []
 

@@ -15,7 +15,7 @@ def planted(seed: int = 0):
     told = np.eye(6, dtype=np.float32)[labels]
     late = noise + 9 * told
     late[train] = noise[train] + 0.8 * told[train]
-    features = np.stack([noise, noise + 2 * told, late], axis=1)
+    features = np.stack([noise, noise + 3 * told, late], axis=1)
     return features, labels, np.array([f"s{i // 18}" for i in range(180)]), train, validation, other
 
 
