@@ -87,6 +87,25 @@ class ClassificationResult:
         }
 
 
+def figures_of(confusion_BCC: np.ndarray) -> dict[str, np.ndarray]:
+    """The figures of many confusion matrices at once, by name: float64 [...] for [..., C, C], as those of one are.
+
+    For resamples, of which there are thousands. Every matrix has at least one clip in it.
+    """
+    hits_BC = np.diagonal(confusion_BCC, axis1=-2, axis2=-1).astype(np.float64)
+    support_BC, said_BC = confusion_BCC.sum(-1).astype(np.float64), confusion_BCC.sum(-2)
+    occurring_BC = support_BC > 0
+    recall_BC = hits_BC / np.where(occurring_BC, support_BC, 1)
+    f1_BC = 2 * hits_BC / np.where(support_BC + said_BC > 0, support_BC + said_BC, 1)
+    total_B, occurring_B = support_BC.sum(-1), occurring_BC.sum(-1)
+    return {
+        "ua": recall_BC.sum(-1) / occurring_B,
+        "wa": hits_BC.sum(-1) / total_B,
+        "wf1": (f1_BC * support_BC).sum(-1) / total_B,
+        "macro_f1": f1_BC.sum(-1) / occurring_B,
+    }
+
+
 def classification_metrics(
     labels_N: np.ndarray, predictions_N: np.ndarray, classes: Sequence[str]
 ) -> ClassificationResult:
