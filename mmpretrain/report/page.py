@@ -19,14 +19,16 @@ from PIL import Image
 from mmpretrain.files import write_text
 from mmpretrain.observe.wall_time import PARTS
 from mmpretrain.report import charts
+from mmpretrain.report.comparisons import NAMES, Table, fold_comparisons, interval_text
 from mmpretrain.report.tables import (
     REFERENCE,
-    Table,
     duration,
     evaluation_table,
     exposure_lines,
     fold_table,
+    fold_ua_table,
     gain_lines,
+    ours,
     percent,
     probe_line,
     protocol_line,
@@ -34,6 +36,7 @@ from mmpretrain.report.tables import (
     round_table,
     speed_table,
     task_title,
+    told_apart_lines,
 )
 
 __all__ = ["render_summary", "write_report"]
@@ -130,9 +133,9 @@ def _header(summary: Mapping[str, Any]) -> str:
             for name, key in (("from scratch", "from_scratch_ua"), ("baseline", "baseline_ua"), ("chance", "chance_ua"))
             if result.get(key) is not None
         ]
-        facts.append(
-            (percent(result["ua"]), f"{task_title(summary)}, mean recall (UA) on test clips", ", ".join(compared))
-        )
+        interval = interval_text(result)
+        what = f"{task_title(summary)}, mean recall (UA) on test clips" + (f", 95% {interval}" if interval else "")
+        facts.append((percent(result["ua"]), what, ", ".join(compared)))
     if rounds and rounds[-1].get("masked_accuracy") is not None:
         last = rounds[-1]
         facts.append(
@@ -215,15 +218,20 @@ def _evaluation(summary: Mapping[str, Any]) -> str:
     if not table[1]:
         return ""
     left = _table(table, bold_last=True)
+    if lines := told_apart_lines(summary):
+        left += "<h3>Ours against the others, on the same test clips</h3>"
+        left += "".join(f"<p>{html.escape(line)}</p>" for line in lines)
     if len(folds[1]) > 1:
-        left += "<h3>Fold by fold, pretrained</h3>" + _table(folds)
+        left += f"<h3>Fold by fold, {NAMES[ours(summary)]}</h3>" + _table(folds)
+    for title, more in (("UA of all", fold_ua_table(summary)), ("Differences", fold_comparisons(summary))):
+        left += f"<h3>{title}, fold by fold</h3>" + _table(more) if more[1] else ""
     if lines := exposure_lines(summary):
         left += "<h3>Test clips that were seen in training</h3>"
         left += "".join(f"<p>{html.escape(line)}</p>" for line in lines)
     right = ""
     if result.get("confusion") and result.get("classes"):
         picture = charts.draw_confusion(result["confusion"], result["classes"])
-        right = "<div><h3>Answers of the pretrained encoder</h3>" + _figure(picture, "confusion matrix") + "</div>"
+        right = f"<div><h3>Answers of {NAMES[ours(summary)]}</h3>" + _figure(picture, "confusion matrix") + "</div>"
     line = protocol_line(summary)
     explanation = (line[:1].upper() + line[1:] + ". " if line else "") + (
         "UA is the mean of the classes' recalls, WA plain accuracy, WF1 the F1 weighted by support."

@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 
-Table = tuple[list[str], list[list[str]]]  # names of the columns, rows of cells; the first column is text
+from mmpretrain.report.comparisons import (
+    NAMES,
+    READING,
+    SHORT,
+    Table,
+    blind_lines,
+    comparison_lines,
+    fold_comparisons,
+    interval_text,
+)
 
 NOTHING = "-"
 TEST_SEEN = "unlabelled_test_seen"
@@ -140,9 +149,24 @@ def probe_line(probe: Mapping[str, Any]) -> str:
 
 
 def evaluation_table(summary: Mapping[str, Any]) -> Table:
-    """What cannot hear or see, the plain baseline, the same network from random weights, and ours."""
-    columns = ["classifier", "UA", "WA", "WF1", "macro F1"]
-    return columns, [[name, *_scores(scores)] for name, scores in _classifiers(summary)]
+    """What cannot hear or see, the plain baselines, the same network from random weights, and ours.
+
+    Where they are known, with the 95% intervals of UA and WA.
+    """
+    columns, classifiers = ["classifier", "UA", "WA", "WF1", "macro F1"], _classifiers(summary)
+    known = any(interval_text(scores) for _, scores in classifiers)
+    columns += ["UA, 95%", "WA, 95%"] * known
+
+    def shown(scores: Mapping[str, Any]) -> list[str]:
+        return [interval_text(scores, metric) or NOTHING for metric in ("ua", "wa")] * known
+
+    return columns, [[name, *_scores(scores), *shown(scores)] for name, scores in classifiers]
+
+
+def ours(summary: Mapping[str, Any]) -> str:
+    """Which of ours the result is of: "pretrained", or "scratch" where no other was trained."""
+    result = summary.get("evaluation") or {}
+    return "scratch" if "scratch" in result and "pretrained" not in result else "pretrained"
 
 
 def _classifiers(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -150,9 +174,10 @@ def _classifiers(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any
     chance = {"ua": result.get("chance_ua"), "wa": result.get("majority_wa")}
     results = [
         ("chance, majority class", chance),
-        ("MFCC statistics, logistic regression", result.get("baseline") or {"ua": result.get("baseline_ua")}),
-        ("ours, from scratch", result.get("from_scratch") or {"ua": result.get("from_scratch_ua")}),
-        ("ours, pretrained", result),
+        (NAMES["baseline"], result.get("baseline") or {"ua": result.get("baseline_ua")}),
+        (NAMES["picture_baseline"], result.get("picture_baseline") or {}),
+        (NAMES["scratch"], result.get("from_scratch") or {"ua": result.get("from_scratch_ua")}),
+        (NAMES["pretrained"], result if ours(summary) == "pretrained" else {}),
     ]
     return [(name, scores) for name, scores in results if scores.get("ua") is not None]
 
@@ -167,23 +192,44 @@ def exposure_lines(summary: Mapping[str, Any]) -> list[str]:
     return [f"{name}: {TEST_SEEN}: {scores[TEST_SEEN]}" for name, scores in figures if TEST_SEEN in scores]
 
 
+def told_apart_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Ours against each other classifier over all folds, and how these lines and all intervals are to be read."""
+    lines = comparison_lines((summary.get("evaluation") or {}).get("comparisons") or ())
+    return [*lines, *blind_lines(summary), READING] if lines else []
+
+
 def task_title(summary: Mapping[str, Any]) -> str:
     """The task that the evaluation is of, as a heading."""
     return str((summary.get("evaluation") or {}).get("task", "labelled clips")).capitalize()
 
 
 def fold_table(summary: Mapping[str, Any]) -> Table:
-    """The pretrained encoder's result in each fold that the summary has figures of, and their mean and spread."""
+    """Our result in each fold that the summary has figures of, and their mean and spread."""
+    return _by_fold(summary, {"ua": "UA", "wa": "WA", "wf1": "WF1", "macro_f1": "macro F1"})
+
+
+def fold_ua_table(summary: Mapping[str, Any]) -> Table:
+    """Likewise the UA of every classifier; nothing where there is one fold, or those of the others are not known."""
     folds = [fold for fold in (summary.get("evaluation") or {}).get("folds") or () if isinstance(fold, Mapping)]
-    rows = [[str(fold.get("fold", position)), *_scores(fold)] for position, fold in enumerate(folds, start=1)]
+    columns = {f"{name}_ua": SHORT[name] for name in SHORT if any(f"{name}_ua" in fold for fold in folds)}
+    return _by_fold(summary, columns | {"ua": SHORT[ours(summary)]}) if columns and len(folds) > 1 else ([], [])
+
+
+def _by_fold(summary: Mapping[str, Any], columns: Mapping[str, str]) -> Table:
+    """columns: by figure of a fold, the name of its column."""
+    folds = [fold for fold in (summary.get("evaluation") or {}).get("folds") or () if isinstance(fold, Mapping)]
+    rows = [
+        [str(fold.get("fold", position)), *(percent(fold.get(metric)) for metric in columns)]
+        for position, fold in enumerate(folds, start=1)
+    ]
     if len(folds) > 1:
         spread = []
-        for metric in ("ua", "wa", "wf1", "macro_f1"):
+        for metric in columns:
             values = [fold[metric] for fold in folds if fold.get(metric) is not None]
             some = len(values) > 1
             spread.append(f"{percent(np.mean(values))} +- {100 * np.std(values, ddof=1):.1f}" if some else NOTHING)
         rows.append(["mean +- std", *spread])
-    return ["fold", "UA", "WA", "WF1", "macro F1"], rows
+    return ["fold", *columns.values()], rows
 
 
 def speed_table(records: Sequence[Mapping[str, Any]], goodput: Mapping[str, Mapping[str, float]]) -> Table:
@@ -239,12 +285,17 @@ def render_summary(summary: Mapping[str, Any]) -> str:
     for title, table in (
         ("Pretraining", round_table(summary)),
         (f"{task_title(summary)} on test clips ({protocol_line(summary)})", evaluation_table(summary)),
-        ("Ours, pretrained, fold by fold", fold_table(summary)),
+        (f"{NAMES[ours(summary)].capitalize()}, fold by fold", fold_table(summary)),
+        ("UA of all, fold by fold", fold_ua_table(summary)),
     ):
         if table[1] and not (table[0][0] == "fold" and len(table[1]) == 1):
             blocks.append(f"{title}\n{text_table(table)}")
     if lines := gain_lines(summary.get("rounds") or ()):
         blocks.insert(2, "\n".join(map(_wrapped, lines)))
+    if lines := told_apart_lines(summary):
+        blocks.append("Ours against the others, on the same test clips\n" + "\n".join(map(_wrapped, lines)))
+    if (table := fold_comparisons(summary))[1]:
+        blocks.append(f"The same in each fold\n{text_table(table)}")
     if lines := exposure_lines(summary):
         blocks.append("Test clips that were seen in training\n" + "\n".join(map(_wrapped, lines)))
     times = summary.get("wall_time_sec") or {}

@@ -52,27 +52,33 @@ class Option:
 
 @dataclasses.dataclass(frozen=True)
 class Argument:
-    """The file or folder that a command is given instead of a recipe. name: as the usage shows it."""
+    """The file or folder that a command is given instead of a recipe, or several. name: as the usage shows them."""
 
     name: str
     help: str
+    count: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Given:
     """What the user gave, checked. config: the recipe with its overrides. options: by name, None where not given.
 
-    at_end: what is closed when the command has ended, in all processes.
+    paths: as many as the command takes, no recipe. at_end: what is closed when the command has ended, in all processes.
     """
 
     command: Command
     config: RunConfig | None
-    path: Path | None
+    paths: tuple[Path, ...]
     options: Mapping[str, Any]
     at_end: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack)
 
     def __getitem__(self, option: str) -> Any:
         return self.options[option]
+
+    @property
+    def path(self) -> Path:
+        """Of a command that takes one."""
+        return self.paths[0]
 
     def begin(self) -> Run:
         """The run of the recipe, whose folder is this command's alone until it ends, after its first lines are logged.
@@ -146,13 +152,13 @@ def module_name(command: str) -> str:
 
 def read_given(command: Command, config: RunConfig | None, paths: Sequence[str], values: Mapping[str, Any]) -> Given:
     """Checks what is given to a command. values: the options, None where not given. Raises ValueError."""
-    form, path = command.instead if command.instead and paths else command, None
+    form = command.instead if command.instead and paths else command
     if form.takes:
         lacks = any(option.required and values[option.name] is None for option in form.options)
-        if len(paths) != 1 or config is not None or lacks:
+        if len(paths) != form.takes.count or config is not None or lacks:
             raise ValueError(f"the command is `{form.usage}`, without a recipe; {form.takes.name} is {form.takes.help}")
-        check_local(form.takes.name, paths[0])
-        path = Path(paths[0])
+        for path in paths:
+            check_local(form.takes.name, path)
     elif paths:
         raise ValueError(f"unexpected argument {paths[0]!r}; overrides look like --config.seed=7")
     elif config is None:
@@ -166,11 +172,13 @@ def read_given(command: Command, config: RunConfig | None, paths: Sequence[str],
         for each in value if isinstance(value, list) else [value]:
             check_local(f"--{name}", each if isinstance(each, str) else "")
     if form.recipe_at is not None:
-        config = form.recipe_at(path)
+        config = form.recipe_at(Path(paths[0]))
     if config is not None:
         check(config)
         check_paths(config)
-    return Given(form, config, path, {o.name: _resolve(form, o, values[o.name], config) for o in form.options})
+    return Given(
+        form, config, tuple(map(Path, paths)), {o.name: _resolve(form, o, values[o.name], config) for o in form.options}
+    )
 
 
 def _resolve(command: Command, option: Option, value: Any, config: RunConfig | None) -> Any:

@@ -1,4 +1,4 @@
-"""Small JSON files of a run that are believed later, each with its digest in the `digests.json` of its folder."""
+"""Small files of a run that are believed later, each with its digest in the `digests.json` of its folder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from mmpretrain.files import DRAFT, SEAL, DamagedError, digests, sealed, whole_f
 
 def write_sealed(path: str | Path, value: Any) -> None:
     """As `files.write_json`. A kill at any moment leaves the old content or the new one, and its digest."""
+    write_sealed_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_sealed_text(path: str | Path, text: str) -> None:
+    """As `files.write_text`, likewise."""
     path = Path(path)
     folder, name, coming = path.parent, path.name, path.name + DRAFT
     entries = _entries(folder)
@@ -20,7 +25,7 @@ def write_sealed(path: str | Path, value: Any) -> None:
             entries[name] = last
     with whole_file(path) as draft:
         with open(draft, "w", encoding="utf-8", newline="") as file:
-            file.write(json.dumps(value, indent=1) + "\n")
+            file.write(text)
         new = digests(folder, [draft.name])[draft.name]
         write_json(folder / SEAL, entries | {coming: new})
     write_json(folder / SEAL, entries | {name: new})

@@ -1,8 +1,7 @@
-"""Stage `evaluate`: every fold's classifier on the clips it never saw, once, beside a plain baseline."""
+"""Stage `evaluate`: every fold's classifier on the clips it never saw, once, beside plain baselines."""
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +9,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmpretrain.data.exposure import Exposure
 from mmpretrain.encoders.weights import load_weights
-from mmpretrain.evaluation.baselines import clip_statistics, mfcc_baseline
-from mmpretrain.evaluation.metrics import ClassificationResult, classification_metrics, pooled
-from mmpretrain.evaluation.protocols import summarize_folds
-from mmpretrain.files import present_folder, whole_file
-from mmpretrain.observe.progress import log, track
+from mmpretrain.evaluation.comparison import Answers, comparisons_with, figures_over_folds, figures_with_intervals
+from mmpretrain.files import present_folder
+from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
+from mmpretrain.report.comparisons import BLIND, comparison_lines
+from mmpretrain.run.baselines import NEEDS, answers_of_baselines
 from mmpretrain.run.command import ACCEPT_CHANGES, Command
 from mmpretrain.run.exposure import TEST_SEEN, as_result, check_exposure, exposure_of_fold, pooled_exposure
 from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
-from mmpretrain.run.layout import EVALUATION, PRETRAINED, SCRATCH, fold_name
+from mmpretrain.run.layout import EVALUATION, SCRATCH, fold_name
+from mmpretrain.run.predictions import table_name, write_answers
 from mmpretrain.run.run import Run
 
 
 def evaluate(run: Run) -> dict[str, Any]:
-    """Tests every fold's classifier on its test clips, beside the plain baseline."""
+    """Tests every fold's classifier on its test clips, beside the plain baselines."""
     finetuning = Finetuning(run)
     recipe = {f"{variant}/{k}": v for variant in finetuning.variants for k, v in finetuning.recipe(variant).items()}
     run.check_begun(EVALUATION, recipe)
@@ -40,33 +39,47 @@ def evaluate(run: Run) -> dict[str, Any]:
         seen = {
             v: [exposure_of_fold(finetuning, v, k) for k in finetuning.folds] for v in (*finetuning.variants, SCRATCH)
         }
-        # The baseline sees what a classifier from random weights does: its fold.
-        baseline = on_main(lambda: _summary(_baseline(finetuning), seen[SCRATCH]))
-        variants = {}
-        for variant in finetuning.variants:
-            variants[variant] = [
+        tested = {
+            variant: [
                 _test_fold(finetuning, variant, fold, folder, str(of_fold["test"]))
                 for fold, of_fold in zip(finetuning.folds, seen[variant], strict=True)
             ]
-        main = PRETRAINED if PRETRAINED in variants else SCRATCH
-        ours = variants[main]
+            for variant in finetuning.variants
+        }
+        tested |= _test_baselines(finetuning, folder)
+        main, *others = tested
+        whole = {name: Answers.joined(answers) for name, answers in tested.items()}
+        # A baseline sees what a classifier from random weights does: its fold.
+        figures = {
+            name: figures_over_folds(answers)
+            | as_result(pooled_exposure(seen.get(name, seen[SCRATCH])))
+            | _blind(finetuning, name)
+            for name, answers in tested.items()
+        }
+        comparisons = comparisons_with(main, whole)
+        for line in comparison_lines(comparisons):
+            log(line)
         return {
             "task": finetuning.main.name,
             "protocol": finetuning.protocol_title, "selection": finetuning.protocol.selection,
             "classes": list(finetuning.main.classes), "modalities": list(run.config.model.modalities),
-            "chance_ua": pooled(ours).chance_ua, "majority_wa": pooled(ours).majority_wa,
+            "chance_ua": whole[main].result.chance_ua, "majority_wa": whole[main].result.majority_wa,
             "folds": [
-                {"fold": fold, **result.as_dict(), **as_result(of_fold)}
-                for fold, result, of_fold in zip(finetuning.folds, ours, seen[main], strict=True)
+                {
+                    "fold": fold, **figures_with_intervals(of_fold[main]), **as_result(seen[main][i]),
+                    **{f"{name}_ua": of_fold[name].result.ua for name in others},
+                    "comparisons": comparisons_with(main, of_fold),
+                }
+                for i, fold in enumerate(finetuning.folds)
+                for of_fold in [{name: answers[i] for name, answers in tested.items()}]
             ],
-            "baseline": baseline, **as_result(pooled_exposure(seen[main])),
-            **{variant: _summary(results, seen[variant]) for variant, results in variants.items()},
+            **as_result(pooled_exposure(seen[main])), **figures, "comparisons": comparisons,
         }  # fmt: skip
 
     return run.stage(EVALUATION, recipe | {"folds": list(finetuning.folds)}, work)
 
 
-def _test_fold(finetuning: Finetuning, variant: str, number: int, folder: Path, seen: str) -> ClassificationResult:
+def _test_fold(finetuning: Finetuning, variant: str, number: int, folder: Path, seen: str) -> Answers:
     run = finetuning.run
     classifier = run.workdir / fold_name(variant, number) / CLASSIFIER
     if not on_main(lambda: present_folder(classifier).exists()):
@@ -77,51 +90,51 @@ def _test_fold(finetuning: Finetuning, variant: str, number: int, folder: Path, 
     load_weights(classifier, model)
     state = trainer.with_model(state, model)
     rows = finetuning.fold(number).test
-    logits = finetuning.predictor(variant, trainer)(state, rows)[finetuning.main.name]
-    predicted = logits.argmax(-1)
-    on_main(lambda: _write_predictions(folder / f"{variant}-fold{number}.csv", finetuning, rows, logits))
-    result = classification_metrics(_labels(finetuning)[rows], predicted, finetuning.main.classes)
+    logits_NC = finetuning.predictor(variant, trainer)(state, rows)[finetuning.main.name]
+    answers = _answers(finetuning, rows, logits_NC.argmax(-1))
+    probabilities_NC = np.asarray(jax.nn.softmax(jnp.asarray(logits_NC)))
+    on_main(lambda: write_answers(folder / table_name(variant, number), answers, probabilities_NC))
+    result = answers.result
     log(
         f"{variant}, fold {number}: UA {100 * result.ua:.1f}, WA {100 * result.wa:.1f} on {len(rows)} test clips; "
         f"{TEST_SEEN}: {seen}"
     )
-    return result
+    return answers
 
 
-def _baseline(finetuning: Finetuning) -> list[ClassificationResult]:
-    """MFCC statistics and logistic regression on the same folds."""
-    features = np.zeros((len(finetuning.table), len(clip_statistics(np.zeros(0, np.int16)))), np.float32)
-    for row in track(np.flatnonzero(_labels(finetuning) >= 0), "baseline: statistics of MFCC", unit="clip"):
-        features[row] = clip_statistics(finetuning.table.load(row).audio)
-    labels, classes = _labels(finetuning), finetuning.main.classes
-    return [mfcc_baseline(features, labels, finetuning.fold(fold), classes) for fold in finetuning.folds]
+def _test_baselines(finetuning: Finetuning, folder: Path) -> dict[str, list[Answers]]:
+    """By name, of each plain baseline what it answers on every fold."""
+
+    def test(name: str, number: int, predictions: list[int]) -> Answers:
+        answers = _answers(finetuning, finetuning.fold(number).test, np.array(predictions))
+        on_main(lambda: write_answers(folder / table_name(name, number), answers))
+        return answers
+
+    said = on_main(lambda: answers_of_baselines(finetuning))
+    return {
+        name: [test(name, number, of_fold) for number, of_fold in zip(finetuning.folds, of_folds, strict=True)]
+        for name, of_folds in said.items()
+    }
 
 
-def _labels(finetuning: Finetuning) -> np.ndarray:
-    """int32 [N]: the class of every clip of the table by the main task, -1 where there is none."""
-    return finetuning.labels[finetuning.main.name]
+def _answers(finetuning: Finetuning, rows: np.ndarray, predictions: np.ndarray) -> Answers:
+    """Of these rows of the table, about the main task."""
+    table, task = finetuning.table, finetuning.main
+    texts = (tuple(texts[row] for row in rows) for texts in (table.clip_ids, table.speakers))
+    return Answers(tuple(task.classes), *texts, finetuning.labels[task.name][rows], predictions)
 
 
-def _summary(results: list[ClassificationResult], seen: list[dict[str, Exposure]]) -> dict[str, Any]:
-    return pooled(results).as_dict() | {"over_folds": summarize_folds(results)} | as_result(pooled_exposure(seen))
-
-
-def _write_predictions(path: Path, finetuning: Finetuning, rows: np.ndarray, logits: np.ndarray) -> None:
-    table, labels, classes = finetuning.table, _labels(finetuning), finetuning.main.classes
-    probabilities = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
-    with whole_file(path) as draft, open(draft, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["clip_id", "speaker", "true", "predicted", *classes])
-        for row, probs in zip(rows, probabilities, strict=True):
-            shown = [f"{p:.4f}" for p in probs]
-            writer.writerow(
-                [table.clip_ids[row], table.speakers[row], classes[labels[row]], classes[probs.argmax()], *shown]
-            )
+def _blind(finetuning: Finetuning, name: str) -> dict[str, int]:
+    """How many test clips a baseline has nothing of."""
+    if name not in NEEDS:
+        return {}
+    there = finetuning.table.has(NEEDS[name])
+    return {BLIND: sum(int((~there[finetuning.fold(number).test]).sum()) for number in finetuning.folds)}
 
 
 COMMAND = Command(
     "evaluate",
-    "tests the fine-tuned classifiers, beside a plain baseline",
+    "tests the fine-tuned classifiers, beside plain baselines, and says whether they differ",
     lambda given: evaluate(given.begin()),
     options=(ACCEPT_CHANGES,),
 )

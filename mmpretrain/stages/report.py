@@ -83,10 +83,11 @@ def _summary(run: Run) -> dict[str, Any]:
 def _evaluation(result: dict[str, Any]) -> dict[str, Any]:
     """The evaluation's result with our pooled figures on top."""
     ours = result.get(PRETRAINED) or result[SCRATCH]
-    flat = {name: ours[name] for name in ("ua", "wa", "wf1", "macro_f1", "confusion", "over_folds")}
-    scratch = result.get(SCRATCH)
+    names = ("ua", "wa", "wf1", "macro_f1", "confusion", "over_folds", "intervals")
+    flat = {name: ours[name] for name in names if name in ours}
+    scratch, baseline = result.get(SCRATCH), result.get("baseline")
     return result | flat | {
-        "baseline_ua": result["baseline"]["ua"], "from_scratch": scratch,
+        "baseline_ua": baseline["ua"] if baseline else None, "from_scratch": scratch,
         "from_scratch_ua": scratch["ua"] if scratch else None,
     }  # fmt: skip
 

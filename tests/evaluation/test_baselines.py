@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from mmpretrain.evaluation.baselines import NUM_STATISTICS, clip_statistics, mfcc_baseline
+from mmpretrain.evaluation.baselines import (
+    NUM_PICTURE_STATISTICS,
+    NUM_SOUND_STATISTICS,
+    baseline_answers,
+    picture_statistics,
+    sound_statistics,
+)
+from mmpretrain.evaluation.metrics import classification_metrics
 from mmpretrain.evaluation.protocols import Fold
 
 CLASSES = ("angry", "calm", "sad")
@@ -16,42 +23,78 @@ def fold_of(num_rows):
     return Fold(*(np.arange(i * third, (i + 1) * third) for i in range(3)))
 
 
+def ua(features, labels, fold):
+    return classification_metrics(labels[fold.test], baseline_answers(features, labels, fold, CLASSES), CLASSES).ua
+
+
 def test_statistics_have_one_size_whatever_the_length():
     for num_samples in (400, 8000, 16_001):
-        statistics = clip_statistics(tone(300, num_samples))
-        assert statistics.shape == (NUM_STATISTICS,)
+        statistics = sound_statistics(tone(300, num_samples))
+        assert statistics.shape == (NUM_SOUND_STATISTICS,)
         assert statistics.dtype == np.float32
-    assert not np.array_equal(clip_statistics(tone(300)), clip_statistics(tone(900)))
+    assert not np.array_equal(sound_statistics(tone(300)), sound_statistics(tone(900)))
 
 
 def test_a_clip_without_sound_has_zeros():
     for num_samples in (0, 399):
-        np.testing.assert_array_equal(clip_statistics(tone(300, num_samples)), np.zeros(156, np.float32))
+        np.testing.assert_array_equal(sound_statistics(tone(300, num_samples)), np.zeros(156, np.float32))
 
 
 def test_digital_silence_is_finite():
-    assert np.isfinite(clip_statistics(np.zeros(8000, np.int16))).all()
+    assert np.isfinite(sound_statistics(np.zeros(8000, np.int16))).all()
 
 
 def test_baseline_hears_a_difference_and_finds_none_in_noise():
     random = np.random.default_rng(7)
     labels = np.arange(90) % 3
-    heard = np.stack([clip_statistics(tone(200 + 400 * label + random.integers(100))) for label in labels])
-    assert mfcc_baseline(heard, labels, fold_of(90), CLASSES).ua > 0.9
+    heard = np.stack([sound_statistics(tone(200 + 400 * label + random.integers(100))) for label in labels])
+    assert ua(heard, labels, fold_of(90)) > 0.9
     noise = random.normal(size=(900, 20)).astype(np.float32)
-    assert mfcc_baseline(noise, np.arange(900) % 3, fold_of(900), CLASSES).ua == pytest.approx(1 / 3, abs=0.1)
+    assert ua(noise, np.arange(900) % 3, fold_of(900)) == pytest.approx(1 / 3, abs=0.1)
 
 
 def test_test_rows_have_no_say_in_training():
     random = np.random.default_rng(7)
     features, labels = random.normal(size=(90, 10)).astype(np.float32), random.integers(0, 3, 90)
-    first = mfcc_baseline(features, labels, fold_of(90), CLASSES)
+    first = baseline_answers(features, labels, fold_of(90), CLASSES)
     changed = labels.copy()
     changed[60:] = (labels[60:] + 1) % 3
-    second = mfcc_baseline(features, changed, fold_of(90), CLASSES)
-    np.testing.assert_array_equal(first.confusion.sum(0), second.confusion.sum(0))  # the same answers
+    second = baseline_answers(features, changed, fold_of(90), CLASSES)
+    np.testing.assert_array_equal(first, second)
 
 
 def test_one_class_is_refused():
     with pytest.raises(ValueError, match="only the class `calm`"):
-        mfcc_baseline(np.zeros((9, 4), np.float32), np.ones(9, int), fold_of(9), CLASSES)
+        baseline_answers(np.zeros((9, 4), np.float32), np.ones(9, int), fold_of(9), CLASSES)
+
+
+def test_picture_statistics_are_means_and_deviations_of_sixteen_by_sixteen_cells():
+    random = np.random.default_rng(5)
+    video = random.integers(0, 256, (7, 48, 64), np.uint8)
+    cells = video.reshape(7, 16, 3, 16, 4).mean((2, 4)).reshape(7, 256) / 255
+    changes = np.abs(cells[1:] - cells[:-1])
+    expected = np.concatenate([cells.mean(0), cells.std(0), changes.mean(0), changes.std(0)])
+    found = picture_statistics(video)
+    assert found.shape == (NUM_PICTURE_STATISTICS,)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for size in (8, 16, 30, 88):  # whatever the crops are
+        even = picture_statistics(np.full((1, size, size), 51, np.uint8))
+        np.testing.assert_allclose(even, [0.2] * 256 + [0] * 768, atol=1e-6)
+
+
+def test_clips_without_a_picture_are_not_trained_on_and_answered_alike():
+    random = np.random.default_rng(6)
+    labels = np.arange(90) % 3
+    features = (random.normal(size=(90, 4)) + 3 * np.eye(3, 4)[labels]).astype(np.float32)
+    without = features.copy()
+    without[::4] = np.nan
+    fold = fold_of(90)
+    said = baseline_answers(without, labels, fold, CLASSES)
+    blind = np.isnan(without[fold.test, 0])
+    assert len(set(said[blind].tolist())) == 1
+    assert (said == labels[fold.test])[~blind].mean() > 0.8
+    known = Fold(fold.train[~np.isnan(without[fold.train, 0])], fold.validation, fold.test[~blind])
+    np.testing.assert_array_equal(baseline_answers(without, labels, known, CLASSES), said[~blind])
+    without[fold.train] = np.nan
+    with pytest.raises(ValueError, match="only the class `none`"):
+        baseline_answers(without, labels, fold, CLASSES)

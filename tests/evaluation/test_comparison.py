@@ -35,20 +35,20 @@ def test_figures_of_many_matrices_are_those_of_each(pairs):
     assert all(values[1] == 1 for values in found.values())
 
 
-@pytest.mark.parametrize("num_speakers", [4, 8, 24])
+@pytest.mark.parametrize("num_speakers", [4, 12])
 def test_intervals_by_speaker_cover_the_truth_and_those_by_clip_do_not(num_speakers):
-    """Speakers differ in how well they are understood: 60 % on average, with a deviation of 17 points."""
-    random, of_each, corpora = np.random.default_rng(num_speakers), 32, 300
+    """Speakers differ in how well they are understood: 60 % on average, with a deviation of 16 points."""
+    random, of_each = np.random.default_rng(num_speakers), 24
     speakers = np.repeat([f"s{i}" for i in range(num_speakers)], of_each)
-    covered = {"speakers": 0, "clips": 0}
-    for _ in range(corpora):
+    covered = {"speakers": [], "clips": []}
+    for corpus in range(200):
         right = random.random(len(speakers)) < np.repeat(random.beta(4.8, 3.2, num_speakers), of_each)
-        for kind, known in (("speakers", speakers), ("clips", [""] * len(speakers))):
+        for kind, known in (("speakers", speakers), ("clips", [""] * len(speakers)))[: 1 + (corpus < 100)]:
             found = intervals(answered(right, known))
             assert kind in found["resampled"]
-            covered[kind] += found["ua"]["low"] <= 0.6 <= found["ua"]["high"]
-    assert 0.91 * corpora <= covered["speakers"] <= 0.98 * corpora
-    assert covered["clips"] < 0.75 * corpora
+            covered[kind].append(found["ua"]["low"] <= 0.6 <= found["ua"]["high"])
+    assert 0.9 <= np.mean(covered["speakers"]) <= 0.99
+    assert np.mean(covered["clips"]) < 0.85
 
 
 def test_mcnemar_is_the_binomial_of_the_clips_that_one_alone_has_right():

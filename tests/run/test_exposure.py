@@ -91,6 +91,7 @@ def test_every_figure_says_what_of_its_test_clips_was_pretrained_on(corpora, tmp
         (result["folds"][0], line),
     ):  # fmt: skip
         assert figures["unlabelled_test_seen"] == expected
+    assert "picture_baseline" not in result, "its network has no picture"
     assert result["exposure"]["test"]["clips_seen"] == seen
     assert result["exposure"]["validation"]["clips"] == 8
     fold = json.loads((tmp_path / "run" / "finetune" / "pretrained" / "fold2" / "result.json").read_text())

@@ -1,0 +1,57 @@
+"""What the plain baselines say of the test clips of a fine-tuning's folds: statistics of the sound, and of the picture.
+
+That of the picture is there where the network has one: it is of the same crop, in the middle of the same view.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mmpretrain.data.inputs import INPUTS
+from mmpretrain.evaluation.baselines import (
+    NUM_PICTURE_STATISTICS,
+    NUM_SOUND_STATISTICS,
+    baseline_answers,
+    picture_statistics,
+    sound_statistics,
+)
+from mmpretrain.observe.progress import log, track
+from mmpretrain.run.finetuning import Finetuning
+
+SOUND, PICTURE = "baseline", "picture_baseline"
+NEEDS = {SOUND: "audio", PICTURE: "video"}
+
+
+def answers_of_baselines(finetuning: Finetuning) -> dict[str, list[list[int]]]:
+    """By baseline, for each fold the class id of every test clip. One that a fold cannot train is left out, and said.
+
+    A clip without sound, or without a picture, is answered as the mean of the training clips is.
+    """
+    labels, classes, folds = finetuning.labels[finetuning.main.name], finetuning.main.classes, finetuning.folds
+    answers = {}
+    for name, features in _features(finetuning, np.flatnonzero(labels >= 0)).items():
+        try:
+            answers[name] = [
+                baseline_answers(features, labels, finetuning.fold(fold), classes).tolist() for fold in folds
+            ]
+        except ValueError as error:
+            log(f"no {name.replace('_', ' ')}: {error} with {NEEDS[name]}")
+    return answers
+
+
+def _features(finetuning: Finetuning, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """By baseline, the statistics of these rows of the table; those of others, and of clips that have none, are NaN."""
+    table, model = finetuning.table, finetuning.model(finetuning.variants[0])
+    sizes = {SOUND: NUM_SOUND_STATISTICS}
+    if "video" in model.modalities:
+        sizes[PICTURE] = NUM_PICTURE_STATISTICS
+    features = {name: np.full((len(table), size), np.nan, np.float32) for name, size in sizes.items()}
+    there = {name: table.has(NEEDS[name]) for name in sizes}
+    for row in track(rows, "baselines: statistics of sound and picture", unit="clip"):
+        clip = table.load(row)
+        if there[SOUND][row]:
+            features[SOUND][row] = sound_statistics(clip.audio)
+        if PICTURE in sizes and there[PICTURE][row]:
+            frames = range(clip.num_frames)
+            features[PICTURE][row] = picture_statistics(INPUTS["video"].make(clip, frames, model.inputs, None))
+    return features
