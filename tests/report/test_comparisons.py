@@ -61,5 +61,5 @@ def test_no_line_says_more_than_the_clips_do(summary, tmp_path):
 
 
 def test_a_run_that_was_evaluated_before_there_were_intervals_is_shown_as_it_was(example):
-    assert "95%" not in (text := render_summary(example.summary()))
-    assert "against" not in text
+    assert "UA, 95%" not in (text := render_summary(example.summary()))
+    assert "ours, pretrained, against" not in text
