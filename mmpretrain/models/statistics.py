@@ -51,10 +51,11 @@ def moments(x_NHWC: jax.Array, counted_N: jax.Array, shift_C: jax.Array, *, part
     count = counted_N.sum(dtype=jnp.float32) * size  # of all layers one sum
     stride = max(1, x.shape[1] // FEW)
     near_PC = _means(x[:, ::stride], counts[:, ::stride], shift_C)
-    x = jnp.where(counts, x.astype(jnp.float32) - near_PC[:, None, None, None], 0)
-    off_PC = x.sum((1, 2, 3)) / jnp.maximum(n_P1, 1)
-    mean_PC = near_PC + off_PC
-    squares_PC = jnp.maximum(jnp.square(x).sum((1, 2, 3)) - n_P1 * jnp.square(off_PC), 0)
+    # Two sums of x alone: a compiler makes both in one loop or, on a CPU, in two, and writes nothing in between.
+    x = x.astype(jnp.float32)
+    mean_PC = jnp.where(counts, x, 0).sum((1, 2, 3)) / jnp.maximum(n_P1, 1)
+    about_PC = jnp.where(counts, jnp.square(x - near_PC[:, None, None, None]), 0).sum((1, 2, 3))
+    squares_PC = jnp.maximum(about_PC - n_P1 * jnp.square(mean_PC - near_PC), 0)
     if parts == 1:
         mean_C, squares_C = mean_PC[0], squares_PC[0]
     else:
