@@ -15,6 +15,7 @@ from mmpretrain.config import (
     ParallelConfig,
     ReferenceRoundConfig,
     RunConfig,
+    TaskConfig,
     as_dict,
     encoder_size,
     fields_of,
@@ -111,6 +112,11 @@ REFUSALS = [
     ("finetune.tasks[0].weight", 0.0, "above 0"),
     ("finetune.tasks", (), "one or more"),
     ("finetune.select_by", "ua", "TASK/METRIC, e.g. emotion/ua"),
+    ("finetune.label_share", 0.0, "above 0 and at most 1"),
+    ("finetune.label_share", 1.5, "above 0 and at most 1"),
+    ("finetune.labels_per_class", -1, "between 0 and"),
+    ("finetune.label_draw", -1, "between 0 and"),
+    ("finetune.classifier", "svm", "one of trained, frozen_linear"),
     ("finetune.eval_every", 0, "a positive number of steps"),
     ("finetune.freq_mask", 27, "0 to 26 filterbank channels"),
     ("finetune.dropout", 2, "between 0 and 1"),
@@ -142,6 +148,23 @@ def test_refusal_names_field_value_and_remedy(field, value, wanted):
     assert "\n" not in message
     if not dataclasses.is_dataclass(value):
         assert f"={value!r}; it must be " in message
+
+
+def test_labels_are_kept_by_a_share_or_by_a_number_and_a_frozen_head_tells_classes():
+    for changes, message in (
+        (
+            {"label_share": 0.5, "labels_per_class": 3},
+            r"label_share=0\.5; it must be 1\.0 with finetune\.labels_per_class=3",
+        ),
+        (
+            {"classifier": "frozen_linear", "tasks": (*tiny_run().finetune.tasks, TaskConfig("arousal", kind="value"))},
+            r"tasks\[1\]\.kind='value'; it must be 'class' with finetune\.classifier='frozen_linear'",
+        ),
+    ):
+        config = tiny_run()
+        config.finetune = dataclasses.replace(config.finetune, **changes)
+        with pytest.raises(ValueError, match=message):
+            check(config)
 
 
 def test_augmentation_by_masks_has_none_of_the_options_of_pretraining():

@@ -35,7 +35,9 @@ VALUES = (
     None, [], [1, 1], [0], ["a", "a"], [math.nan], [[1]], [None], {}, {"a": 1}, [{}], [{"path": 3}],
 )  # fmt: skip
 # Of two fields, or of a part of the recipe that has no use for the field.
-TOGETHER = re.compile(r" of (model|data)\.|previous_round where|False with|False: it is of|one of (random|input)$")
+TOGETHER = re.compile(
+    r" of (model|data)\.|previous_round where|(False|1\.0|'class') with|False: it is of|one of (random|input)$"
+)
 COMMAND = Command("refine", "", lambda given: None)
 
 

@@ -229,6 +229,15 @@ class FinetuneConfig:
     folds: tuple[int, ...] = setting((), each(within(1, 1_000), distinct=True))
     compare_from_scratch: bool = True  # train the same network from random weights too
     accept_seen_labels: bool = False  # test clips whose label was seen are tested all the same, and the figures say so
+    # of the training clips of each fold, by the classes of the first task, how many are learned from; others are not
+    # seen in fine-tuning at all. More of one draw hold all of fewer; validation and test clips stay whole
+    label_share: float = setting(1.0, above(0, most=1))  # of each class, rounded, and at least one clip
+    labels_per_class: int = setting(0, within(0, LARGE))  # in place of a share: so many, or all there are; 0: off
+    label_draw: int = setting(0, within(0, LARGE))  # which draw of them, by clip id; the run's seed has no say in it
+    # "trained": the heads, and the encoder with them; or "frozen_linear": logistic regression on mean and deviation of
+    # all layers of the encoder as it is, its strength chosen by `select_by`: no steps, hence nothing below is read but
+    # `select_by`
+    classifier: str = setting("trained", one_of("trained", "frozen_linear"))
     num_steps: int = setting(2_000, above(0, most=LARGE, text="above 0"))
     # first steps in which only the heads learn; num_steps: the encoder never does
     freeze_steps: int = setting(0, within(0, LARGE))

@@ -47,6 +47,20 @@ def class_counts(labels: np.ndarray, task: TaskConfig) -> np.ndarray:
     return (known > 0).reshape(-1, len(task.classes)).sum(0)
 
 
+def few_of(labels: np.ndarray, draws_N: np.ndarray, *, share: float, per_class: int) -> np.ndarray:
+    """int64, ascending: the clips to learn from, of N labelled ones.
+
+    Of every class those with the smallest of `draws_N`, float64: a share, rounded, but at least one, or `per_class`, or
+    as many as there are. More of the same draws thus hold all of fewer. Labels that are no classes are of one.
+    """
+    of_class = labels if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer) else np.zeros(len(labels), int)
+    order, kept = np.argsort(draws_N, kind="stable"), []
+    for number in np.unique(of_class):
+        own = order[of_class[order] == number]
+        kept.append(own[: per_class or max(1, int(share * len(own) + 0.5))])
+    return np.sort(np.concatenate(kept))
+
+
 def why_not_learned(labels: np.ndarray, task: TaskConfig) -> str:
     """What keeps a head from learning a task from these labels of the training clips; "" if nothing does."""
     known = labels[has_label(labels)]

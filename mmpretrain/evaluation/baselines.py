@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mmpretrain.evaluation.linear import regression
 from mmpretrain.evaluation.metrics import classification_metrics
 from mmpretrain.evaluation.protocols import Fold
 from mmpretrain.features.mfcc import mfcc39
@@ -59,10 +60,6 @@ def baseline_answers(features_ND: np.ndarray, labels_N: np.ndarray, fold: Fold, 
     is not trained on, and is answered as the mean of the training clips is. labels_N: int class ids, read at the
     fold's rows alone. Raises ValueError where the train rows with features hold fewer than two classes.
     """
-    from sklearn.linear_model import LogisticRegression  # slow to import: no stage waits for it at its start
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     known_N = ~np.isnan(features_ND[:, 0])
     rows = fold.train[known_N[fold.train]]
     present = np.unique(labels_N[rows])
@@ -72,8 +69,7 @@ def baseline_answers(features_ND: np.ndarray, labels_N: np.ndarray, fold: Fold, 
     mean_D = features_ND[rows].mean(0)
 
     def train(inverse_penalty: float):
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=5000))
-        return model.fit(features_ND[rows], labels_N[rows])
+        return regression(inverse_penalty).fit(features_ND[rows], labels_N[rows])
 
     def answer(model, wanted: np.ndarray) -> np.ndarray:
         return model.predict(np.where(known_N[wanted, None], features_ND[wanted], mean_D))

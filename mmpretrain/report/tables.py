@@ -172,12 +172,16 @@ def ours(summary: Mapping[str, Any]) -> str:
 def _classifiers(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     result = summary.get("evaluation") or {}
     chance = {"ua": result.get("chance_ua"), "wa": result.get("majority_wa")}
+    names = NAMES
+    if result.get("classifier") == "frozen_linear":
+        frozen = "encoder, frozen, logistic regression"
+        names = NAMES | {"scratch": f"untrained {frozen}", "pretrained": f"pretrained {frozen}"}
     results = [
         ("chance, majority class", chance),
         (NAMES["baseline"], result.get("baseline") or {"ua": result.get("baseline_ua")}),
         (NAMES["picture_baseline"], result.get("picture_baseline") or {}),
-        (NAMES["scratch"], result.get("from_scratch") or {"ua": result.get("from_scratch_ua")}),
-        (NAMES["pretrained"], result if ours(summary) == "pretrained" else {}),
+        (names["scratch"], result.get("from_scratch") or {"ua": result.get("from_scratch_ua")}),
+        (names["pretrained"], result if ours(summary) == "pretrained" else {}),
     ]
     return [(name, scores) for name, scores in results if scores.get("ua") is not None]
 
@@ -269,6 +273,10 @@ def protocol_line(summary: Mapping[str, Any]) -> str:
         parts.append(f"protocol {result['protocol']}")
     if result.get("selection"):
         parts.append(f"model chosen on: {result['selection']}")
+    few, share = result.get("labels_per_class", 0), result.get("label_share", 1)
+    if few or share < 1:
+        kept = f"{few} clips" if few else f"{100 * share:g}% of the training clips"
+        parts.append(f"learned from {kept} of each class, draw {result['label_draw']}")
     if result.get("folds"):
         parts.append(f"folds: {len(result['folds'])}")
     if result.get("confusion"):

@@ -15,7 +15,15 @@ from flax import nnx
 from mmpretrain.config import FinetuneConfig, ModelConfig, TaskConfig, as_dict, flatten
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.inputs import INPUTS
-from mmpretrain.data.labels import has_label, labels_fingerprint, task_labels, why_not_learned, why_not_measured
+from mmpretrain.data.labels import (
+    class_counts,
+    few_of,
+    has_label,
+    labels_fingerprint,
+    task_labels,
+    why_not_learned,
+    why_not_measured,
+)
 from mmpretrain.doubles import pairs, told
 from mmpretrain.evaluation.protocols import Fold, get_protocol
 from mmpretrain.evaluation.tasks import TASK_METRICS
@@ -35,7 +43,11 @@ from mmpretrain.train.step import Trainer, TrainState
 from mmpretrain.train.trainable import EVERYTHING, Group, Trainable
 from mmpretrain.train.training import Training
 
-CLASSIFIER = "classifier"  # of a fold: the encoder and all heads
+CLASSIFIER = "classifier"  # of a fold: the encoder and all heads, or, on a frozen one, the heads
+
+# Of the recipe's `finetune` part, what decides a regression on a frozen encoder; and what of a model does not.
+FROZEN_READS = ("tasks", "protocol", "label_share", "labels_per_class", "label_draw", "classifier", "select_by")
+RATES = ("dropout", "attention_dropout", "input_dropout", "activation_dropout", "layerdrop", "feature_grad_scale")
 
 
 class Finetuning:
@@ -80,8 +92,25 @@ class Finetuning:
     def variants(self) -> tuple[str, ...]:
         return variants(self.config.encoder, self.config.compare_from_scratch)
 
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing is trained but a regression on what the encoder says (`run.frozen`)."""
+        return self.config.classifier == "frozen_linear"
+
+    @property
+    def few_labels(self) -> str:
+        """The fields that keep labels back, in words; "" if none does."""
+        config = self.config
+        if not config.labels_per_class and config.label_share == 1:
+            return ""
+        kept = "labels_per_class" if config.labels_per_class else "label_share"
+        return f"finetune.{kept}={getattr(config, kept)}, label_draw={config.label_draw}"
+
     def fold(self, number: int) -> Fold:
-        """The clips of a fold. Raises ValueError where a task cannot be learned on them, or no model be chosen."""
+        """The clips of a fold, of the training clips those that are learned from.
+
+        Raises ValueError where a task cannot be learned on them, or no model be chosen.
+        """
         try:
             fold = fold_of(self.run.config, self.table, number)
         except ValueError as error:
@@ -94,12 +123,18 @@ class Finetuning:
                 )
             field = f"finetune.protocol={self.config.protocol!r} on {self.table.folders()}"
             raise ValueError(f"{field}: {error}{because}") from error
+        if self.few_labels:
+            draws = self.table.draws(f"labels {self.config.label_draw}")[fold.train]
+            share, per_class = self.config.label_share, self.config.labels_per_class
+            kept = few_of(self.labels[self.main.name][fold.train], draws, share=share, per_class=per_class)
+            fold = dataclasses.replace(fold, train=fold.train[kept])
         for i, task in enumerate(self.config.tasks):
             if why := why_not_learned(self.labels[task.name][fold.train], task):
                 field = f"finetune.tasks[{i}]" + (f".classes={tuple(task.classes)}" if task.classes else "")
+                more = f"learn from more labels or others ({self.few_labels}), " if self.few_labels else ""
                 raise ValueError(
                     f"{field}: task {task.name} cannot be learned in fold {number} of {self.protocol_title}: {why}, of "
-                    f"{self.table.folders()}; prepare training clips with other labels, change the tasks, or use "
+                    f"{self.table.folders()}; {more}prepare training clips with other labels, change the tasks, or use "
                     "another finetune.protocol"
                 )
         selecting = next(task for task in self.config.tasks if task.name == self.selecting)
@@ -112,6 +147,16 @@ class Finetuning:
                 f"{self.protocol_title} {why} (task {self.selecting}); choose by another task, or label more clips"
             )
         return fold
+
+    def training_labels(self, number: int) -> dict[str, Any]:
+        """By task, how many training clips of a fold are learned from: of each class, or with a label."""
+        rows, counts = self.fold(number).train, {}
+        for task in self.config.tasks:
+            labels = self.labels[task.name][rows]
+            known = int(has_label(labels).sum())
+            of_classes = zip(task.classes, class_counts(labels, task).tolist(), strict=True) if task.classes else ()
+            counts[task.name] = dict(of_classes) or known
+        return counts
 
     def check(self) -> None:
         """Looks at every fold before anything is trained or tested, and logs what its clips cannot show.
@@ -232,7 +277,13 @@ class Finetuning:
 
     def recipe(self, variant: str) -> dict[str, Any]:
         """What decides the result of every fold: of the recipe, and of what other stages left."""
-        run, model, pretrained = self.run, self.model(variant), variant == PRETRAINED
+        run, pretrained = self.run, variant == PRETRAINED
+        unread = ["finetune.label_draw"] * (not self.few_labels)
+        if self.frozen:
+            own = run.fields(*[f"finetune.{name}" for name in FROZEN_READS], but=["finetune.tasks[*].weight", *unread])
+            if pretrained:
+                return own | {"encoder": self.encoder.fingerprint}
+            return own | run.fields("seed", "model", but=[f"model.{rate}" for rate in RATES]) | {"encoder": ""}
         others = [
             "encoder",
             "corpora",
@@ -241,7 +292,8 @@ class Finetuning:
             "accept_seen_labels",
             *["freeze_steps"] * (not pretrained),
         ]
-        own = run.fields("seed", "finetune", but=[f"finetune.{name}" for name in others])
+        model = self.model(variant)
+        own = run.fields("seed", "finetune", but=[*[f"finetune.{name}" for name in others], *unread])
         own |= run.fields("finetune.corpora[*].weight" if self.config.corpora else "data.corpora[*].weight")
         own |= run.batches_recipe(model) | flatten(as_dict(model), "model")
         return own | {"encoder": self.encoder.fingerprint if pretrained else ""}

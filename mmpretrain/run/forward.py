@@ -143,7 +143,7 @@ def encode(
 def layer_statistics(run: RunBase, encoder: AVEncoder, table: ClipTable, title: str = "") -> np.ndarray:
     """Mean and standard deviation over its frames of every layer of an encoder, for every clip, in every process.
 
-    float32 [N, L + 1, 2 D]: layer 0 is the transformer's input, and the means come before the deviations.
+    float32 [N, L + 1, 2 D]: layer 0 is what the first layer takes, and the means come before the deviations.
     """
     L, D = encoder.config.num_layers, encoder.config.width
     made = np.zeros((len(table), L + 1, 2 * D), np.float32)

@@ -90,8 +90,10 @@ def stage_names(config: RunConfig) -> list[str]:
 
 
 def training_stages(config: RunConfig) -> list[str]:
-    """Those that train, in order."""
-    return [name for name in stage_names(config) if name.startswith("finetune/") or name.endswith("/pretrain")]
+    """Those that train by steps, in order."""
+    by_steps = config.finetune is not None and config.finetune.classifier == "trained"
+    names = stage_names(config)
+    return [name for name in names if (by_steps and name.startswith("finetune/")) or name.endswith("/pretrain")]
 
 
 def folds_of(finetune: FinetuneConfig) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from mmpretrain.run.baselines import NEEDS, answers_of_baselines
 from mmpretrain.run.command import ACCEPT_CHANGES, Command
 from mmpretrain.run.exposure import TEST_SEEN, as_result, check_exposure, exposure_of_fold, pooled_exposure
 from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
+from mmpretrain.run.frozen import Frozen
 from mmpretrain.run.layout import EVALUATION, SCRATCH, fold_name
 from mmpretrain.run.predictions import table_name, write_answers
 from mmpretrain.run.run import Run
@@ -32,6 +35,8 @@ def evaluate(run: Run) -> dict[str, Any]:
     run.check_begun(EVALUATION, recipe)
     finetuning.check()
     for fold in finetuning.folds:
+        for variant in finetuning.variants:
+            run.check_begun(fold_name(variant, fold), finetuning.recipe(variant) | finetuning.reads(fold))
         recipe |= {f"fold {fold}/{k}": v for k, v in finetuning.reads(fold, test=True).items()}
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
@@ -39,9 +44,11 @@ def evaluate(run: Run) -> dict[str, Any]:
         seen = {
             v: [exposure_of_fold(finetuning, v, k) for k in finetuning.folds] for v in (*finetuning.variants, SCRATCH)
         }
+        config = finetuning.config
+        logits_of = Frozen(finetuning).logits if finetuning.frozen else functools.partial(_logits, finetuning)
         tested = {
             variant: [
-                _test_fold(finetuning, variant, fold, folder, str(of_fold["test"]))
+                _test_fold(finetuning, logits_of, variant, fold, folder, str(of_fold["test"]))
                 for fold, of_fold in zip(finetuning.folds, seen[variant], strict=True)
             ]
             for variant in finetuning.variants
@@ -63,12 +70,15 @@ def evaluate(run: Run) -> dict[str, Any]:
             "task": finetuning.main.name,
             "protocol": finetuning.protocol_title, "selection": finetuning.protocol.selection,
             "classes": list(finetuning.main.classes), "modalities": list(run.config.model.modalities),
+            "classifier": config.classifier, "label_share": config.label_share,
+            "labels_per_class": config.labels_per_class, "label_draw": config.label_draw,
             "chance_ua": whole[main].result.chance_ua, "majority_wa": whole[main].result.majority_wa,
             "folds": [
                 {
                     "fold": fold, **figures_with_intervals(of_fold[main]), **as_result(seen[main][i]),
                     **{f"{name}_ua": of_fold[name].result.ua for name in others},
                     "comparisons": comparisons_with(main, of_fold),
+                    "training_labels": finetuning.training_labels(fold)[finetuning.main.name],
                 }
                 for i, fold in enumerate(finetuning.folds)
                 for of_fold in [{name: answers[i] for name, answers in tested.items()}]
@@ -79,18 +89,29 @@ def evaluate(run: Run) -> dict[str, Any]:
     return run.stage(EVALUATION, recipe | {"folds": list(finetuning.folds)}, work)
 
 
-def _test_fold(finetuning: Finetuning, variant: str, number: int, folder: Path, seen: str) -> Answers:
-    run = finetuning.run
-    classifier = run.workdir / fold_name(variant, number) / CLASSIFIER
-    if not on_main(lambda: present_folder(classifier).exists()):
-        raise FileNotFoundError(f"{classifier} does not exist: run `mmpretrain finetune` with this recipe first")
+def _logits(finetuning: Finetuning, variant: str, classifier: Path, rows: np.ndarray) -> np.ndarray:
+    """float32 [rows, C]: what the trained head of the main task says of these clips."""
     trainer = finetuning.trainer(variant)
-    state = trainer.init(run.config.seed)
+    state = trainer.init(finetuning.run.config.seed)
     model = trainer.model(state)
     load_weights(classifier, model)
     state = trainer.with_model(state, model)
+    return finetuning.predictor(variant, trainer)(state, rows)[finetuning.main.name]
+
+
+def _test_fold(
+    finetuning: Finetuning,
+    logits_of: Callable[[str, Path, np.ndarray], np.ndarray],
+    variant: str,
+    number: int,
+    folder: Path,
+    seen: str,
+) -> Answers:
+    classifier = finetuning.run.workdir / fold_name(variant, number) / CLASSIFIER
+    if not on_main(lambda: present_folder(classifier).exists()):
+        raise FileNotFoundError(f"{classifier} does not exist: run `mmpretrain finetune` with this recipe first")
     rows = finetuning.fold(number).test
-    logits_NC = finetuning.predictor(variant, trainer)(state, rows)[finetuning.main.name]
+    logits_NC = logits_of(variant, classifier, rows)
     answers = _answers(finetuning, rows, logits_NC.argmax(-1))
     probabilities_NC = np.asarray(jax.nn.softmax(jnp.asarray(logits_NC)))
     on_main(lambda: write_answers(folder / table_name(variant, number), answers, probabilities_NC))

@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flax import nnx
 
 from mmpretrain.config import fingerprint
@@ -19,7 +20,8 @@ from mmpretrain.parallel.mesh import whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command
 from mmpretrain.run.exposure import TEST_SEEN, as_result, check_exposure, exposure_of_fold
-from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
+from mmpretrain.run.finetuning import CLASSIFIER, FROZEN_READS, Finetuning
+from mmpretrain.run.frozen import Frozen
 from mmpretrain.run.layout import fold_name
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import ENCODER
@@ -35,9 +37,47 @@ def finetune(run: Run) -> None:
         for fold in finetuning.folds:
             run.check_begun(fold_name(variant, fold), finetuning.recipe(variant))
     finetuning.check()
+    frozen = Frozen(finetuning) if finetuning.frozen else None
+    if frozen:
+        log(
+            "finetune.classifier='frozen_linear': no encoder learns, so that a fold leaves its heads alone; `export` "
+            f"writes the encoder as it is, without them; what is read of finetune: {', '.join(FROZEN_READS)}"
+        )
     for variant in finetuning.variants:
         for fold in finetuning.folds:
-            _train_fold(finetuning, variant, fold)
+            if frozen:
+                _fit_fold(finetuning, frozen, variant, fold)
+            else:
+                _train_fold(finetuning, variant, fold)
+
+
+def _fit_fold(finetuning: Finetuning, frozen: Frozen, variant: str, number: int) -> dict[str, Any]:
+    def work(folder: Path, wall: WallTime) -> dict[str, Any]:
+        told, fold = _announce(finetuning, variant, number), finetuning.fold(number)
+        features = frozen.features(variant, np.concatenate([fold.train, fold.validation]))
+        with wall.during("evaluation"):
+            return on_main(lambda: frozen.fit(features, number, folder)) | told
+
+    recipe = finetuning.recipe(variant) | finetuning.reads(number)
+    return finetuning.run.stage(fold_name(variant, number), recipe, work)
+
+
+def _announce(finetuning: Finetuning, variant: str, number: int) -> dict[str, Any]:
+    """Says what a fold is about to learn from, and returns it as its result has it. Raises what `check_exposure` does.
+
+    All folds are looked at before the first is trained.
+    """
+    check_exposure(finetuning)
+    fold, seen = finetuning.fold(number), as_result(exposure_of_fold(finetuning, variant, number))
+    labels = finetuning.training_labels(number)
+    counts = labels[finetuning.main.name]
+    kept = f" kept by {finetuning.few_labels}" if finetuning.few_labels else ""
+    log(
+        f"{variant}, fold {number}: {len(fold.train)} training clips{kept} "
+        f"({', '.join(f'{name} {count}' for name, count in counts.items())}), {len(fold.validation)} validation, "
+        f"{len(fold.test)} test clips; {TEST_SEEN}: {seen[TEST_SEEN]}"
+    )
+    return {"training_labels": labels} | seen
 
 
 def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, Any]:
@@ -45,15 +85,10 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
     recipe = finetuning.recipe(variant) | finetuning.reads(number)
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
-        check_exposure(finetuning)  # of all folds, before the first is trained
+        told = _announce(finetuning, variant, number)
         fold, title = finetuning.fold(number), f"{variant}, fold {number}"
         training = finetuning.training(variant, number)
         trainer = training.trainer
-        seen = as_result(exposure_of_fold(finetuning, variant, number))
-        log(
-            f"{title}: {len(fold.train)} training, {len(fold.validation)} validation, {len(fold.test)} test clips; "
-            f"{TEST_SEEN}: {seen[TEST_SEEN]}"
-        )
         watched = watch(run, name, title, wall, trainer, training.batches.plan, finetuning.model(variant))
         predict = finetuning.predictor(variant, trainer)
 
@@ -73,11 +108,11 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
             "fingerprint": fingerprint(recipe | {"fold": number}), "fine-tuned on": finetuning.told,
             "started from": finetuning.started_from(variant), "steps": int(state.step),
             "training clips": len(fold.train),
-            "protocol": f"{finetuning.protocol_title}, fold {number}", TEST_SEEN: seen[TEST_SEEN],
+            "protocol": f"{finetuning.protocol_title}, fold {number}", TEST_SEEN: told[TEST_SEEN],
         }  # fmt: skip
         data = finetuning.training_data(variant, number)
         on_main(lambda: _save(folder, model, lineage, data))
-        return {"step": int(state.step)} | evaluate(state) | seen
+        return {"step": int(state.step)} | evaluate(state) | told
 
     return run.stage(name, recipe, work)
 

@@ -1,0 +1,97 @@
+"""The classifier `frozen_linear`: logistic regression on the layers of an encoder that stays as it is.
+
+What it hears of a clip is the mean and the standard deviation of every layer over the clip's frames. The untrained
+encoder, which stands for "from scratch", is one for all folds.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from mmpretrain.data.labels import has_label
+from mmpretrain.evaluation.linear import LinearHead, fit_head
+from mmpretrain.files import check_seal, present_folder, read_arrays, seal, whole_folder, write_arrays
+from mmpretrain.models.encoder import AVEncoder
+from mmpretrain.parallel.mesh import whole
+from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
+from mmpretrain.run.forward import layer_statistics
+from mmpretrain.run.layout import PRETRAINED
+from mmpretrain.train.best import is_better
+
+# Strongest penalty first, which wins among equals: an encoder's layers have thousands of dims, and clips are few.
+INVERSE_PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+HEADS_FILE = "heads.npz"
+REMEDY = "remove its fold's folder and run `mmpretrain finetune` again"
+
+
+class Frozen:
+    """The regressions of a run. All processes ask for features together; one process fits, saves and loads."""
+
+    def __init__(self, finetuning: Finetuning):
+        self._finetuning = finetuning
+        self._features: dict[str, np.ndarray] = {}
+
+    def features(self, variant: str, rows: np.ndarray) -> np.ndarray:
+        """float32 [rows, (L + 1) 2 D], by layer the means and then the deviations, of clips of any fold of the run.
+
+        The first call of a variant looks at the clips of all folds, so that it sees each of them once.
+        """
+        if variant not in self._features:
+            run, table = self._finetuning.run, self._finetuning.table.select(self._used)
+            found = layer_statistics(run, self._encoder(variant), table, f"{variant}: statistics of layers")
+            self._features[variant] = found.reshape(len(found), -1)
+        return self._features[variant][np.searchsorted(self._used, rows)]
+
+    @functools.cached_property
+    def _used(self) -> np.ndarray:
+        """The rows of all folds, ascending."""
+        folds = [self._finetuning.fold(number) for number in self._finetuning.folds]
+        return np.unique(np.concatenate([part for f in folds for part in (f.train, f.validation, f.test)]))
+
+    def _encoder(self, variant: str) -> AVEncoder:
+        """The pretrained one, or the network from random weights that training from scratch would begin with."""
+        finetuning, run = self._finetuning, self._finetuning.run
+        if variant == PRETRAINED:
+            return finetuning.encoder.load().module
+        trainer = finetuning.trainer(variant)
+        state = trainer.init(run.stage_seed(f"finetune/{variant}"))
+        return trainer.model(whole(state, run.mesh)).encoder
+
+    def fit(self, features_ND: np.ndarray, number: int, folder: Path) -> dict[str, float]:
+        """Fits a regression for each task on a fold's training clips and saves them all under `folder`.
+
+        Their penalty, one for all tasks, is the one that is best by `select_by` on the validation clips. features_ND:
+        of the training clips and then the validation clips. Returns that penalty and the metrics.
+        """
+        finetuning = self._finetuning
+        fold, by = finetuning.fold(number), finetuning.best_by
+        train_ND, validation_ND = np.split(features_ND, [len(fold.train)])
+        labels = {name: of_table[fold.train] for name, of_table in finetuning.labels.items()}
+        best: tuple[dict[str, LinearHead], dict[str, float]] | None = None
+        for inverse_penalty in INVERSE_PENALTIES:
+            heads = {
+                name: fit_head(train_ND[known], of_train[known], inverse_penalty)
+                for name, of_train in labels.items()
+                for known in [has_label(of_train)]
+            }
+            outputs = {name: head.logits(validation_ND) for name, head in heads.items()}
+            metrics = finetuning.metrics(outputs, fold.validation)
+            values = {f"validation/{name}": value for name, value in metrics.items()}
+            if best is None or is_better(values[by.metric], best[1][by.metric], by.better):
+                best = heads, {"inverse_penalty": inverse_penalty, **values}
+        heads, values = best
+        with whole_folder(folder / CLASSIFIER) as draft:
+            arrays = {f"{task}/{field}": x for task, head in heads.items() for field, x in head._asdict().items()}
+            write_arrays(draft / HEADS_FILE, **arrays)
+            seal(draft)
+        return values
+
+    def logits(self, variant: str, classifier: Path, rows: np.ndarray) -> np.ndarray:
+        """float32 [rows, C]: what the head of the main task says of these clips. classifier: the folder of its fold."""
+        folder, main = present_folder(classifier), self._finetuning.main.name
+        check_seal(folder, HEADS_FILE, remedy=REMEDY)
+        arrays = read_arrays(folder / HEADS_FILE, *(f"{main}/{field}" for field in LinearHead._fields), remedy=REMEDY)
+        return LinearHead(*arrays.values()).logits(self.features(variant, rows))

@@ -1,0 +1,177 @@
+"""The classifier `frozen_linear`: a planted label is found, as scikit-learn finds it by hand."""
+
+import csv
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, recall_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import mmpretrain
+from mmpretrain.config import CorpusConfig, FinetuneConfig, emotion
+from mmpretrain.data.batch import empty_batch, put_clip
+from mmpretrain.encoders.folder import save_encoder
+from mmpretrain.files import DamagedError
+from mmpretrain.models.encoder import AVEncoder
+from mmpretrain.run.finetuning import Finetuning
+from mmpretrain.run.frozen import INVERSE_PENALTIES
+from mmpretrain.run.layout import training_stages
+from mmpretrain.run.run import Run
+from mmpretrain.stages.evaluate import evaluate
+from mmpretrain.stages.finetune import finetune
+from mmpretrain.stages.report import report
+from tests.corpus_fixture import make_clip, write_corpus
+from tests.tiny import IMAGE_SIZE, tiny_model, tiny_run
+
+PITCH_HZ = {"neutral": 300, "happy": 900, "sad": 2500}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Six people, who say each emotion three times at a pitch of its own, in noise."""
+    random, clips = np.random.default_rng(0), []
+    for i in range(54):
+        word, num_frames = list(PITCH_HZ)[i % 3], 8 + i % 7
+        clip = make_clip(
+            f"c{i:02}", num_frames, video=False, size=IMAGE_SIZE, speaker=f"s{i // 9}", labels={"emotion": word}
+        )
+        time = np.arange(len(clip.audio)) / 16_000
+        tone = 2000 * np.sin(2 * np.pi * PITCH_HZ[word] * random.uniform(0.9, 1.1) * time)
+        sound = (tone + 400 * random.normal(size=len(time))).astype(np.int16)
+        clips.append(dataclasses.replace(clip, audio=sound))
+    return write_corpus(tmp_path_factory.mktemp("corpora") / "tones", clips, IMAGE_SIZE, IMAGE_SIZE + 16)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoders") / "encoder"
+    save_encoder(folder, AVEncoder(tiny_model("audio"), rngs=nnx.Rngs(5)), lineage={"fingerprint": "of the test"})
+    return folder
+
+
+def run_of(corpus, encoder, path, **changes) -> Run:
+    fields = dict(encoder=str(encoder), tasks=(emotion(*PITCH_HZ),), protocol="speakers-3", classifier="frozen_linear")
+    config = tiny_run(
+        workdir=str(path), model=tiny_model("audio"), rounds=(), finetune=FinetuneConfig(**fields | changes)
+    )
+    config.data.corpora, config.data.batch_multiple = (CorpusConfig(str(corpus)),), jax.device_count()
+    return Run(config)
+
+
+@pytest.fixture(scope="module")
+def done(corpus, encoder, tmp_path_factory):
+    """A run that is fitted and tested."""
+    run = run_of(corpus, encoder, tmp_path_factory.mktemp("runs") / "frozen")
+    finetune(run)
+    return run, evaluate(run)
+
+
+def result_of(run: Run, variant: str, fold: int) -> dict:
+    return json.loads((run.workdir / "finetune" / variant / f"fold{fold}" / "result.json").read_text())
+
+
+def by_hand(table, path) -> np.ndarray:
+    """[N, D]: of each layer of an exported encoder the mean and the deviation over the frames of a clip."""
+    encoder, features = mmpretrain.load_encoder(path), []
+    for row in range(len(table)):
+        clip = table.load(row)
+        batch = empty_batch(1, clip.num_frames, encoder.config)
+        put_clip(batch, 0, clip, range(clip.num_frames), ["audio"], encoder.config)
+        first = encoder.module.all_layers(encoder.module.embed_batch(batch), batch.valid_BT)[0, 0]
+        layers = [np.asarray(first), *(encoder.features(clip.audio, layer=layer) for layer in (1, 2))]
+        features.append(np.concatenate([part for x in layers for part in (x.mean(0), x.std(0))]))
+    return np.stack(features)
+
+
+@pytest.mark.parametrize("select_by", ["emotion/ua", "emotion/loss"])
+def test_it_is_what_scikit_learn_finds_on_exported_features(done, corpus, encoder, tmp_path, select_by):
+    run, evaluation = done
+    if select_by != "emotion/ua":
+        run = run_of(corpus, encoder, tmp_path / "run", select_by=select_by, compare_from_scratch=False)
+        finetune(run)
+        evaluation = evaluate(run)
+    finetuning = Finetuning(run)
+    labels, features = finetuning.labels["emotion"], by_hand(finetuning.table, encoder)
+    for number in finetuning.folds:
+        fold, found = finetuning.fold(number), []
+        for strength in INVERSE_PENALTIES:
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000))
+            model.fit(features[fold.train], labels[fold.train])
+            x, y = features[fold.validation], labels[fold.validation]
+            ua = recall_score(y, model.predict(x), average="macro")
+            loss = log_loss(y, model.predict_proba(x))
+            found.append((-ua if select_by == "emotion/ua" else loss, strength, ua, loss, model))
+        _, strength, ua, loss, model = min(found, key=lambda entry: entry[0])
+        result = result_of(run, "pretrained", number)
+        assert result["inverse_penalty"] == strength
+        assert result["validation/emotion/ua"] == pytest.approx(ua)
+        assert result["validation/emotion/loss"] == pytest.approx(loss, rel=1e-3)
+        with open(run.workdir / "evaluation" / f"pretrained-fold{number}.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        words, shares = list(PITCH_HZ), model.predict_proba(features[fold.test])
+        assert [row["predicted"] for row in rows] == [words[i] for i in model.predict(features[fold.test])]
+        np.testing.assert_allclose([[float(row[w]) for w in words] for row in rows], shares, atol=2e-3)
+        hits = recall_score(labels[fold.test], model.predict(features[fold.test]), average="macro")
+        assert evaluation["folds"][number - 1]["ua"] == pytest.approx(hits)
+
+
+def test_a_planted_label_is_found_and_the_untrained_encoder_stands_beside_it(done, capsys):
+    run, evaluation = done
+    assert evaluation["classifier"] == "frozen_linear"
+    assert evaluation["pretrained"]["ua"] > 0.9
+    assert sum(evaluation["pretrained"]["support"]) == sum(evaluation["scratch"]["support"]) == 54
+    assert evaluation["scratch"]["over_folds"]["num_folds"] == 3
+    assert result_of(run, "scratch", 1)["training_labels"] == {"emotion": dict.fromkeys(PITCH_HZ, 6)}
+    capsys.readouterr()
+    report(run)
+    said = capsys.readouterr().out
+    assert "untrained encoder, frozen, logistic regression" in said
+    assert "pretrained encoder, frozen, logistic regression" in said
+    assert not (run.workdir / "finetune" / "pretrained" / "fold1" / "encoder").exists()
+    assert training_stages(run.config) == [], "nothing to replay"
+
+
+def test_it_is_taken_up_where_it_stopped_and_goes_on_to_the_same_heads(done, corpus, encoder, tmp_path, capsys):
+    run, evaluation = done
+    again = run_of(corpus, encoder, tmp_path / "again")
+    shutil.copytree(run.workdir, again.workdir)
+    heads = again.workdir / "finetune" / "pretrained" / "fold2" / "classifier" / "heads.npz"
+    before = heads.read_bytes()
+    shutil.rmtree(heads.parent)
+    for left in (again.workdir / "finetune" / "pretrained" / "fold2", again.workdir / "evaluation"):
+        (left / "result.json").unlink()
+    capsys.readouterr()
+    again.config.finetune.num_steps = 77  # which is not read
+    finetune(again)
+    assert heads.read_bytes() == before
+    assert capsys.readouterr().err.count("done already") == 5
+    timing = ("wall_time_sec", "goodput")
+    assert {k: v for k, v in evaluate(again).items() if k not in timing} == {
+        k: v for k, v in evaluation.items() if k not in timing
+    }
+
+
+def test_what_does_not_go_with_it_is_refused(done, corpus, encoder, tmp_path):
+    run, _ = done
+    other = run_of(corpus, encoder, run.workdir, label_share=0.5)
+    for stage in (finetune, evaluate):
+        with pytest.raises(ValueError, match=r"another recipe \(finetune\.label_share was 1\.0 and is 0\.5"):
+            stage(other)
+    again = run_of(corpus, encoder, tmp_path / "again")
+    shutil.copytree(run.workdir / "finetune", again.workdir / "finetune")
+    shutil.rmtree(again.workdir / "finetune" / "scratch" / "fold3" / "classifier")
+    with pytest.raises(FileNotFoundError, match=r"classifier does not exist: run `mmpretrain finetune` with this"):
+        evaluate(again)
+    heads = again.workdir / "finetune" / "pretrained" / "fold1" / "classifier" / "heads.npz"
+    changed = bytearray(heads.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    heads.write_bytes(changed)
+    with pytest.raises(DamagedError, match=r"heads\.npz is damaged.*remove its fold's folder and run"):
+        evaluate(again)
