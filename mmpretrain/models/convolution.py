@@ -19,8 +19,8 @@ from mmpretrain.models.sharing import Shares
 PATCH_BYTES = 6 * 2**20  # of the patches that are laid out at a time: what a core's caches hold
 # From where on patches pay on a CPU: channels of the result, or numbers in a picture's result.
 PATCH_CHANNELS, PATCH_RESULTS = 64, 10_000
-UNFOLDED_TAPS = 16  # of a convolution over time, at once on a CPU
-BLOCK_FRAMES = 16  # that one row of a product makes elsewhere
+UNFOLDED_TAPS = 16  # of a convolution over time, at once
+BLOCK_FRAMES = 16  # that one row of a product makes, on a GPU
 BLOCK_CHANNELS = 16  # below this a GPU has blocks of pixels for channels
 
 
@@ -191,9 +191,9 @@ def convolve_time(x_BTD: jax.Array, kernel_KID: jax.Array, groups: int, shares: 
 def _correlate(x_BTD: jax.Array, kernel_KID: jax.Array, groups: int, before: int, shares: Shares) -> jax.Array:
     """y[t] = sum over k of x[t + k - before] kernel[k], group by group."""
     x_GBTI, kernel_GKIO = _split(x_BTD, groups), _split(kernel_KID, groups)
-    if shares.platform == "cpu":
-        return _merge(jax.lax.map(lambda both: _correlate_by_taps(*both, before), (x_GBTI, kernel_GKIO)))
-    return _merge(jax.vmap(functools.partial(_correlate_by_frames, before=before))(x_GBTI, kernel_GKIO))
+    if shares.platform == "gpu":
+        return _merge(jax.vmap(functools.partial(_correlate_by_frames, before=before))(x_GBTI, kernel_GKIO))
+    return _merge(jax.lax.map(lambda both: _correlate_by_taps(*both, before), (x_GBTI, kernel_GKIO)))
 
 
 def _correlate_by_taps(x_BTI: jax.Array, kernel_KIO: jax.Array, before: int) -> jax.Array:
@@ -266,10 +266,10 @@ def _time_backward(
     turned = _merge(_split(kernel_KID.astype(dy_BTD.dtype), groups)[:, ::-1].swapaxes(2, 3))
     dx = _correlate(dy_BTD, turned, groups, K - 1 - K // 2, shares)
     each = (_split(x_BTD, groups), _split(dy_BTD, groups))
-    if shares.platform == "cpu":
-        d_kernel = jax.lax.map(lambda both: _time_gradient_by_taps(*both, K, parts), each)
-    else:
+    if shares.platform == "gpu":
         d_kernel = jax.vmap(functools.partial(_time_gradient_by_frames, num_taps=K, parts=parts))(*each)
+    else:
+        d_kernel = jax.lax.map(lambda both: _time_gradient_by_taps(*both, K, parts), each)
     return dx, _merge(d_kernel).astype(kernel_KID.dtype)
 
 

@@ -145,7 +145,7 @@ def test_a_dropped_layer_is_not_run_and_the_numbers_are_those_of_running_it_for_
     for of_layer, was_kept in zip(np.asarray(grads["layers"]["mlp_in"]["kernel"][...]), kept, strict=True):
         assert (np.abs(of_layer).max() > 0) == was_kept
 
-    assert " conditional(" not in running_all.as_text(), "off the CPU a branch costs more than the layer"
+    assert " conditional(" not in running_all.as_text(), "on a GPU a branch costs more than the layer"
     for ours, of_all in zip(jax.tree.leaves((grads, y)), jax.tree.leaves(running_all(params)), strict=True):
         np.testing.assert_allclose(ours, of_all, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(y, running_all(params)[1])
