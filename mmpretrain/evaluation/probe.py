@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from mmpretrain.evaluation.linear import regression
 from mmpretrain.evaluation.metrics import ClassificationResult, classification_metrics
 
 INVERSE_PENALTY = 0.1
 NUM_PARTS = 3  # of the training clips, each held out once to choose the layer
-NORMAL_95 = 1.96
 
 
 class Probe(NamedTuple):
@@ -60,12 +59,8 @@ def linear_probe(
 
 def _answers(features_NF: np.ndarray, labels_N: np.ndarray, fit: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """The classes of the rows `asked`, by a regression on the rows `fit`."""
-    from sklearn.linear_model import LogisticRegression  # slow to import: no stage waits for it at its start
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=INVERSE_PENALTY, max_iter=5000))
-    return model.fit(features_NF[fit], labels_N[fit]).predict(features_NF[asked])
+    model = regression(INVERSE_PENALTY).fit(features_NF[fit], labels_N[fit])
+    return model.predict(features_NF[asked])
 
 
 def _held_out(labels_N: np.ndarray, speakers_N: np.ndarray) -> list[np.ndarray]:
@@ -86,34 +81,3 @@ def _held_out(labels_N: np.ndarray, speakers_N: np.ndarray) -> list[np.ndarray]:
         if parts := [np.isin(rows, held) for fit, held in splits if len(held) and len(np.unique(labels_N[fit])) > 1]:
             return parts
     return []
-
-
-class Gain(NamedTuple):
-    """How far one classifier's UA is above another's on the same clips, and its 95 % interval."""
-
-    difference: float
-    low: float
-    high: float
-
-
-def paired_gain(labels_N: np.ndarray, ours_N: np.ndarray, theirs_N: np.ndarray) -> Gain:
-    """The gain of the answers `ours_N` over `theirs_N`, int class ids of the same N clips.
-
-    The interval is normal, over clips, of the paired difference within each class; to the clips are added one that only
-    we answer rightly and one that only they do, spread over the classes (Bonett and Price), so that few clips, or two
-    classifiers that always agree, do not give an interval of nothing.
-    """
-    kinds, class_N = np.unique(labels_N, return_inverse=True)
-    right, theirs_right = ours_N == labels_N, theirs_N == labels_N
-    count, only_ours, only_theirs = (
-        np.bincount(class_N, weights, len(kinds)) for weights in (None, right & ~theirs_right, theirs_right & ~right)
-    )
-    added = 1 / len(kinds)
-    won, lost = ((some + added) / (count + 2 * added) for some in (only_ours, only_theirs))
-    middle, variance = (won - lost).mean(), ((won + lost - (won - lost) ** 2) / (count + 2 * added)).sum()
-    half = NORMAL_95 * math.sqrt(variance) / len(kinds)
-    return Gain(
-        float(((only_ours - only_theirs) / count).mean()),
-        max(-1.0, float(middle - half)),
-        min(1.0, float(middle + half)),
-    )

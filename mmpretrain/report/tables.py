@@ -128,7 +128,7 @@ def gain_lines(rounds: Sequence[Mapping[str, Any]]) -> list[str]:
             points, low, high = (f"{100 * gain[name]:+.1f}" for name in ("difference", "low", "high"))
             lines.append(
                 f"{says}: probe UA {percent(probe['ua'])} against {before}, {points} points (95% interval {low} to "
-                f"{high}, paired over the {probe['clips']} validation clips)"
+                f"{high}; the same {probe['clips']} validation clips, resampled: {gain['resampled']})"
             )
     return lines
 

@@ -25,6 +25,7 @@ from mmpretrain.data.labels import (
     why_not_measured,
 )
 from mmpretrain.doubles import pairs, told
+from mmpretrain.evaluation.comparison import Answers
 from mmpretrain.evaluation.protocols import Fold, get_protocol
 from mmpretrain.evaluation.tasks import TASK_METRICS
 from mmpretrain.models.sharing import share_out
@@ -105,6 +106,11 @@ class Finetuning:
             return ""
         kept = "labels_per_class" if config.labels_per_class else "label_share"
         return f"finetune.{kept}={getattr(config, kept)}, label_draw={config.label_draw}"
+
+    def answers(self, rows: np.ndarray, predictions: np.ndarray) -> Answers:
+        """What a classifier says, int class ids, of the main task of these rows of the table."""
+        texts = (tuple(texts[row] for row in rows) for texts in (self.table.clip_ids, self.table.speakers))
+        return Answers(tuple(self.main.classes), *texts, self.labels[self.main.name][rows], predictions)
 
     def fold(self, number: int) -> Fold:
         """The clips of a fold, of the training clips those that are learned from.

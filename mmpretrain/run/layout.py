@@ -50,7 +50,7 @@ def read_health(workdir: Path, number: int) -> dict[str, Any]:
     """What was measured of a round's encoder: `of`, `chance_accuracy`, `probe`.
 
     `probe.untrained` is the same of the network before any step, with what it was measured of and its answer to each
-    clip; `probe.over_untrained` is how far the round's encoder is above it, see `evaluation.probe.Gain`.
+    clip; `probe.over_untrained` is how far the round's encoder is above it in UA, see `evaluation.comparison.compare`.
 
     Empty if nothing was, or the file is damaged: then it is measured again.
     """

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.config import fingerprint
-from mmpretrain.evaluation.probe import Probe, linear_probe, paired_gain
+from mmpretrain.evaluation.comparison import compare
+from mmpretrain.evaluation.probe import Probe, linear_probe
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.parallel.mesh import whole
 from mmpretrain.parallel.processes import on_main
@@ -50,12 +51,13 @@ class Probing:
         seen = data.exposure(finetuning.table, self.validation, finetuning.main_column)
 
         def figures() -> dict[str, Any]:
-            probe, labels = self._probe(features), finetuning.labels[finetuning.main.name][self.validation]
-            gain = paired_gain(labels, probe.predicted, np.array(untrained["predicted"]))
+            probe = self._probe(features)
+            said = (probe.predicted, np.array(untrained["predicted"]))
+            gain = compare(*(finetuning.answers(self.validation, predicted) for predicted in said))
             return _figures(probe) | {
                 "chance_ua": probe.chosen.chance_ua, "clips": len(self.validation), "training_clips": len(self.train),
                 "protocol": finetuning.protocol_title, "fold": self.number, VALIDATION_SEEN: str(seen),
-                "untrained": untrained, "over_untrained": gain._asdict(),
+                "untrained": untrained, "over_untrained": gain["ua"] | {"resampled": gain["resampled"]},
             }  # fmt: skip
 
         return on_main(figures)

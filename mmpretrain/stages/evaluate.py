@@ -112,7 +112,7 @@ def _test_fold(
         raise FileNotFoundError(f"{classifier} does not exist: run `mmpretrain finetune` with this recipe first")
     rows = finetuning.fold(number).test
     logits_NC = logits_of(variant, classifier, rows)
-    answers = _answers(finetuning, rows, logits_NC.argmax(-1))
+    answers = finetuning.answers(rows, logits_NC.argmax(-1))
     probabilities_NC = np.asarray(jax.nn.softmax(jnp.asarray(logits_NC)))
     on_main(lambda: write_answers(folder / table_name(variant, number), answers, probabilities_NC))
     result = answers.result
@@ -127,7 +127,7 @@ def _test_baselines(finetuning: Finetuning, folder: Path) -> dict[str, list[Answ
     """By name, of each plain baseline what it answers on every fold."""
 
     def test(name: str, number: int, predictions: list[int]) -> Answers:
-        answers = _answers(finetuning, finetuning.fold(number).test, np.array(predictions))
+        answers = finetuning.answers(finetuning.fold(number).test, np.array(predictions))
         on_main(lambda: write_answers(folder / table_name(name, number), answers))
         return answers
 
@@ -136,13 +136,6 @@ def _test_baselines(finetuning: Finetuning, folder: Path) -> dict[str, list[Answ
         name: [test(name, number, of_fold) for number, of_fold in zip(finetuning.folds, of_folds, strict=True)]
         for name, of_folds in said.items()
     }
-
-
-def _answers(finetuning: Finetuning, rows: np.ndarray, predictions: np.ndarray) -> Answers:
-    """Of these rows of the table, about the main task."""
-    table, task = finetuning.table, finetuning.main
-    texts = (tuple(texts[row] for row in rows) for texts in (table.clip_ids, table.speakers))
-    return Answers(tuple(task.classes), *texts, finetuning.labels[task.name][rows], predictions)
 
 
 def _blind(finetuning: Finetuning, name: str) -> dict[str, int]:

@@ -46,7 +46,7 @@ def _summary():
                     "layer": 2,
                     "ua_by_layer": [0.4375, 0.5, 0.625],
                     "untrained": {"ua": 0.4375, "layer": 1, "ua_by_layer": [0.375, 0.4375, 0.25]},
-                    "over_untrained": {"difference": 0.1875, "low": 0.05, "high": 0.3},
+                    "over_untrained": {"difference": 0.1875, "low": 0.05, "high": 0.3, "resampled": "6 speakers"},
                     "chance_ua": 0.25,
                     "clips": 48,
                     "training_clips": 240,

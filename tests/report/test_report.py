@@ -180,9 +180,11 @@ def test_health_compares_with_the_round_before(example):
 )
 def test_a_round_says_whether_it_taught_anything(write, example, gain, says):
     summary = example.summary()
-    summary["rounds"][1]["probe"]["over_untrained"] = dict(zip(("difference", "low", "high"), gain, strict=True))
+    summary["rounds"][1]["probe"]["over_untrained"] = dict(
+        zip(("difference", "low", "high", "resampled"), (*gain, "6 speakers"), strict=True)
+    )
     low, high = (f"{100 * value:+.1f}" for value in gain[1:])
-    interval = f"points (95% interval {low} to {high}, paired over the 48 validation clips)"
+    interval = f"points (95% interval {low} to {high}; the same 48 validation clips, resampled: 6 speakers)"
     shown = [render_summary(summary), render_health(summary["rounds"]), html.unescape(write(summary))]
     for text in shown:
         assert says in " ".join(text.split())
