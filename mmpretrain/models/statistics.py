@@ -41,8 +41,8 @@ def moments(x_NHWC: jax.Array, counted_N: jax.Array, shift_C: jax.Array, *, part
     variance is right to 1e-5 while the mean of a batch is within ten deviations of the running one, and is never less
     than the spread within parts, however far it is. Plain squares (k = 0, no parts) would lose all of it.
 
-    Pictures are read once: m_p and M_p come from squares about the mean of a few of the part's pictures, not far from
-    the mean of all.
+    On an accelerator pictures are read once: M_p comes from squares about the mean of a few of the part's pictures,
+    which is not far from m_p.
     """
     size = x_NHWC.shape[1] * x_NHWC.shape[2]
     x = x_NHWC.reshape(parts, -1, *x_NHWC.shape[1:])

@@ -69,9 +69,10 @@ def attend(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, valid_BT: ja
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def dropped_softmax(logits: jax.Array, keep: jax.Array, rate: float, dtype: DTypeLike) -> jax.Array:
-    """Dropout of float32 softmax over the last dim, in `dtype`. keep: bool, what is not dropped, a share of 1 - rate.
+    """Dropout of the softmax over the last dim: [..., T, S] in `dtype`, of logits float32 [..., T, S].
 
-    For the gradient the probabilities are kept, in `dtype`, and `keep`: a third of what JAX would keep by itself.
+    keep: bool, of the same shape: what is not dropped, a share of 1 - rate. For the gradient the probabilities are
+    kept, in `dtype`, and `keep`: a third of what JAX would keep by itself.
     """
     return _dropped_forward(logits, keep, rate, dtype)[0]
 
