@@ -5,21 +5,19 @@ A part that a run has not reached, or that its corpus cannot have, is left out o
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from mmpretrain.files import write_text
 from mmpretrain.observe.wall_time import PARTS
 from mmpretrain.report import charts
-from mmpretrain.report.comparisons import NAMES, Table, fold_comparisons, interval_text
+from mmpretrain.report.blocks import Panels, curves, figure, html_table, section, strip
+from mmpretrain.report.comparisons import NAMES, fold_comparisons, interval_text
 from mmpretrain.report.tables import (
     REFERENCE,
     duration,
@@ -42,9 +40,6 @@ from mmpretrain.report.tables import (
 __all__ = ["render_summary", "write_report"]
 
 INPUT_WAIT = "time/input_wait_share"  # in the charts alone
-
-# Charts of curves: a title, and per line its name and what is drawn in its colour, see `charts.draw_curves`.
-Panels = Sequence[tuple[str, Mapping[str, Sequence[tuple[charts.Series, str]]]]]
 
 PAGE_STYLE = """
 :root { color-scheme: light; }
@@ -168,7 +163,7 @@ def _header(summary: Mapping[str, Any]) -> str:
 def _rounds(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
     stages = _stages(records, r"round(\d+)/pretrain")
     table = round_table(summary)
-    blocks = [_table(table)] if table[1] else []
+    blocks = [html_table(table)] if table[1] else []
     if lines := gain_lines(summary.get("rounds") or ()):
         blocks.append("<h3>Over the untrained encoder</h3>" + "".join(f"<p>{html.escape(line)}</p>" for line in lines))
     panels = []
@@ -186,7 +181,7 @@ def _rounds(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) ->
             "<h3>Learning</h3><p>Strong line: validation clips; thin line: training batches. Losses over different "
             "numbers of clusters do not compare.</p>"
         )
-        blocks.append(_curves(panels, "of pretraining"))
+        blocks.append(curves(panels, "of pretraining"))
     explanation = (
         "Each round predicts the clusters of masked frames. PNMI is the share of what there is to know about the true "
         "units that the cluster tells, purity the share of frames whose cluster's main unit is their own; both need a "
@@ -196,47 +191,47 @@ def _rounds(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) ->
     )
     if rounds := [entry for entry in summary.get("rounds") or () if entry.get("probe")]:
         explanation += f" Round {rounds[-1]['round']}, {probe_line(rounds[-1]['probe'])}."
-    return _section("Pretraining rounds", explanation, *blocks)
+    return section("Pretraining rounds", explanation, *blocks)
 
 
 def _clusters(cluster_counts: Sequence[np.ndarray], unit_tables: Sequence[np.ndarray | None]) -> str:
     blocks = []
     if any(np.sum(counts) for counts in cluster_counts):
         blocks.append("<h3>Use</h3><p>A line that falls gently means that no few clusters hold all frames.</p>")
-        blocks.append(_figure(charts.draw_cluster_usage(cluster_counts), "cluster usage"))
+        blocks.append(figure(charts.draw_cluster_usage(cluster_counts), "cluster usage"))
     if any(table is not None and np.sum(table) for table in unit_tables):
         blocks.append(
             "<h3>Meaning</h3><p>Each column is a cluster and shows the true units of its frames. The cleaner the "
             "staircase, the more a cluster says about the unit.</p>"
         )
-        blocks.append(_figure(charts.draw_unit_tables(unit_tables), "true units in each cluster"))
-    return _section("Clusters", "", *blocks)
+        blocks.append(figure(charts.draw_unit_tables(unit_tables), "true units in each cluster"))
+    return section("Clusters", "", *blocks)
 
 
 def _evaluation(summary: Mapping[str, Any]) -> str:
     result, table, folds = summary.get("evaluation") or {}, evaluation_table(summary), fold_table(summary)
     if not table[1]:
         return ""
-    left = _table(table, bold_last=True)
+    left = html_table(table, bold_last=True)
     if lines := told_apart_lines(summary):
         left += "<h3>Ours against the others, on the same test clips</h3>"
         left += "".join(f"<p>{html.escape(line)}</p>" for line in lines)
     if len(folds[1]) > 1:
-        left += f"<h3>Fold by fold, {NAMES[ours(summary)]}</h3>" + _table(folds)
+        left += f"<h3>Fold by fold, {NAMES[ours(summary)]}</h3>" + html_table(folds)
     for title, more in (("UA of all", fold_ua_table(summary)), ("Differences", fold_comparisons(summary))):
-        left += f"<h3>{title}, fold by fold</h3>" + _table(more) if more[1] else ""
+        left += f"<h3>{title}, fold by fold</h3>" + html_table(more) if more[1] else ""
     if lines := exposure_lines(summary):
         left += "<h3>Test clips that were seen in training</h3>"
         left += "".join(f"<p>{html.escape(line)}</p>" for line in lines)
     right = ""
     if result.get("confusion") and result.get("classes"):
         picture = charts.draw_confusion(result["confusion"], result["classes"])
-        right = f"<div><h3>Answers of {NAMES[ours(summary)]}</h3>" + _figure(picture, "confusion matrix") + "</div>"
+        right = f"<div><h3>Answers of {NAMES[ours(summary)]}</h3>" + figure(picture, "confusion matrix") + "</div>"
     line = protocol_line(summary)
     explanation = (line[:1].upper() + line[1:] + ". " if line else "") + (
         "UA is the mean of the classes' recalls, WA plain accuracy, WF1 the F1 weighted by support."
     )
-    return _section(task_title(summary), explanation, f'<div class="pair"><div>{left}</div>{right}</div>')
+    return section(task_title(summary), explanation, f'<div class="pair"><div>{left}</div>{right}</div>')
 
 
 def _finetuning(records: Sequence[Mapping[str, Any]]) -> str:
@@ -254,7 +249,7 @@ def _finetuning(records: Sequence[Mapping[str, Any]]) -> str:
         return ""
     several = len(stages) > len(names)
     explanation = "Thin line: one fold; strong line: their mean, over the steps that all have." if several else ""
-    return _section("Fine-tuning", explanation, _curves(panels, "of fine-tuning"))
+    return section("Fine-tuning", explanation, curves(panels, "of fine-tuning"))
 
 
 def _pictures(pictures: Sequence[Mapping[str, Any]]) -> str:
@@ -265,31 +260,31 @@ def _pictures(pictures: Sequence[Mapping[str, Any]]) -> str:
             frames = picture.get(name)
             if frames is not None and len(frames):
                 width = min(96, 900 // len(frames)) * len(frames)
-                strips += f'<img alt="{name} crops" width="{width}" src="{_strip(frames)}">'
+                strips += f'<img alt="{name} crops" width="{width}" src="{strip(frames)}">'
         if strips:
             rows.append(
                 f'<div class="clip"><div>{html.escape(str(picture.get("title", "")))}</div>{"".join(strips)}</div>'
             )
-    return _section("What the network sees", "A few frames of some clips: the face crop and the mouth crop.", *rows)
+    return section("What the network sees", "A few frames of some clips: the face crop and the mouth crop.", *rows)
 
 
 def _times(times: Mapping[str, float]) -> str:
     if not times:
         return ""
-    return _section("Wall time", "", _figure(charts.draw_bars(times, duration), "wall time per stage"))
+    return section("Wall time", "", figure(charts.draw_bars(times, duration), "wall time per stage"))
 
 
 def _speed(goodput: Mapping[str, Mapping[str, float]], records: Sequence[Mapping[str, Any]]) -> str:
     """How fast training went, and what the wall time of its stages went to."""
     table, blocks = speed_table(records, goodput), []
     if table[1]:
-        blocks.append(_table(table))
+        blocks.append(html_table(table))
     if goodput:
         meanings = "; ".join(f"{_words(part)}: {meaning}" for part, meaning in PARTS.items())
         words = {stage: {_words(part): share for part, share in each.items()} for stage, each in goodput.items()}
         blocks.append(
             f"<h3>Where the time went</h3><p>Since a stage first began. {html.escape(meanings)}.</p>"
-            + _figure(charts.draw_shares(words), "what the wall time of each stage went to")
+            + figure(charts.draw_shares(words), "what the wall time of each stage went to")
         )
     timed = [
         record | {INPUT_WAIT: record["time/input_wait_sec"] / record["time/step_sec"]}
@@ -304,8 +299,8 @@ def _speed(goodput: Mapping[str, Mapping[str, float]], records: Sequence[Mapping
         stages = _stages(timed, r"(round\d+)/pretrain")
         panels.append((title, {name: [(charts.series(timed, stage, metric), "bold")] for name, stage in stages}))
     if _any_points(panels):
-        blocks.append(_curves(panels, "of pretraining"))
-    return _section("Speed of training", "Medians over the records of a stage.", *blocks)
+        blocks.append(curves(panels, "of pretraining"))
+    return section("Speed of training", "Medians over the records of a stage.", *blocks)
 
 
 def _words(part: str) -> str:
@@ -323,49 +318,7 @@ def _details(corpus: Mapping[str, Any], files: Mapping[str, str]) -> str:
         blocks.append("<h3>Corpus</h3>" + entries(_flat(corpus), code=False))
     if files:
         blocks.append("<h3>Files</h3>" + entries(files.items(), code=True))
-    return _section("Where it comes from and where it is", "", *blocks)
-
-
-def _section(title: str, explanation: str, *blocks: str) -> str:
-    """A section of the page, or nothing where there are no blocks."""
-    content = "".join(blocks)
-    if not content:
-        return ""
-    paragraph = f"<p>{html.escape(explanation)}</p>" if explanation else ""
-    return f"<section><h2>{html.escape(title)}</h2>{paragraph}{content}</section>"
-
-
-def _table(table: Table, bold_last: bool = False) -> str:
-    columns, rows = table
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in columns)
-    body = ""
-    for number, row in enumerate(rows, start=1):
-        mark = ' class="ours"' if bold_last and number == len(rows) else ""
-        body += f"<tr{mark}>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>"
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _cell(text: str) -> str:
-    return html.escape(text).replace("+-", "&plusmn;")
-
-
-def _figure(svg: str, description: str) -> str:
-    # As an image, so that the names inside one figure cannot clash with those of another.
-    data = base64.b64encode(svg.encode()).decode()
-    return f'<img alt="{html.escape(description)}" src="data:image/svg+xml;base64,{data}">'
-
-
-def _curves(panels: Panels, description: str) -> str:
-    figures = (_figure(charts.draw_curves(title, lines), f"{title} {description}") for title, lines in panels)
-    return f'<div class="pair">{"".join(figures)}</div>'
-
-
-def _strip(frames: np.ndarray) -> str:
-    """Grey pictures uint8 [n, S, S] side by side with a thin white gap, as a PNG in a data URI."""
-    frames = np.pad(frames, ((0, 0), (0, 0), (0, 2)), constant_values=255)
-    buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(list(frames), axis=1)[:, :-2]).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return section("Where it comes from and where it is", "", *blocks)
 
 
 def _stages(records: Sequence[Mapping[str, Any]], pattern: str) -> list[tuple[str, str]]:
