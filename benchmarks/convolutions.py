@@ -56,7 +56,7 @@ def halved(side: int) -> int:
 
 
 def convolutions(width: int, image_size: int) -> Iterator[Convolution]:
-    """All kinds of the ResNet's, from the stem on."""
+    """All kinds of a ResNet-18's, from the stem on."""
     yield Convolution("stem 7x7, stride 2", 1, image_size, STEM_FRAMES, width, 7, 2)
     side = halved(halved(image_size))
     yield Convolution("stage 1, 3x3", 4, side, width, width, 3, 1)

@@ -43,7 +43,7 @@ class BasicBlock(nn.Module):
 
 
 class Video(nn.Module):
-    """Pictures [B, T, S, S] to [B, T, D]: a 3-D stem, a ResNet-18 over each frame, a linear layer.
+    """Pictures [B, T, S, S] to [B, T, D]: a 3-D stem, a ResNet over each frame, a linear layer.
 
     On a CPU Conv3d is a little faster than a 2-D convolution over five frames as channels, which ours is.
     """
@@ -55,7 +55,11 @@ class Video(nn.Module):
         self.bn, self.act, self.pool = nn.BatchNorm2d(C), nn.PReLU(C), nn.MaxPool2d(3, 2, padding=1)
         widths = [(C, C, 1), (C, 2 * C, 2), (2 * C, 4 * C, 2), (4 * C, 8 * C, 2)]
         self.blocks = nn.Sequential(
-            *(block for c_in, c, stride in widths for block in (BasicBlock(c_in, c, stride), BasicBlock(c, c, 1)))
+            *(
+                BasicBlock(c if i else c_in, c, 1 if i else stride)
+                for (c_in, c, stride), num_blocks in zip(widths, config.resnet_blocks, strict=True)
+                for i in range(num_blocks)
+            )
         )
         self.proj = nn.Linear(8 * C, config.width)
         self.stem.to(memory_format=torch.channels_last_3d)

@@ -53,6 +53,8 @@ REFUSALS = [
     ("model.dtype", "float16", "one of float32, bfloat16"),
     ("model.remat", "all", "one of none, layers, dots"),
     ("model.resnet_remat", "layers", "one of none, blocks, convolutions"),
+    ("model.resnet_blocks", (2, 2, 2), "four numbers of blocks, each between 1 and 64"),
+    ("model.resnet_blocks", (1, 2, 0, 2), "four numbers of blocks, each between 1 and 64"),
     ("model.batch_statistics", "local", "one of global, device"),
     ("model.inputs.view", "eyes", "one of mouth, face"),
     ("model.inputs.audio_normalization", "batch", "one of frame, level"),

@@ -101,6 +101,12 @@ class ModelConfig:
     mlp_dim: int = setting(3072, WIDTH)
     # channels of the stem; the four stages have 1, 2, 4 and 8 times as many
     resnet_width: int = setting(64, above(0, most=8_192))
+    # basic blocks, of two convolutions each, in each of the four stages: ResNet-18, the reference's; (1, 1, 1, 1) is
+    # ResNet-10, half the work on pictures and half as long to compile
+    resnet_blocks: tuple[int, ...] = setting(
+        (2, 2, 2, 2),
+        each(within(1, 64), least=4, most=4, text="four numbers of blocks, each between 1 and 64, e.g. (2, 2, 2, 2)"),
+    )
     fusion: str = setting("concat", one_of("concat", "add"))  # or "add"
     pos_conv_kernel: int = setting(128, WIDTH)
     pos_conv_groups: int = setting(16, WIDTH)

@@ -34,7 +34,7 @@ def forward_flops_per_frame(model: ModelConfig, *, num_frames: int, num_clusters
     if "video" in model.modalities:
         side = _halved(model.inputs.image_size)
         flops["stem"] = 2 * 5 * 7 * 7 * C * side**2
-        flops["resnet"] = _resnet_flops(C, _halved(side)) + 2 * 8 * C * D
+        flops["resnet"] = _resnet_flops(C, _halved(side), model.resnet_blocks) + 2 * 8 * C * D
     if model.fusion == "concat":
         flops["fusion"] = 2 * len(model.modalities) * D * D
     flops["position"] = 2 * model.pos_conv_kernel * (D // model.pos_conv_groups) * D
@@ -67,13 +67,13 @@ def _halved(side: int) -> int:
     return (side + 1) // 2
 
 
-def _resnet_flops(channels: int, side: int) -> float:
+def _resnet_flops(channels: int, side: int, blocks: Sequence[int]) -> float:
     total, c_in = 0.0, channels
-    for stage in range(4):
+    for stage, num_blocks in enumerate(blocks):
         c_out = channels * 2**stage
         if stage:
             side = _halved(side)
             total += 2 * c_in * c_out * side**2  # shortcut
-        total += 2 * 9 * (c_in + 3 * c_out) * c_out * side**2
+        total += 2 * 9 * (c_in + (2 * num_blocks - 1) * c_out) * c_out * side**2
         c_in = c_out
     return total

@@ -1,4 +1,4 @@
-"""The body of the visual front-end: a 3-D convolutional stem and a ResNet-18 over each frame (spec, section 7.2).
+"""The body of the visual front-end: a 3-D convolutional stem and a ResNet over each frame (spec, section 7.2).
 
 Dims: B clips, T frames, N = B*T pictures, H rows, W columns, C channels.
 """
@@ -107,7 +107,11 @@ def neighbours(video_BTHW: jax.Array, at_BK: jax.Array | None = None) -> jax.Arr
 
 
 class ResNet(nnx.Module):
-    """Grey pictures to one vector a frame, 8 * `resnet_width` wide; in training 0 for a frame that does not count."""
+    """Grey pictures to one vector a frame, 8 * `resnet_width` wide; in training 0 for a frame that does not count.
+
+    Its four stages have `resnet_blocks` blocks, counted through from 0; the first of a stage widens and, but for that of
+    the first stage, halves the picture.
+    """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         channels = config.resnet_width
@@ -117,7 +121,7 @@ class ResNet(nnx.Module):
             [
                 BasicBlock(c_in if i == 0 else c_out, c_out, 2 if i == 0 and stage > 0 else 1, rngs=rngs)
                 for stage, (c_in, c_out) in enumerate(itertools.pairwise(widths))
-                for i in range(2)
+                for i in range(config.resnet_blocks[stage])
             ]
         )
         self.out_dim, self.remat = widths[-1], config.resnet_remat

@@ -1,13 +1,16 @@
 """The formula of a step's FLOPs beside XLA's own count of the very step."""
 
 import dataclasses
+import math
 
 import jax
 import pytest
+from flax import nnx
 
 from mmpretrain.config import InputConfig, ParallelConfig, ReferenceModelConfig, encoder_size
 from mmpretrain.cost.flops import forward_flops_per_frame, mfu, step_flops
 from mmpretrain.models import convolution
+from mmpretrain.models.resnet import Conv2D, ResNet
 from mmpretrain.objectives.masked_prediction import MaskedPrediction
 from mmpretrain.parallel.mesh import make_mesh
 from mmpretrain.train.optimizer import make_optimizer
@@ -58,6 +61,21 @@ def test_parts_grow_as_they_should():
     step = step_flops(base, num_clips=4, num_frames=100, num_clusters=(500,))
     assert step["layers"] == 3 * 400 * small["layers"]
     assert step["stem"] == 2 * 400 * small["stem"]
+
+
+@pytest.mark.parametrize("blocks", [(2, 2, 2, 2), (1, 1, 1, 1), (1, 3, 2, 1)])
+def test_every_convolution_of_a_resnet_is_counted(blocks):
+    inputs = InputConfig(image_size=96)
+    model = encoder_size("tiny", modalities=("video",), inputs=inputs, resnet_blocks=blocks)
+    resnet = nnx.eval_shape(lambda: ResNet(model, rngs=nnx.Rngs(0)))
+    assert len(resnet.blocks) == sum(blocks)
+    side, counted = 24, 2 * 64 * 96  # behind the stem; the layer behind the ResNet
+    for block in resnet.blocks:
+        side //= block.conv1.stride
+        convolutions = [module for _, module in nnx.iter_modules(block) if isinstance(module, Conv2D)]
+        counted += sum(2 * side**2 * math.prod(convolution.kernel.shape) for convolution in convolutions)
+    assert side == 3
+    assert forward_flops_per_frame(model, num_frames=1, num_clusters=())["resnet"] == counted
 
 
 def test_mfu_is_the_share_of_the_peak():

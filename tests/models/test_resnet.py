@@ -39,6 +39,18 @@ def gradient(**changes):
     return jax.jit(jax.grad(loss, has_aux=True))(params), num_bytes - sum(x.nbytes for x in jax.tree.leaves(params))
 
 
+def test_stages_have_the_blocks_that_are_named_and_the_first_of_each_widens():
+    def of(blocks):
+        made = nnx.eval_shape(lambda: ResNet(tiny_model("video", resnet_blocks=blocks), rngs=nnx.Rngs(0)))
+        return [(block.conv1.kernel.shape[2:], block.conv1.stride, hasattr(block, "shortcut")) for block in made.blocks]
+
+    first, second, third, fourth = ((2, 2), 1, False), ((2, 4), 2, True), ((4, 8), 2, True), ((8, 16), 2, True)
+    more = {width: ((width, width), 1, False) for width in (2, 4, 8, 16)}
+    assert of((1, 1, 1, 1)) == [first, second, third, fourth]
+    assert of((2, 1, 3, 2)) == [first, more[2], second, third, more[8], more[8], fourth, more[16]]
+    assert of((2, 2, 2, 2)) == [first, more[2], second, more[4], third, more[8], fourth, more[16]]
+
+
 plain = functools.cache(gradient)
 
 

@@ -116,6 +116,11 @@ def export_checkpoint(folder: str | Path, file: str | Path) -> list[str]:
             f"model.inputs.audio_normalization={config.inputs.audio_normalization!r} has no counterpart in the "
             "reference, which normalizes each frame"
         )
+    if config.resnet_blocks != ModelConfig.resnet_blocks:
+        raise ValueError(
+            f"model.resnet_blocks={config.resnet_blocks} has no counterpart in the reference, whose ResNet-18 has "
+            f"{ModelConfig.resnet_blocks}"
+        )
     arrays = to_state_dict(EncoderOnly(loaded.module))
     batch_norms = [name.removesuffix(".running_var") for name in arrays if name.endswith(".running_var")]
     arrays |= {name + UNUSED: np.zeros((), np.int64) for name in batch_norms} | head

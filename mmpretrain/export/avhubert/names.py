@@ -105,7 +105,7 @@ def _axes(tensor: Tensor) -> tuple[int, ...]:
 
 
 def reference_tensors(model: MaskedClusterModel | EncoderOnly) -> Iterator[Tensor]:
-    """Every tensor that `load_state_dict` asks for. `model` may be abstract (`nnx.eval_shape`)."""
+    """Every tensor that `load_state_dict` asks for. `model` may be abstract (`nnx.eval_shape`); of a ResNet-18."""
     config, D = model.encoder.config, model.encoder.config.width
     fused = D * len(config.modalities) if config.fusion == "concat" else D
     if not isinstance(model, EncoderOnly):

@@ -1,4 +1,4 @@
-"""Pictures: a 3-D convolutional stem, a ResNet-18 over each frame and one linear layer (spec, sections 6.2 and 7.2).
+"""Pictures: a 3-D convolutional stem, a ResNet over each frame and one linear layer (spec, sections 6.2 and 7.2).
 
 Dims: B clips, T frames, H x W pixels, D width.
 """

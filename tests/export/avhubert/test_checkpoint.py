@@ -264,13 +264,18 @@ def test_a_file_cut_off_anywhere_is_one_line_and_leaves_nothing(command, tmp_pat
         (["export", "encoder", "--format=onnx", "--output=a.pt"], "onnx"),
         (["export", "sound", "--format=avhubert", "--output=a.pt"], "the reference's networks are of audio and video"),
         (["export", "level", "--format=avhubert", "--output=a.pt"], "audio_normalization='level' has no counterpart"),
+        (["export", "short", "--format=avhubert", "--output=a.pt"], "model.resnet_blocks=(1, 1, 1, 1) has no counter"),
         (["export", "level", "--format=avhubert", "--output=level"], "--output=level is a folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_commands_that_cannot_work_say_so_in_one_line(command, arguments, words):
     level = InputConfig(image_size=16, audio_normalization="level")
-    for name, config in (("sound", tiny_model("audio")), ("level", tiny_model("audio", "video", inputs=level))):
+    for name, config in (
+        ("sound", tiny_model("audio")),
+        ("level", tiny_model("audio", "video", inputs=level)),
+        ("short", tiny_model("audio", "video", resnet_blocks=(1, 1, 1, 1))),
+    ):
         if name in arguments:
             encoder = nnx.merge(*initial(lambda rngs, config=config: AVEncoder(config, rngs=rngs)))
             save_encoder(name, encoder, lineage={"fingerprint": "0" * 16})
