@@ -1,6 +1,6 @@
 """The embedded corpus: drawn talking faces with sound made from the same hidden state. It needs no files.
 
-Thirty speakers, each in every emotion; speakers of validation and test are never in training. Words are independent
+Sixty speakers, each in every emotion; speakers of validation and test are never in training. Words are independent
 of the emotion. Every clip is rendered from random streams of its own, so it depends on the seed and itself alone.
 """
 
@@ -25,7 +25,7 @@ __all__ = ["EMOTIONS", "UNITS", "ClipSpec", "SyntheticClip", "clip_specs", "rend
 
 # Split of each speaker; clips take speakers in this order, so the first four already have all splits.
 SPEAKER_SPLITS = ("train", "test", "train", "validation", "train", "train", "test", "train",
-                  "train", "train", "validation", "train", "test", "train", "train") * 2  # fmt: skip
+                  "train", "train", "validation", "train", "test", "train", "train") * 4  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
