@@ -39,7 +39,7 @@ def get_config() -> RunConfig:
         data=DataConfig(
             corpora=(CorpusConfig("runs/demo/data"),),
             batch_frames=800,
-            bucket_frames=(60,),
+            bucket_frames=(80,),
             batch_multiple=1,
             num_workers=2,
         ),
