@@ -17,7 +17,7 @@ MOUTH_RIGHT, MOUTH_LEFT, UPPER_LIP, LOWER_LIP = range(5, 9)
 
 @pytest.fixture(scope="module")
 def specs():
-    return synthetic.clip_specs(240, SEED)
+    return synthetic.clip_specs(480, SEED)
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,9 @@ def test_speakers_belong_to_one_split_and_speak_every_emotion(specs):
         emotions[spec.speaker][spec.emotion] += 1
     assert all(len(names) == 1 for names in splits.values())
     assert collections.Counter(next(iter(names)) for names in splits.values()) == {
-        "train": 20,
-        "validation": 4,
-        "test": 6,
+        "train": 40,
+        "validation": 8,
+        "test": 12,
     }
     assert all(set(counts.values()) == {2} and len(counts) == 4 for counts in emotions.values())
 
