@@ -16,6 +16,7 @@ from mmpretrain.config.recipe import as_dict, fields_of, fingerprint, flatten, f
 from mmpretrain.config.reference import ReferenceModelConfig, ReferenceRoundConfig
 from mmpretrain.config.tree import (
     AUDIO_DIM,
+    CLASSIFIERS,
     FEATURES,
     CheckpointConfig,
     CorpusConfig,
@@ -23,6 +24,7 @@ from mmpretrain.config.tree import (
     FinetuneConfig,
     HealthConfig,
     InputConfig,
+    LabelEfficiencyConfig,
     MaskingConfig,
     ModelConfig,
     NoiseConfig,
@@ -37,6 +39,7 @@ from mmpretrain.config.tree import (
 
 __all__ = [
     "AUDIO_DIM",
+    "CLASSIFIERS",
     "FEATURES",
     "CheckpointConfig",
     "CorpusConfig",
@@ -44,6 +47,7 @@ __all__ = [
     "FinetuneConfig",
     "HealthConfig",
     "InputConfig",
+    "LabelEfficiencyConfig",
     "MaskingConfig",
     "ModelConfig",
     "NoiseConfig",

@@ -38,6 +38,9 @@ def check(config: RunConfig) -> None:
             _check_own_inputs(round_, f"rounds[{number - 1}]", parts)
     if config.finetune is not None:
         _check_finetune(config.finetune)
+    shares = config.label_efficiency.shares
+    wanted = "() without a finetune part, whose first task it is about"
+    _require(not shares or config.finetune is not None, "label_efficiency.shares", shares, wanted)
 
 
 def check_model(model: ModelConfig) -> None:

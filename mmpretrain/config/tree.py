@@ -265,6 +265,23 @@ class FinetuneConfig:
     )
 
 
+# What a label-efficiency curve has a line of; the first two are trained by steps, which takes most of its time.
+CLASSIFIERS = ("pretrained", "scratch", "frozen", "untrained_frozen", "sound_statistics", "picture_statistics")
+
+
+@dataclasses.dataclass
+class LabelEfficiencyConfig:
+    """How well the first task of `finetune` is learned from a share of its labels (docs/evaluation.md)."""
+
+    # of the training clips, as `FinetuneConfig.label_share`, which they stand in for; empty: nothing of it is done
+    shares: tuple[float, ...] = setting((), each(above(0, most=1), distinct=True))
+    # draws of the labels, each with a seed of its own: the run's, and those that follow it
+    draws: int = setting(3, within(1, 1_000))
+    classifiers: tuple[str, ...] = setting(
+        CLASSIFIERS, each(one_of(*CLASSIFIERS), least=1, distinct=True, text=f"some of {', '.join(CLASSIFIERS)}")
+    )
+
+
 @dataclasses.dataclass
 class ParallelConfig:
     """Shape of the device mesh; one axis may be -1 (all that is left)."""
@@ -326,6 +343,7 @@ class RunConfig:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     rounds: tuple[RoundConfig, ...] = setting((), each(None))
     finetune: FinetuneConfig | None = None
+    label_efficiency: LabelEfficiencyConfig = dataclasses.field(default_factory=LabelEfficiencyConfig)
     parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     health: HealthConfig = dataclasses.field(default_factory=HealthConfig)

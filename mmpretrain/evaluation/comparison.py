@@ -91,8 +91,8 @@ def intervals(answers: Answers) -> dict[str, Any]:
     narrow. units: how many of them. Of a single one nothing is known, and an interval is from 0 to 1. A class that is
     not in a resample is left out of the mean recall there.
     """
-    unit_N, resampled = _units(answers)
-    value, values_B, units = _resample(answers, unit_N)
+    unit_N, resampled = units_of(answers)
+    value, values_B, units = resample(answers, unit_N)
     found = {name: _interval(value[name], values_B[name], units, lowest=0) for name in METRICS}
     return {"resampled": resampled, "units": units, **found}
 
@@ -133,9 +133,9 @@ def compare(first: Answers, second: Answers) -> dict[str, Any]:
     """
     from scipy.stats import binomtest  # slow to import: no command waits for it at its start
 
-    _check_same(first, second)
-    unit_N, resampled = _units(first)
-    (one, ones_B, units), (other, others_B, _) = (_resample(answers, unit_N) for answers in (first, second))
+    check_same(first, second)
+    unit_N, resampled = units_of(first)
+    (one, ones_B, units), (other, others_B, _) = (resample(answers, unit_N) for answers in (first, second))
     found = {}
     for name in METRICS:
         difference = one[name] - other[name]
@@ -153,7 +153,7 @@ def compare(first: Answers, second: Answers) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _check_same(first: Answers, second: Answers) -> None:
+def check_same(first: Answers, second: Answers) -> None:
     if first.classes != second.classes:
         raise ValueError(f"the classes differ: {', '.join(first.classes)}, and {', '.join(second.classes)}")
     if first.clip_ids != second.clip_ids:
@@ -175,7 +175,7 @@ def _check_same(first: Answers, second: Answers) -> None:
                 raise ValueError(f"clip {clip_id} has the {what} {said!r} for one and {said_too!r} for the other")
 
 
-def _units(answers: Answers) -> tuple[np.ndarray, str]:
+def units_of(answers: Answers) -> tuple[np.ndarray, str]:
     """int [N]: the unit that each clip belongs to; and in words what is resampled."""
     clips, speakers = len(answers.clip_ids), {speaker for speaker in answers.speakers if speaker}
     unknown = sum(not speaker for speaker in answers.speakers)
@@ -187,7 +187,7 @@ def _units(answers: Answers) -> tuple[np.ndarray, str]:
     return np.unique(names, return_inverse=True)[1], f"{len(speakers)} speakers{besides}"
 
 
-def _resample(answers: Answers, unit_N: np.ndarray) -> tuple[dict[str, float], dict[str, np.ndarray], int]:
+def resample(answers: Answers, unit_N: np.ndarray) -> tuple[dict[str, float], dict[str, np.ndarray], int]:
     """The figures, those of every resample, float64 [B] each, and the number of units."""
     units, classes = int(unit_N.max(initial=0)) + 1, len(answers.classes)
     result = answers.result  # looks at the ids

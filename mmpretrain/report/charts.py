@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 # Series take these in order: what came first, or is only compared to, is the paler one.
 INK, MUTED, FAINT = "#22303c", "#6b7a86", "#dfe5ea"
@@ -86,6 +86,31 @@ def draw_curves(title: str, lines: Mapping[str, Sequence[tuple[Series, str]]]) -
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)))
         if "loss" not in title and "per second" not in title:
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
+        _label_ends(axes, ends, colours)
+        return _svg(figure)
+
+
+def draw_few_labels(lines: Mapping[str, Sequence[tuple[float, Mapping[str, float]]]]) -> str:
+    """UA over the share of the labels, log axis, each point with its interval {"mean", "low", "high"}."""
+    colours = _colours(list(lines))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+        axes = figure.subplots()
+        ends, shares = [], sorted({share for points in lines.values() for share, _ in points})
+        for number, (name, points) in enumerate(lines.items()):
+            aside = 1.015 ** (number - len(lines) / 2)  # so that intervals do not cover each other
+            x = np.array([share * aside for share, _ in points])
+            mean, low, high = (100 * np.array([ua[key] for _, ua in points]) for key in ("mean", "low", "high"))
+            axes.plot(x, mean, color=colours[name], marker="o", markersize=3)
+            axes.vlines(x, low, high, color=colours[name], linewidth=0.9, alpha=0.6)
+            ends.append((name, x[-1], mean[-1]))
+        axes.set_xscale("log")
+        axes.set_xticks(shares, [f"{100 * share:g}%" for share in shares])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}%")
+        axes.set_xlabel("share of the labels")
+        axes.set_title("UA on test clips, with 95% intervals")
+        axes.grid(axis="y", color=FAINT, linewidth=0.6)
         _label_ends(axes, ends, colours)
         return _svg(figure)
 

@@ -18,6 +18,7 @@ from mmpretrain.observe.wall_time import PARTS
 from mmpretrain.report import charts
 from mmpretrain.report.blocks import Panels, curves, figure, html_table, section, strip
 from mmpretrain.report.comparisons import NAMES, fold_comparisons, interval_text
+from mmpretrain.report.few_labels import label_efficiency_lines, label_efficiency_table, ua_by_share
 from mmpretrain.report.tables import (
     REFERENCE,
     duration,
@@ -99,6 +100,7 @@ def write_report(
         _rounds(summary, records),
         _clusters(cluster_counts, unit_tables),
         _evaluation(summary),
+        _few_labels(summary.get("label_efficiency")),
         _finetuning(records),
         _pictures(pictures),
         _times(summary.get("wall_time_sec") or {}),
@@ -232,6 +234,15 @@ def _evaluation(summary: Mapping[str, Any]) -> str:
         "UA is the mean of the classes' recalls, WA plain accuracy, WF1 the F1 weighted by support."
     )
     return section(task_title(summary), explanation, f'<div class="pair"><div>{left}</div>{right}</div>')
+
+
+def _few_labels(curve: Mapping[str, Any] | None) -> str:
+    if not curve:
+        return ""
+    picture = figure(charts.draw_few_labels(ua_by_share(curve)), "UA over the share of the labels")
+    lines = "".join(f"<p>{html.escape(line)}</p>" for line in label_efficiency_lines(curve))
+    title, table = f"{curve['task'].capitalize()} from few labels", html_table(label_efficiency_table(curve))
+    return section(title, "", picture, table, lines)
 
 
 def _finetuning(records: Sequence[Mapping[str, Any]]) -> str:

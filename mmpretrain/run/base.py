@@ -8,7 +8,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -74,6 +74,11 @@ class RunBase:
                 f"data.batch_multiple={multiple} does not divide over the {parts} parts that the mesh cuts a batch "
                 f"into{again}; set it to a multiple of {parts * micro_batches}"
             )
+
+    def with_config(self, config: RunConfig) -> Self:
+        """A run of another recipe on the same devices, as this command was given."""
+        devices = list(self.mesh.devices.flat)
+        return type(self)(config, devices, accept_changes=self.accept_changes, profile=self.profile)
 
     def announce(self) -> None:
         """The first lines of a run, and its resolved recipe beside its results."""

@@ -29,7 +29,7 @@ def answers_of_baselines(finetuning: Finetuning) -> dict[str, list[list[int]]]:
     """
     labels, classes, folds = finetuning.labels[finetuning.main.name], finetuning.main.classes, finetuning.folds
     answers = {}
-    for name, features in _features(finetuning, np.flatnonzero(labels >= 0)).items():
+    for name, features in statistics_of_clips(finetuning).items():
         try:
             answers[name] = [
                 baseline_answers(features, labels, finetuning.fold(fold), classes).tolist() for fold in folds
@@ -39,9 +39,10 @@ def answers_of_baselines(finetuning: Finetuning) -> dict[str, list[list[int]]]:
     return answers
 
 
-def _features(finetuning: Finetuning, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """By baseline, the statistics of these rows of the table; those of others, and of clips that have none, are NaN."""
+def statistics_of_clips(finetuning: Finetuning) -> dict[str, np.ndarray]:
+    """By baseline, float32 [rows of the table, D]: NaN where a clip has no label of the main task, or none of it."""
     table, model = finetuning.table, finetuning.model(finetuning.variants[0])
+    rows = np.flatnonzero(finetuning.labels[finetuning.main.name] >= 0)
     sizes = {SOUND: NUM_SOUND_STATISTICS}
     if "video" in model.modalities:
         sizes[PICTURE] = NUM_PICTURE_STATISTICS

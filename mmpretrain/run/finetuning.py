@@ -54,13 +54,17 @@ RATES = ("dropout", "attention_dropout", "input_dropout", "activation_dropout", 
 class Finetuning:
     """What the recipe's `finetune` part stands for. Raises ValueError if there is none, or it asks for what is not.
 
-    A variant is the pretrained encoder or the same network from random weights.
+    A variant is the pretrained encoder or the same network from random weights. like: one that differs in its seed,
+    its folder, its encoder's weights or its labels that are kept back, and nothing else: its table and its compiled
+    programs serve here as well.
     """
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, like: Finetuning | None = None):
         self.run, self.config = run, _require(run)
         self.protocol = get_protocol(self.config.protocol)
-        self.table, self._left_out = labelled_clips(run.config)
+        self.table, self._left_out = (like.table, like._left_out) if like else labelled_clips(run.config)
+        self._trainers: dict[str, Trainer] = like._trainers if like else {}
+        self._forwards: dict[str, Forward] = like._forwards if like else {}
         self.labels = {task.name: task_labels(self.table, task) for task in self.config.tasks}
         self.selecting, metric = self.config.select_by.split("/")  # the task by which the model is chosen
         kind = next(task.kind for task in self.config.tasks if task.name == self.selecting)
@@ -229,6 +233,12 @@ class Finetuning:
         )
 
     def trainer(self, variant: str) -> Trainer:
+        """One for all folds, so that they run one program."""
+        if variant not in self._trainers:
+            self._trainers[variant] = self._make_trainer(variant)
+        return self._trainers[variant]
+
+    def _make_trainer(self, variant: str) -> Trainer:
         freeze = self.config.freeze_steps if variant == PRETRAINED else 0
         start = None if freeze >= self.config.num_steps else freeze
         trainable = Trainable((Group("encoder", from_step=start),)) if freeze else EVERYTHING
@@ -251,8 +261,20 @@ class Finetuning:
             else (lambda state: state),
         )  # fmt: skip
 
-    def predictor(self, variant: str, trainer: Trainer) -> Callable[[TrainState, np.ndarray], dict[str, np.ndarray]]:
+    def predictor(self, variant: str) -> Callable[[TrainState, np.ndarray], dict[str, np.ndarray]]:
         """A function (state, rows of the table) -> by task what its head says, [rows, ...], everywhere alike."""
+        if variant not in self._forwards:
+            self._forwards[variant] = self._make_forward(variant)
+        forward = self._forwards[variant]
+
+        def predict(state: TrainState, rows: np.ndarray) -> dict[str, np.ndarray]:
+            made = {row: values for row, _, values in forward(state, self.table.select(rows))}
+            return jax.tree.map(lambda *values: np.stack(values), *(made[row] for row in range(len(rows))))
+
+        return predict
+
+    def _make_forward(self, variant: str) -> Forward:
+        trainer = self.trainer(variant)
         graphdef, objective = trainer.graphdef, trainer.objective
 
         def apply(state: TrainState, batch: Batch) -> dict[str, jax.Array]:
@@ -260,15 +282,7 @@ class Finetuning:
             share_out(model, FrameShares(self.run.mesh))
             return objective.outputs(model, batch)
 
-        forward = Forward(
-            self.run, self.model(variant), apply, self.config.batch_frames, everywhere=True, of_clips=True
-        )
-
-        def predict(state: TrainState, rows: np.ndarray) -> dict[str, np.ndarray]:
-            made = {row: values for row, _, values in forward(state, self.table.select(rows))}
-            return jax.tree.map(lambda *values: np.stack(values), *(made[row] for row in range(len(rows))))
-
-        return predict
+        return Forward(self.run, self.model(variant), apply, self.config.batch_frames, everywhere=True, of_clips=True)
 
     def metrics(self, outputs: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, float]:
         """TASK/METRIC of what `predictor` says of these rows, over those that have a label; `loss` is of all tasks."""

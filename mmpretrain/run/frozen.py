@@ -61,28 +61,8 @@ class Frozen:
         return trainer.model(whole(state, run.mesh)).encoder
 
     def fit(self, features_ND: np.ndarray, number: int, folder: Path) -> dict[str, float]:
-        """Fits a regression for each task on a fold's training clips and saves them all under `folder`.
-
-        Their penalty, one for all tasks, is the one that is best by `select_by` on the validation clips. features_ND:
-        of the training clips and then the validation clips. Returns that penalty and the metrics.
-        """
-        finetuning = self._finetuning
-        fold, by = finetuning.fold(number), finetuning.best_by
-        train_ND, validation_ND = np.split(features_ND, [len(fold.train)])
-        labels = {name: of_table[fold.train] for name, of_table in finetuning.labels.items()}
-        best: tuple[dict[str, LinearHead], dict[str, float]] | None = None
-        for inverse_penalty in INVERSE_PENALTIES:
-            heads = {
-                name: fit_head(train_ND[known], of_train[known], inverse_penalty)
-                for name, of_train in labels.items()
-                for known in [has_label(of_train)]
-            }
-            outputs = {name: head.logits(validation_ND) for name, head in heads.items()}
-            metrics = finetuning.metrics(outputs, fold.validation)
-            values = {f"validation/{name}": value for name, value in metrics.items()}
-            if best is None or is_better(values[by.metric], best[1][by.metric], by.better):
-                best = heads, {"inverse_penalty": inverse_penalty, **values}
-        heads, values = best
+        """`fit_heads` of a fold, saved under `folder`. Returns their penalty and the metrics."""
+        heads, values = fit_heads(self._finetuning, number, features_ND)
         with whole_folder(folder / CLASSIFIER) as draft:
             arrays = {f"{task}/{field}": x for task, head in heads.items() for field, x in head._asdict().items()}
             write_arrays(draft / HEADS_FILE, **arrays)
@@ -95,3 +75,29 @@ class Frozen:
         check_seal(folder, HEADS_FILE, remedy=REMEDY)
         arrays = read_arrays(folder / HEADS_FILE, *(f"{main}/{field}" for field in LinearHead._fields), remedy=REMEDY)
         return LinearHead(*arrays.values()).logits(self.features(variant, rows))
+
+
+def fit_heads(
+    finetuning: Finetuning, number: int, features_ND: np.ndarray
+) -> tuple[dict[str, LinearHead], dict[str, float]]:
+    """A regression for each task on a fold's training clips; their penalty, and metrics on the validation clips.
+
+    The penalty, one for all tasks, is the one that is best by `select_by` on the validation clips. features_ND: of the
+    training clips and then the validation clips.
+    """
+    fold, by = finetuning.fold(number), finetuning.best_by
+    train_ND, validation_ND = np.split(features_ND, [len(fold.train)])
+    labels = {name: of_table[fold.train] for name, of_table in finetuning.labels.items()}
+    best: tuple[dict[str, LinearHead], dict[str, float]] | None = None
+    for inverse_penalty in INVERSE_PENALTIES:
+        heads = {
+            name: fit_head(train_ND[known], of_train[known], inverse_penalty)
+            for name, of_train in labels.items()
+            for known in [has_label(of_train)]
+        }
+        outputs = {name: head.logits(validation_ND) for name, head in heads.items()}
+        metrics = finetuning.metrics(outputs, fold.validation)
+        values = {f"validation/{name}": value for name, value in metrics.items()}
+        if best is None or is_better(values[by.metric], best[1][by.metric], by.better):
+            best = heads, {"inverse_penalty": inverse_penalty, **values}
+    return best

@@ -21,7 +21,7 @@ WRITTEN_ANEW = "the command of the run, given again, writes it anew"
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
-EVALUATION, EXPORT = "evaluation", "export"
+EVALUATION, LABEL_EFFICIENCY, EXPORT = "evaluation", "label_efficiency", "export"
 PRETRAINED, SCRATCH = "pretrained", "scratch"
 PROBE_FIELDS = (
     "ua", "layer", "ua_by_layer", "chance_ua", "clips", "training_clips", "protocol", "fold", "untrained",
@@ -79,6 +79,8 @@ def stages_by_command(config: RunConfig) -> dict[str, list[str]]:
         kinds = variants(config.finetune.encoder, config.finetune.compare_from_scratch)
         stages["finetune"] = [fold_name(kind, fold) for kind in kinds for fold in folds_of(config.finetune)]
         stages["evaluate"] = [EVALUATION]
+    if config.label_efficiency.shares:
+        stages["label-efficiency"] = [LABEL_EFFICIENCY]
     if config.rounds:
         stages["export"] = [EXPORT]
     return stages

@@ -35,9 +35,9 @@ def write_answers(path: Path, answers: Answers, probabilities_NC: np.ndarray | N
     write_sealed_text(path, text.getvalue())
 
 
-def read_answers(path: Path, classes: Sequence[str]) -> Answers:
-    """What `write_answers` wrote. Raises FileNotFoundError, or DamagedError saying what to do."""
-    remedy = f"remove the folder {path.parent} and run `mmpretrain evaluate` again"
+def read_answers(path: Path, classes: Sequence[str], command: str = "evaluate") -> Answers:
+    """What `write_answers` wrote under `command`. Raises FileNotFoundError, or DamagedError saying what to do."""
+    remedy = f"remove the folder {path.parent} and run `mmpretrain {command}` again"
     check_sealed(path, remedy=remedy)
     with open(path, encoding="utf-8", newline="") as file:
         _, *rows = csv.reader(file)

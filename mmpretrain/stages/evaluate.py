@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmpretrain.encoders.weights import load_weights
 from mmpretrain.evaluation.comparison import Answers, comparisons_with, figures_over_folds, figures_with_intervals
 from mmpretrain.files import present_folder
 from mmpretrain.observe.progress import log
@@ -26,6 +25,7 @@ from mmpretrain.run.frozen import Frozen
 from mmpretrain.run.layout import EVALUATION, SCRATCH, fold_name
 from mmpretrain.run.predictions import table_name, write_answers
 from mmpretrain.run.run import Run
+from mmpretrain.run.trained import trained_logits
 
 
 def evaluate(run: Run) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def evaluate(run: Run) -> dict[str, Any]:
             v: [exposure_of_fold(finetuning, v, k) for k in finetuning.folds] for v in (*finetuning.variants, SCRATCH)
         }
         config = finetuning.config
-        logits_of = Frozen(finetuning).logits if finetuning.frozen else functools.partial(_logits, finetuning)
+        logits_of = Frozen(finetuning).logits if finetuning.frozen else functools.partial(trained_logits, finetuning)
         tested = {
             variant: [
                 _test_fold(finetuning, logits_of, variant, fold, folder, str(of_fold["test"]))
@@ -87,16 +87,6 @@ def evaluate(run: Run) -> dict[str, Any]:
         }  # fmt: skip
 
     return run.stage(EVALUATION, recipe | {"folds": list(finetuning.folds)}, work)
-
-
-def _logits(finetuning: Finetuning, variant: str, classifier: Path, rows: np.ndarray) -> np.ndarray:
-    """float32 [rows, C]: what the trained head of the main task says of these clips."""
-    trainer = finetuning.trainer(variant)
-    state = trainer.init(finetuning.run.config.seed)
-    model = trainer.model(state)
-    load_weights(classifier, model)
-    state = trainer.with_model(state, model)
-    return finetuning.predictor(variant, trainer)(state, rows)[finetuning.main.name]
 
 
 def _test_fold(

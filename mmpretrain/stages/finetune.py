@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,22 +35,29 @@ from mmpretrain.train.step import TrainState
 def finetune(run: Run) -> None:
     """Trains every variant on every fold."""
     finetuning = Finetuning(run)
+    check_finetuning(finetuning)
+    train_folds(finetuning, finetuning.variants)
+
+
+def check_finetuning(finetuning: Finetuning) -> None:
+    """Raises ValueError before anything is trained, where what was begun had another recipe, or a fold cannot be."""
+    run = finetuning.run
     for variant in finetuning.variants:
         for fold in finetuning.folds:
             run.check_begun(fold_name(variant, fold), finetuning.recipe(variant))
     finetuning.check()
+
+
+def train_folds(finetuning: Finetuning, variants: Sequence[str]) -> list[dict[str, Any]]:
+    """These on every fold that is not done yet; returns the results of all."""
     frozen = Frozen(finetuning) if finetuning.frozen else None
     if frozen:
         log(
             "finetune.classifier='frozen_linear': no encoder learns, so that a fold leaves its heads alone; `export` "
             f"writes the encoder as it is, without them; what is read of finetune: {', '.join(FROZEN_READS)}"
         )
-    for variant in finetuning.variants:
-        for fold in finetuning.folds:
-            if frozen:
-                _fit_fold(finetuning, frozen, variant, fold)
-            else:
-                _train_fold(finetuning, variant, fold)
+    train = functools.partial(_fit_fold, finetuning, frozen) if frozen else functools.partial(_train_fold, finetuning)
+    return [train(variant, fold) for variant in variants for fold in finetuning.folds]
 
 
 def _fit_fold(finetuning: Finetuning, frozen: Frozen, variant: str, number: int) -> dict[str, Any]:
@@ -90,7 +99,7 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
         training = finetuning.training(variant, number)
         trainer = training.trainer
         watched = watch(run, name, title, wall, trainer, training.batches.plan, finetuning.model(variant))
-        predict = finetuning.predictor(variant, trainer)
+        predict = finetuning.predictor(variant)
 
         def evaluate(state: TrainState) -> dict[str, float]:
             values = finetuning.metrics(predict(state, fold.validation), fold.validation)

@@ -12,11 +12,13 @@ from mmpretrain.files import read_json, write_json
 from mmpretrain.observe.metric_log import read_metrics
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
+from mmpretrain.report.few_labels import flat, render_label_efficiency
 from mmpretrain.report.tables import render_summary
 from mmpretrain.run.command import Command, Given
 from mmpretrain.run.layout import (
     EVALUATION,
     EXPORT,
+    LABEL_EFFICIENCY,
     METRICS_FILE,
     PRETRAINED,
     SCRATCH,
@@ -45,6 +47,8 @@ def report(run: Run) -> dict[str, Any]:
         files={"run": str(run.workdir), "encoder": str(run.workdir / EXPORT / ENCODER)},
     )  # fmt: skip
     print(render_summary(summary))
+    if curve := summary.get(LABEL_EFFICIENCY):
+        print(f"\n{curve['task'].capitalize()} from few labels\n{render_label_efficiency(curve)}")
     log(f"summary: {run.workdir / 'summary.json'}; report: {run.workdir / 'report.html'}")
     return summary
 
@@ -68,6 +72,9 @@ def _summary(run: Run) -> dict[str, Any]:
                     times[name] = fold["wall_time_sec"]
         times[EVALUATION] = result.pop("wall_time_sec")
         summary["evaluation"] = _evaluation(result)
+    if (curve := known_result(run.workdir, LABEL_EFFICIENCY)) is not None:
+        times[LABEL_EFFICIENCY] = curve.pop("wall_time_sec")
+        summary = {curve["task"]: flat(curve)} | summary | {LABEL_EFFICIENCY: curve}
     if (exported := known_result(run.workdir, EXPORT)) is not None:
         times[EXPORT] = exported["wall_time_sec"]
         summary["export_max_error"] = exported["max_error"]

@@ -9,10 +9,14 @@ from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.export import export
 from mmpretrain.stages.finetune import finetune
+from mmpretrain.stages.label_efficiency import label_efficiency
 from mmpretrain.stages.refine import refine
 from mmpretrain.stages.report import report
 
-DO = {"refine": refine, "finetune": finetune, "evaluate": evaluate, "export": export}
+DO = {
+    "refine": refine, "finetune": finetune, "evaluate": evaluate, "label-efficiency": label_efficiency,
+    "export": export,
+}  # fmt: skip
 
 
 def run_all(run: Run) -> None:

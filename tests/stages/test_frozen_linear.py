@@ -1,7 +1,6 @@
 """The classifier `frozen_linear`: a planted label is found, as scikit-learn finds it by hand."""
 
 import csv
-import dataclasses
 import json
 import shutil
 
@@ -27,26 +26,13 @@ from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.finetune import finetune
 from mmpretrain.stages.report import report
-from tests.corpus_fixture import make_clip, write_corpus
-from tests.tiny import IMAGE_SIZE, tiny_model, tiny_run
-
-PITCH_HZ = {"neutral": 300, "happy": 900, "sad": 2500}
+from tests.stages.tones import PITCH_HZ, write_tones
+from tests.tiny import tiny_model, tiny_run
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Six people, who say each emotion three times at a pitch of its own, in noise."""
-    random, clips = np.random.default_rng(0), []
-    for i in range(54):
-        word, num_frames = list(PITCH_HZ)[i % 3], 8 + i // 3 % 2
-        clip = make_clip(
-            f"c{i:02}", num_frames, video=False, size=IMAGE_SIZE, speaker=f"s{i // 9}", labels={"emotion": word}
-        )
-        time = np.arange(len(clip.audio)) / 16_000
-        tone = 2000 * np.sin(2 * np.pi * PITCH_HZ[word] * random.uniform(0.9, 1.1) * time)
-        sound = (tone + 400 * random.normal(size=len(time))).astype(np.int16)
-        clips.append(dataclasses.replace(clip, audio=sound))
-    return write_corpus(tmp_path_factory.mktemp("corpora") / "tones", clips, IMAGE_SIZE, IMAGE_SIZE + 16)
+    return write_tones(tmp_path_factory.mktemp("corpora") / "tones")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,171 @@
+"""What the recipe's `label_efficiency` stands for: classifiers that learn from some draws of some shares of the labels.
+
+Every share and draw is a run in a folder of its own, that of the recipe with few labels and a seed of the draw: what is
+trained in it can be looked at and replayed like any other. All share the table of clips and the compiled programs; an
+encoder looks at every clip once.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmpretrain.config import CLASSIFIERS, as_dict
+from mmpretrain.evaluation.baselines import baseline_answers
+from mmpretrain.observe.progress import log
+from mmpretrain.parallel.processes import on_main
+from mmpretrain.run.baselines import PICTURE, SOUND, statistics_of_clips
+from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
+from mmpretrain.run.frozen import Frozen, fit_heads
+from mmpretrain.run.layout import CONFIG_FILE, LABEL_EFFICIENCY, PRETRAINED, SCRATCH, fold_name
+from mmpretrain.run.run import Run
+from mmpretrain.run.sealed import write_sealed
+from mmpretrain.run.trained import trained_logits
+
+TRAINED = (PRETRAINED, SCRATCH)  # as `finetune` calls them, too
+FROZEN = {"frozen": PRETRAINED, "untrained_frozen": SCRATCH}
+STATISTICS = {"sound_statistics": SOUND, "picture_statistics": PICTURE}
+HEARS = {"sound_statistics": "audio", "picture_statistics": "video"}
+STATISTICS_READ = ("tasks", "protocol", "label_share", "label_draw")
+
+
+class Point(NamedTuple):
+    """A classifier of the curve, of one draw of a share of the labels."""
+
+    share: float
+    draw: int
+    classifier: str
+
+    @property
+    def folder(self) -> str:
+        """Of its share and draw."""
+        return f"{LABEL_EFFICIENCY}/share{self.share:g}-draw{self.draw}"
+
+    @property
+    def stage(self) -> str:
+        """Where its answers are."""
+        return f"{self.folder}/{self.classifier}"
+
+
+class Curve:
+    """The points of a run's curve. Raises ValueError where the recipe asks for none."""
+
+    def __init__(self, run: Run):
+        self.run, self.asked = run, run.config.label_efficiency
+        if not self.asked.shares:
+            raise ValueError(
+                "label_efficiency.shares=(); say of which shares of the training labels to learn, e.g. "
+                "--config.label_efficiency.shares='(0.1, 0.25, 1.0)'"
+            )
+        self.whole = Finetuning(run)
+        self._finetunings: dict[Any, Finetuning] = {}
+        self._frozen: dict[int, Frozen] = {}
+
+    @functools.cached_property
+    def classifiers(self) -> tuple[str, ...]:
+        """Those that are asked for and can be had, in the order of `CLASSIFIERS`; of the others a line in the log."""
+        lacking = {}
+        if self.run.config.finetune.encoder == "none":
+            lacking |= dict.fromkeys((PRETRAINED, "frozen"), "finetune.encoder='none'")
+        for name, modality in HEARS.items():
+            if modality not in self.run.config.model.modalities:
+                lacking[name] = f"model.modalities={tuple(self.run.config.model.modalities)}"
+            elif not self.whole.table.has(modality).any():
+                lacking[name] = f"no clip has {modality}"
+        asked = [name for name in CLASSIFIERS if name in self.asked.classifiers]
+        for name in asked:
+            if name in lacking:
+                log(f"label efficiency: no {name}: {lacking[name]}")
+        return tuple(name for name in asked if name not in lacking)
+
+    @property
+    def points(self) -> list[Point]:
+        """In order: the cheap ones of all shares first, those that are trained by steps last."""
+        cheap_first = sorted(self.classifiers, key=lambda name: name in TRAINED)
+        return [
+            Point(share, draw, name)
+            for name in cheap_first
+            for share in sorted(self.asked.shares)
+            for draw in range(self.draws(share, name))
+        ]
+
+    def draws(self, share: float, classifier: str) -> int:
+        """How many: one where nothing would be drawn, neither clips nor random weights."""
+        return 1 if share == 1 and classifier not in (*TRAINED, "untrained_frozen") else self.asked.draws
+
+    def finetuning(self, point: Point) -> Finetuning:
+        """What a point learns from, and with what seed. Points of all clips and of the run's own seed are the run's."""
+        kind = "trained" if point.classifier in TRAINED else "frozen_linear"
+        key = (point.share, point.draw, kind)
+        if key not in self._finetunings:
+            self._finetunings[key] = Finetuning(self._run(point, kind), like=self.whole)
+        return self._finetunings[key]
+
+    def _run(self, point: Point, kind: str) -> Run:
+        config = copy.deepcopy(self.run.config)
+        part = config.finetune
+        own = (part.classifier, part.label_share, part.labels_per_class, part.label_draw)
+        if point.draw == 0 and own == (kind, point.share, 0, 0) and kind == "trained":
+            return self.run  # what `finetune` trains is a point as it is
+        config.workdir, config.seed = str(self.run.workdir / point.folder), (config.seed + point.draw) % 2**32
+        part.label_share, part.labels_per_class, part.label_draw = point.share, 0, point.draw
+        part.classifier, part.compare_from_scratch = kind, True
+        if part.encoder != "none":
+            part.encoder = str(self.whole.encoder.path)
+        run = self.run.with_config(config)
+        if kind == "trained":  # for `replay` and `status`
+            on_main(lambda: write_sealed(run.workdir / CONFIG_FILE, as_dict(config)))
+        return run
+
+    def recipe(self, point: Point) -> dict[str, Any]:
+        """All that decides what a point answers."""
+        finetuning, name = self.finetuning(point), point.classifier
+        if name in STATISTICS:
+            fields = [f"finetune.{field}" for field in STATISTICS_READ]
+            unread = ["finetune.tasks[*].weight", *["finetune.label_draw"] * (not finetuning.few_labels)]
+            recipe = finetuning.run.fields(*fields, *["model.inputs"] * (name != "sound_statistics"), but=unread)
+        else:
+            recipe = finetuning.recipe(FROZEN.get(name, name))
+        folds = {
+            f"fold {fold}/{k}": v
+            for fold in finetuning.folds
+            for k, v in finetuning.reads(fold, test=True).items()
+        }  # fmt: skip
+        return recipe | folds | {"folds": list(finetuning.folds)}
+
+    def predictions(self, point: Point, number: int) -> np.ndarray:
+        """int [test clips]: the classes that a point says of the test clips of a fold. All processes ask together."""
+        finetuning, name = self.finetuning(point), point.classifier
+        fold, main = finetuning.fold(number), finetuning.main
+        if name in STATISTICS:
+            labels = finetuning.labels[main.name]
+            return np.array(
+                on_main(
+                    lambda: baseline_answers(self._statistics[STATISTICS[name]], labels, fold, main.classes).tolist()
+                )
+            )
+        if name in FROZEN:
+            rows = np.concatenate([fold.train, fold.validation, fold.test])
+            features_ND = self._layers(0 if FROZEN[name] == PRETRAINED else point.draw).features(FROZEN[name], rows)
+            learned_ND, tested_ND = np.split(features_ND, [-len(fold.test)])
+
+            def said() -> list[int]:
+                heads, _ = fit_heads(finetuning, number, learned_ND)
+                return heads[main.name].logits(tested_ND).argmax(-1).tolist()
+
+            return np.array(on_main(said))
+        classifier = finetuning.run.workdir / fold_name(name, number) / CLASSIFIER
+        return trained_logits(finetuning, name, classifier, fold.test).argmax(-1)
+
+    def _layers(self, draw: int) -> Frozen:
+        """What the layers say of every clip; untrained ones have the random weights of a draw."""
+        if draw not in self._frozen:
+            self._frozen[draw] = Frozen(self.finetuning(Point(1.0, draw, "frozen")))
+        return self._frozen[draw]
+
+    @functools.cached_property
+    def _statistics(self) -> dict[str, np.ndarray]:
+        return statistics_of_clips(self.whole)

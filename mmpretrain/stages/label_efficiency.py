@@ -1,0 +1,129 @@
+"""Stage `label_efficiency`: how well a task is learned from few labels, with the encoder and without it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmpretrain.evaluation.comparison import Answers, units_of
+from mmpretrain.evaluation.draws import differences_over_draws, figures_over_draws
+from mmpretrain.files import write_json
+from mmpretrain.observe.progress import log
+from mmpretrain.observe.wall_time import WallTime
+from mmpretrain.parallel.processes import on_main
+from mmpretrain.report.few_labels import render_label_efficiency
+from mmpretrain.run.command import ACCEPT_CHANGES, Command
+from mmpretrain.run.curve import FROZEN, TRAINED, Curve, Point
+from mmpretrain.run.exposure import as_result, check_exposure, exposure_of_fold, pooled_exposure
+from mmpretrain.run.layout import LABEL_EFFICIENCY, PRETRAINED, SCRATCH
+from mmpretrain.run.predictions import read_answers, table_name, write_answers
+from mmpretrain.run.run import Run
+from mmpretrain.run.sealed import write_sealed
+from mmpretrain.run.stage import RESULT_FILE
+from mmpretrain.stages.finetune import train_folds
+
+# Of which the differences are shown, where both are there.
+PAIRS = (
+    ("pretrained", "scratch"), ("pretrained", "frozen"), ("frozen", "untrained_frozen"),
+    ("frozen", "sound_statistics"), ("frozen", "picture_statistics"),
+)  # fmt: skip
+
+
+def label_efficiency(run: Run) -> dict[str, Any]:
+    """Trains and tests every classifier on every share, draw and fold, passing over what is done."""
+    curve = Curve(run)
+    curve.whole.check()
+    check_exposure(curve.whole)
+    points = curve.points
+    for point in points:
+        run.check_begun(point.stage, curve.recipe(point))
+    seconds = sum(_measure(curve, point) for point in points)
+    result = on_main(lambda: _result(curve) | {"wall_time_sec": seconds})
+    on_main(lambda: write_sealed(run.workdir / LABEL_EFFICIENCY / RESULT_FILE, result))
+    on_main(lambda: write_json(run.workdir / f"{LABEL_EFFICIENCY}.json", result))
+    log(f"{LABEL_EFFICIENCY}: {run.workdir / LABEL_EFFICIENCY}.json\n{render_label_efficiency(result)}")
+    return result
+
+
+def _measure(curve: Curve, point: Point) -> float:
+    """Trains a point, if it is, and tests it on all folds. Returns the seconds that this took, whenever that was."""
+    finetuning, name, seconds = curve.finetuning(point), point.classifier, 0.0
+    if name in TRAINED:
+        trained = train_folds(finetuning, [name])
+        if finetuning.run is not curve.run:  # else it is counted as `finetune`
+            seconds += sum(result["wall_time_sec"] for result in trained)
+
+    def work(folder: Path, wall: WallTime) -> dict[str, Any]:
+        of_folds = []
+        for number in finetuning.folds:
+            with wall.during("evaluation"):
+                said = curve.predictions(point, number)
+            answers = finetuning.answers(finetuning.fold(number).test, said)
+            on_main(lambda answers=answers, number=number: write_answers(folder / table_name(name, number), answers))
+            of_folds.append(answers)
+        figures = Answers.joined(of_folds).result
+        log(f"{100 * point.share:g}% of the labels, draw {point.draw}, {name}: UA {100 * figures.ua:.1f}")
+        counts = [finetuning.training_labels(number)[finetuning.main.name] for number in finetuning.folds]
+        return figures.as_dict() | {"training_labels": counts}
+
+    return seconds + curve.run.stage(point.stage, curve.recipe(point), work)["wall_time_sec"]
+
+
+def _result(curve: Curve) -> dict[str, Any]:
+    """The curve, ready for JSON: by share every classifier's figures over all folds, and how far they are apart."""
+    whole, asked = curve.whole, curve.asked
+    seen = {
+        variant: as_result(pooled_exposure([exposure_of_fold(whole, variant, number) for number in whole.folds]))
+        for variant in {FROZEN.get(name, name) for name in curve.classifiers} & {PRETRAINED, SCRATCH}
+    }
+    shares, some = [], None
+    for share in sorted(asked.shares):
+        draws = {
+            name: [_answers(curve, Point(share, draw, name)) for draw in range(curve.draws(share, name))]
+            for name in curve.classifiers
+        }
+        some = next(iter(draws.values()))[0]
+        first = Point(share, 0, curve.classifiers[0])
+        counts = [sum(_classes(curve, first, number).values()) for number in whole.folds]
+        shares.append(
+            {
+                "label_share": share, "training_clips": counts,
+                "classifiers": {
+                    name: {"draws": len(each), **figures_over_draws(each), "ua_by_draw": [a.result.ua for a in each]}
+                    for name, each in draws.items()
+                },
+                "differences": [
+                    {"first": one, "second": other, **differences_over_draws(draws[one], draws[other])}
+                    for one, other in PAIRS
+                    if one in draws and other in draws
+                ],
+            }
+        )  # fmt: skip
+    return {
+        "task": whole.main.name, "classes": list(whole.main.classes), "protocol": whole.protocol_title,
+        "folds": list(whole.folds), "seed": curve.run.config.seed, "test_clips": len(some.clip_ids),
+        "chance_ua": some.result.chance_ua, "resampled": units_of(some)[1], "exposure": seen, "shares": shares,
+    }  # fmt: skip
+
+
+def _classes(curve: Curve, point: Point, number: int) -> dict[str, int]:
+    finetuning = curve.finetuning(point)
+    return finetuning.training_labels(number)[finetuning.main.name]
+
+
+def _answers(curve: Curve, point: Point) -> Answers:
+    """Those of all folds."""
+    folder, classes = curve.run.workdir / point.stage, curve.whole.main.classes
+    tables = [folder / table_name(point.classifier, number) for number in curve.whole.folds]
+    return Answers.joined([read_answers(table, classes, "label-efficiency") for table in tables])
+
+
+COMMAND = Command(
+    "label-efficiency",
+    "how well the first task is learned from few labels: frozen, fine-tuned, from scratch, plain statistics",
+    lambda given: label_efficiency(given.begin()),
+    options=(ACCEPT_CHANGES,),
+    examples=(
+        "mmpretrain label-efficiency --config=configs/finetune/ravdess.py --config.label_efficiency.shares='(0.1,1.0)'",
+    ),
+)

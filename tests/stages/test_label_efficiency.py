@@ -1,0 +1,151 @@
+"""The label-efficiency curve: what each point is, that it is taken up where it stopped, and where it is shown."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from mmpretrain.config import CLASSIFIERS, CorpusConfig, FinetuneConfig, LabelEfficiencyConfig, emotion
+from mmpretrain.encoders.folder import save_encoder
+from mmpretrain.files import DamagedError
+from mmpretrain.models.encoder import AVEncoder
+from mmpretrain.run.predictions import read_answers
+from mmpretrain.run.run import Run
+from mmpretrain.stages.evaluate import evaluate
+from mmpretrain.stages.finetune import finetune
+from mmpretrain.stages.label_efficiency import label_efficiency
+from mmpretrain.stages.report import report
+from tests.stages.tones import PITCH_HZ, write_tones
+from tests.tiny import tiny_model, tiny_run
+
+CLASSES = tuple(PITCH_HZ)
+HEARD = tuple(name for name in CLASSIFIERS if name != "picture_statistics")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_tones(tmp_path_factory.mktemp("corpora") / "tones")
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoders") / "encoder"
+    save_encoder(folder, AVEncoder(tiny_model("audio"), rngs=nnx.Rngs(5)), lineage={"fingerprint": "of the test"})
+    return folder
+
+
+def run_of(corpus, encoder, path, efficiency=None, **changes) -> Run:
+    fields = dict(
+        encoder=str(encoder), tasks=(emotion(*CLASSES),), protocol="speakers-3", folds=(1, 2), num_steps=2,
+        eval_every=2, batch_frames=100,
+    )  # fmt: skip
+    part = FinetuneConfig(**fields | changes)
+    part.optimizer.warmup_steps = 0
+    config = tiny_run(
+        workdir=str(path), model=tiny_model("audio"), rounds=(), finetune=part,
+        label_efficiency=efficiency or LabelEfficiencyConfig(shares=(1.0, 0.35), draws=2),
+    )  # fmt: skip
+    config.data.corpora, config.data.batch_multiple = (CorpusConfig(str(corpus)),), jax.device_count()
+    return Run(config)
+
+
+@pytest.fixture(scope="module")
+def done(corpus, encoder, tmp_path_factory):
+    run = run_of(corpus, encoder, tmp_path_factory.mktemp("runs") / "curve")
+    return run, label_efficiency(run)
+
+
+def answers(run: Run, share: str, draw: int, name: str, fold: int):
+    return read_answers(
+        run.workdir / "label_efficiency" / f"share{share}-draw{draw}" / name / f"{name}-fold{fold}.csv", CLASSES
+    )
+
+
+def test_every_classifier_has_its_figures_at_every_share(done):
+    run, curve = done
+    assert json.loads((run.workdir / "label_efficiency.json").read_text()) == curve
+    assert [entry["label_share"] for entry in curve["shares"]] == [0.35, 1.0]
+    assert [entry["training_clips"] for entry in curve["shares"]] == [[6, 6], [18, 18]]
+    for entry in curve["shares"]:
+        assert tuple(entry["classifiers"]) == HEARD, "no clip has pictures"
+        for figures in entry["classifiers"].values():
+            assert figures["ua"]["low"] <= figures["ua"]["mean"] <= figures["ua"]["high"]
+            assert figures["ua"]["mean"] == pytest.approx(np.mean(figures["ua_by_draw"]))
+    few, whole = (entry["classifiers"] for entry in curve["shares"])
+    assert {name: figures["draws"] for name, figures in few.items()} == dict.fromkeys(HEARD, 2)
+    assert {name for name, figures in whole.items() if figures["draws"] == 1} == {"frozen", "sound_statistics"}
+    assert whole["frozen"]["ua"]["mean"] > 0.9, "the planted label is found"
+    said = [[answers(run, "0.35", draw, "frozen", fold).result.confusion for fold in (1, 2)] for draw in (0, 1)]
+    assert few["frozen"]["ua_by_draw"] == pytest.approx([(np.diag(sum(of)) / sum(of).sum(1)).mean() for of in said])
+
+
+def test_points_are_what_the_commands_make_of_the_same_fields(done, corpus, encoder, tmp_path):
+    """Draws have seeds of their own."""
+    share, draw, (_, curve) = 0.35, 1, done
+    for kind in ("frozen_linear", "trained"):
+        fields = dict(label_share=share, label_draw=draw, classifier=kind)
+        other = run_of(corpus, encoder, tmp_path / kind, **fields)
+        other.config.seed += draw
+        finetune(other)
+        evaluation = evaluate(other)
+        names = {"pretrained": "frozen", "scratch": "untrained_frozen"} if kind == "frozen_linear" else {}
+        found = next(entry for entry in curve["shares"] if entry["label_share"] == share)["classifiers"]
+        for name in ("pretrained", "scratch"):
+            assert found[names.get(name, name)]["ua_by_draw"][draw] == pytest.approx(evaluation[name]["ua"]), name
+        assert found["sound_statistics"]["ua_by_draw"][draw] == pytest.approx(evaluation["baseline"]["ua"])
+
+
+def test_what_finetune_trained_is_a_point_and_nothing_is_done_twice(done, corpus, encoder, tmp_path, capsys):
+    run, curve = done
+    assert (run.workdir / "finetune" / "pretrained" / "fold2" / "result.json").exists(), "draw 0 of all labels"
+    again = run_of(corpus, encoder, tmp_path / "again")
+    shutil.copytree(run.workdir, again.workdir)
+    lost = again.workdir / "label_efficiency" / "share0.35-draw1"
+    shutil.rmtree(lost / "frozen")
+    (lost / "scratch" / "result.json").unlink()
+    capsys.readouterr()
+    assert label_efficiency(again)["shares"] == curve["shares"]
+    said = capsys.readouterr().err
+    assert said.count("started in") == 1
+    assert said.count("taken up again") == 1
+
+    wider = run_of(corpus, encoder, again.workdir, LabelEfficiencyConfig((0.35, 0.7, 1.0), 2, ("frozen",)))
+    assert [entry["label_share"] for entry in label_efficiency(wider)["shares"]] == [0.35, 0.7, 1.0]
+    other = run_of(corpus, encoder, again.workdir, select_by="emotion/loss")
+    with pytest.raises(
+        ValueError, match=r"another recipe \(finetune\.select_by was 'emotion/ua' and is 'emotion/loss'"
+    ):
+        label_efficiency(other)
+    table = lost / "frozen" / "frozen-fold1.csv"
+    table.write_text(table.read_text().replace("happy", "sad"))
+    with pytest.raises(DamagedError, match=r"frozen-fold1\.csv is damaged.*run `mmpretrain label-efficiency` again"):
+        label_efficiency(again)
+
+
+def test_it_stands_in_the_summary_and_on_the_page(done, capsys):
+    run, curve = done
+    summary = report(run)
+    printed = capsys.readouterr().out
+    assert "Emotion from few labels" in printed
+    assert "untrained, frozen" in printed
+    assert [entry["label_share"] for entry in summary["emotion"]] == [0.35, 1.0]
+    for entry, of_share in zip(summary["emotion"], curve["shares"], strict=True):
+        assert set(entry) == {"label_share", *(f"{name}_ua" for name in HEARD)}
+        assert all(set(entry[f"{name}_ua"]) == {"mean", "low", "high"} for name in HEARD)
+        assert entry["frozen_ua"] == of_share["classifiers"]["frozen"]["ua"]
+    assert summary["wall_time_sec"]["label_efficiency"] == curve["wall_time_sec"] > 0
+    page = (run.workdir / "report.html").read_text()
+    assert "Emotion from few labels" in page
+    assert 'alt="UA over the share of the labels"' in page
+
+
+def test_it_must_be_asked_for(corpus, encoder, tmp_path):
+    run = run_of(corpus, encoder, tmp_path, LabelEfficiencyConfig())
+    with pytest.raises(ValueError, match=r"label_efficiency\.shares=\(\); say of which shares"):
+        label_efficiency(run)
+    with pytest.raises(ValueError, match=r"label_efficiency\.shares=\(0\.35,\); it must be \(\) without a finetune"):
+        Run(dataclasses.replace(run.config, finetune=None, label_efficiency=LabelEfficiencyConfig((0.35,))))
