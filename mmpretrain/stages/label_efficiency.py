@@ -120,10 +120,8 @@ def _answers(curve: Curve, point: Point) -> Answers:
 
 COMMAND = Command(
     "label-efficiency",
-    "how well the first task is learned from few labels: frozen, fine-tuned, from scratch, plain statistics",
+    "how well a task is learned from few labels, with the encoder and without it",
     lambda given: label_efficiency(given.begin()),
     options=(ACCEPT_CHANGES,),
-    examples=(
-        "mmpretrain label-efficiency --config=configs/finetune/ravdess.py --config.label_efficiency.shares='(0.1,1.0)'",
-    ),
+    examples=("mmpretrain label-efficiency --config=configs/demo.py --config.label_efficiency.shares='(0.25, 1.0)'",),
 )
