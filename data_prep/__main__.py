@@ -26,31 +26,34 @@ Turns a corpus of talking people into a prepared corpus: sound at 16 kHz, mouth 
   python -m data_prep folder --source my_videos --output prepared/mine
   python -m data_prep folder --source my_videos --manifest labels.csv --output prepared/mine
   python -m data_prep synthetic --output prepared/synthetic
+  python -m data_prep CORPUS --source DIR --check
 
 Every clip gets a row in OUTPUT/report.csv: kept or refused, and why. A run that was stopped goes on where it was when
 it is started again with the same arguments. `python -m data_prep CORPUS --help` shows what a corpus must look like."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, 2 for anything the user can mend, 130 after Ctrl-C."""
+    """Runs the command; returns its exit code: 0, 2 for anything the user can mend, 130 after Ctrl-C.
+
+    1 is that of `--check` where something official is missing.
+    """
     name, *rest = _with_corpus(sys.argv[1:] if arguments is None else arguments)
     # Only the module of this corpus is loaded, and what prepares clips only after `--help` has been answered.
     corpus: Corpus = importlib.import_module(f"data_prep.corpora.{name}").CORPUS
-    args = corpus.parser().parse_args(rest)
+    args = corpus.arguments_of(rest)
     from mmpretrain.files import check_local  # brings NumPy with it
 
     sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be text, nor of the terminal's letters
     try:
         for option, value in vars(args).items():
             check_local(f"--{option.replace('_', '-')}", value if isinstance(value, str | Path) else "")
-        _run(corpus, args)
+        return _check(corpus, args) if args.check else _run(corpus, args)
     except (ValueError, OSError) as error:
         print(f"data_prep {name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    return 0
 
 
 def _with_corpus(arguments: list[str]) -> list[str]:
@@ -64,7 +67,16 @@ def _with_corpus(arguments: list[str]) -> list[str]:
     return arguments
 
 
-def _run(corpus: Corpus, args: argparse.Namespace) -> None:
+def _check(corpus: Corpus, args: argparse.Namespace) -> int:
+    from data_prep.check import check, chosen_parts
+
+    parts = chosen_parts(corpus.official, args.check)
+    clips, _ = corpus.clips(args)
+    listed = corpus.listed() if corpus.listed else ()
+    return 0 if check(clips, corpus.official, listed, args.source, parts) else 1
+
+
+def _run(corpus: Corpus, args: argparse.Namespace) -> int:
     from data_prep import faces, preparation
     from data_prep.sources import may_have_picture
 
@@ -76,6 +88,7 @@ def _run(corpus: Corpus, args: argparse.Namespace) -> None:
         clips, args.output, options, name=name, tracks=corpus.tracks, labels=corpus.labels, model=model,
         num_workers=args.workers, overwrite=args.overwrite,
     )  # fmt: skip
+    return 0
 
 
 if __name__ == "__main__":

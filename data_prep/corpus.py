@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources import SourceClip
+from data_prep.check import ALL
+from data_prep.sources import Official, SourceClip, without_missing
 from mmpretrain.records import FACE_TRACKS, TrackSpec
 
 
@@ -42,11 +43,12 @@ class Argument:
 class Corpus:
     """A corpus that can be prepared.
 
-    name: as the command calls it. layout: what it must look like, for `--help`. official: how many clips its makers
-    count in each part, where they say. arguments: its own. read: the clips, given the values of `arguments` by name;
-    raises ValueError or OSError. labels, tracks: what its clips may have (see `records.Schema`).
-    prepared_name: what the prepared corpus is called, given what `read` is given; by default the corpus's name.
-    drawn: it comes from no files, hence needs no face landmarker and no worker processes.
+    name: as the command calls it. layout: what it must look like, for `--help`. official: how many recordings its
+    makers count in each part, where they say (see `SourceClip.official`). listed: which, where a rule names them.
+    arguments: its own. read: the clips, given the values of `arguments` by name; raises ValueError or OSError.
+    labels, tracks: what its clips may have (see `records.Schema`). prepared_name: what the prepared corpus is called,
+    given what `read` is given; by default the corpus's name. drawn: it comes from no files, hence needs no face
+    landmarker and no worker processes.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Corpus:
     labels: Mapping[str, str]
     tracks: Mapping[str, TrackSpec] = dataclasses.field(default_factory=lambda: FACE_TRACKS)
     official: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    listed: Callable[[], Iterable[Official]] | None = None
     prepared_name: Callable[..., str] | None = None
     drawn: bool = False
 
@@ -71,7 +74,16 @@ class Corpus:
             description=self.layout + (f"\n\nClips as released: {official}." if official else ""),
         )  # fmt: skip
         parser.set_defaults(landmarker=None, min_face_rate=0.5, max_clip_sec=60.0, workers=1)  # for what is drawn
-        parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the prepared corpus")
+        parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the prepared corpus")
+        parser.set_defaults(check=None)
+        if not self.drawn:
+            parts = f": {', '.join(self.official)}" if self.official else ""
+            parser.add_argument(
+                "--check", nargs="?", const=ALL, metavar="PARTS",
+                help="prepare nothing: say what of the corpus (or of these parts of it, joined by commas"
+                f"{parts}) is there, missing, there twice, and what will be left out; ends with 1 if anything official "
+                "is missing",
+            )  # fmt: skip
         for argument in self.all_arguments:
             parser.add_argument(argument.flag, **argument.settings)
         for view, size in (("mouth", 96), ("face", 112)):
@@ -82,12 +94,21 @@ class Corpus:
         )
         return parser
 
+    def arguments_of(self, words: list[str]) -> argparse.Namespace:
+        """What stands on the command line behind the corpus's name; otherwise the program ends with a message."""
+        parser = self.parser()
+        args = parser.parse_args(words)
+        if args.output is None and args.check is None:
+            parser.error("the following arguments are required: --output" + ("" if self.drawn else " (or --check)"))
+        return args
+
     def clips(self, args: argparse.Namespace) -> tuple[list[SourceClip], str]:
         """The clips of the corpus and what it will be called. Raises what `read` raises."""
         for argument in self.all_arguments:
             argument.check(getattr(args, argument.name))
         own = {argument.name: getattr(args, argument.name) for argument in self.arguments}
-        return self.read(**own), self.prepared_name(**own) if self.prepared_name else self.name
+        name = self.prepared_name(**own) if self.prepared_name else self.name
+        return without_missing(self.read(**own)), name
 
 
 # What several corpora take.

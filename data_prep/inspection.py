@@ -14,6 +14,7 @@ import numpy as np
 
 from data_prep import faces, media
 from data_prep.faults import ClipError, is_shortage, of_the_clip, reason
+from data_prep.opening import open_clip
 from data_prep.sources import SourceClip
 from mmpretrain.files import DamagedError, read_arrays, write_arrays
 
@@ -119,13 +120,13 @@ def load_face(cache_file: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _look(clip: SourceClip, model: Path | None) -> tuple[Inspection, faces.FaceTrack]:
-    opened = media.open_media(clip.path, clip.start_sec, clip.end_sec)
-    if not opened.has_picture and not opened.has_sound:
+    opened, sound = open_clip(clip)
+    if not opened.has_picture and not sound.has_sound:
         raise ValueError("has neither a picture nor sound that can be decoded")
     track = faces.NO_FACE
     if opened.has_picture and model is not None:
         track = faces.track_face(media.video_frames(opened), model)
-    audio = media.audio_samples(opened)
+    audio = media.audio_samples(sound)
     if len(audio) == 0 and len(track.detected) == 0 and clip.start_sec > 0:
         ends = f", and the file ends after {opened.file_sec:.1f} s" if opened.file_sec else ""
         raise ValueError(f"nothing is left of the part: it begins at {clip.start_sec:g} s{ends}")
@@ -134,15 +135,15 @@ def _look(clip: SourceClip, model: Path | None) -> tuple[Inspection, faces.FaceT
     found = Inspection(
         num_frames=len(track.detected),
         num_samples=len(audio),
-        sound_from_sec=round(opened.sound_from_sec, 3),
+        sound_from_sec=round(sound.sound_from_sec, 3),
         silent=media.is_silent(audio),
         fps=round(opened.fps, 3),
         width=opened.width,
         height=opened.height,
-        sample_rate=opened.sample_rate,
-        channels=opened.channels,
+        sample_rate=sound.sample_rate,
+        channels=sound.channels,
         declared_sec=round(opened.declared_sec, 3),
-        damaged=opened.damaged,
+        damaged=opened.damaged + (sound.damaged if sound is not opened else 0),
         picture_lost=opened.picture_track and len(track.detected) == 0,
         dropped=opened.dropped,
         restarts=opened.clock.num_restarts,
@@ -151,13 +152,15 @@ def _look(clip: SourceClip, model: Path | None) -> tuple[Inspection, faces.FaceT
         faces=track.num_faces,
         face_rate=round(float(track.detected.mean()), 4) if len(track.detected) else 0.0,
         eye_distance_px=round(float(np.median(faces.eye_distance(track.points))), 1) if len(track.points) else 0.0,
-        notes=(*opened.notes, *opened.sound_notes),
+        notes=(*opened.notes, *sound.sound_notes),
     )
     return found, track
 
 
 def _key(clip: SourceClip, model_hash: str) -> str:
-    parts = (VERSION, _content_hash(clip.path), clip.start_sec, clip.end_sec, model_hash)
+    parts = [VERSION, _content_hash(clip.path), clip.start_sec, clip.end_sec, model_hash]
+    parts += [_content_hash(clip.sound.path), clip.sound.start_sec] if clip.sound else []
+    parts += [clip.region] if clip.region else []
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

@@ -15,7 +15,9 @@ from tqdm import tqdm
 from data_prep import media
 from data_prep.faults import ClipError, of_the_clip
 from data_prep.inspection import patience_sec
+from data_prep.opening import open_clip
 from data_prep.sources import SourceClip
+from data_prep.timed import spoken
 from data_prep.workers import Failed, ordered_map
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME
 
@@ -39,8 +41,8 @@ def cut_long_clips(
     """The clips with those longer than `max_sec` replaced by their parts; what was cut, and what took its process with
     it, by clip id.
 
-    A part is called ID-part01, ID-part02, ...; it has the labels of the whole but its text, of which nobody knows which
-    words a part holds. Parts follow each other without a gap, each from max_sec / 4 to max_sec long. A file that cannot
+    A part is called ID-part01, ID-part02, ...; it has the labels of the whole, but of its text the words that are known
+    to be spoken then. Parts follow each other without a gap, each from max_sec / 4 to max_sec long. A file that cannot
     be read is left as it is: looking at it will say why.
     """
     todo = [clip for clip in clips if _may_be_long(clip, max_sec)]
@@ -70,10 +72,10 @@ def find_spans(clip: SourceClip, max_sec: float) -> tuple[float, list[Span]] | N
     """The clip's length in seconds and the parts to cut it into; None if it is short enough or cannot be read."""
     try:
         with of_the_clip():
-            opened = media.open_media(clip.path, clip.start_sec, clip.end_sec)
+            opened, sound = open_clip(clip)
             if 0 < opened.declared_sec <= max_sec:
                 return None
-            audio = media.audio_samples(opened)
+            audio = media.audio_samples(sound)
     except ClipError:
         return None
     num_frames = -(-len(audio) // SAMPLES_PER_FRAME)
@@ -120,11 +122,12 @@ def _cut(clip: SourceClip, seconds: float, spans: list[Span]) -> Cut:
     parts = []
     for number, (start, end) in enumerate(spans, start=1):
         note = f"part {number} of {len(spans)} of {clip.clip_id} (from {start:.2f} s)"
-        note += ", without its text" if clip.labels.get("text") else ""
-        parts.append(
-            dataclasses.replace(
-                clip, clip_id=f"{clip.clip_id}-part{number:02d}", labels=labels, start_sec=start, end_sec=end,
-                note="; ".join(filter(None, [clip.note, note])),
-            )
+        note += ", without its text" if clip.labels.get("text") and not clip.words else ""
+        part = clip.part(
+            start, end, clip_id=f"{clip.clip_id}-part{number:02d}", labels=labels,
+            note="; ".join(filter(None, [clip.note, note])),
         )  # fmt: skip
+        if part.words:
+            part = dataclasses.replace(part, labels=labels | {"text": spoken(part.words)})
+        parts.append(part)
     return Cut(clip, seconds, parts)

@@ -11,8 +11,10 @@ from data_prep import media
 from data_prep.crops import crop_clip
 from data_prep.faults import ClipError, of_the_clip
 from data_prep.inspection import load_face
+from data_prep.opening import open_clip
 from data_prep.sources import SourceClip
-from mmpretrain.records import Clip
+from data_prep.timed import tracks_of
+from mmpretrain.records import SAMPLES_PER_FRAME, Clip
 
 MAX_RECORD_BYTES = 2e9  # a record is one message of at most 2 GiB
 FEW_EMPTY = 0.02  # so many crops in which nothing is to be seen are not worth a note
@@ -69,7 +71,7 @@ def _draw(task: Task) -> dict[str, Any]:
 
 def _decode(task: Task) -> tuple[dict[str, Any], str]:
     """The clip's contents, and a note. Raises ValueError where its crops show nothing and there is no sound to keep."""
-    opened = media.open_media(task.clip.path, task.clip.start_sec, task.clip.end_sec)
+    opened, sound = open_clip(task.clip)
     mouth = np.zeros((0, task.mouth_size, task.mouth_size), np.uint8)
     face = np.zeros((0, task.face_size, task.face_size), np.uint8)
     audio = np.zeros(0, np.int16)
@@ -87,5 +89,15 @@ def _decode(task: Task) -> tuple[dict[str, Any], str]:
         else:
             raise ValueError(said)
     if task.has_audio:
-        audio = media.audio_samples(opened, len(mouth) or None)
-    return {"audio": audio, "mouth": mouth, "face": face, "tracks": tracks, "info": task.clip.info}, note
+        audio = media.audio_samples(sound, len(mouth) or None)
+    said = task.clip
+    num_frames = len(mouth) or -(-len(audio) // SAMPLES_PER_FRAME)
+    tracks |= tracks_of(said.words, said.curves, said.start_sec, num_frames)
+    info = said.info | ({"word_times": _times_of_words(said)} if said.words else {})
+    return {"audio": audio, "mouth": mouth, "face": face, "tracks": tracks, "info": info}, note
+
+
+def _times_of_words(clip: SourceClip) -> list[list[Any]]:
+    """[word, start_sec, end_sec] of each, from the beginning of the clip."""
+    at = clip.start_sec
+    return [[word.text, round(word.start_sec - at, 4), round(word.end_sec - at, 4)] for word in clip.words]

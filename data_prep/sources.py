@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+import stat
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from data_prep.timed import Curve, Word, words_within
 from mmpretrain.listing import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_files, suffix_of
 from mmpretrain.records import EMOTIONS
 
 MEDIA_SUFFIXES = AUDIO_SUFFIXES | VIDEO_SUFFIXES
+GIT_LFS = b"version https://git-lfs"  # what stands in a clone instead of a file, where git-lfs was not installed
+LARGEST_POINTER_BYTES = 1024
 
 # Other corpora's words for our emotions, in lower case.
 _EMOTION_SYNONYMS = {
@@ -55,6 +59,21 @@ class Rendered(Protocol):
     info: dict[str, Any]
 
 
+class Sound(NamedTuple):
+    """Sound from a file of its own. start_sec: where in that file the clip begins; below 0, so much silence first."""
+
+    path: Path
+    start_sec: float = 0.0
+
+
+class Official(NamedTuple):
+    """What a clip counts for where its makers count: a part of the corpus (see `Corpus.official`) and the name of the
+    recording there, which several clips may be made of."""
+
+    part: str
+    name: str
+
+
 @dataclasses.dataclass(frozen=True)
 class SourceClip:
     """One clip as the corpus describes it, before anything is decoded.
@@ -63,7 +82,9 @@ class SourceClip:
     labels: by the names of the corpus's label columns; empty ones may be left out. path: the media file, or None with
     `render`. start_sec, end_sec: the part of the file, end_sec None for its end. refused: why the reader itself leaves
     the clip out (it still gets a row in the report). note: anything the report should say. render: draws the clip, for
-    corpora without files.
+    corpora without files. words, curves: what is said of stretches of time, on the clock of `path`. sound: where that
+    is in another file. region: (left, top, right, bottom) of what is looked at of the picture, as shares of it.
+    official: what the clip counts for. missing: the corpus has the clip, but its file is not here, as `refused` says.
     """
 
     clip_id: str
@@ -77,15 +98,30 @@ class SourceClip:
     refused: str = ""
     note: str = ""
     render: Callable[[], Rendered] | None = None
+    words: tuple[Word, ...] = ()
+    curves: Mapping[str, Curve] = dataclasses.field(default_factory=dict)
+    sound: Sound | None = None
+    region: tuple[float, float, float, float] | None = None
+    official: Official | None = None
+    missing: bool = False
+
+    def part(self, start_sec: float, end_sec: float | None, **changes: Any) -> SourceClip:
+        """The clip from start_sec to end_sec of its file, which it holds, with what is said of that time."""
+        sound = self.sound and self.sound._replace(start_sec=self.sound.start_sec + start_sec - self.start_sec)
+        words = words_within(self.words, start_sec, end_sec)
+        return dataclasses.replace(self, start_sec=start_sec, end_sec=end_sec, sound=sound, words=words, **changes)
 
     def fingerprint(self) -> list[Any]:
         """What, if it changed, would change the prepared clip; the file stands by its size and time of change."""
         try:
-            stat = os.stat(self.path) if self.path else None
+            found = os.stat(self.path) if self.path else None
         except (OSError, ValueError):  # nobody's file: its row will say so
-            stat = None
+            found = None
         said = [self.clip_id, self.split, self.speaker, self.labels, self.info, self.refused]
-        return [*said, self.start_sec, self.end_sec, *([stat.st_size, stat.st_mtime_ns] if stat else [])]
+        said += [self.start_sec, self.end_sec, *([found.st_size, found.st_mtime_ns] if found else [])]
+        curves = {name: [curve.times_sec.tolist(), curve.values.tolist()] for name, curve in self.curves.items()}
+        sound = self.sound and [str(self.sound.path), self.sound.start_sec]
+        return said + [more for more in (self.words, curves, sound, self.region) if more]
 
 
 def standard_emotion(word: str) -> str | None:
@@ -102,6 +138,38 @@ def hashed_split(key: str, validation_share: float) -> str:
     """`validation` for about `validation_share` of all keys, else `train`: a property of the key alone."""
     digest = hashlib.blake2b(f"valid/{key}".encode(), digest_size=8).digest()
     return "validation" if int.from_bytes(digest, "big") < validation_share * 2**64 else "train"
+
+
+def why_missing(path: Path) -> str:
+    """Why there is nothing to read at a path, in a few words; "" where something is."""
+    try:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            return "is no file"
+        if found.st_size < LARGEST_POINTER_BYTES:
+            if not found.st_size:
+                return "the file is empty"
+            with open(path, "rb") as file:
+                if file.read(len(GIT_LFS)) == GIT_LFS:
+                    return "is a pointer of git-lfs, not the file itself; run `git lfs pull` where it was cloned"
+        return ""
+    except (FileNotFoundError, NotADirectoryError):
+        return "the file does not exist"
+    except OSError as error:
+        return f"the file cannot be reached: {error.strerror}"
+
+
+def without_missing(clips: Iterable[SourceClip]) -> list[SourceClip]:
+    """The clips, those refused whose file, or file of sound, is not there."""
+    return [clip if clip.refused or clip.path is None else _if_there(clip) for clip in clips]
+
+
+def _if_there(clip: SourceClip) -> SourceClip:
+    if why := why_missing(clip.path):
+        return dataclasses.replace(clip, refused=why, missing=True)
+    if clip.sound and (why := why_missing(clip.sound.path)):
+        return dataclasses.replace(clip, sound=None, note=_join(clip.note, f"the sound {clip.sound.path.name}: {why}"))
+    return clip
 
 
 def may_have_picture(path: Path) -> bool:

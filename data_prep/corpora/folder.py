@@ -7,7 +7,6 @@ import functools
 import math
 import os
 import re
-import stat
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +20,7 @@ from data_prep.sources import (
     media_files,
     standard_emotion,
     standard_split,
+    why_missing,
     with_unique_ids,
 )
 from mmpretrain.listing import readable
@@ -158,7 +158,8 @@ def _clip(source: Path, path: Path, row: dict[str, str], validation_share: float
         start_sec, end_sec = _part(row)
     except ValueError as error:
         start_sec, end_sec, refused = 0.0, None, str(error)
-    refused = _why_no_file(path) or refused
+    missing = why_missing(path)
+    refused = missing or refused
     info = {key: value for key, value in row.items() if value and key not in COLUMNS}
     emotion = standard_emotion(row.get("emotion", ""))
     if emotion is None:
@@ -179,17 +180,9 @@ def _clip(source: Path, path: Path, row: dict[str, str], validation_share: float
         start_sec=start_sec,
         end_sec=end_sec,
         refused=refused,
+        missing=bool(missing),
         note="; ".join(notes),
     )
-
-
-def _why_no_file(path: Path) -> str:
-    try:
-        return "" if stat.S_ISREG(os.stat(path).st_mode) else "is no file"
-    except (FileNotFoundError, NotADirectoryError):
-        return "the file does not exist"
-    except OSError as error:
-        return f"the file cannot be reached: {error.strerror}"
 
 
 def _default_id(source: Path, path: Path) -> str:

@@ -103,31 +103,13 @@ def test_emotion_words_of_other_corpora_are_known():
 
 
 def test_a_source_that_is_no_folder_is_named(tmp_path):
-    for read in (read_folder, ravdess.read, lambda source: lrs3.read(source, validation_share=0.0)):
+    for read in (
+        read_folder,
+        ravdess.read,
+        lambda source: lrs3.read(source, validation_share=0.0),
+    ):
         with pytest.raises(FileNotFoundError, match="--source"):
             read(tmp_path / "nowhere")
-
-
-def test_ravdess_names_carry_the_labels(tmp_path):
-    touch(tmp_path / "speech" / "Actor_07" / "03-01-06-02-02-01-07.flac", tmp_path / "Actor_02" / "readme.wav")
-    wrong, clip = ravdess.read(tmp_path)
-    assert "not a RAVDESS name" in wrong.refused
-    assert (clip.clip_id, clip.speaker, clip.labels["emotion"], clip.split) == (
-        "03-01-06-02-02-01-07", "ravdess-07", "fearful", "train",
-    )  # fmt: skip
-    assert clip.labels["text"] == "dogs are sitting by the door"
-    assert clip.info == {
-        "modality": "sound only", "channel": "speech", "intensity": "strong", "statement": 2, "repetition": 1,
-    }  # fmt: skip
-
-
-def test_of_one_ravdess_take_the_whole_file_is_used(tmp_path):
-    take, other = "01-05-01-01-01-01", "01-05-01-01-02-01"
-    touch(*(tmp_path / "Actor_01" / name for name in (f"01-{take}.mp4", f"02-{take}.mp4", f"03-{take}.wav")))
-    touch(tmp_path / "Actor_01" / f"03-{other}.wav")
-    clips = {clip.clip_id: clip for clip in ravdess.read(tmp_path)}
-    assert [clip_id for clip_id, clip in clips.items() if not clip.refused] == [f"01-{take}", f"03-{other}"]
-    assert "sound and picture" in clips[f"02-{take}"].refused
 
 
 TEXT = """Text:  AND {LG} I THINK IT'S FINE

@@ -1,0 +1,152 @@
+"""CREMA-D: 91 actors say twelve sentences in six emotions.
+
+What was to be shown is in the names, what was seen and heard in tables of votes. All clips are `train`, since the
+protocols choose actors themselves.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from data_prep.corpus import SOURCE, Corpus
+from data_prep.labels import columns
+from data_prep.sources import Official, SourceClip, may_have_picture, media_files, why_missing
+from data_prep.tables import find_table, read_table
+from mmpretrain.listing import readable, suffix_of
+
+_NAME = re.compile(r"(1\d{3})_([A-Z]{3})_([A-Z]{3})_(LO|MD|HI|XX)")
+_INTENDED = {"ANG": "angry", "DIS": "disgust", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
+_VOTED = {"A": "angry", "D": "disgust", "F": "fearful", "H": "happy", "N": "neutral", "S": "sad"}
+_SENTENCES = {
+    "IEO": "it's eleven o'clock",
+    "TIE": "that is exactly what happened",
+    "IOM": "i'm on my way to the meeting",
+    "IWW": "i wonder what this is about",
+    "TAI": "the airplane is almost full",
+    "MTI": "maybe tomorrow it will be cold",
+    "IWL": "i would like a new alarm clock",
+    "ITH": "i think i have a doctor's appointment",
+    "DFA": "don't forget a jacket",
+    "ITS": "i think i've seen this before",
+    "TSI": "the surface is slick",
+    "WSI": "we'll stop in a couple of minutes",
+}
+_LEVELS = {"LO": "low", "MD": "medium", "HI": "high", "XX": ""}
+_BROKEN = {"1064_IEO_DIS_MD", "1064_TIE_SAD_XX", "1076_MTI_NEU_XX", "1076_MTI_SAD_XX"}
+_VOTES_OF = {"1": "Voice", "2": "Face", "3": "MultiModal"}  # how a row number of tabulatedVotes.csv begins
+_BEST_LAST = (".mp3", ".wav")  # what has a picture is better than either
+
+
+def read(source: Path) -> list[SourceClip]:
+    """The clips that the file list names, and others that are there. Of one clip the file with a picture is used.
+
+    Raises FileNotFoundError if the source is no folder, ValueError for a table that is not of the release.
+    """
+    files = _best_files(media_files(source))
+    listed = find_table(source, "SentenceFilenames.csv")
+    names = [row["Filename"] for row in read_table(listed, ["Filename"])] if listed else []
+    actors, winners, votes = _actors(source), _winners(source), _votes(source)
+    clips = []
+    for name in sorted({*names, *files}):
+        path = files.get(name, source / "VideoFlash" / f"{name}.flv")
+        match = _NAME.fullmatch(name)
+        if match is None or match[2] not in _SENTENCES or match[3] not in _INTENDED:
+            refused = "not a name of CREMA-D (1001_DFA_ANG_XX: actor, sentence, emotion, level)"
+            clips.append(SourceClip(readable(name), path, refused=refused))
+            continue
+        actor, sentence, emotion, level = match.groups()
+        labels = {"emotion": _INTENDED[emotion], "intensity": _LEVELS[level], "text": _SENTENCES[sentence]}
+        labels |= actors.get(actor, {}) | _perceived(winners.get(name, {}))
+        if name in votes:
+            labels["votes"] = votes[name]
+        clips.append(
+            SourceClip(
+                name, path, speaker=f"crema-{actor}", labels=labels,
+                info={"emotion": emotion, "sentence": sentence, "level": level, **_said(winners.get(name, {}))},
+                refused="known to be unreadable or silent" if name in _BROKEN and not why_missing(path) else "",
+                official=Official("clips", name),
+            )
+        )  # fmt: skip
+    return clips
+
+
+def _best_files(files: list[Path]) -> dict[str, Path]:
+    """By name the file to use: rather one that is there than a pointer, rather a picture than sound, WAV than MP3."""
+
+    def rank(path: Path) -> tuple[bool, bool, int]:
+        suffix = suffix_of(path)
+        return not why_missing(path), may_have_picture(path), _BEST_LAST.index(suffix) if suffix in _BEST_LAST else 2
+
+    of_name = defaultdict(list)
+    for path in files:
+        of_name[path.stem].append(path)
+    return {name: max(paths, key=rank) for name, paths in of_name.items()}
+
+
+def _actors(source: Path) -> dict[str, dict[str, Any]]:
+    table = find_table(source, "VideoDemographics.csv")
+    rows = read_table(table, ["ActorID", "Age", "Sex", "Race"]) if table else []
+    return {row["ActorID"]: {"sex": row["Sex"].lower(), "age": float(row["Age"]), "race": row["Race"]} for row in rows}
+
+
+def _winners(source: Path) -> dict[str, dict[str, str]]:
+    table = find_table(source, "processedResults/summaryTable.csv", "summaryTable.csv")
+    needed = ["FileName", *(f"{way}{what}" for way in _VOTES_OF.values() for what in ("Vote", "Level"))]
+    return {row["FileName"]: row for row in (read_table(table, needed) if table else [])}
+
+
+def _votes(source: Path) -> dict[str, tuple[str, ...]]:
+    """By clip a word for each vote of those who saw and heard it."""
+    table = find_table(source, "processedResults/tabulatedVotes.csv", "tabulatedVotes.csv")
+    rows = read_table(table, ["", *_VOTED, "fileName"]) if table else []
+    return {
+        row["fileName"]: tuple(word for letter, word in _VOTED.items() for _ in range(int(float(row[letter]))))
+        for row in rows
+        if _VOTES_OF.get(row[""][:1]) == "MultiModal"
+    }
+
+
+def _perceived(row: dict[str, str]) -> dict[str, Any]:
+    """Labels of a row of winners. A tie has no winner; without a table of all votes its words are the votes."""
+    if not row:
+        return {}
+    first = row["MultiModalVote"].split(":")
+    return {
+        "perceived": _winner(row["MultiModalVote"]),
+        "perceived_voice": _winner(row["VoiceVote"]),
+        "perceived_face": _winner(row["FaceVote"]),
+        "perceived_level": float(row["MultiModalLevel"]) / 100 if len(first) == 1 else math.nan,
+        "votes": tuple(_VOTED[letter] for letter in first),
+    }
+
+
+def _winner(vote: str) -> str:
+    return "" if ":" in vote else _VOTED[vote]
+
+
+def _said(row: dict[str, str]) -> dict[str, str]:
+    return {f"{way.lower()}_vote": f"{row[way + 'Vote']} {row[way + 'Level']}" for way in _VOTES_OF.values() if row}
+
+
+LAYOUT = """\
+CREMA-D as cloned: VideoFlash/1001_DFA_ANG_XX.flv or AudioWAV/1001_DFA_ANG_XX.wav (or other formats, folders at any
+depth), SentenceFilenames.csv, VideoDemographics.csv and processedResults/ with summaryTable.csv and tabulatedVotes.csv.
+`emotion` is what was to be shown; `perceived` what most raters saw and heard (none for a tie), `perceived_voice` what
+those heard who saw nothing, `perceived_face` the reverse; `votes` has a word for each vote, or, without
+tabulatedVotes.csv, for each winner. Files that git-lfs has not fetched are named."""
+
+CORPUS = Corpus(
+    name="crema_d",
+    layout=LAYOUT,
+    arguments=(SOURCE,),
+    read=read,
+    labels=columns(
+        "emotion", "perceived", "perceived_voice", "perceived_face", "perceived_level", "votes", "intensity", "text",
+        "sex", "age", "race",
+    ),
+    official={"clips": 7_442},
+)  # fmt: skip

@@ -1,0 +1,36 @@
+"""The label columns of the corpora: one name, kind and meaning everywhere, so that corpora can be mixed."""
+
+from __future__ import annotations
+
+# By name the kind (see `records.LABEL_KINDS`).
+COLUMNS = {
+    "emotion": "class",  # one of `records.EMOTIONS`: what was to be shown, or what the makers agreed on
+    "perceived": "class",  # what most raters saw and heard, where that is another question than `emotion`
+    "perceived_voice": "class",  # ... of those who only heard it
+    "perceived_face": "class",  # ... of those who only saw it
+    "perceived_level": "value",  # how strong they found it, 0 to 1
+    "votes": "classes",  # a word for each vote
+    "intensity": "class",  # how strong it was to be shown, in the corpus's own words
+    "valence": "value",  # -1 (unpleasant) to 1
+    "arousal": "value",  # -1 (calm) to 1
+    "dominance": "value",  # -1 (weak) to 1
+    "sentiment": "class",  # negative, neutral, positive
+    "text": "text",
+    "language": "class",
+    "sex": "class",  # female, male
+    "age": "value",  # years
+    "race": "class",  # in the corpus's own words
+    "session": "class",
+    "dialogue": "class",
+    "turn": "value",  # within the dialogue, counted as the corpus does
+}
+
+
+def columns(*names: str) -> dict[str, str]:
+    """These columns with their kinds."""
+    return {name: COLUMNS[name] for name in names}
+
+
+def between(value: float, low: float, high: float) -> float:
+    """A value of the scale from low to high on ours from -1 to 1."""
+    return (2 * value - low - high) / (high - low)
