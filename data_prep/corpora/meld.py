@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_prep.corpus import SOURCE, Corpus
 from data_prep.labels import columns
-from data_prep.sources import Official, SourceClip, media_files, standard_emotion, standard_split
+from data_prep.sources import Official, SourceClip, media_files, standard_emotion, standard_split, why_missing
 from data_prep.tables import find_table, read_table
 from mmpretrain.listing import readable
 
@@ -55,16 +55,17 @@ def _clip(source: Path, split: str, row: dict[str, str], files: dict[tuple[str, 
     dialogue, utterance = f"{split}/dia{row['Dialogue_ID']}", f"utt{row['Utterance_ID']}"
     name = f"dia{row['Dialogue_ID']}_{utterance}"
     found = (files[folder, name] for folder in _FOLDERS[split] if (folder, name) in files)
+    path = next(found, source / _FOLDERS[split][0] / f"{name}.mp4")
     clip_id, seconds = f"{dialogue}_{utterance}", _seconds(row["EndTime"]) - _seconds(row["StartTime"])
     if clip_id in _BROKEN:
         refused = "known to be broken or missing in every copy"
-    elif seconds > _LONGEST_SEC:
+    elif seconds > _LONGEST_SEC and not why_missing(path):
         refused = f"is {seconds:.0f} s long by its times, which is more than an utterance"
     else:
         refused = ""
     return SourceClip(
         clip_id,
-        path=next(found, source / _FOLDERS[split][0] / f"{name}.mp4"),
+        path=path,
         split=standard_split(split),
         speaker=f"meld-{readable(row['Speaker'])}",
         labels={

@@ -173,7 +173,6 @@ def _subject_protocol(
 
 _PROTOCOLS = (
     Protocol("official", 1, "the train, validation and test splits of the corpus itself", 1, _by_split),
-    Protocol("meld", 1, "MELD's own splits, in which six people are in every part", 1, _by_split, speakers_cross=True),
     _subject_protocol(
         "ravdess-6x4",
         "RAVDESS, test actors 1-4, 5-8, 9-12, 13-16, 17-20, 21-24",
@@ -195,6 +194,7 @@ _PROTOCOLS = (
         [range(1001, 1019), range(1019, 1037), range(1037, 1055), range(1055, 1073), range(1073, 1092)],
         dropped=("1064_IEO_DIS_MD", "1064_TIE_SAD_XX", "1076_MTI_NEU_XX", "1076_MTI_SAD_XX"),
     ),
+    Protocol("meld", 1, "MELD's own splits, in which six people are in every part", 1, _by_split, speakers_cross=True),
 )
 
 
