@@ -2,14 +2,12 @@
 # those that it leaves out; `make lint` mends what can be mended of the style. Each sets up what it needs first.
 PYTHON ?= python3
 BIN := .venv/bin
-DEMO := runs/demo
 PARALLEL := --numprocesses=2 --dist=loadfile
 
 .PHONY: demo test test-slow lint clean
 
 demo: .venv/installed
-	$(BIN)/python -m data_prep synthetic --output $(DEMO)/data --clips 600 --mouth-size 36 --face-size 40
-	$(BIN)/mmpretrain run --config=configs/demo.py --config.workdir=$(DEMO)
+	$(BIN)/mmpretrain run --config=demo
 
 test: .venv/installed
 	$(BIN)/ruff check .

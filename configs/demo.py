@@ -37,9 +37,14 @@ def get_config() -> RunConfig:
     return RunConfig(
         workdir="runs/demo",
         data=DataConfig(
-            corpora=(CorpusConfig("runs/demo/data"),),
+            corpora=(
+                CorpusConfig(
+                    "runs/demo/data",
+                    prepare=("synthetic", "--clips", "1560", "--mouth-size", "36", "--face-size", "34"),
+                ),
+            ),
             batch_frames=800,
-            bucket_frames=(80,),
+            bucket_frames=(60,),
             batch_multiple=1,
             num_workers=2,
         ),

@@ -9,7 +9,7 @@
 set -uo pipefail
 
 if ! [[ ${1-} =~ ^[1-9][0-9]*$ && $# -ge 2 ]]; then
-  echo "usage: launch/local.sh NUM_PROCESSES COMMAND [--config=FILE] [...]" >&2
+  echo "usage: launch/local.sh NUM_PROCESSES COMMAND [--config=RECIPE] [...]" >&2
   exit 2
 fi
 num_processes=$1

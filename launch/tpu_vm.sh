@@ -13,7 +13,7 @@ checkout=${MMPRETRAIN_TPU_CHECKOUT:-mmpretrain} # on the workers, from the home 
 poll_sec=${MMPRETRAIN_TPU_POLL_SEC:-30}
 
 if (($# < 3)); then
-  echo "usage: launch/tpu_vm.sh NAME ZONE COMMAND [--config=FILE] [...]" >&2
+  echo "usage: launch/tpu_vm.sh NAME ZONE COMMAND [--config=RECIPE] [...]" >&2
   exit 2
 fi
 name=$1 zone=$2

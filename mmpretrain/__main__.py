@@ -1,4 +1,4 @@
-"""The command: `mmpretrain COMMAND --config=FILE --config.a.b=value`, and a few that take files instead of a recipe.
+"""The command: `mmpretrain COMMAND --config=RECIPE --config.a.b=value`, and a few that take files instead of a recipe.
 
 What each command is called, takes and does stands in its own module, in `stages/` or `tools/`.
 """
@@ -24,7 +24,8 @@ from mmpretrain import stages, tools
 from mmpretrain.config import RunConfig
 from mmpretrain.parallel import processes, stopping
 from mmpretrain.run.collapse import Collapsed
-from mmpretrain.run.command import Command, Option, command_help, example_lines, module_name, read_given, table
+from mmpretrain.run.command import RECIPE, Command, Option, command_help, example_lines, module_name, read_given, table
+from mmpretrain.run.shipped import find_recipe, recipe_folder
 
 MAX_SHOWN = 400  # characters of what was given, in a message
 ROOMS = {"stages": stages, "tools": tools}
@@ -35,7 +36,7 @@ PROCESS_OPTIONS = (
     Option("process_id", int, "of this process", "I"),
 )
 
-HELP = """mmpretrain COMMAND --config=FILE [--config.FIELD=VALUE ...]
+HELP = """mmpretrain COMMAND --config=RECIPE [--config.FIELD=VALUE ...]
 
 Pretrains audio-visual encoders by masked cluster prediction, fine-tunes and exports them. A run is a folder
 (--config.workdir); a command that was interrupted is simply given again and continues.
@@ -45,7 +46,8 @@ Pretrains audio-visual encoders by masked cluster prediction, fine-tunes and exp
 examples:
 {examples}
 
-`mmpretrain COMMAND --help` says more of one command.
+`mmpretrain COMMAND --help` says more of one command. A recipe is a file, or the name of one that comes with the program
+(`mmpretrain recipes`).
 
 While a run goes on, `mmpretrain status RUN` says how it is doing, and `touch RUN/profile` traces its next five steps,
 as --profile=FIRST-LAST does those steps of every training stage (docs/watching.md).
@@ -153,14 +155,13 @@ def _parse(command: Command, arguments: Sequence[str]) -> tuple[RunConfig | None
     from absl import flags
     from ml_collections import config_flags
 
-    recipes = [argument.removeprefix("--config=") for argument in arguments if argument.startswith("--config=")]
-    for path in recipes:
-        if not Path(path.split(":")[0]).is_file():
-            raise FileNotFoundError(f"--config={path}: there is no such file; recipes are under configs/")
+    is_recipe = re.compile("--config=").match
+    recipes = [find_recipe(argument.removeprefix("--config=")) for argument in arguments if is_recipe(argument)]
     values = flags.FlagValues()
     values.set_gnu_getopt()  # options may follow a path
     # The recipe first, wherever it was given: overrides are of its fields.
-    argv = ["mmpretrain", *sorted(arguments, key=lambda argument: not argument.startswith("--config="))]
+    others = [argument for argument in arguments if not is_recipe(argument)]
+    argv = ["mmpretrain", *(f"--config={path}" for path in recipes), *others]
     holder = config_flags.DEFINE_config_file("config", None, "the recipe", flag_values=values, sys_argv=argv)
     define = {int: flags.DEFINE_integer, bool: flags.DEFINE_bool, list: flags.DEFINE_multi_string}
     options = {}
@@ -173,7 +174,7 @@ def _parse(command: Command, arguments: Sequence[str]) -> tuple[RunConfig | None
             paths = values(argv)[1:]
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config.") and not recipes:
-            raise ValueError("no recipe; give one with --config=FILE, e.g. --config=configs/demo.py") from error
+            raise ValueError(f"no recipe; give one with {RECIPE}, e.g. --config=demo") from error
         if takers := _takers(error.flagname):
             raise ValueError(f"{error.flagvalue} is for {' and '.join(takers)}, not for {command.name}") from error
         raise ValueError(f"{_explain(error)} (in: {' '.join(arguments)})") from error
@@ -187,13 +188,13 @@ def _parse(command: Command, arguments: Sequence[str]) -> tuple[RunConfig | None
 
 @contextlib.contextmanager
 def _importable(recipes: Sequence[str]) -> Iterator[None]:
-    """While recipes are read, they may import what lies with them, and those of this checkout.
+    """While recipes are read, they may import what lies with them, and those that come with the program.
 
     What lies with a recipe: in its folder or, where that is a package, in the folder of the package. It comes last in
     the path and leaves it again: what is installed keeps its meaning, and nobody finds other names there later.
     """
     before = list(sys.path)
-    for path in [*(path.split(":")[0] for path in recipes), __file__]:
+    for path in [*(path.split(":")[0] for path in recipes), recipe_folder() / "__init__.py"]:
         folder = Path(path).absolute().parent
         while (folder / "__init__.py").exists():
             folder = folder.parent

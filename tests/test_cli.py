@@ -46,8 +46,8 @@ CONFIG = "--config=recipe.py"
     ("arguments", "words"),
     [
         (["train", CONFIG], "unknown command 'train'; commands are run, refine, targets"),
-        (["refine"], "no recipe; give one with --config=FILE"),
-        (["refine", "--config.seed=7"], "no recipe; give one with --config=FILE"),
+        (["refine"], "no recipe; give one with --config=RECIPE"),
+        (["refine", "--config.seed=7"], "no recipe; give one with --config=RECIPE"),
         (["refine", "--config=no_such_recipe.py"], "--config=no_such_recipe.py: there is no such file"),
         (["refine", CONFIG, "--config.modle.width=3"], "'modle' of RunConfig; known are workdir, seed, data, model"),
         (["refine", CONFIG, "--config.model.wdith=3"], "'wdith' of ModelConfig; known are modalities, inputs, width"),
@@ -137,8 +137,8 @@ def test_a_command_has_its_own_help(command, arguments):
     code, out, err = command(*arguments)
     assert code == 0
     assert not err
-    assert out.startswith("mmpretrain refine --config=FILE [--rounds=2-3] [--profile=100-105] [--accept_changes]")
-    assert all(f"  {shown} " in out for shown in ("--config=FILE", "--rounds=2-3", "--profile=100-105"))
+    assert out.startswith("mmpretrain refine --config=RECIPE [--rounds=2-3] [--profile=100-105] [--accept_changes]")
+    assert all(f"  {shown} " in out for shown in ("--config=RECIPE", "--rounds=2-3", "--profile=100-105"))
     assert "mmpretrain refine --rounds=2 --config=configs/demo.py" in out
     assert "mmpretrain run" not in out
 

@@ -22,7 +22,7 @@ from mmpretrain.run.paths import check_paths
 if TYPE_CHECKING:
     from mmpretrain.run.run import Run
 
-RECIPE = "--config=FILE"
+RECIPE = "--config=RECIPE"
 WIDTH = 118  # of the help
 
 
@@ -86,7 +86,9 @@ class Given:
         Raises HeldError, a ValueError, where another command has the folder.
         """
         from mmpretrain.run.owning import owned
+        from mmpretrain.run.preparing import prepare_missing
 
+        prepare_missing(self.config.data.corpora)
         run = self.look()
         self.at_end.enter_context(owned(run.workdir, [corpus.path for corpus in self.config.data.corpora]))
         run.announce()
@@ -136,13 +138,15 @@ class Command:
     def usage(self) -> str:
         options = [option.shown if option.required else f"[{option.shown}]" for option in self.options]
         overrides = [] if self.takes else ["[--config.FIELD=VALUE ...]"]
-        return " ".join(["mmpretrain", self.name, self.takes.name if self.takes else RECIPE, *options, *overrides])
+        given = [self.takes.name] * bool(self.takes.count) if self.takes else [RECIPE]
+        return " ".join(["mmpretrain", self.name, *given, *options, *overrides])
 
     @property
     def line(self) -> str:
         """The summary, with what the command must be given besides a recipe."""
         needs = [option.shown for option in self.options if option.required]
-        needs = [" ".join([self.takes.name, *needs]), "no recipe"] if self.takes else needs
+        if self.takes and self.takes.count:
+            needs = [" ".join([self.takes.name, *needs]), "no recipe"]
         return self.summary + (f" ({', '.join(needs)})" if needs else "")
 
 
@@ -156,13 +160,14 @@ def read_given(command: Command, config: RunConfig | None, paths: Sequence[str],
     if form.takes:
         lacks = any(option.required and values[option.name] is None for option in form.options)
         if len(paths) != form.takes.count or config is not None or lacks:
-            raise ValueError(f"the command is `{form.usage}`, without a recipe; {form.takes.name} is {form.takes.help}")
+            what = f"; {form.takes.name} is {form.takes.help}" if form.takes.count else ""
+            raise ValueError(f"the command is `{form.usage}`, without a recipe{what}")
         for path in paths:
             check_local(form.takes.name, path)
     elif paths:
         raise ValueError(f"unexpected argument {paths[0]!r}; overrides look like --config.seed=7")
     elif config is None:
-        raise ValueError("no recipe; give one with --config=FILE, e.g. --config=configs/demo.py")
+        raise ValueError(f"no recipe; give one with {RECIPE}, e.g. --config=demo")
     for name, value in values.items():
         if value is not None and name not in {option.name for option in form.options}:
             other = next(other for other in command.forms if other is not form)
@@ -219,6 +224,7 @@ def _first_to_last(option: str, text: str, wanted: str, count: int | None = None
 
 
 # What several commands take.
+NOTHING = Argument("", "nothing", count=0)
 RUN = Argument("RUN", "the folder of a run, which --config.workdir names")
 ACCEPT_CHANGES = Option("accept_changes", bool, "go on with another recipe than that of the stages that are begun")
 PROFILE = Option("profile", str, "the steps of every training stage to trace", "100-105", resolve=_some_steps)
@@ -231,12 +237,12 @@ def command_help(command: Command) -> str:
     blocks = ["\n".join(textwrap.fill(form.usage, WIDTH, subsequent_indent="    ") for form in command.forms)]
     blocks += ["\n".join(_sentence(form.summary) for form in command.forms)]
     blocks += [textwrap.fill(paragraph, WIDTH) for paragraph in command.details]
-    rows = [(form.takes.name, form.takes.help) for form in command.forms if form.takes]
+    rows = [(form.takes.name, form.takes.help) for form in command.forms if form.takes and form.takes.count]
     if command.takes is None:
-        rows += [(RECIPE, "the recipe, e.g. configs/demo.py; FILE:VARIANT where it has variants")]
+        rows += [(RECIPE, "a file, or a name that `mmpretrain recipes` lists; RECIPE:VARIANT where it has variants")]
         rows += [("--config.FIELD=VALUE", "any field of it; mmpretrain/config/tree.py lists them")]
     rows += [(option.shown, option.help) for option in command.all_options.values()]
-    blocks += ["\n".join(["options:", *table(rows)])]
+    blocks += ["\n".join(["options:", *table(rows)])] if rows else []
     if command.examples:
         blocks += ["\n".join(["examples:", *example_lines(command.examples)])]
     return "\n\n".join([*blocks, "`mmpretrain --help` is about all commands: several processes, exit codes."]) + "\n"

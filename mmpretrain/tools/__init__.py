@@ -1,4 +1,14 @@
-"""What looks at a corpus, a run, a store or a file and changes nothing in it."""
+"""What looks at recipes, a corpus, a run, a store or a file and changes nothing in it."""
 
 # The commands in the order of the help, each the module of its name, with _ for - and blanks, with a `COMMAND` in it.
-COMMANDS = ("doctor", "status", "plan", "replay", "compare", "targets inspect", "import-avhubert")
+COMMANDS = (
+    "recipes",
+    "recipes copy",
+    "doctor",
+    "status",
+    "plan",
+    "replay",
+    "compare",
+    "targets inspect",
+    "import-avhubert",
+)
