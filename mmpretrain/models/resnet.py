@@ -109,13 +109,8 @@ def neighbours(video_BTHW: jax.Array, at_BK: jax.Array | None = None) -> jax.Arr
 class ResNet(nnx.Module):
     """Grey pictures to one vector a frame, 8 * `resnet_width` wide; in training 0 for a frame that does not count.
 
-<<<<<<< HEAD
     Its four stages have `resnet_blocks` blocks, numbered through. The first block of every later stage halves the
     picture and doubles the channels.
-=======
-    Its four stages have `resnet_blocks` blocks, counted through from 0; the first of a stage widens and, but for that
-    of the first stage, halves the picture.
->>>>>>> 03f5646 (Recipes go by name and come with the installed package; a recipe can say how its corpus is made)
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
