@@ -49,7 +49,11 @@ def get_config() -> RunConfig:
             num_workers=2,
         ),
         model=encoder_size(
-            "tiny", resnet_width=4, inputs=InputConfig(view="face", image_size=32), feature_grad_scale=1.0
+            "tiny",
+            resnet_width=4,
+            resnet_blocks=(1, 1, 1, 1),
+            inputs=InputConfig(view="face", image_size=32),
+            feature_grad_scale=1.0,
         ),
         rounds=(
             RoundConfig(targets=mfcc(num_clusters=50, **fit), **shared),
