@@ -13,16 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmpretrain.config import CLASSIFIERS, as_dict
+from mmpretrain.config import CLASSIFIERS
 from mmpretrain.evaluation.baselines import baseline_answers
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.run.baselines import PICTURE, SOUND, statistics_of_clips
 from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
 from mmpretrain.run.frozen import Frozen, fit_heads
-from mmpretrain.run.layout import CONFIG_FILE, LABEL_EFFICIENCY, PRETRAINED, SCRATCH, fold_name
+from mmpretrain.run.layout import LABEL_EFFICIENCY, PRETRAINED, SCRATCH, fold_name
 from mmpretrain.run.run import Run
-from mmpretrain.run.sealed import write_sealed
 from mmpretrain.run.trained import trained_logits
 
 TRAINED = (PRETRAINED, SCRATCH)  # as `finetune` calls them, too
@@ -115,10 +114,7 @@ class Curve:
         part.classifier, part.compare_from_scratch = kind, True
         if part.encoder != "none":
             part.encoder = str(self.whole.encoder.path)
-        run = self.run.with_config(config)
-        if kind == "trained":  # for `replay` and `status`
-            on_main(lambda: write_sealed(run.workdir / CONFIG_FILE, as_dict(config)))
-        return run
+        return self.run.with_config(config)
 
     def recipe(self, point: Point) -> dict[str, Any]:
         """All that decides what a point answers."""

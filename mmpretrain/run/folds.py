@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
+
 import numpy as np
 
 from mmpretrain.config import RunConfig
@@ -49,6 +52,19 @@ def check_excluded_folds(config: RunConfig) -> None:
             f"{config.finetune.folds} tests as well; give both the same folds (a run each, with a workdir of its own, "
             "for folds that are pretrained apart), or data.exclude_folds=() to pretrain on all"
         )
+
+
+def config_of_fold(config: RunConfig, number: int) -> RunConfig:
+    """The recipe for fold `number` alone, in a folder of that of `config`: its rounds have not seen its speakers.
+
+    They leave out those that the fold tests and those that it chooses by, who are the ones that the next fold tests.
+    """
+    last = get_protocol(config.finetune.protocol).num_folds
+    config = copy.deepcopy(config)
+    config.workdir = str(Path(config.workdir) / f"fold{number}")
+    config.data.exclude_folds = tuple(sorted({number, number % last + 1}))
+    config.finetune.folds = (number,)
+    return config
 
 
 def excluded_data(config: RunConfig) -> TrainingData | None:

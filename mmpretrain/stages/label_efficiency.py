@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmpretrain.config import as_dict
 from mmpretrain.evaluation.comparison import Answers, units_of
 from mmpretrain.evaluation.draws import differences_over_draws, figures_over_draws
 from mmpretrain.files import write_json
@@ -15,7 +17,7 @@ from mmpretrain.report.few_labels import render_label_efficiency
 from mmpretrain.run.command import ACCEPT_CHANGES, Command
 from mmpretrain.run.curve import FROZEN, TRAINED, Curve, Point
 from mmpretrain.run.exposure import as_result, check_exposure, exposure_of_fold, pooled_exposure
-from mmpretrain.run.layout import LABEL_EFFICIENCY, PRETRAINED, SCRATCH
+from mmpretrain.run.layout import CONFIG_FILE, LABEL_EFFICIENCY
 from mmpretrain.run.predictions import read_answers, table_name, write_answers
 from mmpretrain.run.run import Run
 from mmpretrain.run.sealed import write_sealed
@@ -38,7 +40,7 @@ def label_efficiency(run: Run) -> dict[str, Any]:
     for point in points:
         run.check_begun(point.stage, curve.recipe(point))
     seconds = sum(_measure(curve, point) for point in points)
-    result = on_main(lambda: _result(curve) | {"wall_time_sec": seconds})
+    result = on_main(lambda: figures_of_curve([curve]) | {"wall_time_sec": seconds})
     on_main(lambda: write_sealed(run.workdir / LABEL_EFFICIENCY / RESULT_FILE, result))
     on_main(lambda: write_json(run.workdir / f"{LABEL_EFFICIENCY}.json", result))
     log(f"{LABEL_EFFICIENCY}: {run.workdir / LABEL_EFFICIENCY}.json\n{render_label_efficiency(result)}")
@@ -49,8 +51,12 @@ def _measure(curve: Curve, point: Point) -> float:
     """Trains a point, if it is, and tests it on all folds. Returns the seconds that this took, whenever that was."""
     finetuning, name, seconds = curve.finetuning(point), point.classifier, 0.0
     if name in TRAINED:
+        own = finetuning.run is not curve.run
+        if own:  # for `replay`
+            recipe = as_dict(finetuning.run.config)
+            on_main(lambda: write_sealed(finetuning.run.workdir / CONFIG_FILE, recipe))
         trained = train_folds(finetuning, [name])
-        if finetuning.run is not curve.run:  # else it is counted as `finetune`
+        if own:  # else it is counted as `finetune`
             seconds += sum(result["wall_time_sec"] for result in trained)
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
@@ -69,25 +75,32 @@ def _measure(curve: Curve, point: Point) -> float:
     return seconds + curve.run.stage(point.stage, curve.recipe(point), work)["wall_time_sec"]
 
 
-def _result(curve: Curve) -> dict[str, Any]:
-    """The curve, ready for JSON: by share every classifier's figures over all folds, and how far they are apart."""
-    whole, asked = curve.whole, curve.asked
+def figures_of_curve(curves: Sequence[Curve]) -> dict[str, Any]:
+    """What the points of a curve answered, ready for JSON: by share every classifier's figures over all folds, and
+    how far they are apart.
+
+    curves: one, or several of one recipe on other folds.
+    """
+    first, wholes = curves[0], [curve.whole for curve in curves]
+    folds = [(whole, number) for whole in wholes for number in whole.folds]
+    names = [name for name in first.classifiers if all(name in curve.classifiers for curve in curves)]
     seen = {
-        variant: as_result(pooled_exposure([exposure_of_fold(whole, variant, number) for number in whole.folds]))
-        for variant in {FROZEN.get(name, name) for name in curve.classifiers} & {PRETRAINED, SCRATCH}
+        variant: as_result(pooled_exposure([exposure_of_fold(whole, variant, number) for whole, number in folds]))
+        for variant in TRAINED
+        if any(FROZEN.get(name, name) == variant for name in names)
     }
     shares, some = [], None
-    for share in sorted(asked.shares):
+    for share in sorted(first.asked.shares):
         draws = {
-            name: [_answers(curve, Point(share, draw, name)) for draw in range(curve.draws(share, name))]
-            for name in curve.classifiers
+            name: [_answers(curves, Point(share, draw, name)) for draw in range(first.draws(share, name))]
+            for name in names
         }
-        some = next(iter(draws.values()))[0]
-        first = Point(share, 0, curve.classifiers[0])
-        counts = [sum(_classes(curve, first, number).values()) for number in whole.folds]
+        some = draws[names[0]][0]
+        learned = [curve.finetuning(Point(share, 0, names[0])) for curve in curves]
         shares.append(
             {
-                "label_share": share, "training_clips": counts,
+                "label_share": share,
+                "training_clips": [len(each.fold(number).train) for each in learned for number in each.folds],
                 "classifiers": {
                     name: {"draws": len(each), **figures_over_draws(each), "ua_by_draw": [a.result.ua for a in each]}
                     for name, each in draws.items()
@@ -99,23 +112,27 @@ def _result(curve: Curve) -> dict[str, Any]:
                 ],
             }
         )  # fmt: skip
+    whole = first.whole
     return {
         "task": whole.main.name, "classes": list(whole.main.classes), "protocol": whole.protocol_title,
-        "folds": list(whole.folds), "seed": curve.run.config.seed, "test_clips": len(some.clip_ids),
+        "folds": [number for _, number in folds], "seed": first.run.config.seed, "test_clips": len(some.clip_ids),
         "chance_ua": some.result.chance_ua, "resampled": units_of(some)[1], "exposure": seen, "shares": shares,
     }  # fmt: skip
 
 
-def _classes(curve: Curve, point: Point, number: int) -> dict[str, int]:
-    finetuning = curve.finetuning(point)
-    return finetuning.training_labels(number)[finetuning.main.name]
-
-
-def _answers(curve: Curve, point: Point) -> Answers:
+def _answers(curves: Sequence[Curve], point: Point) -> Answers:
     """Those of all folds."""
-    folder, classes = curve.run.workdir / point.stage, curve.whole.main.classes
-    tables = [folder / table_name(point.classifier, number) for number in curve.whole.folds]
-    return Answers.joined([read_answers(table, classes, "label-efficiency") for table in tables])
+    return Answers.joined(
+        [
+            read_answers(
+                curve.run.workdir / point.stage / table_name(point.classifier, number),
+                curve.whole.main.classes,
+                "label-efficiency",
+            )
+            for curve in curves
+            for number in curve.whole.folds
+        ]
+    )
 
 
 COMMAND = Command(

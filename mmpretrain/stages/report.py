@@ -46,11 +46,16 @@ def report(run: Run) -> dict[str, Any]:
         cluster_counts=counts, unit_tables=tables, pictures=_pictures(run),
         files={"run": str(run.workdir), "encoder": str(run.workdir / EXPORT / ENCODER)},
     )  # fmt: skip
+    show(summary)
+    log(f"summary: {run.workdir / 'summary.json'}; report: {run.workdir / 'report.html'}")
+    return summary
+
+
+def show(summary: dict[str, Any]) -> None:
+    """Prints it."""
     print(render_summary(summary))
     if curve := summary.get(LABEL_EFFICIENCY):
         print(f"\n{curve['task'].capitalize()} from few labels\n{render_label_efficiency(curve)}")
-    log(f"summary: {run.workdir / 'summary.json'}; report: {run.workdir / 'report.html'}")
-    return summary
 
 
 def _summary(run: Run) -> dict[str, Any]:
@@ -71,7 +76,7 @@ def _summary(run: Run) -> dict[str, Any]:
                 if (fold := known_result(run.workdir, name)) is not None:
                     times[name] = fold["wall_time_sec"]
         times[EVALUATION] = result.pop("wall_time_sec")
-        summary["evaluation"] = _evaluation(result)
+        summary["evaluation"] = with_ours(result)
     if (curve := known_result(run.workdir, LABEL_EFFICIENCY)) is not None:
         times[LABEL_EFFICIENCY] = curve.pop("wall_time_sec")
         summary = {curve["task"]: flat(curve)} | summary | {LABEL_EFFICIENCY: curve}
@@ -87,7 +92,7 @@ def _summary(run: Run) -> dict[str, Any]:
     return summary | {"wall_time_sec": times}
 
 
-def _evaluation(result: dict[str, Any]) -> dict[str, Any]:
+def with_ours(result: dict[str, Any]) -> dict[str, Any]:
     """The evaluation's result with our pooled figures on top."""
     ours = result.get(PRETRAINED) or result[SCRATCH]
     names = ("ua", "wa", "wf1", "macro_f1", "confusion", "over_folds", "intervals")
