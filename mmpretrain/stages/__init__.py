@@ -3,13 +3,13 @@
 # The commands in the order of the help, each the module of its name with a `COMMAND` in it.
 COMMANDS = (
     "run",
-    "folds",
     "refine",
     "targets",
     "pretrain",
     "finetune",
     "evaluate",
     "label-efficiency",
+    "folds",
     "export",
     "report",
 )
