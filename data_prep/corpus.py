@@ -120,6 +120,11 @@ VALIDATION_SHARE = Argument(
     "is not a share below 1; 0.05 holds out one in twenty",
 )
 
+VALIDATION_LIST = Argument(
+    "validation_list",
+    dict(type=Path, metavar="FILE", help="the clips held out as validation, an id on each line, instead of that share"),
+)
+
 # What every corpus of files takes.
 _OF_FILES = (
     Argument(

@@ -112,53 +112,6 @@ def test_a_source_that_is_no_folder_is_named(tmp_path):
             read(tmp_path / "nowhere")
 
 
-TEXT = """Text:  AND {LG} I THINK IT'S FINE
-Conf:  4
-
-FRAME \tX \tY \tW \tH \n000412 \t0.373 \t0.254 \t0.106 \t0.188 \n
-WORD START END ASDSCORE
-AND 0.11 0.22 4.3
-{LG} 0.30 0.50 1.0
-I 8.00 8.25 4.1
-THINK 8.30 9.00 4.1
-IT'S 9.50 10.00 4.1
-FINE 15.20 15.50 4.1
-"""
-
-
-def test_lrs3_text_is_parsed_by_its_marks():
-    text, words = lrs3.parse_text(TEXT)
-    assert text == "and i think it's fine"
-    assert [word.text for word in words] == ["and", "", "i", "think", "it's", "fine"]
-    assert words[2][1:] == (8.0, 8.25)
-    assert lrs3.parse_text("Text: HI: THERE\n") == ("hi: there", [])
-
-
-def test_long_lrs3_clips_are_cut_in_the_middle_of_pauses():
-    _, words = lrs3.parse_text(TEXT)
-    pieces = lrs3.cut_at_pauses(words)
-    assert [piece.text for piece in pieces] == ["and", "i think", "it's", "fine"]
-    assert [(piece.start_sec, piece.end_sec) for piece in pieces] == [
-        (0.0, 4.24), (4.24, 9.24), (9.24, 12.6), (12.6, None),
-    ]  # fmt: skip
-    assert len(lrs3.cut_at_pauses(words[:-1])) == 1  # shorter than 15 s
-
-
-def test_lrs3_sets_ids_and_splits(tmp_path):
-    for name, number in (("pretrain", "00001"), ("trainval", "50001"), ("test", "00001")):
-        path = tmp_path / name / "-a_video_id" / f"{number}.mp4"
-        touch(path)
-        path.with_suffix(".txt").write_text(TEXT)
-    clips = lrs3.read(tmp_path, validation_share=0.0)
-    assert [clip.clip_id for clip in clips] == [
-        *(f"pretrain/-a_video_id/00001_{k}" for k in range(4)), "trainval/-a_video_id/50001", "test/-a_video_id/00001",
-    ]  # fmt: skip
-    assert [clip.split for clip in clips] == ["train"] * 5 + ["test"]
-    assert {clip.speaker for clip in clips} == {"lrs3--a_video_id"}
-    assert clips[4].labels["text"] == "and i think it's fine"
-    assert (clips[4].start_sec, clips[4].end_sec) == (0.0, None)
-
-
 def test_hashed_split_is_a_property_of_the_key():
     keys = [f"clip{k}" for k in range(4000)]
     share = sum(hashed_split(key, 0.1) == "validation" for key in keys) / len(keys)
