@@ -69,7 +69,7 @@ def baseline_answers(features_ND: np.ndarray, labels_N: np.ndarray, fold: Fold, 
     mean_D = features_ND[rows].mean(0)
 
     def train(inverse_penalty: float):
-        return regression(inverse_penalty).fit(features_ND[rows], labels_N[rows])
+        return regression(features_ND[rows], labels_N[rows], inverse_penalty)
 
     def answer(model, wanted: np.ndarray) -> np.ndarray:
         return model.predict(np.where(known_N[wanted, None], features_ND[wanted], mean_D))

@@ -20,18 +20,25 @@ class LinearHead(NamedTuple):
         return ((features_ND - self.mean) / self.scale @ self.kernel + self.bias).astype(np.float32)
 
 
-def regression(inverse_penalty: float) -> Any:
-    """Scikit-learn's, of features that are brought to mean 0 and deviation 1 first; to be fitted."""
+def regression(features_ND: np.ndarray, labels_N: np.ndarray, inverse_penalty: float) -> Any:
+    """Scikit-learn's, fitted, of features that are brought to mean 0 and deviation 1 first.
+
+    In one thread: a step of the solver is so small that several wait for each other most of the time, a hundred times
+    as long where other work has the cores.
+    """
     from sklearn.linear_model import LogisticRegression  # slow to import: no stage waits for it at its start
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
-    return make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=5000))
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=5000))
+    with threadpool_limits(limits=1):
+        return model.fit(features_ND, labels_N)
 
 
 def fit_head(features_ND: np.ndarray, labels_N: np.ndarray, inverse_penalty: float) -> LinearHead:
     """Fits one. labels_N: ids of classes, from 0, of which each occurs."""
-    scaler, model = (step for _, step in regression(inverse_penalty).fit(features_ND, labels_N).steps)
+    scaler, model = (step for _, step in regression(features_ND, labels_N, inverse_penalty).steps)
     kernel_DC, bias_C = model.coef_.T, model.intercept_
     if kernel_DC.shape[1] == 1:  # of two classes it has the logit of the second over the first
         kernel_DC, bias_C = np.pad(kernel_DC, ((0, 0), (1, 0))), np.pad(bias_C, (1, 0))

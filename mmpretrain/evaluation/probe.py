@@ -59,7 +59,7 @@ def linear_probe(
 
 def _answers(features_NF: np.ndarray, labels_N: np.ndarray, fit: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """The classes of the rows `asked`, by a regression on the rows `fit`."""
-    model = regression(INVERSE_PENALTY).fit(features_NF[fit], labels_N[fit])
+    model = regression(features_NF[fit], labels_N[fit], INVERSE_PENALTY)
     return model.predict(features_NF[asked])
 
 
