@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PARALLEL := --numprocesses=2 --dist=loadfile
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint lock clean
 
 demo: .venv/installed
 	$(BIN)/mmpretrain run --config=demo
@@ -17,15 +17,22 @@ test: .venv/installed
 test-slow: .venv/installed
 	$(BIN)/pytest $(PARALLEL) -m slow --durations=20
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mmpretrain needs Python 3.11 or newer, this is " + sys.version)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@# MediaPipe brings an OpenCV that needs a desktop's libraries; a bare server takes the headless build instead.
 	$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/python -m pip install --quiet --force-reinstall --no-deps \
 	    opencv-contrib-python-headless==$$($(BIN)/python -c 'from importlib.metadata import version as v; print(v("opencv-contrib-python"))')
 	touch $@
+
+# Versions and hashes of all that the tests need, for Python 3.11 to 3.13 at once.
+lock: .venv/installed
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra test --python-version 3.11 --universal --generate-hashes --upgrade \
+	    --no-emit-index-url --quiet --custom-compile-command 'make lock' --output-file requirements.lock
 
 lint: .venv/installed
 	$(BIN)/ruff check --fix .
