@@ -5,6 +5,7 @@ from __future__ import annotations
 # By name the kind (see `records.LABEL_KINDS`).
 COLUMNS = {
     "emotion": "class",  # one of `records.EMOTIONS`: what was to be shown, or what the makers agreed on
+    "emotion4": "class",  # neutral, happy (excited too), sad, angry: the usual four classes of IEMOCAP
     "perceived": "class",  # what most raters saw and heard, where that is another question than `emotion`
     "perceived_voice": "class",  # ... of those who only heard it
     "perceived_face": "class",  # ... of those who only saw it
@@ -17,6 +18,7 @@ COLUMNS = {
     "sentiment": "class",  # negative, neutral, positive
     "text": "text",
     "language": "class",
+    "style": "class",  # improvised, scripted, read, natural
     "sex": "class",  # female, male
     "age": "value",  # years
     "race": "class",  # in the corpus's own words

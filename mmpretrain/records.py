@@ -53,7 +53,9 @@ DATASET_VERSION = "4.0.0"  # a corpus of another version is not read (4: order a
 CORPUS_FILE = "corpus.json"
 
 # Words that may stand in a label of this name; labels of other names may be any word.
-VOCABULARIES = dict.fromkeys(("emotion", "perceived", "perceived_voice", "perceived_face", "votes"), EMOTIONS)
+VOCABULARIES = dict.fromkeys(
+    ("emotion", "emotion4", "perceived", "perceived_voice", "perceived_face", "votes"), EMOTIONS
+)
 NOT_COLUMNS = ("audio", "video", "mouth", "face")  # these arrays every clip has
 
 

@@ -113,13 +113,14 @@ def _parts(groups: Words[str], group_of: dict[str, int], fold: int, num_folds: i
 
 
 def _by_subject(corpus: str, folds: Sequence[Iterable[int]], dropped: Sequence[str] = ()) -> Callable:
-    """Folds as subject numbers; speakers must be called `{corpus}-{number}`. Drops clip ids that end in `dropped`."""
+    """Folds as subject numbers; speakers must be called `{corpus}-{number}`, with F or M behind it where the number is
+    that of a session of two. Drops clip ids that end in `dropped`."""
     group_of = {subject: group for group, subjects in enumerate(folds) for subject in subjects}
 
     def assign(clips: Index, fold: int) -> np.ndarray:
         groups = {}
         for speaker in clips.speakers.kinds():
-            match = re.fullmatch(rf"{corpus}-(\d+)", speaker)
+            match = re.fullmatch(rf"{corpus}-(\d+)[FM]?", speaker)
             if not match or int(match[1]) not in group_of:
                 known = f"{corpus}-{min(group_of):02d} to {corpus}-{max(group_of):02d}"
                 raise ValueError(
@@ -194,6 +195,12 @@ _PROTOCOLS = (
         [range(1001, 1019), range(1019, 1037), range(1037, 1055), range(1055, 1073), range(1073, 1092)],
         dropped=("1064_IEO_DIS_MD", "1064_TIE_SAD_XX", "1076_MTI_NEU_XX", "1076_MTI_SAD_XX"),
     ),
+    _subject_protocol(
+        "iemocap-5",
+        "IEMOCAP, each session tests once (column `emotion4` for the usual four classes)",
+        [(k,) for k in range(1, 6)],
+    ),
+    _subject_protocol("improv-6", "MSP-IMPROV, each session tests once", [(k,) for k in range(1, 7)]),
     Protocol("meld", 1, "MELD's own splits, in which six people are in every part", 1, _by_split, speakers_cross=True),
 )
 

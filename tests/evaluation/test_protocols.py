@@ -123,6 +123,17 @@ def test_speaker_folds_of_any_corpus_are_disjoint_balanced_and_do_not_depend_on_
     assert max(tests) - min(tests) <= max(sizes)
 
 
+@pytest.mark.parametrize(("name", "corpus", "sessions"), [("iemocap-5", "iemocap", 5), ("improv-6", "improv", 6)])
+def test_sessions_of_two_people_are_tested_whole(name, corpus, sessions):
+    rows = [row(f"{k}{sex}", f"{corpus}-{k}{sex}") for k in range(1, sessions + 1) for sex in "FM"]
+    protocol = get_protocol(name)
+    assert protocol.num_folds == sessions
+    for number in range(1, sessions + 1):
+        fold = protocol.fold(index_of(rows), number, column="emotion")
+        assert [rows[i].speaker for i in fold.test] == [f"{corpus}-{number}F", f"{corpus}-{number}M"]
+        assert len(fold.train) == 2 * sessions - 4
+
+
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"unknown protocol `ravdess`; known are official, ravdess-6x4, .*speakers-K"):
         get_protocol("ravdess")

@@ -1,0 +1,178 @@
+"""IEMOCAP: dialogues of two actors, cut into turns, with what several raters said of each.
+
+Both actors are in one picture, side by side; which half shows whom is to be looked up in one's own copy. Session 5 is
+`test`, as in work on dialogues; the protocols choose sessions themselves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from data_prep.corpus import SOURCE, VALIDATION_SHARE, Argument, Corpus
+from data_prep.labels import between, columns
+from data_prep.sources import Official, Sound, SourceClip, hashed_split, standard_emotion
+from data_prep.tables import read_text
+from data_prep.timed import WORDS_TRACK, Word
+from mmpretrain.records import FACE_TRACKS
+
+_TURN = re.compile(
+    r"\[\s*([\d.]+)\s*-\s*([\d.]+)\s*\]\s+(Ses0(\d)([FM])_(impro|script)\w+?_([FM])\w+)\s+(\w+)\s+"
+    r"\[\s*([\d.]+),\s*([\d.]+),\s*([\d.]+)\s*\]"
+)
+_SPOKEN = re.compile(r"(Ses0\d[FM]_\w+)\s+\[[\d.]+\s*-\s*[\d.]+\]:\s*(.*)")
+_RATER = re.compile(r"C-E\d+:\s*([^(]*)")  # F or M instead of E is the actor's own view
+_ALIGNED = re.compile(r"\s*(\d+)\s+(\d+)\s+-?\d+\s+([^\s(]+)(?:\(\d+\))?\s*")  # hundredths of a second, both included
+_NO_MAJORITY = "xxx"
+_FOUR = {"neutral": "neutral", "happy": "happy", "excited": "happy", "sad": "sad", "angry": "angry"}
+_SESSIONS = range(1, 6)
+_LOWEST, _HIGHEST = 1.0, 5.0  # of the scales
+_HALVES = {"left": (0.0, 0.0, 0.5, 1.0), "right": (0.5, 0.0, 1.0, 1.0)}
+
+
+class Turn(NamedTuple):
+    """What an evaluation file says of a turn: times in the dialogue, valence, arousal and dominance from 1 to 5."""
+
+    start_sec: float
+    end_sec: float
+    name: str
+    session: int
+    marked: str
+    style: str
+    actor: str
+    emotion: str
+    scales: tuple[float, float, float]
+    votes: tuple[str, ...]
+
+
+def read(source: Path, *, validation_share: float, marked: str = "unknown") -> list[SourceClip]:
+    """Every turn of the sessions that are there, by dialogue and time.
+
+    marked: the half of the picture in which the actor with the markers is, whom the name of a dialogue names; without
+    it turns are sound only. About `validation_share` of the dialogues of sessions 1 to 4 are `validation`. Raises
+    FileNotFoundError where no session is.
+    """
+    sessions = {number: at for number in _SESSIONS if (at := source / f"Session{number}").is_dir()}
+    if not sessions:
+        raise FileNotFoundError(f"--source {source} has no folder Session1; give the folder IEMOCAP_full_release")
+    clips = []
+    for number, session in sessions.items():
+        for file in sorted((session / "dialog" / "EmoEvaluation").glob("[!.]*.txt")):
+            split = "test" if number == max(_SESSIONS) else hashed_split(file.stem, validation_share)
+            texts = dict(_texts(session / "dialog" / "transcriptions" / file.name))
+            turns = sorted(turns_of(read_text(file)))
+            clips += [_clip(session, file.stem, k, turn, texts, split, marked) for k, turn in enumerate(turns)]
+    return clips
+
+
+def turns_of(content: str) -> Iterator[Turn]:
+    """The turns of an evaluation file; lines that are none are passed over, as are the scales of single raters."""
+    lines = content.splitlines()
+    for number, line in enumerate(lines):
+        if (match := _TURN.match(line)) is None:
+            continue
+        votes = []
+        for rater in lines[number + 1 :]:
+            if not rater.strip() or _TURN.match(rater):
+                break
+            if said := _RATER.match(rater):
+                votes += [word.strip() for word in said[1].split(";") if word.strip()]
+        start, end, name, session, marked, style, actor, emotion, *scales = match.groups()
+        yield Turn(
+            float(start), float(end), name, int(session), marked, style, actor, emotion, tuple(map(float, scales)),
+            tuple(votes),
+        )  # fmt: skip
+
+
+def _texts(path: Path) -> Iterator[tuple[str, str]]:
+    """(turn, what is said) of every line of a transcription that has a time."""
+    for line in read_text(path).splitlines() if path.is_file() else ():
+        if match := _SPOKEN.match(line.strip()):
+            yield match[1], " ".join(match[2].split())
+
+
+def _clip(
+    session: Path, dialogue: str, number: int, turn: Turn, texts: Mapping[str, str], split: str, marked: str
+) -> SourceClip:
+    sound = session / "sentences" / "wav" / dialogue / f"{turn.name}.wav"
+    emotion = "" if turn.emotion == _NO_MAJORITY else standard_emotion(turn.emotion) or ""
+    valence, arousal, dominance = (between(scale, _LOWEST, _HIGHEST) for scale in turn.scales)
+    words = _words(session / "sentences" / "ForcedAlignment" / dialogue / f"{turn.name}.wdseg")
+    whole = SourceClip(
+        turn.name,
+        sound,
+        split=split,
+        speaker=f"iemocap-{turn.session}{turn.actor}",
+        labels={
+            "emotion": emotion, "emotion4": _FOUR.get(emotion, ""),
+            "votes": tuple(filter(None, map(standard_emotion, turn.votes))),
+            "valence": valence, "arousal": arousal, "dominance": dominance,
+            "text": texts.get(turn.name, ""), "style": {"impro": "improvised", "script": "scripted"}[turn.style],
+            "sex": {"F": "female", "M": "male"}[turn.actor],
+            "session": str(turn.session), "dialogue": dialogue, "turn": float(number),
+        },
+        info={
+            "emotion": turn.emotion, "votes": list(turn.votes), "scales": list(turn.scales),
+            "dialogue_start": turn.start_sec, "dialogue_end": turn.end_sec,
+        },
+        refused="" if turn.end_sec > turn.start_sec else "its times are not a part of the dialogue",
+        words=words,
+        official=Official("turns", turn.name),
+    )  # fmt: skip
+    if marked == "unknown":
+        return whole
+    other = {"left": "right", "right": "left"}[marked]
+    at = turn.start_sec
+    return dataclasses.replace(
+        whole,
+        path=session / "dialog" / "avi" / "DivX" / f"{dialogue}.avi",
+        start_sec=at,
+        end_sec=turn.end_sec,
+        sound=Sound(sound),
+        region=_HALVES[marked if turn.actor == turn.marked else other],
+        words=tuple(Word(word.text, at + word.start_sec, at + word.end_sec) for word in words),
+    )
+
+
+def _words(path: Path) -> tuple[Word, ...]:
+    """The words of a forced alignment, on the clock of the turn."""
+    words = []
+    for line in read_text(path).splitlines() if path.is_file() else ():
+        match = _ALIGNED.fullmatch(line)
+        if match and match[3][0] not in "<+":  # silence and noises
+            words.append(Word(match[3].lower(), int(match[1]) / 100, (int(match[2]) + 1) / 100))
+    return tuple(words)
+
+
+LAYOUT = """\
+IEMOCAP_full_release: Session1 to Session5 (any of them), each with dialog/EmoEvaluation/, dialog/transcriptions/,
+sentences/wav/ and, for pictures, dialog/avi/DivX/. Turns are cut out of the dialogues. `emotion` is the majority's word
+(none where there is no majority), `emotion4` the usual four classes with excited as happy; valence, arousal and
+dominance are brought from 1..5 to -1..1. Both actors are in one picture: look at one dialogue and say with --marked in
+which half the actor with the markers is (Ses01F_...: the woman); without it only the sound is taken."""
+
+CORPUS = Corpus(
+    name="iemocap",
+    layout=LAYOUT,
+    arguments=(
+        SOURCE,
+        VALIDATION_SHARE,
+        Argument(
+            "marked",
+            dict(
+                choices=("left", "right", "unknown"), default="unknown",
+                help="the half of the picture with the actor who wears the markers (default: unknown, sound only)",
+            ),
+        ),
+    ),
+    read=read,
+    labels=columns(
+        "emotion", "emotion4", "votes", "valence", "arousal", "dominance", "text", "style", "sex", "session",
+        "dialogue", "turn",
+    ),
+    tracks={**FACE_TRACKS, **WORDS_TRACK},
+    official={"turns": 10_039},
+)  # fmt: skip
