@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmpretrain.config import (
+    RELATIVE_FEATURES,
     DataConfig,
     FinetuneConfig,
     ModelConfig,
@@ -77,6 +78,9 @@ def _check_round(round_: RoundConfig, name: str, *, first: bool, model: ModelCon
     _require(hidden_given or round_.encoder == "previous_round", f"{name}.encoder", round_.encoder,
            f"previous_round where no {name}.targets are of a hidden layer")  # fmt: skip
     for i, targets in enumerate(round_.targets):
+        relative = targets.relative_to == "usual" or targets.features in RELATIVE_FEATURES
+        wanted = f"'usual' with features={shown(targets.features)}; it is of {', '.join(RELATIVE_FEATURES)}"
+        _require(relative, f"{name}.targets[{i}].relative_to", targets.relative_to, wanted)
         if targets.features == "hidden" and round_.encoder == "previous_round":
             wanted = f"mfcc, say: the first round has no encoder to take a layer from; or name one in {name}.encoder"
             _require(not first, f"{name}.targets[{i}].features", "hidden", wanted)
@@ -94,6 +98,9 @@ def _check_round(round_: RoundConfig, name: str, *, first: bool, model: ModelCon
             _require(not getattr(reference, other), field, True, f"False with {name}.reference.{other}=True")
     if masking.kind == "feature":
         _check_own_inputs(round_, name, f"with {name}.masking.kind='feature'")
+    by_stream = round_.feature_penalty_of == "stream"
+    wanted = f"'fused' with model.fusion={shown(model.fusion)}, which leaves no streams to tell apart"
+    _require(not by_stream or model.fusion == "concat", f"{name}.feature_penalty_of", "stream", wanted)
     both = {"audio", "video"} <= set(model.modalities)
     _require(round_.modality_dropout == 0 or both, f"{name}.modality_dropout",
            round_.modality_dropout, f"0 with model.modalities={model.modalities}")  # fmt: skip

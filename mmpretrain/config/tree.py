@@ -16,6 +16,7 @@ AUDIO_DIM = 104  # four stacked 10 ms frames of 26 log filterbank energies: one 
 
 # What clusters can be made of: of a clip's sound (three), of its face (two), or of an encoder's layer (the last).
 FEATURES = ("mfcc", "fbank", "prosody", "face_appearance", "face_geometry", "hidden")
+RELATIVE_FEATURES = ("prosody", "face_appearance", "face_geometry")  # those that `relative_to` can be said of
 
 LARGE = 2**31 - 1
 SHARE, AXIS = within(0, 1), within(1, 1_048_576, "-1 (all that is left) or between 1 and 1_048_576", also=(-1,))
@@ -163,6 +164,10 @@ class TargetsConfig:
     round's encoder. It labels the clips that have what it needs (sound, video)."""
 
     features: str = setting("mfcc", one_of(*FEATURES))
+    # what is taken off: "clip", what the clip is all along; "speaker", what the speaker is over all of their clips to
+    # train on and to validate on, so that a lasting expression stays (a clip of nobody named, or the only one of its
+    # speaker, is relative to itself); "none"; or "usual": "none" of face_geometry, "clip" of the other two
+    relative_to: str = setting("usual", one_of("usual", "clip", "speaker", "none"))
     layer: int = setting(0, within(0, 1_024))  # of the previous round, counted from 1; for "hidden" only
     num_clusters: int = setting(100, within(2, 65_536, "at least 2 and at most 65_536"))
     weight: float = setting(1.0, above(0, most=1_000_000))  # of this codebook's loss beside those of the round's others
@@ -205,7 +210,10 @@ class RoundConfig:
     modality_dropout: float = setting(0.0, SHARE)  # probability that one modality is dropped
     audio_dropout: float = setting(0.5, SHARE)  # probability that the one that is dropped is the audio
     unmasked_weight: float = setting(0.0, within(0, 1_000_000))  # of the loss on unmasked frames
-    feature_penalty: float = setting(10.0, within(0, 1_000_000))  # times the mean square of the fused features
+    feature_penalty: float = setting(10.0, within(0, 1_000_000))  # times what `feature_penalty_of` says
+    # "fused": the mean square of the fused features (the reference), which presses any stream to 0 that predicts the
+    # targets less than another; "stream": how far each stream's own mean square is from 1, so that none is squeezed
+    feature_penalty_of: str = setting("fused", one_of("fused", "stream"))
     num_steps: int = setting(400_000, above(0, most=LARGE, text="above 0"))
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     reference: ReferenceRoundConfig = dataclasses.field(default_factory=ReferenceRoundConfig)

@@ -23,14 +23,27 @@ MOVEMENTS = tuple(dict.fromkeys(name.removesuffix("Left").removesuffix("Right") 
 GEOMETRY_DIM = 2 * len(MOVEMENTS)
 
 
-def appearance_features(face_THW: np.ndarray) -> np.ndarray:
-    """How the aligned face differs from the clip's mean face: float32 [T, 98].
+def appearance_features(face_THW: np.ndarray, centre_F: np.ndarray | float | None = None) -> np.ndarray:
+    """How the aligned face differs from a mean face: float32 [T, 98].
 
     face_THW: uint8, the face crop. Every frame is scaled to mean 0 and variance 1, whatever its brightness and
     contrast, and taken to its lowest frequencies by an orthonormal two-dimensional DCT-II, which needs no resizing
-    first. The mean over the clip is taken off: what stays of a person, a room and the direction of its light is in that
-    mean (so is an expression that lasts). Then the slopes over five frames. Raises ValueError where there is no video.
+    first. The centre is taken off; then come the slopes over five frames.
+
+    centre_F: [49], as `appearance_sums` has it, of the speaker; 0: nothing is taken off. None: the clip's own mean, in
+    which is what stays of a person, a room and the direction of its light (so is an expression that lasts). Raises
+    ValueError where there is no video.
     """
+    return _relative(_appearance(face_THW), centre_F)
+
+
+def appearance_sums(face_THW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a clip adds to its speaker's centre: sums over frames and their number, float64 [49] each."""
+    return _sums(_appearance(face_THW))
+
+
+def _appearance(face_THW: np.ndarray) -> np.ndarray:
+    """float32 [T, 49]."""
     if not len(face_THW):
         raise ValueError("a clip without video has no face; leave it out, or use other targets.features")
     height, width = face_THW.shape[1:]
@@ -39,24 +52,38 @@ def appearance_features(face_THW: np.ndarray) -> np.ndarray:
     # A deviation of one grey level at least: an even frame has no picture to scale up.
     pixels /= np.maximum(pixels.std(axis=(1, 2), keepdims=True), 1)
     waves_TVU = _waves(DOWN_FREQUENCIES, height) @ pixels @ _waves(ACROSS_FREQUENCIES, width).T
-    shown_TF = waves_TVU.reshape(len(face_THW), -1)[:, 1:] / np.sqrt(height * width)  # all but the mean, which is 0
-    shown_TF = shown_TF - shown_TF.mean(axis=0)
-    return _with_deltas(shown_TF)
+    return waves_TVU.reshape(len(face_THW), -1)[:, 1:] / np.sqrt(height * width)  # all but the mean, which is 0
 
 
-def geometry_features(blendshapes_TF: np.ndarray) -> np.ndarray:
+def geometry_features(blendshapes_TF: np.ndarray, centre_F: np.ndarray | float | None = 0.0) -> np.ndarray:
     """How far each movement of the face goes and how fast it changes: float32 [T, 62].
 
-    blendshapes_TF: [T, 52] as in a record. MediaPipe fits them to whoever's face it is; what it leaves of the person is
-    not taken off with the clip's mean, since an expression that lasts would go with it. Raises ValueError where there
-    are none.
+    blendshapes_TF: [T, 52] as in a record. MediaPipe fits them to whoever's face it is; what it leaves of the person
+    can be taken off. centre_F: [31], as `geometry_sums` has it, of the speaker; 0: nothing is taken off; None: the
+    clip's own mean, with which an expression that lasts would go. Raises ValueError where there are none.
     """
+    return _relative(_geometry(blendshapes_TF), centre_F)
+
+
+def geometry_sums(blendshapes_TF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a clip adds to its speaker's centre: sums over frames and their number, float64 [31] each."""
+    return _sums(_geometry(blendshapes_TF))
+
+
+def _geometry(blendshapes_TF: np.ndarray) -> np.ndarray:
+    """float32 [T, 31]."""
     if not len(blendshapes_TF):
         raise ValueError("a clip without blendshapes has no face geometry; leave it out, or use other targets.features")
-    return _with_deltas(blendshapes_TF.astype(np.float32) @ _movements())
+    return blendshapes_TF.astype(np.float32) @ _movements()
 
 
-def _with_deltas(x_TF: np.ndarray) -> np.ndarray:
+def _sums(x_TF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return x_TF.sum(0, dtype=np.float64), np.full(x_TF.shape[1], len(x_TF), np.float64)
+
+
+def _relative(x_TF: np.ndarray, centre_F: np.ndarray | float | None) -> np.ndarray:
+    """Over the centre, or over their own mean, with slopes."""
+    x_TF = x_TF - (x_TF.mean(axis=0) if centre_F is None else np.asarray(centre_F, np.float32))
     return np.concatenate([x_TF, deltas(x_TF) / CHANGE_SCALE], axis=1).astype(np.float32)
 
 

@@ -28,6 +28,9 @@ QUIET_DB = 20.0  # an RMS of 10 of 32768: a clip that is never louder is silence
 # How much of a clip's own loudness is left in, and what it is on average: as in filterbank.py, since emotion is heard
 # in it (on RAVDESS the clusters tell half as much again of it); in recordings found anywhere it is the gain.
 LOUDNESS_SHARE, LOUDNESS_DB = 0.5, 65.0
+# Pitch in semitones over so much. What takes the place of a speaker's pitch, loudness and tilt: typical ones.
+PITCH_FROM_HZ, VOICED = 150.0, 0.5
+TYPICAL = np.array([0.0, LOUDNESS_DB, 1.5], np.float32)
 # Typical deviations, measured over RAVDESS and GRID and rounded: with them each feature counts about equally.
 PITCH_SCALE, LEVEL_SCALE, TILT_SCALE = 3.0, 12.0, 2.0  # semitones, dB, dB per octave
 CHANGE_SCALES = (1.0, 4.0, 0.6)  # of their slopes, per frame
@@ -50,10 +53,12 @@ def measure_prosody(audio_N: np.ndarray, num_frames: int) -> Prosody:
     on one core (39 hours of processor time for LRS3), while on RAVDESS the two differ by over 20 % in 0.1 % of the rows
     that pYIN calls voiced. YIN does not say what is voiced; here the periodicity at the lag that it found does, as a
     share rather than a decision. Tilt is the slope of a line through the 26 log filterbank energies over octaves.
-    Raises ValueError where there is no sound at all.
+    Raises ValueError where there is no sound or no frame at all.
     """
     if not len(audio_N):
         raise ValueError("a clip without sound has no prosody; leave it out, or use other targets.features")
+    if num_frames < 1:
+        raise ValueError(f"a clip of {num_frames} frames has no prosody; leave it out: data.min_frames is at least 1")
     import librosa  # takes seconds, and only those who cluster prosody need it
 
     num_samples = num_frames * SAMPLES_PER_FRAME
@@ -77,26 +82,33 @@ def measure_prosody(audio_N: np.ndarray, num_frames: int) -> Prosody:
     return Prosody(f0_T, mean(voicing_R), mean(level_R), mean(tilt_R))
 
 
-def prosody_features(audio_N: np.ndarray, num_frames: int) -> np.ndarray:
+def prosody_features(audio_N: np.ndarray, num_frames: int, centre_3: np.ndarray | None = None) -> np.ndarray:
     """What clusters of prosody are made of: float32 [num_frames, 7].
 
-    voicing; pitch in semitones over the clip's median, times voicing; level under the clip's loud frames (95 in 100 are
-    below), cut at -40 dB, with half of the clip's loudness added; tilt over the clip's mean; and the slopes of the last
-    three over five frames. Loudness and tilt fade out towards silence, so that silence is the same in all clips. So
-    neither who speaks nor the microphone decides a cluster, but what an emotion does to the mean pitch or tilt of a
-    clip is lost with them. Each is divided by a fixed scale, never by the clip's own spread: a lively clip stays
-    lively. Raises ValueError where there is no sound at all.
+    voicing; pitch in semitones over the centre's, times voicing; level under the clip's loud frames (95 in 100 are
+    below), cut at -40 dB, with the clip's loudness over the centre's added; tilt over the centre's; and the slopes of
+    the last three over five frames. Loudness and tilt fade out towards silence, so that silence is the same in all
+    clips. Each is divided by a fixed scale, never by a spread: a lively clip stays lively, a lively speaker too.
+
+    centre_3: pitch, loudness and tilt that they are relative to, as `prosody_sums` has them: of the speaker, so that
+    what an emotion does to a whole clip stays; or `TYPICAL`, of nobody. None: the clip's own median pitch and mean
+    tilt, and half of its loudness over a fixed one: neither who speaks nor the microphone decides a cluster, but what
+    an emotion does to the mean pitch or tilt of a clip is lost with them. Raises ValueError where there is no sound.
     """
     measured = measure_prosody(audio_N, num_frames)
-    voicing_T = measured.voicing
-    loud_db = max(float(np.percentile(measured.level_db, 95)), QUIET_DB)
-    level_T = np.clip((measured.level_db - loud_db) / RANGE_DB, -1, 0)
-    presence_T = 1 + level_T
-    voicing_T = voicing_T * presence_T
-    pitch_T = _contour(measured.f0_hz, voicing_T)
-    mean_tilt = np.sum(measured.tilt_db * presence_T) / max(float(presence_T.sum()), 1e-6)
-    tilt_T = (measured.tilt_db - mean_tilt) * presence_T
-    level_T = level_T * RANGE_DB + LOUDNESS_SHARE * (loud_db - LOUDNESS_DB) * presence_T
+    loud_db, presence_T = _presence(measured.level_db)
+    voicing_T = measured.voicing * presence_T
+    pitch_T, voiced_T = _semitones(measured.f0_hz), voicing_T > VOICED
+    if centre_3 is None:
+        pitch = np.median(pitch_T[voiced_T]) if voiced_T.any() else 0.0
+        tilt = np.sum(measured.tilt_db * presence_T) / max(float(presence_T.sum()), 1e-6)
+        loudness, most = LOUDNESS_SHARE * (loud_db - LOUDNESS_DB), 12
+    else:
+        pitch, loudness, tilt = np.asarray(centre_3, np.float32)
+        loudness, most = loud_db - loudness, 24
+    pitch_T = _contour(np.clip(pitch_T - pitch, -most, most), voiced_T)
+    tilt_T = (measured.tilt_db - tilt) * presence_T
+    level_T = (presence_T - 1) * RANGE_DB + loudness * presence_T
     track_T3 = np.stack([pitch_T, level_T, tilt_T], axis=1)
     heard_T3 = np.stack([voicing_T, np.ones_like(voicing_T), np.ones_like(voicing_T)], axis=1)
     values_T3 = track_T3 * heard_T3 / (PITCH_SCALE, LEVEL_SCALE, TILT_SCALE)
@@ -104,13 +116,35 @@ def prosody_features(audio_N: np.ndarray, num_frames: int) -> np.ndarray:
     return np.concatenate([voicing_T[:, None], values_T3, changes_T3], axis=1).astype(np.float32)
 
 
-def _contour(f0_T: np.ndarray, voicing_T: np.ndarray) -> np.ndarray:
-    """Semitones over the median of the voiced frames, at most an octave, joined by lines where nothing is voiced."""
-    voiced = np.flatnonzero(voicing_T > 0.5)
-    if not len(voiced):
-        return np.zeros_like(f0_T)
-    semitones = 12 * np.log2(f0_T[voiced])
-    return np.interp(np.arange(len(f0_T)), voiced, np.clip(semitones - np.median(semitones), -12, 12))
+def prosody_sums(audio_N: np.ndarray, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a clip adds to its speaker's centre: sums and weights, float64 [3] each, whose ratios are the centre.
+
+    Semitones over `PITCH_FROM_HZ` of voiced frames; the level in dB of the clip's loud frames, and the tilt in dB per
+    octave, of all frames as far as they are no silence. Weights are frames. Raises ValueError where there is no sound.
+    """
+    measured = measure_prosody(audio_N, num_frames)
+    loud_db, presence_T = _presence(measured.level_db)
+    voicing_T = measured.voicing * presence_T
+    weights_T3 = np.stack([voicing_T * (voicing_T > VOICED), presence_T, presence_T], axis=1).astype(np.float64)
+    values_T3 = np.stack([_semitones(measured.f0_hz), np.full_like(presence_T, loud_db), measured.tilt_db], axis=1)
+    return (weights_T3 * values_T3).sum(0), weights_T3.sum(0)
+
+
+def _presence(level_T: np.ndarray) -> tuple[float, np.ndarray]:
+    """The level of a clip's loud frames, and of each frame how far it is from silence: 0 to 1 [T]."""
+    loud_db = max(float(np.percentile(level_T, 95)), QUIET_DB)
+    return loud_db, 1 + np.clip((level_T - loud_db) / RANGE_DB, -1, 0)
+
+
+def _semitones(f0_T: np.ndarray) -> np.ndarray:
+    return 12 * np.log2(f0_T / PITCH_FROM_HZ)
+
+
+def _contour(pitch_T: np.ndarray, voiced_T: np.ndarray) -> np.ndarray:
+    """The pitch of the voiced frames, joined by lines where nothing is voiced; all 0 where nothing is at all."""
+    if not voiced_T.any():
+        return np.zeros_like(pitch_T)
+    return np.interp(np.arange(len(pitch_T)), np.flatnonzero(voiced_T), pitch_T[voiced_T])
 
 
 def _pitch(sound_N: np.ndarray, num_rows: int) -> tuple[np.ndarray, np.ndarray]:

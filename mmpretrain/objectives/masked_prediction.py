@@ -25,6 +25,8 @@ from mmpretrain.objectives.masking import (
 from mmpretrain.randomness import named
 from mmpretrain.records import Batch
 
+LEAST_SQUARE = 1e-4  # of a stream, below which the stream penalty does not grow
+
 
 class Masks(NamedTuple):
     """One step's random choices. Under feature masking `audio` and `video` are the same mask and `source` is unused.
@@ -46,7 +48,7 @@ class Prediction(NamedTuple):
     """What the network says of the T frames that have labels, and what it should say of them.
 
     logits: float32 [B, T, K] of each of S codebooks. fused_BTC: the fused streams before their norm. classes_BTS:
-    int32, -1 where there is no target. masked_BT, valid_BT: bool.
+    int32, -1 where there is no target. masked_BT, valid_BT: bool. use: bool [B] a modality, whose stream is not 0.
     """
 
     logits: tuple[jax.Array, ...]
@@ -54,6 +56,7 @@ class Prediction(NamedTuple):
     classes_BTS: jax.Array
     masked_BT: jax.Array
     valid_BT: jax.Array
+    use: Mapping[str, jax.Array]
 
 
 class Counts(NamedTuple):
@@ -151,7 +154,7 @@ class MaskedPrediction(Objective):
         if self.round.masking.kind == "feature":
             x = jnp.where(mask[..., None], model.mask_embedding[...].astype(x.dtype), x)
         logits = model.head(model.encoder.contextualize(x, valid, key))
-        return Prediction(logits, fused, classes, mask, valid)
+        return Prediction(logits, fused, classes, mask, valid, draws.use)
 
     def _asked(self, batch: Batch, draws: Masks) -> tuple[jax.Array, jax.Array, jax.Array]:
         """`Prediction`'s classes_BTS, masked_BT and valid_BT, of the frames up to the last that the targets reach."""
@@ -214,7 +217,7 @@ class MaskedPrediction(Objective):
 
         counts: of the batch that this is a part of; None: it is whole.
         """
-        logits, fused, classes, mask, valid = prediction
+        logits, fused, classes, mask, valid, use = prediction
         per_codebook = [_codebook_sums(logits[s], classes[..., s], mask, valid) for s in range(len(logits))]
         means = {name: tuple(map(sum, zip(*(m[name] for m in per_codebook), strict=True))) for name in per_codebook[0]}
         each = {f"{name}_{i}": pair for i, m in enumerate(per_codebook, start=1) for name, pair in m.items()}
@@ -228,18 +231,54 @@ class MaskedPrediction(Objective):
             for name in ("masked_loss", "unmasked_loss")
         )
         cluster_loss = masked_loss + self.round.unmasked_weight * unmasked_loss
-        # Mean square of the fused features. The reference adds its mean over the batch times the batch's weight.
-        penalty = total(jnp.square(fused.astype(jnp.float32)).mean(-1), self._penalised(mask, valid))
+        # The reference adds the mean of its penalty over the batch times the batch's weight.
+        squares, penalised = jnp.square(fused.astype(jnp.float32)), self._penalised(mask, valid)
+        shares = self._shares(squares, penalised)
+        if self.round.feature_penalty_of == "fused":
+            penalty = total(squares.mean(-1), penalised)
+        else:
+            penalty = self._stream_penalty(squares, penalised, use)
         asked = valid & (classes >= 0).any(-1)
         return Sums(
             loss=cluster_loss + self.round.feature_penalty * (penalty / jnp.maximum(whole.penalised, 1)) * whole.weight,
             weight=own.weight,
-            metrics=means | (each if len(logits) > 1 else {}) | {
+            metrics=means | (each if len(logits) > 1 else {}) | shares | {
                 "masked_share": (total(1, mask & asked), total(1, asked)),
                 "feature_penalty": (penalty, own.penalised),
             },
             more=cluster_loss,
         )  # fmt: skip
+
+    def _streams(self, fused_BTC: jax.Array) -> dict[str, jax.Array]:
+        """The streams that are side by side in it, [B, T, D] each; of added ones nothing."""
+        names = self.model.modalities if self.model.fusion == "concat" else ()
+        return dict(zip(names, jnp.split(fused_BTC, len(names), axis=-1), strict=True)) if names else {}
+
+    def _shares(self, squares_BTC: jax.Array, penalised_BT: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
+        """Of several streams, how much of the fused square each is."""
+        of_each = {
+            name: total(square_BTD.sum(-1), penalised_BT) for name, square_BTD in self._streams(squares_BTC).items()
+        }
+        whole = sum(of_each.values())
+        return {f"{name}_share": (of_it, whole) for name, of_it in of_each.items()} if len(of_each) > 1 else {}
+
+    def _stream_penalty(
+        self, squares_BTC: jax.Array, penalised_BT: jax.Array, use: Mapping[str, jax.Array]
+    ) -> jax.Array:
+        """q - log q - 1 of every stream of every clip, q being its mean square; a sum over frames, mean over streams.
+
+        It is 0 at q = 1 and grows both ways: twice the divergence of a normal distribution of variance q from one of
+        variance 1. A clip has a q of its own, so that the sum does not depend on how a batch is cut. What pulls a
+        stream back grows as it shrinks, whatever the optimizer does with the size of its gradient.
+        """
+        frames_B = penalised_BT.sum(1, dtype=jnp.float32)
+        sums, used = 0.0, 0
+        for name, square_BTD in self._streams(squares_BTC).items():
+            use_B = use[name] & (frames_B > 0)
+            q_B = jnp.where(penalised_BT, square_BTD.mean(-1), 0).sum(1) / jnp.maximum(frames_B, 1)
+            q_B = jnp.where(use_B, q_B + LEAST_SQUARE, 1)
+            sums, used = sums + (q_B - jnp.log(q_B) - 1), used + use_B
+        return (sums / jnp.maximum(used, 1) * frames_B).sum()
 
     def summarize(self, sums: Sums) -> dict[str, jax.Array]:
         """The metrics. The penalty is a mean over all frames that the sums are of, so that how the clips of an

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,11 +18,12 @@ from mmpretrain.observe.progress import log
 from mmpretrain.parallel.mesh import local_mesh
 from mmpretrain.records import Batch
 from mmpretrain.run.base import RunBase
+from mmpretrain.run.centring import Centring
 from mmpretrain.run.forward import encode, forward_of
 from mmpretrain.run.layout import targets_name
 from mmpretrain.run.source import SourceEncoder, left_by_round
 from mmpretrain.targets.kmeans import NOT_FINITE, nearest_ids
-from mmpretrain.targets.labelling import CLIP_FEATURES, ClipFeatures, clip_features, label_clips
+from mmpretrain.targets.labelling import CLIP_FEATURES, CentreOf, ClipFeatures, clip_features, label_clips
 from mmpretrain.targets.progress import Labelled, select_ids
 from mmpretrain.targets.store import TargetStore, open_store, store_fingerprint
 
@@ -93,9 +95,32 @@ class RoundCodebook:
 
     @property
     def clips_fingerprint(self) -> str:
-        """Of those clips in their order, which is that of the rows of the store."""
+        """Of those clips in their order, which is that of the rows of the store, and of who speaks if that counts."""
         train, validation = self.clips
-        return train.fingerprint + validation.fingerprint
+        return train.fingerprint + validation.fingerprint + (self.centring.fingerprint if self.centring else "")
+
+    @property
+    def relative_to(self) -> str:
+        """ "clip", "speaker" or "none"; "" of features that cannot be relative to anything."""
+        if self.of_clips is None or self.of_clips.relative is None:
+            return ""
+        return self.of_clips.relative.usual if self.config.relative_to == "usual" else self.config.relative_to
+
+    @functools.cached_property
+    def centring(self) -> Centring | None:
+        """The speakers that its features are relative to. Raises ValueError where none is known."""
+        if self.relative_to != "speaker":
+            return None
+        return Centring(
+            self.config.features, self.clips, self.folder / "centres", self.field, self.title,
+            self.run.config.data.num_workers,
+        )  # fmt: skip
+
+    def _centre_of(self, table: ClipTable) -> CentreOf:
+        if self.centring:
+            return self.centring.of(table)
+        centre_C = self.of_clips.relative.typical if self.relative_to == "none" else None
+        return lambda row: centre_C
 
     def features(self, table: ClipTable) -> Iterator[tuple[int, np.ndarray]]:
         """(row, float32 [T * targets_per_frame, D]) of each clip, in every process. Raises Stopped between two.
@@ -103,7 +128,7 @@ class RoundCodebook:
         Raises ValueError for a layer that the source encoder does not have.
         """
         if self.of_clips:
-            return clip_features(self.config.features, table, range(len(table)), **self._of_clips())
+            return clip_features(self.config.features, table, range(len(table)), **self._of_clips(table))
         encoder, layer = self._encoder(), self.config.layer
         clips = encode(
             self.run, encoder, table, lambda encoder, batch: encoder(batch, layer=layer), everywhere=True
@@ -120,7 +145,7 @@ class RoundCodebook:
         if self.of_clips:
             return label_clips(
                 self.config.features, table, wanted, centroids_KD, mesh=local_mesh(self.run.mesh),
-                share=(jax.process_index(), jax.process_count()), **self._of_clips(),
+                share=(jax.process_index(), jax.process_count()), **self._of_clips(table),
             )  # fmt: skip
         return self._labels_of_layer(table, wanted, centroids_KD)
 
@@ -140,8 +165,10 @@ class RoundCodebook:
                 raise ValueError(NOT_FINITE)
             yield Labelled(rows, num_frames, ids, *units)
 
-    def _of_clips(self) -> dict[str, int]:
-        return {"targets_per_frame": self.targets_per_frame, "num_workers": self.run.config.data.num_workers}
+    def _of_clips(self, table: ClipTable) -> dict[str, Any]:
+        given = {"centre_of": self._centre_of(table)} if self.relative_to else {}
+        own = {"targets_per_frame": self.targets_per_frame, "num_workers": self.run.config.data.num_workers}
+        return own | given
 
     def _encoder(self) -> AVEncoder:
         source, layer = self.source, self.config.layer

@@ -131,7 +131,11 @@ class Round:
         field, weights = self.field, f"{self.field}.targets[*].weight"
         own = self.run.fields("seed", f"{field}.targets", f"{field}.reference.targets_per_frame", but=[weights])
         source = {f"{field}.encoder": self.source.fingerprint} if self.source else {}
-        return own | source | self._clips_recipe()
+        speakers = {
+            f"speakers of codebook {codebook.index + 1}": codebook.centring.fingerprint
+            for codebook in self.codebooks if codebook.centring
+        }  # fmt: skip
+        return own | source | speakers | self._clips_recipe()
 
     def pretrain_recipe(self) -> dict[str, Any]:
         """All that decides the encoder."""

@@ -115,7 +115,8 @@ def _lineage(round_: Round) -> dict[str, Any]:
 
 def _features(targets: TargetsConfig) -> str:
     kind = CLIP_FEATURES.get(targets.features)
-    return kind.title if kind else f"layer {targets.layer}"
+    relative = f" relative to the {targets.relative_to}" if targets.relative_to in ("clip", "speaker") else ""
+    return kind.title + relative if kind else f"layer {targets.layer}"
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

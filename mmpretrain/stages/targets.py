@@ -45,6 +45,8 @@ def make_targets(round_: Round) -> dict[str, Any]:
 
 def _make_store(codebook: RoundCodebook, recipe_hash: str) -> None:
     """Makes the store of one codebook, or goes on where an interrupted run had stopped."""
+    if codebook.centring:
+        codebook.centring.make()
     fitted, sample = _fit(codebook)
     (train, validation), targets = codebook.clips, codebook.config
     made_by = f"{recipe_hash}-{codebook_hash(fitted.centroids)}"  # the recipe knows the clips and their order
@@ -60,7 +62,8 @@ def _make_store(codebook: RoundCodebook, recipe_hash: str) -> None:
             ids_N=merged.ids, codebook=fitted, unit_counts=merged.unit_counts,
             targets_per_frame=codebook.targets_per_frame,
             lineage_fields={
-                "features": targets.features, "layer": targets.layer,
+                "features": targets.features, "relative_to": codebook.relative_to, "layer": targets.layer,
+                "centres": codebook.centring.centres.digest if codebook.centring else "",
                 "source": "" if codebook.of_clips else codebook.source.fingerprint,
                 "clips": codebook.clips_fingerprint,
                 "fit_splits": ["train"], "fit_clips": len(sample),

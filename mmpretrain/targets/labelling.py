@@ -15,14 +15,22 @@ from jax.sharding import Mesh
 
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.pipeline import iterate
-from mmpretrain.features.face import APPEARANCE_DIM, GEOMETRY_DIM, appearance_features, geometry_features
+from mmpretrain.features.face import (
+    APPEARANCE_DIM,
+    GEOMETRY_DIM,
+    appearance_features,
+    appearance_sums,
+    geometry_features,
+    geometry_sums,
+)
 from mmpretrain.features.filterbank import FBANK_DIM, fbank_of_frames
 from mmpretrain.features.mfcc import MFCC_DIM, mfcc39_of_frames
-from mmpretrain.features.prosody import PROSODY_DIM, prosody_features
+from mmpretrain.features.prosody import PROSODY_DIM, TYPICAL, prosody_features, prosody_sums
 from mmpretrain.parallel.flight import one_behind
 from mmpretrain.parallel.mesh import replicated
 from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.records import NUM_BLENDSHAPES, Clip
+from mmpretrain.targets.centres import ClipSums
 from mmpretrain.targets.kmeans import begin_assign
 from mmpretrain.targets.progress import Labelled
 
@@ -32,16 +40,34 @@ LABEL_CLIPS = 256  # of each process, between two looks,
 LABEL_FRAMES = 16_384  # of which at most so many frames are labelled at once (or one longer clip)
 
 
+# What the features of the clip of a row are relative to; None: to the clip itself.
+CentreOf = Callable[[int], np.ndarray | None]
+
+
+class Relative(NamedTuple):
+    """How features can be relative to something. usual: to what they are unless a recipe says otherwise.
+
+    typical: float32 [C], which stands for a speaker's centre where they are relative to "none". sums: what a clip adds
+    to its speaker's centre.
+    """
+
+    usual: str
+    typical: np.ndarray
+    sums: Callable[[Clip], tuple[np.ndarray, np.ndarray]]
+
+
 class ClipFeatures(NamedTuple):
     """Features that a clip has by itself. needs: "audio", "video" or a track, without which it has none.
 
-    of_clip: takes a clip to float32 [T, dim]; of MFCC alone also, with a second argument of 4, to [4 T, dim].
+    of_clip: takes a clip to float32 [T, dim]; of MFCC alone also, with a second argument of 4, to [4 T, dim]; of those
+    that have `relative` with a second argument, the centre [C] or None.
     """
 
     title: str
     dim: int
     needs: str
     of_clip: Callable[..., np.ndarray]
+    relative: Relative | None = None
 
 
 def _mfcc(clip: Clip, targets_per_frame: int = 1) -> np.ndarray:
@@ -52,37 +78,47 @@ def _fbank(clip: Clip) -> np.ndarray:
     return fbank_of_frames(clip.audio, clip.num_frames)
 
 
-def _prosody(clip: Clip) -> np.ndarray:
-    return prosody_features(clip.audio, clip.num_frames)
+def _prosody(clip: Clip, centre_C: np.ndarray | None = None) -> np.ndarray:
+    return prosody_features(clip.audio, clip.num_frames, centre_C)
 
 
-def _appearance(clip: Clip) -> np.ndarray:
-    return appearance_features(clip.face)
+def _appearance(clip: Clip, centre_C: np.ndarray | None = None) -> np.ndarray:
+    return appearance_features(clip.face, centre_C)
 
 
-def _geometry(clip: Clip) -> np.ndarray:
-    return geometry_features(clip.tracks.get("blendshapes", NO_BLENDSHAPES))
+def _geometry(clip: Clip, centre_C: np.ndarray | float | None = 0.0) -> np.ndarray:
+    return geometry_features(_blendshapes(clip), centre_C)
 
+
+def _blendshapes(clip: Clip) -> np.ndarray:
+    return clip.tracks.get("blendshapes", NO_BLENDSHAPES)
+
+
+_PROSODY = Relative("clip", TYPICAL, lambda clip: prosody_sums(clip.audio, clip.num_frames))
+_APPEARANCE = Relative("clip", np.zeros(APPEARANCE_DIM // 2, np.float32), lambda clip: appearance_sums(clip.face))
+_GEOMETRY = Relative("none", np.zeros(GEOMETRY_DIM // 2, np.float32), lambda clip: geometry_sums(_blendshapes(clip)))
 
 # By what a recipe calls them; "hidden", a layer of an encoder, needs more than the clip.
 CLIP_FEATURES = {
     "mfcc": ClipFeatures("MFCC", MFCC_DIM, "audio", _mfcc),
     "fbank": ClipFeatures("log filterbank", FBANK_DIM, "audio", _fbank),
-    "prosody": ClipFeatures("prosody", PROSODY_DIM, "audio", _prosody),
-    "face_appearance": ClipFeatures("face appearance", APPEARANCE_DIM, "video", _appearance),
-    "face_geometry": ClipFeatures("face geometry", GEOMETRY_DIM, "blendshapes", _geometry),
+    "prosody": ClipFeatures("prosody", PROSODY_DIM, "audio", _prosody, _PROSODY),
+    "face_appearance": ClipFeatures("face appearance", APPEARANCE_DIM, "video", _appearance, _APPEARANCE),
+    "face_geometry": ClipFeatures("face geometry", GEOMETRY_DIM, "blendshapes", _geometry, _GEOMETRY),
 }
 
 
 def clip_features(
-    kind: str, table: ClipTable, rows: Sequence[int], *, targets_per_frame: int = 1, num_workers: int = 0
-) -> Iterator[tuple[int, np.ndarray]]:
+    kind: str, table: ClipTable, rows: Sequence[int], *, targets_per_frame: int = 1, num_workers: int = 0,
+    centre_of: CentreOf | None = None,
+) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
     """(row, float32 [T * targets_per_frame, D]) of some clips, in order; `num_workers` threads work ahead.
 
-    targets_per_frame: 1, or for MFCC 4. Raises ValueError for a clip that lacks what the features need, and Stopped
-    between two clips if the run was asked to stop: all processes ask for equally many.
+    targets_per_frame: 1, or for MFCC 4. centre_of: None: they are relative to what they usually are. Raises ValueError
+    for a clip that lacks what the features need, and Stopped between two clips if the run was asked to stop: all
+    processes ask for equally many.
     """
-    made = _features_and_units(kind, table, rows, targets_per_frame, num_workers)
+    made = _features_and_units(kind, table, rows, targets_per_frame, num_workers, centre_of)
     for i, (row, (features_TD, _)) in enumerate(made):
         if i % FEATURE_CLIPS == 0:
             check_stop()
@@ -99,6 +135,7 @@ def label_clips(
     share: tuple[int, int] = (0, 1),
     targets_per_frame: int = 1,
     num_workers: int = 0,
+    centre_of: CentreOf | None = None,
 ) -> Iterator[Labelled]:
     """The cluster ids of features that clips have by themselves, and the true units where they are known.
 
@@ -110,7 +147,7 @@ def label_clips(
     """
     chunks = [rows[share[0] :: share[1]] for rows in _chunks(wanted, LABEL_CLIPS * share[1])]
     rows = np.concatenate([np.zeros(0, np.int64), *chunks])
-    features = _features_and_units(kind, table, rows, targets_per_frame, num_workers)
+    features = _features_and_units(kind, table, rows, targets_per_frame, num_workers, centre_of)
     centroids = jax.device_put(centroids_KD, replicated(mesh))
 
     def begun() -> Iterator[tuple[Group, Callable[[], np.ndarray]]]:
@@ -144,15 +181,38 @@ class Group(NamedTuple):
     units: list[np.ndarray | None]
 
 
+def clip_sums(
+    kind: str, table: ClipTable, wanted: np.ndarray, *, share: tuple[int, int] = (0, 1), num_workers: int = 0
+) -> Iterator[tuple[int, ClipSums]]:
+    """(row, what the clip adds to its speaker's centre) of this process's share of the wanted clips.
+
+    Which share is asked for: as in `label_clips`. Raises ValueError for a clip that lacks what the features need,
+    Stopped between two groups of clips.
+    """
+    rows, size = np.flatnonzero(wanted), LABEL_CLIPS * share[1]
+    chunks = [rows[start : start + size][share[0] :: share[1]] for start in range(0, len(rows), size)]
+    rows = rows[share[0] :: share[1]]
+
+    def load(row: int) -> ClipSums:
+        return ClipSums(*CLIP_FEATURES[kind].relative.sums(table.load(row)))
+
+    made = iterate(rows, load, first_step=0, num_steps=len(rows), num_workers=num_workers)
+    for chunk in chunks:
+        check_stop()
+        yield from ((int(row), of_clip) for row, of_clip in itertools.islice(made, len(chunk)))
+
+
 def _features_and_units(
-    kind: str, table: ClipTable, rows: Sequence[int], targets_per_frame: int, num_workers: int
-) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray | None]]]:
+    kind: str, table: ClipTable, rows: Sequence[int], targets_per_frame: int, num_workers: int,
+    centre_of: CentreOf | None,
+) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray | None]]]:  # fmt: skip
     assert targets_per_frame == 1 or kind == "mfcc", f"{kind} has one row a frame"
     rate = (targets_per_frame,) if kind == "mfcc" else ()
 
     def load(row: int) -> tuple[np.ndarray, np.ndarray | None]:
         clip = table.load(row)
-        return CLIP_FEATURES[kind].of_clip(clip, *rate), clip.tracks.get("units")
+        given = rate if centre_of is None else (centre_of(row),)
+        return CLIP_FEATURES[kind].of_clip(clip, *given), clip.tracks.get("units")
 
     made = iterate(rows, load, first_step=0, num_steps=len(rows), num_workers=num_workers)
     return ((int(row), of_clip) for row, of_clip in made)

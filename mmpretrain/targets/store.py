@@ -25,12 +25,15 @@ from mmpretrain.records import Clip
 from mmpretrain.targets.kmeans import Codebook
 from mmpretrain.targets.quality import agreement, cluster_counts, cluster_quality
 
-FORMAT = "mmpretrain-targets-3"
+FORMAT = "mmpretrain-targets-4"
 LINEAGE_FILE, CLIP_IDS_FILE = "lineage.json", "clip_ids.json"
 # What the maker of a store says about it; everything else in the lineage is counted from the arrays.
 # clips: fingerprint of the clips in the order of their rows. features: one of config.FEATURES; layer, source: number of
-# the layer and fingerprint of the encoder, 0 and "" where features are of the clips alone.
-MAKER_FIELDS = ("features", "layer", "source", "clips", "fit_splits", "fit_clips", "fit_frames")
+# the layer and fingerprint of the encoder, 0 and "" where features are of the clips alone. relative_to, centres: what
+# the features are relative to ("" where they cannot be), and the digest of the speakers' centres ("" if of none).
+MAKER_FIELDS = (
+    "features", "relative_to", "centres", "layer", "source", "clips", "fit_splits", "fit_clips", "fit_frames",
+)  # fmt: skip
 # fmt: off
 COUNTED_FIELDS = (
     "targets_per_frame", "num_clusters", "feature_dim", "codebook_hash", "inertia", "num_clips",

@@ -8,7 +8,9 @@ from mmpretrain.features.face import (
     GEOMETRY_DIM,
     MOVEMENTS,
     appearance_features,
+    appearance_sums,
     geometry_features,
+    geometry_sums,
 )
 from mmpretrain.records import BLENDSHAPES, NUM_BLENDSHAPES
 
@@ -66,6 +68,26 @@ def test_geometry_takes_left_and_right_together():
     mirrored = {name: name.replace("Left", "*").replace("Right", "Left").replace("*", "Right") for name in BLENDSHAPES}
     swap = [BLENDSHAPES.index(mirrored[name]) for name in BLENDSHAPES]
     np.testing.assert_array_equal(geometry_features(scores_TF[:, swap]), features_TF)
+
+
+@pytest.mark.parametrize("kind", ["appearance", "geometry"])
+def test_over_the_speaker_s_mean_a_lasting_expression_stays_and_over_the_clip_s_it_goes(kind):
+    plain, lasting = face(), face()
+    lasting[:, 30:38, 18:38] = 90  # as long as the clip
+    features, sums = appearance_features, appearance_sums
+    if kind == "geometry":
+        scores = np.random.default_rng(0).random((2, 20, NUM_BLENDSHAPES))
+        plain, lasting = scores[0], scores[1] + 0.5
+        features, sums = geometry_features, geometry_sums
+    total, frames = np.sum([sums(clip) for clip in (plain, lasting)], axis=0)
+    half = len(total)
+    of_speaker = [features(clip, total / frames)[:, :half].mean(0) for clip in (plain, lasting)]
+    np.testing.assert_allclose(of_speaker[0], -of_speaker[1], atol=1e-5)
+    assert np.linalg.norm(of_speaker[0]) > 0.02
+    absolute = [features(clip, 0.0) for clip in (plain, lasting)]
+    np.testing.assert_allclose(of_speaker[0], absolute[0][:, :half].mean(0) - total / frames, atol=1e-5)
+    np.testing.assert_allclose(features(lasting, None)[:, :half].mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(features(plain, total / frames)[:, half:], absolute[0][:, half:], atol=1e-5)
 
 
 def test_what_is_not_there_is_refused():

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmpretrain.features.prosody import PROSODY_DIM, measure_prosody, prosody_features
+from mmpretrain.features.prosody import PROSODY_DIM, TYPICAL, measure_prosody, prosody_features, prosody_sums
 from mmpretrain.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from mmpretrain.targets.kmeans import assign, fit
 
@@ -58,6 +58,41 @@ def test_neither_the_voice_nor_the_microphone_counts_but_loudness_does_a_little(
     loud, soft = (prosody_features(vowel(120 * melody, 60, peak), 60) for peak in (16_000, 4_000))
     np.testing.assert_allclose(loud[5:-5, LEVEL] - soft[5:-5, LEVEL], 0.5 * 12 / 12, atol=0.04)
     np.testing.assert_allclose(np.delete(loud, LEVEL, 1)[5:-5], np.delete(soft, LEVEL, 1)[5:-5], atol=0.1)
+
+
+def test_relative_to_the_speaker_a_clip_keeps_what_it_is_all_along():
+    melody = 1 + 0.05 * np.sin(np.arange(60) / 6)
+    calm, excited = vowel(120 * melody, 60, 4_000), vowel(180 * melody, 60, 16_000)
+    (sums, weights) = np.sum([prosody_sums(sound, 60) for sound in (calm, excited)], axis=0)
+    centre = sums / weights
+    np.testing.assert_allclose(centre[0], 12 * np.log2(np.sqrt(120 * 180) / 150), atol=0.5)
+    over = [prosody_features(sound, 60, centre)[5:-5].mean(0) for sound in (calm, excited)]
+    np.testing.assert_allclose(over[1][PITCH] - over[0][PITCH], 12 * np.log2(1.5) / 3, atol=0.1)
+    np.testing.assert_allclose(over[1][LEVEL] - over[0][LEVEL], 12 / 12, atol=0.1, err_msg="all of the 12 dB")
+    np.testing.assert_allclose(over[0][PITCH], -over[1][PITCH], atol=0.1)
+    alone = [prosody_features(sound, 60)[5:-5].mean(0) for sound in (calm, excited)]
+    np.testing.assert_allclose(alone[0][PITCH], alone[1][PITCH], atol=0.1)
+
+
+def test_another_voice_and_microphone_leave_what_is_relative_to_the_speaker():
+    f0_hz = np.repeat([120.0, 170.0], 40)
+    one, other = vowel(f0_hz, 80, 12_000), vowel(1.6 * f0_hz, 80, 3_000)
+    features = []
+    for sound in (one, other):
+        sums, weights = prosody_sums(sound, 80)
+        features.append(prosody_features(sound, 80, sums / weights)[5:-5, [PITCH, LEVEL]])
+    np.testing.assert_allclose(*features, atol=0.3)
+    absolute = [prosody_features(sound, 80, TYPICAL)[5:-5].mean(0) for sound in (one, other)]
+    np.testing.assert_allclose(absolute[1][PITCH] - absolute[0][PITCH], 12 * np.log2(1.6) / 3, atol=0.1)
+
+
+def test_a_sound_without_a_voice_has_no_pitch_to_add():
+    _, weights = prosody_sums(noise(20, True), 20)
+    assert (weights[0] < 5) & (weights[1:] > 10).all()
+    assert prosody_sums(np.zeros(9600, np.int16), 15)[1][0] == 0
+    np.testing.assert_array_equal(prosody_features(np.zeros(9600, np.int16), 15, TYPICAL)[:, PITCH], 0)
+    with pytest.raises(ValueError, match="a clip of 0 frames has no prosody"):
+        prosody_features(np.ones(100, np.int16), 0)
 
 
 def test_a_pause_is_silence_whatever_the_clip():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmpretrain.files import DamagedError
-from mmpretrain.targets import progress
+from mmpretrain.targets import parts, progress
 from mmpretrain.targets.progress import Labelled, LabelProgress, select_ids
 
 
@@ -54,7 +54,7 @@ def test_a_part_is_written_when_there_is_enough_or_it_has_been_long(tmp_path, mo
     assert parts_of(tmp_path) == []
     kept.add(labelled([1], [1, 2]))
     assert len(parts_of(tmp_path)) == 1
-    monkeypatch.setattr(progress, "PART_SEC", 0.0)
+    monkeypatch.setattr(parts, "PART_SEC", 0.0)
     kept.add(labelled([2], [1]))
     assert len(parts_of(tmp_path)) == 2
     kept.flush()
@@ -114,7 +114,7 @@ def test_a_part_that_was_cut_or_changed_is_thrown_away_with_a_line(tmp_path, cap
         assert again.find() == kept.written[1:]
         assert again.done.tolist() == [False, False, True, False]
         assert f"{broken.name} is damaged" in (told := capsys.readouterr().err)
-        assert "its clips are labelled again" in told
+        assert "its clips are made again" in told
         assert not broken.exists()
         tried += 1
     assert tried > 50
