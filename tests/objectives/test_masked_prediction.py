@@ -153,40 +153,6 @@ def test_penalty_is_the_mean_square_of_real_fused_frames_times_the_weight():
     np.testing.assert_allclose(np.divide(*sums.metrics["feature_penalty"]), penalty, rtol=1e-5)
 
 
-def test_the_penalty_of_streams_is_of_each_clip_s_own_square_of_each_stream_it_has():
-    objective = make_objective(kind="feature", feature_penalty=2.0, feature_penalty_of="stream")
-    batch = with_present(random_batch(LENGTHS, model=BOTH), video=[True, False])
-    run, draws = Evaluation(objective), one_run_masks(batch)
-    (sums, _), plain = run(batch, draws), Evaluation(make_objective(kind="feature"))(batch, draws)[0]
-    graphdef, params, stats = initial(objective.make_model)
-    prediction = objective.predict(nnx.merge(graphdef, params, stats), batch, draws, None)
-    audio, video = np.split(np.square(prediction.fused_BTC), 2, axis=-1)
-    expected = 0.0
-    for row, length in enumerate(LENGTHS):
-        squares = [stream[row, :length].mean() for stream in (audio, video)[: 2 - row]]
-        expected += length * np.mean([q - np.log(q) - 1 for q in squares])
-    np.testing.assert_allclose(sums.metrics["feature_penalty"][0], expected, rtol=1e-3)
-    np.testing.assert_allclose(sums.loss - plain.loss, 2.0 * expected / sum(LENGTHS) * sums.weight, rtol=1e-3)
-    squares = [stream[batch.valid_BT].sum() for stream in (audio, video)]
-    np.testing.assert_allclose(np.divide(*sums.metrics["video_share"]), squares[1] / sum(squares), rtol=1e-4)
-
-
-def test_the_penalty_of_streams_does_not_let_one_shrink_and_is_finite_at_nothing():
-    objective = make_objective(feature_penalty_of="stream")
-    ones, valid = jnp.ones((2, 3, 32)), jnp.ones((2, 3), bool)
-    use = {"audio": jnp.ones(2, bool), "video": jnp.ones(2, bool)}
-
-    def penalty(scale):
-        return objective._stream_penalty(ones.at[..., 16:].mul(scale), valid, use)
-
-    np.testing.assert_allclose(penalty(1.0), 0, atol=1e-3)
-    assert penalty(0.1) > penalty(0.5) > penalty(1.0) < penalty(2.0)
-    assert float(jax.grad(penalty)(0.1)) < float(jax.grad(penalty)(0.5)) < 0, "the smaller, the harder it is pulled"
-    assert np.isfinite([penalty(0.0), jax.grad(penalty)(0.0)]).all()
-    for nobody in ({"audio": use["audio"], "video": ~use["video"]}, {name: ~used for name, used in use.items()}):
-        assert np.isfinite(objective._stream_penalty(ones * 0, valid & False, nobody))
-
-
 def test_a_clip_counts_the_same_whatever_follows_or_stands_beside_it(batch):
     run, draws = evaluation(), one_run_masks(batch)
     sums, logits = run(batch, draws)

@@ -14,6 +14,8 @@ from mmpretrain.targets.store import FORMAT, RowTargets, codebook_hash, open_sto
 CLIPS = {"b/2": [4, 4, 0], "a 1": [1], "empty": [], "c": [2, 0, 0, 0, 1]}
 FIELDS = {
     "features": "hidden",
+    "relative_to": "",
+    "centres": "",
     "layer": 9,
     "source": "0123456789abcdef",
     "clips": "feedbeef",
@@ -200,7 +202,7 @@ def test_a_lineage_of_another_version_does_not_open(tmp_path):
         open_store(tmp_path / "t")
     (tmp_path / "t" / "lineage.json").write_text(json.dumps({"format": FORMAT}))
     with pytest.raises(
-        ValueError, match=r"lineage.json lacks clips, clusters_used, codebook_hash, .*make the targets again"
+        ValueError, match=r"lineage.json lacks centres, clips, clusters_used, codebook_hash, .*make the targets again"
     ):
         open_store(tmp_path / "t")
 

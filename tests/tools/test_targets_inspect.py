@@ -39,7 +39,8 @@ def make_store(run, corpus, ids, targets_per_frame=1):
         offsets=np.cumsum([0, *map(len, ids.values())]),
         targets_per_frame=targets_per_frame, codebook=Codebook(np.zeros((5, 2), np.float32), 1.0),
         lineage_fields={
-            "features": "hidden", "layer": 2, "source": "e", "clips": "f", "fit_splits": ["train"],
+            "features": "hidden", "relative_to": "", "centres": "",
+            "layer": 2, "source": "e", "clips": "f", "fit_splits": ["train"],
             "fit_clips": 4, "fit_frames": 80,
         },
     )  # fmt: skip
