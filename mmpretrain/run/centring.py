@@ -75,13 +75,14 @@ class Centring:
     def made_of(self) -> str:
         return f"{self.kind}-{self.fingerprint}"
 
-    def make(self) -> None:
-        """Makes the centres, or goes on where an interrupted run had stopped, unless they are there. All take part.
+    def make(self) -> Centres:
+        """Unless they are there it makes them, or goes on where an interrupted run had stopped. All take part.
 
         Raises Stopped between two groups of clips.
         """
         if not on_main(self._is_there):
             self._make()
+        return self.centres
 
     @functools.cached_property
     def centres(self) -> Centres:

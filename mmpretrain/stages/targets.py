@@ -45,8 +45,7 @@ def make_targets(round_: Round) -> dict[str, Any]:
 
 def _make_store(codebook: RoundCodebook, recipe_hash: str) -> None:
     """Makes the store of one codebook, or goes on where an interrupted run had stopped."""
-    if codebook.centring:
-        codebook.centring.make()
+    centres = codebook.centring.make() if codebook.centring else None
     fitted, sample = _fit(codebook)
     (train, validation), targets = codebook.clips, codebook.config
     made_by = f"{recipe_hash}-{codebook_hash(fitted.centroids)}"  # the recipe knows the clips and their order
@@ -63,7 +62,7 @@ def _make_store(codebook: RoundCodebook, recipe_hash: str) -> None:
             targets_per_frame=codebook.targets_per_frame,
             lineage_fields={
                 "features": targets.features, "relative_to": codebook.relative_to, "layer": targets.layer,
-                "centres": codebook.centring.centres.digest if codebook.centring else "",
+                "centres": centres.digest if centres else "",
                 "source": "" if codebook.of_clips else codebook.source.fingerprint,
                 "clips": codebook.clips_fingerprint,
                 "fit_splits": ["train"], "fit_clips": len(sample),

@@ -50,3 +50,17 @@ def test_process_0_tells_what_is_labelled_and_what_is_stopped_ends_with_the_same
     assert (again := make("stopped"))[0] == [0, 0], again[1]
     assert f"{parts[0].name} is damaged" in again[1]
     assert files_of("stopped") == files_of("straight")
+
+
+def test_centres_of_speakers_are_the_same_to_the_bit_on_one_process_and_on_two(corpus, tmp_path):
+    targets = "--config.rounds[0].targets[0]."
+    relative = ("--round=1", f"{targets}features=prosody", f"{targets}relative_to=speaker", f"{targets}num_clusters=4")
+    centres = []
+    for count in (1, 2):
+        workdir = tmp_path / f"run{count}"
+        with RunOfSound(count, 2 // count, corpus, workdir, *relative, stage="targets") as run:
+            assert run.wait() == [0] * count, run.output(0)
+        folder = workdir / "round1" / "targets" / "codebook1"
+        assert (folder / "store").exists()
+        centres.append([(folder / "centres" / name).read_bytes() for name in ("centres.npz", "lineage.json")])
+    assert centres[0] == centres[1]
