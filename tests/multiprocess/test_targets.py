@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from tests.corpus_fixture import make_clip, write_corpus
 from tests.end_to_end.conftest import CHECKOUT
 from tests.multiprocess.running import Processes, RunOfSound
 
@@ -52,7 +53,9 @@ def test_process_0_tells_what_is_labelled_and_what_is_stopped_ends_with_the_same
     assert files_of("stopped") == files_of("straight")
 
 
-def test_centres_of_speakers_are_the_same_to_the_bit_on_one_process_and_on_two(corpus, tmp_path):
+def test_centres_of_speakers_are_the_same_to_the_bit_on_one_process_and_on_two(tmp_path):
+    clips = [make_clip(f"c{i}", 30 + i, size=16, speaker="ab"[i % 2]) for i in range(11)]
+    corpus = write_corpus(tmp_path / "c", clips, 16, 32)
     targets = "--config.rounds[0].targets[0]."
     relative = ("--round=1", f"{targets}features=prosody", f"{targets}relative_to=speaker", f"{targets}num_clusters=4")
     centres = []
