@@ -28,11 +28,12 @@ def check(
 ) -> bool:
     """Prints the state of a corpus below `source`. Returns whether all that is official is there.
 
-    official: how many recordings its makers count in each part; listed: those that a rule names. parts: those that are
-    looked at; clips of other parts are left out of the account.
+    official: how many recordings its makers count in each part, of a corpus that has none what it lists itself;
+    listed: those that a rule names. parts: those that are looked at; clips of others are left out of the account.
     """
-    parts, listed = list(parts), list(listed)
-    clips = [clip for clip in clips if clip.official is None or clip.official.part in parts or not official]
+    named = Counter(official.part for official in {clip.official for clip in clips if clip.official})
+    official, parts, listed = official or named, list(parts) or list(named), list(listed)
+    clips = [clip for clip in clips if clip.official is None or clip.official.part in parts]
     for line in (*_doubles(clips), *_odd_files(clips, source), *_left_out(clips), *_kept(clips)):
         print(line)
     missing = {part: _missing(clips, part, official[part], listed) for part in parts}

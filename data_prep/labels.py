@@ -15,6 +15,8 @@ COLUMNS = {
     "valence": "value",  # -1 (unpleasant) to 1
     "arousal": "value",  # -1 (calm) to 1
     "dominance": "value",  # -1 (weak) to 1
+    "valence_class": "class",  # of MuSe: 0 to 4
+    "arousal_class": "class",
     "sentiment": "class",  # negative, neutral, positive
     "text": "text",
     "language": "class",

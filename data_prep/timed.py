@@ -27,10 +27,14 @@ class Word(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Curve:
-    """One value at each of some times. times_sec, values: float [N], times ascending; NaN where nobody said."""
+    """One value at each of some times. times_sec, values: float [N], times ascending; NaN where nobody said.
+
+    hold: between two values the nearer one holds, as of yes and no; else they are joined by a line.
+    """
 
     times_sec: np.ndarray
     values: np.ndarray
+    hold: bool = False
 
     def track(self, start_sec: float, num_frames: int) -> np.ndarray:
         """float32 [T]: at the middle of each frame of the clip that begins at start_sec, between the two values around.
@@ -41,7 +45,11 @@ class Curve:
         if not len(self.times_sec):
             return np.full(num_frames, np.nan, np.float32)
         reach = (np.median(np.diff(self.times_sec)) if len(self.times_sec) > 1 else 1 / FRAME_RATE_HZ) / 2
-        between_T = np.interp(at_T, self.times_sec, self.values)
+        if self.hold:
+            middles = (self.times_sec[1:] + self.times_sec[:-1]) / 2
+            between_T = self.values[np.searchsorted(middles, at_T, side="right")]
+        else:
+            between_T = np.interp(at_T, self.times_sec, self.values)
         known_T = (at_T >= self.times_sec[0] - reach) & (at_T <= self.times_sec[-1] + reach)
         return np.where(known_T, between_T, np.nan).astype(np.float32)
 

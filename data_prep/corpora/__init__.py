@@ -2,17 +2,6 @@
 
 # The corpora in the order of the help, each the module of its name with a `CORPUS` in it (see `data_prep.corpus`).
 CORPORA = (
-    "folder",
-    "ravdess",
-    "crema_d",
-    "iemocap",
-    "msp_improv",
-    "meld",
-    "emodb",
-    "mead",
-    "grid",
-    "lrs3",
-    "lrs2",
-    "voxceleb2",
-    "synthetic",
-)
+    "folder", "lrs3", "lrs2", "voxceleb2", "grid", "ravdess", "crema_d", "mead", "emodb", "iemocap", "msp_improv",
+    "meld", "muse", "synthetic",
+)  # fmt: skip
