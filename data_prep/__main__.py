@@ -71,7 +71,7 @@ def _check(corpus: Corpus, args: argparse.Namespace) -> int:
     from data_prep.check import check, chosen_parts
 
     parts = chosen_parts(corpus.official, args.check)
-    clips, _ = corpus.clips(args)
+    clips, *_ = corpus.clips(args)
     listed = corpus.listed() if corpus.listed else ()
     return 0 if check(clips, corpus.official, listed, args.source, parts) else 1
 
@@ -81,11 +81,11 @@ def _run(corpus: Corpus, args: argparse.Namespace) -> int:
     from data_prep.sources import may_have_picture
 
     options = preparation.Options(args.mouth_size, args.face_size, args.min_face_rate, args.max_clip_sec)
-    clips, name = corpus.clips(args)
+    clips, name, labels = corpus.clips(args)
     has_videos = any(clip.path and may_have_picture(clip.path) for clip in clips if not clip.refused)
     model = faces.landmarker_model(args.landmarker) if has_videos else None
     preparation.prepare(
-        clips, args.output, options, name=name, tracks=corpus.tracks, labels=corpus.labels, model=model,
+        clips, args.output, options, name=name, tracks=corpus.tracks, labels=labels, model=model,
         num_workers=args.workers, overwrite=args.overwrite,
     )  # fmt: skip
     return 0

@@ -46,7 +46,8 @@ class Corpus:
     name: as the command calls it. layout: what it must look like, for `--help`. official: how many recordings its
     makers count in each part, where they say (see `SourceClip.official`). listed: which, where a rule names them.
     arguments: its own. read: the clips, given the values of `arguments` by name; raises ValueError or OSError.
-    labels, tracks: what its clips may have (see `records.Schema`). prepared_name: what the prepared corpus is called,
+    labels, tracks: what its clips may have (see `records.Schema`); more_labels: and what else, given what `read` is
+    given. prepared_name: what the prepared corpus is called,
     given what `read` is given; by default the corpus's name. drawn: it comes from no files, hence needs no face
     landmarker and no worker processes.
     """
@@ -59,6 +60,7 @@ class Corpus:
     tracks: Mapping[str, TrackSpec] = dataclasses.field(default_factory=lambda: FACE_TRACKS)
     official: Mapping[str, int] = dataclasses.field(default_factory=dict)
     listed: Callable[[], Iterable[Official]] | None = None
+    more_labels: Callable[..., Mapping[str, str]] = lambda **_: {}
     prepared_name: Callable[..., str] | None = None
     drawn: bool = False
 
@@ -102,13 +104,13 @@ class Corpus:
             parser.error("the following arguments are required: --output" + ("" if self.drawn else " (or --check)"))
         return args
 
-    def clips(self, args: argparse.Namespace) -> tuple[list[SourceClip], str]:
-        """The clips of the corpus and what it will be called. Raises what `read` raises."""
+    def clips(self, args: argparse.Namespace) -> tuple[list[SourceClip], str, dict[str, str]]:
+        """The clips of the corpus, what it will be called, and its label columns. Raises what `read` raises."""
         for argument in self.all_arguments:
             argument.check(getattr(args, argument.name))
         own = {argument.name: getattr(args, argument.name) for argument in self.arguments}
         name = self.prepared_name(**own) if self.prepared_name else self.name
-        return without_missing(self.read(**own)), name
+        return without_missing(self.read(**own)), name, {**self.labels, **self.more_labels(**own)}
 
 
 # What several corpora take.

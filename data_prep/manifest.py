@@ -11,7 +11,7 @@ import csv
 import difflib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,8 +47,9 @@ class Row(NamedTuple):
     note: str
 
 
-def read_manifest(manifest: Path, encoding: str = "") -> list[Row]:
-    """The rows that are not blank. encoding: of a file without a byte order mark; "" is UTF-8.
+def read_manifest(manifest: Path, encoding: str = "", renamed: Mapping[str, str] | None = None) -> list[Row]:
+    """The rows that are not blank. encoding: of a file without a byte order mark; "" is UTF-8. renamed: what columns
+    are called instead of what the first line calls them.
 
     Cells are parted by commas, or by `;`, tabs or `|` where the first line is. Raises FileNotFoundError or ValueError.
     """
@@ -57,9 +58,10 @@ def read_manifest(manifest: Path, encoding: str = "") -> list[Row]:
     text = _decode(manifest, encoding)
     if told := re.match(r'"?sep=(.)"?(?=[\r\n])', text):  # Excel's own way of saying it
         text = text[told.end() :]
-    delimiter = told[1] if told else _delimiter(text)
+    names = {_fold(theirs): ours for theirs, ours in (renamed or {}).items()}
+    delimiter = told[1] if told else _delimiter(text, {*names, *COLUMNS})
     lines = _lines(manifest, text, delimiter)
-    columns = _columns(manifest, next((cells for _, cells in lines), []))
+    columns = _columns(manifest, _renamed(manifest, next((cells for _, cells in lines), []), names))
     return [_row(manifest, columns, line, cells) for line, cells in lines]
 
 
@@ -88,7 +90,14 @@ def _decode(manifest: Path, encoding: str) -> str:
     return text
 
 
-def _delimiter(text: str) -> str:
+def _renamed(manifest: Path, header: list[str], names: Mapping[str, str]) -> list[str]:
+    if lacking := sorted(set(names) - set(map(_fold, header))):
+        written = ", ".join(name.strip() for name in header) or "nothing"
+        raise ValueError(f"--manifest {manifest} has no column `{lacking[0]}`; its first line reads: {written}")
+    return [names.get(_fold(name), name) for name in header]
+
+
+def _delimiter(text: str, columns: Collection[str]) -> str:
     """That by which the first line has most columns that we know."""
 
     def known(delimiter: str) -> int:
@@ -97,7 +106,7 @@ def _delimiter(text: str) -> str:
             header = next((cells for cells in rows if any(cell.strip() for cell in cells)), [])
         except csv.Error:
             return 0
-        return len({_fold(name) for name in header} & set(COLUMNS))
+        return len({_fold(name) for name in header} & set(columns))
 
     return max(_DELIMITERS, key=known)
 

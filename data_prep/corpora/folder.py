@@ -8,10 +8,12 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from data_prep.column_map import MappedColumn, emotion_word, labels_of, mapped_column
 from data_prep.corpus import SOURCE, VALIDATION_SHARE, Argument, Corpus
+from data_prep.labels import columns
 from data_prep.manifest import COLUMNS, Row, read_manifest
 from data_prep.sources import (
     SPLIT_WORDS,
@@ -30,22 +32,31 @@ LONGEST_SEC = 1e7  # a time beyond this is counted in other units, or from anoth
 
 
 def read(
-    source: Path, manifest: Path | None, *, validation_share: float, split_by: str, encoding: str = ""
+    source: Path,
+    manifest: Path | None,
+    *,
+    validation_share: float,
+    split_by: str,
+    encoding: str = "",
+    column: Sequence[MappedColumn] = (),
+    emotion_word: Sequence[tuple[str, str]] = (),
 ) -> list[SourceClip]:
     """The clips of a folder: those its manifest names, or every media file where there is no manifest.
 
     A clip's id is its path under `source` without the suffix, as far as it is text (`readable`). Where the manifest has
     no split, about `validation_share` of the clips (or speakers, with split_by="speaker") are `validation`, the others
-    `train`. encoding: of the manifest. Raises FileNotFoundError or ValueError for a source or manifest that cannot be
-    used.
+    `train`. encoding: of the manifest. column: what its columns are called here. emotion_word: (word, our emotion).
+    Raises FileNotFoundError or ValueError for a source or manifest that cannot be used.
     """
     files = media_files(source)
     if manifest is None:
-        if encoding:
-            raise ValueError(f"--encoding {encoding} is of a manifest; give --manifest, or leave it out")
+        if encoding or column:
+            given = f"--encoding {encoding}" if encoding else f"--column {column[0].theirs}={column[0].ours}"
+            raise ValueError(f"{given} is of a manifest; give --manifest, or leave it out")
         clips = [_clip(source, path, {}, validation_share, split_by) for path in files]
         return with_unique_ids(clips)
-    rows = read_manifest(manifest, encoding)
+    rows = read_manifest(manifest, encoding, {mapped.theirs: mapped.ours for mapped in column})
+    words = dict(emotion_word)
     _check_split_words(manifest, rows)
     names_splits = any(row.values.get("split") for row in rows)
     places = _Places(source, manifest, files)
@@ -53,7 +64,9 @@ def read(
     for row in rows:
         named = row.values.get("path", "")
         path = places.find(named) if named.strip() else manifest
-        clip = _clip(source, path, row.values, validation_share, split_by)
+        word = row.values.get("emotion", "")
+        values = row.values | {"emotion": words.get(word.casefold(), word)}
+        clip = _labelled(_clip(source, path, values, validation_share, split_by), row, words, column)
         if not named.strip():
             clip = dataclasses.replace(
                 clip, clip_id=row.values.get("clip_id") or f"line {row.line}", refused=f"line {row.line} names no path"
@@ -67,6 +80,19 @@ def read(
     if unnamed:
         print(f"note: {unnamed} of the {len(files)} media files in {source} are not named in {manifest} and left out")
     return with_unique_ids(clips)
+
+
+def _labelled(clip: SourceClip, row: Row, words: Mapping[str, str], column: Sequence[MappedColumn]) -> SourceClip:
+    """With the labels of the columns that were mapped, which are no longer in info, but for the row's own word."""
+    mapped = {one.ours for one in column if one.kind}
+    info = {name: value for name, value in clip.info.items() if name not in mapped}
+    if row.values.get("emotion", "").casefold() in words:
+        info["emotion"] = row.values["emotion"]
+    try:
+        labels = labels_of(column, row.values)
+    except ValueError as error:
+        return dataclasses.replace(clip, info=info, refused=clip.refused or str(error))
+    return dataclasses.replace(clip, info=info, labels=clip.labels | labels)
 
 
 def _check_split_words(manifest: Path, rows: Iterable[Row]) -> None:
@@ -225,7 +251,12 @@ Only `path` is needed: relative to --source, to the CSV's own folder or to the f
 clip. start_sec and end_sec cut a part out of a file. Any other column is kept with the clip. Rows without a split are
 train or validation by --validation-share; a word for a split that is none is refused. Cells are parted by commas (or by
 `;`, tabs or `|`, in the first line too); a cell with one in it stands in quotation marks. The file is in UTF-8 (or in
-UTF-16 with its mark, or as --encoding says)."""
+UTF-16 with its mark, or as --encoding says).
+
+A CSV with other columns is read with --column THEIRS=OURS for each: --column puhuja=speaker --column tunne=emotion
+--emotion-word ilo=happy. Labels of other kinds are named like ours (--column valenssi=valence:1..9, from its own scale
+to ours, -1 to 1; session, dialogue, turn, sentiment, language, ...), or by their kind: --column laatu=class:quality
+(class, classes, value or text)."""
 
 CORPUS = Corpus(
     name="folder",
@@ -239,8 +270,17 @@ CORPUS = Corpus(
             dict(choices=("clip", "speaker"), default="clip", help="what is held out whole (default: clip)"),
         ),
         VALIDATION_SHARE,
+        Argument(
+            "column",
+            dict(action="append", default=[], type=mapped_column, metavar="THEIRS=OURS", help="a column (see above)"),
+        ),
+        Argument(
+            "emotion_word",
+            dict(action="append", default=[], type=emotion_word, metavar="THEIRS=OURS", help="a word for an emotion"),
+        ),
     ),
     read=read,
-    labels={"emotion": "class", "text": "text"},
+    labels=columns("emotion", "text"),
+    more_labels=lambda column, **_: {mapped.ours: mapped.kind for mapped in column if mapped.kind},
     prepared_name=lambda source, **_: readable(source.resolve().name),
 )
