@@ -111,8 +111,10 @@ def _odd_files(clips: Iterable[SourceClip], source: Path) -> Iterator[str]:
         yield f"unreadable: the folder {unread}"
     if odd := [readable(path) for path in found.files if readable(path) != os.fspath(path)]:
         yield f"unreadable: {len(odd):,} names are no text ({_some(odd)})"
-    named = {os.path.realpath(path) for path in _paths(clips)}
-    others = [readable(path.relative_to(source)) for path in found.files if os.path.realpath(path) not in named]
+    named = set(_paths(clips))
+    if others := [path for path in found.files if path not in named]:
+        named = {os.path.realpath(path) for path in named}
+    others = [readable(path.relative_to(source)) for path in others if os.path.realpath(path) not in named]
     if others:
         yield f"not of the corpus: {len(others):,} files of sound or picture ({_some(others)})"
 

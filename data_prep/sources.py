@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from data_prep.timed import Curve, Word, words_within
-from mmpretrain.listing import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_files, suffix_of
+from mmpretrain.listing import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_files, readable, suffix_of
 from mmpretrain.records import EMOTIONS
 
 MEDIA_SUFFIXES = AUDIO_SUFFIXES | VIDEO_SUFFIXES
@@ -203,6 +203,18 @@ def with_unique_ids(clips: Iterable[SourceClip]) -> list[SourceClip]:
             clip = dataclasses.replace(clip, clip_id=clip_id, note=_join(clip.note, "the id was taken and is numbered"))
         unique.append(clip)
     return unique
+
+
+def without_copies(clips: Iterable[SourceClip]) -> list[SourceClip]:
+    """The clips of a corpus in which a name is one recording: those with the id of an earlier one are refused."""
+    first: dict[str, SourceClip] = {}
+    kept = []
+    for clip in clips:
+        if (other := first.setdefault(clip.clip_id, clip)) is not clip:
+            why = f"has the name of {readable(other.path)}, which is used"
+            clip = dataclasses.replace(clip, refused=clip.refused or why)
+        kept.append(clip)
+    return with_unique_ids(kept)
 
 
 def _join(*notes: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_prep.corpus import SOURCE, Argument, Corpus
 from data_prep.labels import columns
-from data_prep.sources import Sound, SourceClip, may_have_picture, media_files, standard_emotion, with_unique_ids
+from data_prep.sources import Sound, SourceClip, may_have_picture, media_files, standard_emotion, without_copies
 from mmpretrain.listing import readable
 
 VIEWS = ("front", "down", "top", "left_30", "left_60", "right_30", "right_60")
@@ -32,15 +32,16 @@ def read(source: Path, view: str) -> list[SourceClip]:
 
     A take of which there is no picture is a clip of sound. Other views of it are refused: they have the same sound.
     """
-    found = [(path, _place(source, path)) for path in media_files(source)]
+    root = source.resolve()
+    found = [(path, _place(root / path.relative_to(source))) for path in media_files(source)]
     sounds = {_take(place): path for path, place in found if place and not may_have_picture(path)}
     seen = {_take(place) for path, place in found if place and may_have_picture(path) and _is_wanted(place, view)}
-    return with_unique_ids(_clip(path, place, view, sounds, seen) for path, place in found)
+    return without_copies(_clip(path, place, view, sounds, seen) for path, place in found)
 
 
-def _place(source: Path, path: Path) -> re.Match[str] | None:
-    """What the path below the source says, folders above it that belong to the corpus included."""
-    named = (source.resolve() / path.relative_to(source)).with_suffix("").as_posix()
+def _place(path: Path) -> re.Match[str] | None:
+    """What the path says, folders above the source that belong to the corpus included."""
+    named = path.with_suffix("").as_posix()
     return next((match for place in _PLACES if (match := re.search(f"(?:^|/){place.pattern}$", named))), None)
 
 

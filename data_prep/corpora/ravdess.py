@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_prep.corpus import SOURCE, Argument, Corpus
 from data_prep.labels import columns
-from data_prep.sources import Official, Sound, SourceClip, media_files, with_unique_ids
+from data_prep.sources import Official, Sound, SourceClip, media_files, without_copies
 from mmpretrain.listing import readable
 
 _NAME = re.compile(r"(0[123])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(0[1-9]|1\d|2[0-4])")
@@ -38,7 +38,7 @@ def read(source: Path, channel: str = "all") -> list[SourceClip]:
     if channel != "all":
         clips = [_refused(clip, f"--channel {channel} leaves it out", clip.info.get("channel") != channel)
                  for clip in clips]  # fmt: skip
-    return with_unique_ids(clips)
+    return without_copies(clips)
 
 
 def takes() -> Iterator[Official]:
@@ -84,8 +84,6 @@ def _clip(path: Path, first: dict[str, Path]) -> SourceClip:
     if not _was_recorded(int(channel), int(emotion), int(intensity), int(actor)):
         return dataclasses.replace(clip, refused="RAVDESS has no such take: its name is wrong", official=None)
     whole, picture, sound = (first.get(f"{number}-{path.stem[3:]}") for number in _MODALITIES)
-    if path != first[path.stem]:
-        return _refused(clip, f"{readable(first[path.stem])} is the same take and is used")
     if whole is not None:
         return _refused(clip, "the file of the same take with sound and picture is used", modality != "01")
     if picture is not None and sound is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from data_prep.corpus import SOURCE, VALIDATION_SHARE, Argument, Corpus
 from data_prep.labels import columns
 from data_prep.lists import read_ids
-from data_prep.sources import Official, Sound, SourceClip, hashed_split, may_have_picture, media_files
+from data_prep.sources import Official, Sound, SourceClip, hashed_split, may_have_picture, media_files, without_copies
 from data_prep.tables import find_table, read_table
 from mmpretrain.listing import readable
 
@@ -28,7 +28,8 @@ def read(
         raise ValueError(f"--language {language} needs --language-list, which says what is in which language")
     languages = read_ids(language_list, depth=3) if language_list else None
     sexes = _sexes(source)
-    found = [(path, _place(source, path)) for path in media_files(source)]
+    root = source.resolve()
+    found = [(path, _place(root / path.relative_to(source))) for path in media_files(source)]
     sounds = {place: path for path, place in found if place and not may_have_picture(path)}
     seen = {place for path, place in found if place and may_have_picture(path)}
     clips = []
@@ -38,12 +39,12 @@ def read(
             clips.append(SourceClip(readable(path.relative_to(source)), path, refused=refused))
         elif may_have_picture(path) or place not in seen:
             clips.append(_clip(path, place, sounds.get(place), sexes, validation_share, languages, language))
-    return clips
+    return without_copies(clips)
 
 
-def _place(source: Path, path: Path) -> tuple[str, ...] | None:
+def _place(path: Path) -> tuple[str, ...] | None:
     """(dev or test, person, video, number)."""
-    match = _PLACE.fullmatch((source.resolve() / path.relative_to(source)).with_suffix("").as_posix())
+    match = _PLACE.fullmatch(path.with_suffix("").as_posix())
     return match.groups() if match else None
 
 

@@ -10,7 +10,9 @@ COUNTS = {"W": 127, "L": 81, "E": 46, "A": 69, "F": 71, "T": 62, "N": 79}
 
 def test_names_carry_the_labels(tmp_path):
     touch(*(tmp_path / "wav" / f"{name}.wav" for name in ("03a01Fa", "16b10Td", "08a05Nb", "03a03Fa", "99a01Wa")))
+    touch(tmp_path / "copy" / "wav" / "03a01Fa.wav")
     clips = clips_of("emodb", tmp_path)
+    assert "has the name of" in clips.pop("03a01Fa-2").refused
     assert {clip_id for clip_id, clip in clips.items() if clip.refused} == {"03a03Fa", "99a01Wa"}
     clip = clips["03a01Fa"]
     assert (clip.speaker, clip.split) == ("emodb-03", "train")
