@@ -1,6 +1,6 @@
 """RAVDESS speech, sound only: pretrain on the actors that no reported fold tests, then `ravdess-6x4`, folds 1 and 2.
 
-python -m data_prep ravdess --source RAVDESS --output prepared/ravdess
+python -m data_prep ravdess --source RAVDESS --channel speech --output prepared/ravdess
 mmpretrain run --config=configs/finetune/ravdess.py
 
 Actors 1 to 8 (the test actors of folds 1 and 2) are left out of pretraining by `data.exclude_folds`, so an encoder has

@@ -1,6 +1,6 @@
 """The sound of RAVDESS alone, three rounds: how the clusters of a small model change when nobody names a phone.
 
-python -m data_prep ravdess --source RAVDESS --output prepared/ravdess
+python -m data_prep ravdess --source RAVDESS --channel speech --output prepared/ravdess
 mmpretrain refine --config=configs/pretrain/small_ravdess.py
 
 As the two rounds of configs/finetune/ravdess.py and one more, with half as many clusters. The frozen probe of each
