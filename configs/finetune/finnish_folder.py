@@ -1,4 +1,4 @@
-"""Emotion from the sound of a Finnish corpus laid out as a folder: as `configs/finetune/ravdess.py`, in another language.
+"""Emotion from the sound of a Finnish corpus laid out as a folder; else as `configs/finetune/ravdess.py`.
 
 python -m data_prep folder --source puhe --manifest puhe/tiedot.csv --output prepared/finnish --split-by speaker \
     --column tiedosto=path --column puhuja=speaker --column tunne=emotion \
