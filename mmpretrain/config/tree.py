@@ -255,6 +255,10 @@ class FinetuneConfig:
     # `select_by`
     classifier: str = setting("trained", one_of("trained", "frozen_linear"))
     num_steps: int = setting(2_000, above(0, most=LARGE, text="above 0"))
+    # of tasks of classes: "attentive": a learned mix of layers, attentive mean and deviation, random weights; or
+    # "frozen_linear": mean and deviation of all layers, starting as what the classifier `frozen_linear` comes to
+    head: str = setting("attentive", one_of("attentive", "frozen_linear"))
+    encoder_rate: float = setting(1.0, above(0, most=1_000))  # times the learning rate, of a pretrained encoder
     # first steps in which only the heads learn; num_steps: the encoder never does
     freeze_steps: int = setting(0, within(0, LARGE))
     batch_frames: int = setting(4_000, within(1, LARGE))

@@ -88,13 +88,41 @@ class ClipHead(nnx.Module):
         self.dropout = config.dropout
 
     def __call__(self, layers_LBTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
-        """[B, num_outputs] in float32. layers_LBTD: every layer's stream, scaled to mean 0 and variance 1."""
+        """[B, num_outputs] in float32. layers_LBTD: every layer's stream, float32."""
+        mean = layers_LBTD.mean(-1, keepdims=True)  # layers differ in scale
+        layers_LBTD = (layers_LBTD - mean) * jax.lax.rsqrt(layers_LBTD.var(-1, keepdims=True) + 1e-5)
         mixed = jnp.einsum("LBTD,L->BTD", layers_LBTD, jax.nn.softmax(self.layer_weights[...]))
         scores = jnp.where(valid_BT[..., None], self.attend(mixed), jnp.finfo(jnp.float32).min)
         weight = jnp.where(valid_BT[..., None], jax.nn.softmax(scores, axis=1), 0)
         centre = (mixed * weight).sum(1)
         spread = jnp.sqrt((jnp.square(mixed - centre[:, None]) * weight).sum(1) + 1e-5)
         return self.out(dropout(jnp.concatenate([centre, spread], axis=-1), self.dropout, key))
+
+
+class StatisticsHead(nnx.Module):
+    """Mean and deviation over the valid frames of every layer, each brought to a mean and scale, and a linear layer.
+
+    Mean and scale are set from outside, and are not learned.
+    """
+
+    def __init__(self, config: ModelConfig, num_outputs: int, *, rngs: nnx.Rngs):
+        size = (config.num_layers + 1) * 2 * config.width
+        self.mean = nnx.Param(jnp.zeros(size), axes=(None,))
+        self.scale = nnx.Param(jnp.ones(size), axes=(None,))
+        self.out = linear(
+            size, num_outputs, (None, None), dtype="float32", rngs=rngs, kernel_init=nnx.initializers.zeros
+        )
+        self.dropout = config.dropout
+
+    def __call__(self, layers_LBTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
+        """[B, num_outputs] in float32. layers_LBTD: every layer's stream, float32."""
+        weight_BT = valid_BT / jnp.maximum(valid_BT.sum(1), 1)[:, None]
+        weight_LBTD = weight_BT[None, :, :, None]
+        mean_LBD = (layers_LBTD * weight_LBTD).sum(2)
+        variance_LBD = (jnp.square(layers_LBTD - mean_LBD[:, :, None]) * weight_LBTD).sum(2)
+        deviation_LBD = jnp.sqrt(jnp.maximum(variance_LBD, 1e-12))  # whose slope at 0 is infinite
+        x = jnp.concatenate([mean_LBD, deviation_LBD], axis=-1).swapaxes(0, 1).reshape(len(valid_BT), -1)
+        return self.out(dropout((x - self.mean[...]) / self.scale[...], self.dropout, key))
 
 
 class MultiTaskModel(nnx.Module):
@@ -104,11 +132,10 @@ class MultiTaskModel(nnx.Module):
         self, config: ModelConfig, make_heads: Mapping[str, Callable[[nnx.Rngs], nnx.Module]], *, rngs: nnx.Rngs
     ):
         self.encoder = AVEncoder(config, rngs=rngs)
+        self.tasks = tuple(make_heads)  # a replay captures what `heads.items()` returns, in place of it
         self.heads = nnx.Dict({task: make(rngs) for task, make in make_heads.items()})
 
     def __call__(self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> dict[str, jax.Array]:
         """What each head says, from the encoder's `embed` output."""
         layers = self.encoder.all_layers(x_BTD, valid_BT, key).astype(jnp.float32)
-        mean = layers.mean(-1, keepdims=True)
-        layers = (layers - mean) * jax.lax.rsqrt(layers.var(-1, keepdims=True) + 1e-5)  # layers differ in scale
-        return {task: head(layers, valid_BT, named(key, f"head {task}")) for task, head in self.heads.items()}
+        return {task: self.heads[task](layers, valid_BT, named(key, f"head {task}")) for task in self.tasks}

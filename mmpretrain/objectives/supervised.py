@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmpretrain.config import FinetuneConfig, ModelConfig, TaskConfig
-from mmpretrain.models.heads import ClipHead, MultiTaskModel
+from mmpretrain.models.heads import ClipHead, MultiTaskModel, StatisticsHead
 from mmpretrain.objectives.base import Better, Objective, Sums, total
 from mmpretrain.objectives.masking import span_mask
 from mmpretrain.randomness import named
@@ -71,11 +71,13 @@ class Supervised(Objective):
 
     def make_model(self, rngs: nnx.Rngs) -> MultiTaskModel:
         """The encoder and a head for each task."""
-        make_heads = {
-            task.name: functools.partial(TASK_LOSSES[task.kind].make_head, self.model, task)
-            for task in self.finetune.tasks
-        }
+        make_heads = {task.name: functools.partial(self._make_head, task) for task in self.finetune.tasks}
         return MultiTaskModel(self.model, make_heads, rngs=rngs)
+
+    def _make_head(self, task: TaskConfig, rngs: nnx.Rngs) -> nnx.Module:
+        if task.kind == "class" and self.finetune.head == "frozen_linear":
+            return StatisticsHead(self.model, len(task.classes), rngs=rngs)
+        return TASK_LOSSES[task.kind].make_head(self.model, task, rngs)
 
     def draw(self, keys_B: jax.Array, batch: Batch, *, step: jax.Array, train: bool) -> InputMasks:
         """Nothing is hidden unless in training, and where fine-tuning has masks at all."""

@@ -41,7 +41,7 @@ from mmpretrain.run.source import SourceEncoder
 from mmpretrain.train.best import BestBy
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
 from mmpretrain.train.step import Trainer, TrainState
-from mmpretrain.train.trainable import EVERYTHING, Group, Trainable
+from mmpretrain.train.trainable import Group, Trainable
 from mmpretrain.train.training import Training
 
 CLASSIFIER = "classifier"  # of a fold: the encoder and all heads, or, on a frozen one, the heads
@@ -65,6 +65,8 @@ class Finetuning:
         self.table, self._left_out = (like.table, like._left_out) if like else labelled_clips(run.config)
         self._trainers: dict[str, Trainer] = like._trainers if like else {}
         self._forwards: dict[str, Forward] = like._forwards if like else {}
+        # of each encoder that was looked through, by row what its layers say (`run.frozen`)
+        self.layers: dict[str, dict[int, np.ndarray]] = like.layers if like else {}
         self.labels = {task.name: task_labels(self.table, task) for task in self.config.tasks}
         self.selecting, metric = self.config.select_by.split("/")  # the task by which the model is chosen
         kind = next(task.kind for task in self.config.tasks if task.name == self.selecting)
@@ -239,9 +241,12 @@ class Finetuning:
         return self._trainers[variant]
 
     def _make_trainer(self, variant: str) -> Trainer:
-        freeze = self.config.freeze_steps if variant == PRETRAINED else 0
-        start = None if freeze >= self.config.num_steps else freeze
-        trainable = Trainable((Group("encoder", from_step=start),)) if freeze else EVERYTHING
+        config, pretrained = self.config, variant == PRETRAINED
+        start = (None if config.freeze_steps >= config.num_steps else config.freeze_steps) if pretrained else 0
+        encoder = Group("encoder", from_step=start, rate=config.encoder_rate if pretrained else 1.0)
+        set_once = Group(r"heads\.\w+\.(mean|scale)$", from_step=None)
+        groups = [encoder] * (encoder != Group("encoder")) + [set_once] * (config.head == "frozen_linear")
+        trainable = Trainable(tuple(groups))
         tx = make_optimizer(self.config.optimizer, self.config.num_steps, trainable)
         return self.run.make_trainer(Supervised(self.model(variant), self.config), tx, trainable)
 
@@ -310,7 +315,7 @@ class Finetuning:
             "folds",
             "compare_from_scratch",
             "accept_seen_labels",
-            *["freeze_steps"] * (not pretrained),
+            *["freeze_steps", "encoder_rate"] * (not pretrained),
         ]
         model = self.model(variant)
         own = run.fields("seed", "finetune", but=[*[f"finetune.{name}" for name in others], *unread])

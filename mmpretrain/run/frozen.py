@@ -32,18 +32,21 @@ class Frozen:
 
     def __init__(self, finetuning: Finetuning):
         self._finetuning = finetuning
-        self._features: dict[str, np.ndarray] = {}
 
     def features(self, variant: str, rows: np.ndarray) -> np.ndarray:
         """float32 [rows, (L + 1) 2 D], by layer the means and then the deviations, of clips of any fold of the run.
 
         The first call of a variant looks at the clips of all folds, so that it sees each of them once.
         """
-        if variant not in self._features:
-            run, table = self._finetuning.run, self._finetuning.table.select(self._used)
-            found = layer_statistics(run, self._encoder(variant), table, f"{variant}: statistics of layers")
-            self._features[variant] = found.reshape(len(found), -1)
-        return self._features[variant][np.searchsorted(self._used, rows)]
+        finetuning, run = self._finetuning, self._finetuning.run
+        of = finetuning.encoder.fingerprint if variant == PRETRAINED else f"seed {run.config.seed}"
+        known = finetuning.layers.setdefault(of, {})
+        if not known.keys() >= set(rows.tolist()):
+            missing = np.array([row for row in self._used.tolist() if row not in known])
+            table, title = finetuning.table.select(missing), f"{variant}: statistics of layers"
+            found = layer_statistics(run, self._encoder(variant), table, title)
+            known.update(zip(missing.tolist(), found.reshape(len(found), -1), strict=True))
+        return np.stack([known[row] for row in rows.tolist()])
 
     @functools.cached_property
     def _used(self) -> np.ndarray:

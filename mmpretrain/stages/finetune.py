@@ -27,6 +27,7 @@ from mmpretrain.run.frozen import Frozen
 from mmpretrain.run.layout import fold_name
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import ENCODER
+from mmpretrain.run.starting import training_of
 from mmpretrain.run.watching import watch
 from mmpretrain.train.loop import Loop
 from mmpretrain.train.step import TrainState
@@ -96,7 +97,7 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
         told = _announce(finetuning, variant, number)
         fold, title = finetuning.fold(number), f"{variant}, fold {number}"
-        training = finetuning.training(variant, number)
+        training = training_of(finetuning, variant, number)
         trainer = training.trainer
         watched = watch(run, name, title, wall, trainer, training.batches.plan, finetuning.model(variant))
         predict = finetuning.predictor(variant)
@@ -108,7 +109,7 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
         loop = Loop(
             training, evaluate, **watched, workdir=run.workdir, title=f"fine-tuning {title}",
             log_every=run.config.log_every, eval_every=config.eval_every, checkpoint=run.config.checkpoint,
-            best_by=finetuning.best_by,
+            best_by=finetuning.best_by, evaluate_start=config.head == "frozen_linear",
         )  # fmt: skip
         with contextlib.closing(loop.writer):
             state, _ = loop.best(loop.run())

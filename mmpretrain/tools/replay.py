@@ -35,6 +35,7 @@ from mmpretrain.run.layout import (
     training_stages,
 )
 from mmpretrain.run.run import Run
+from mmpretrain.run.starting import training_of
 from mmpretrain.train.checkpoint import read
 from mmpretrain.train.guard import GOOD
 from mmpretrain.train.loop import TRAIN_PREFIX
@@ -88,7 +89,7 @@ def _training(run: Run, stage: str) -> Training:
     if stage not in (known := training_stages(run.config)):
         raise ValueError(f"--stage={stage}: this run trains in {', '.join(known)}")
     variant, fold = re.fullmatch(rf"finetune/({PRETRAINED}|{SCRATCH})/fold(\d+)", stage).groups()
-    return Finetuning(run).training(variant, int(fold))
+    return training_of(Finetuning(run), variant, int(fold))
 
 
 def _before(run: Run, stage: str, training: Training, step: int) -> tuple[TrainState, Batch]:

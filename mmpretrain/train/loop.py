@@ -31,7 +31,8 @@ class Loop:
     """A training run with all that goes on beside its steps.
 
     evaluate(state): metrics by full name, such as `validation/loss`; called every `eval_every` steps and at the end.
-    best_by: the metric whose best state is kept as well (None: only the last).
+    best_by: the metric whose best state is kept as well (None: only the last). evaluate_start: the state before the
+    first step is evaluated too, and may be the best.
     """
 
     training: Training
@@ -45,6 +46,7 @@ class Loop:
     eval_every: int
     checkpoint: CheckpointConfig
     best_by: BestBy | None = None
+    evaluate_start: bool = False
 
     @property
     def folder(self) -> Path:
@@ -63,7 +65,7 @@ class Loop:
         best = Best(self.folder, self.best_by)
         state, evaluated, num_records, useful_sec = trainer.init(training.seed), True, 0, 0.0
         if saved.latest() is None:
-            state = training.initialize(state)
+            state, evaluated = training.initialize(state), not self.evaluate_start
         else:
             state, extra = saved.restore(state)
             evaluated, num_records, useful_sec = extra["evaluated"], extra["num_records"], extra["useful_sec"]
@@ -104,7 +106,7 @@ class Loop:
             replay = f"mmpretrain replay {self.workdir} --stage={training.name} --step={halted.step}"
             raise FloatingPointError(halted.message(self.title, usual, training.batches.clip_ids(halted.step), replay))
 
-        if not evaluated:  # it was stopped before the evaluation that was due, or in it
+        if not evaluated:  # the start is to be, or it was stopped before the evaluation that was due, or in it
             evaluate(first_step)
             evaluated = True
         batches = training.batches(first_step)
