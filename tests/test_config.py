@@ -162,6 +162,10 @@ def test_labels_are_kept_by_a_share_or_by_a_number_and_a_frozen_head_tells_class
             {"classifier": "frozen_linear", "tasks": (*tiny_run().finetune.tasks, TaskConfig("arousal", kind="value"))},
             r"tasks\[1\]\.kind='value'; it must be 'class' with finetune\.classifier='frozen_linear'",
         ),
+        (
+            {"head": "frozen_linear", "tasks": (*tiny_run().finetune.tasks, TaskConfig("arousal", kind="value"))},
+            r"tasks\[1\]\.kind='value'; it must be 'class' with finetune\.head='frozen_linear'",
+        ),
     ):
         config = tiny_run()
         config.finetune = dataclasses.replace(config.finetune, **changes)

@@ -119,8 +119,8 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
     _require(len(set(names)) == len(names) > 0, "finetune.tasks", names, "one or more, each with a name of its own")
     for i, task in enumerate(finetune.tasks):
         _check_task(task, f"finetune.tasks[{i}]")
-        if finetune.classifier == "frozen_linear":
-            wanted = "'class' with finetune.classifier='frozen_linear', which tells classes alone"
+        if field := next((f for f in ("classifier", "head") if getattr(finetune, f) == "frozen_linear"), ""):
+            wanted = f"'class' with finetune.{field}='frozen_linear', which tells classes alone"
             _require(task.kind == "class", f"finetune.tasks[{i}].kind", task.kind, wanted)
     per_class = finetune.labels_per_class
     _require(not per_class or finetune.label_share == 1, "finetune.label_share", finetune.label_share,

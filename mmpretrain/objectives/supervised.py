@@ -75,7 +75,7 @@ class Supervised(Objective):
         return MultiTaskModel(self.model, make_heads, rngs=rngs)
 
     def _make_head(self, task: TaskConfig, rngs: nnx.Rngs) -> nnx.Module:
-        if task.kind == "class" and self.finetune.head == "frozen_linear":
+        if self.finetune.head == "frozen_linear":
             return StatisticsHead(self.model, len(task.classes), rngs=rngs)
         return TASK_LOSSES[task.kind].make_head(self.model, task, rngs)
 

@@ -13,6 +13,9 @@ from mmpretrain.config import CLASSIFIERS, CorpusConfig, FinetuneConfig, LabelEf
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.files import DamagedError
 from mmpretrain.models.encoder import AVEncoder
+from mmpretrain.run import frozen
+from mmpretrain.run.curve import Curve
+from mmpretrain.run.forward import layer_statistics
 from mmpretrain.run.predictions import read_answers
 from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
@@ -141,6 +144,28 @@ def test_it_stands_in_the_summary_and_on_the_page(done, capsys):
     page = (run.workdir / "report.html").read_text()
     assert "Emotion from few labels" in page
     assert 'alt="UA over the share of the labels"' in page
+
+
+def test_all_points_run_one_program_and_an_encoder_looks_at_every_clip_once(corpus, encoder, tmp_path, monkeypatch):
+    looked = []
+
+    def count(run, encoder, table, title=""):
+        looked.extend(table.clip_ids)
+        return layer_statistics(run, encoder, table, title)
+
+    monkeypatch.setattr(frozen, "layer_statistics", count)
+    run = run_of(corpus, encoder, tmp_path, LabelEfficiencyConfig((0.35, 0.7, 1.0), 3, ("pretrained", "frozen")))
+    curve = Curve(run)
+    points = curve.points
+    assert [point.classifier for point in points] == ["frozen"] * 7 + ["pretrained"] * 9, "cheap ones first"
+    for point in points[:7]:
+        for fold in (1, 2):
+            curve.predictions(point, fold)
+    assert len(looked) == len(set(looked)) == 54
+    trainers = {id(curve.finetuning(point).trainer("pretrained")) for point in points[7:]}
+    assert len(trainers) == 1
+    seeds = {point.draw: curve.finetuning(point).run.config.seed for point in points}
+    assert seeds == {draw: run.config.seed + draw for draw in range(3)}
 
 
 def test_it_must_be_asked_for(corpus, encoder, tmp_path):
