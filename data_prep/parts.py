@@ -17,7 +17,6 @@ from data_prep.faults import ClipError, of_the_clip
 from data_prep.inspection import patience_sec
 from data_prep.opening import open_clip
 from data_prep.sources import SourceClip
-from data_prep.timed import spoken
 from data_prep.workers import Failed, ordered_map
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME
 
@@ -118,16 +117,10 @@ def _may_be_long(clip: SourceClip, max_sec: float) -> bool:
 
 
 def _cut(clip: SourceClip, seconds: float, spans: list[Span]) -> Cut:
-    labels = {name: value for name, value in clip.labels.items() if name != "text"}
     parts = []
     for number, (start, end) in enumerate(spans, start=1):
         note = f"part {number} of {len(spans)} of {clip.clip_id} (from {start:.2f} s)"
         note += ", without its text" if clip.labels.get("text") and not clip.words else ""
-        part = clip.part(
-            start, end, clip_id=f"{clip.clip_id}-part{number:02d}", labels=labels,
-            note="; ".join(filter(None, [clip.note, note])),
-        )  # fmt: skip
-        if part.words:
-            part = dataclasses.replace(part, labels=labels | {"text": spoken(part.words)})
-        parts.append(part)
+        note = "; ".join(filter(None, [clip.note, note]))
+        parts.append(clip.part(start, end, clip_id=f"{clip.clip_id}-part{number:02d}", note=note))
     return Cut(clip, seconds, parts)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from data_prep.timed import Curve, Word, words_within
+from data_prep.timed import Curve, Word, spoken, words_within
 from mmpretrain.listing import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_files, readable, suffix_of
 from mmpretrain.records import EMOTIONS
 
@@ -82,7 +82,8 @@ class SourceClip:
     labels: by the names of the corpus's label columns; empty ones may be left out. path: the media file, or None with
     `render`. start_sec, end_sec: the part of the file, end_sec None for its end. refused: why the reader itself leaves
     the clip out (it still gets a row in the report). note: anything the report should say. render: draws the clip, for
-    corpora without files. words, curves: what is said of stretches of time, on the clock of `path`. sound: where that
+    corpora without files. words, curves: what is said of stretches of time, on the clock of `path`; where there are
+    words they are those of the label `text`. sound: where that
     is in another file. region: (left, top, right, bottom) of what is looked at of the picture, as shares of it.
     official: what the clip counts for. missing: the corpus has the clip, but its file is not here, as `refused` says.
     """
@@ -106,10 +107,17 @@ class SourceClip:
     missing: bool = False
 
     def part(self, start_sec: float, end_sec: float | None, **changes: Any) -> SourceClip:
-        """The clip from start_sec to end_sec of its file, which it holds, with what is said of that time."""
+        """The clip from start_sec to end_sec of its file, which it holds, with what is said of that time.
+
+        Of its text that is the words that are spoken then, none where that is not known.
+        """
         sound = self.sound and self.sound._replace(start_sec=self.sound.start_sec + start_sec - self.start_sec)
         words = words_within(self.words, start_sec, end_sec)
-        return dataclasses.replace(self, start_sec=start_sec, end_sec=end_sec, sound=sound, words=words, **changes)
+        labels = {name: value for name, value in self.labels.items() if name != "text"}
+        labels |= {"text": spoken(words)} if words else {}
+        return dataclasses.replace(
+            self, start_sec=start_sec, end_sec=end_sec, sound=sound, words=words, labels=labels, **changes
+        )
 
     def fingerprint(self) -> list[Any]:
         """What, if it changed, would change the prepared clip; the file stands by its size and time of change."""

@@ -75,6 +75,15 @@ def words_within(words: Sequence[Word], start_sec: float, end_sec: float | None)
     )
 
 
+def are_of(words: Sequence[Word], text: str) -> bool:
+    """Whether the words are those of the text, one by one, so that a position among them is one in `text.split()`."""
+    return [_letters(word.text) for word in words] == [_letters(word) for word in text.split()]
+
+
+def _letters(word: str) -> str:
+    return "".join(char for char in word.casefold() if char.isalnum())
+
+
 def spoken(words: Sequence[Word]) -> str:
     return " ".join(word.text for word in words)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data_prep.timed import Word, spoken
+from data_prep.timed import Word, are_of, spoken
 from mmpretrain.records import FRAME_RATE_HZ
 
 LONG_SEC = 15.0  # clips whose last word ends before this stay whole
@@ -79,5 +79,6 @@ def pieces_of(transcript: Transcript, *, cut: bool) -> list[tuple[str, Piece]]:
     """(text, piece) of each piece of a clip: of one that is not to be cut, or is short, the whole."""
     pieces = cut_at_pauses(transcript.words) if cut else []
     if len(pieces) < 2:
-        return [(transcript.text, Piece(transcript.words, 0.0, None))]
+        words = transcript.words if are_of(transcript.words, transcript.text) else ()
+        return [(transcript.text, Piece(words, 0.0, None))]
     return [(spoken(piece.words), piece) for piece in pieces]

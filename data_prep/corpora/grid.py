@@ -11,7 +11,7 @@ from data_prep.corpus import SOURCE, VALIDATION_SHARE, Corpus
 from data_prep.labels import columns
 from data_prep.sources import Official, SourceClip, hashed_split, media_files, with_unique_ids
 from data_prep.tables import read_table, read_text
-from data_prep.timed import WORDS_TRACK, Word
+from data_prep.timed import WORDS_TRACK, Word, are_of
 from mmpretrain.listing import readable
 from mmpretrain.records import FACE_TRACKS
 
@@ -57,7 +57,7 @@ def _clip(path: Path, speaker: str, name: str, words: tuple[Word, ...], validati
     if not spelled:
         return SourceClip(clip_id, path, refused="not a name of GRID (six letters such as bbaf2n, each for a word)")
     note = "" if words else "no times of words"
-    if words and " ".join(word.text for word in words) != spelled:
+    if words and not are_of(words, spelled):
         note = "the words that are timed are not those that the name spells, which are left out with their times"
         words = ()
     return SourceClip(

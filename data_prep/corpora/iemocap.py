@@ -16,7 +16,7 @@ from data_prep.corpus import SOURCE, VALIDATION_SHARE, Argument, Corpus
 from data_prep.labels import between, columns
 from data_prep.sources import Official, Sound, SourceClip, hashed_split, standard_emotion
 from data_prep.tables import read_text
-from data_prep.timed import WORDS_TRACK, Word
+from data_prep.timed import WORDS_TRACK, Word, are_of
 from mmpretrain.records import FACE_TRACKS
 
 _TURN = re.compile(
@@ -100,7 +100,9 @@ def _clip(
     sound = session / "sentences" / "wav" / dialogue / f"{turn.name}.wav"
     emotion = "" if turn.emotion == _NO_MAJORITY else standard_emotion(turn.emotion) or ""
     valence, arousal, dominance = (between(scale, _LOWEST, _HIGHEST) for scale in turn.scales)
+    text = texts.get(turn.name, "")
     words = _words(session / "sentences" / "ForcedAlignment" / dialogue / f"{turn.name}.wdseg")
+    words = words if are_of(words, text) else ()
     whole = SourceClip(
         turn.name,
         sound,
@@ -110,7 +112,7 @@ def _clip(
             "emotion": emotion, "emotion4": _FOUR.get(emotion, ""),
             "votes": tuple(filter(None, map(standard_emotion, turn.votes))),
             "valence": valence, "arousal": arousal, "dominance": dominance,
-            "text": texts.get(turn.name, ""), "style": {"impro": "improvised", "script": "scripted"}[turn.style],
+            "text": text, "style": {"impro": "improvised", "script": "scripted"}[turn.style],
             "sex": {"F": "female", "M": "male"}[turn.actor],
             "session": str(turn.session), "dialogue": dialogue, "turn": float(number),
         },

@@ -10,7 +10,7 @@ from data_prep.opening import open_clip
 from data_prep.parts import cut_long_clips
 from data_prep.preparation import Options, prepare
 from data_prep.sources import Sound, SourceClip
-from data_prep.timed import WORDS_TRACK, Curve, Word, words_track
+from data_prep.timed import WORDS_TRACK, Curve, Word, are_of, words_track
 from mmpretrain.records import TrackSpec
 from tests.data_prep.authored import RATE, tone, write_mkv, write_wav
 from tests.data_prep.test_preparation import clips_of
@@ -40,6 +40,9 @@ def test_words_and_curves_are_written_with_the_clip(tmp_path):
     path = write_wav(tmp_path / "a.wav", tone(2.0))
     curve = Curve(np.array([0.0, 2.0]), np.array([-1.0, 1.0]))
     clip = SourceClip("a", path, start_sec=1.0, end_sec=2.0, words=WORDS[2:], curves={"arousal": curve})
+    assert are_of(WORDS, "One two, three.")
+    assert not are_of(WORDS, "one two")
+    assert not are_of(WORDS[:2], "one three")
     tracks = {**WORDS_TRACK, "arousal": TrackSpec((), "float32")}
     prepare([clip], tmp_path / "out", Options(), name="a", tracks=tracks, labels={})
     (written,) = clips_of(tmp_path / "out")

@@ -7,6 +7,7 @@ from pathlib import Path
 from data_prep.__main__ import main
 from data_prep.corpus import Corpus
 from data_prep.sources import SourceClip, without_missing
+from data_prep.timed import are_of
 from mmpretrain import records
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 1234567\n"
@@ -38,6 +39,7 @@ def clips_of(name: str, source: Path, **arguments) -> dict[str, SourceClip]:
         schema.check_labels(clip.clip_id, clip.labels)
         assert set(clip.curves) <= set(corpus.tracks)
         assert not clip.words or "words" in corpus.tracks
+        assert not clip.words or are_of(clip.words, clip.labels["text"])
         assert clip.split in records.SPLITS
     assert len({clip.clip_id for clip in clips}) == len(clips)
     return {clip.clip_id: clip for clip in clips}
