@@ -36,6 +36,7 @@ from mmpretrain.config.tree import (
     RunConfig,
     TargetsConfig,
     TaskConfig,
+    UnitsConfig,
 )
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "RunConfig",
     "TargetsConfig",
     "TaskConfig",
+    "UnitsConfig",
     "as_dict",
     "emotion",
     "encoder_size",

@@ -225,9 +225,14 @@ class TaskConfig:
 
     name: str = setting("emotion", plain_word())  # of the head, and of its metrics: emotion/ua
     column: str = setting("", words())  # of the corpora's labels; "": the one called `name`
-    kind: str = setting("class", words("a kind of labels"))  # of the labels, as the corpora declare it
-    # those that are told apart; clips with another label are left out
+    # of the labels, as the corpora declare it; "frames": a class of every frame, whose column is a track, or is "words" or
+    # "phones" of `alignments`
+    kind: str = setting("class", words("a kind of labels"))
+    # those that are told apart; clips with another label are left out. Of a track the names of its numbers, in order
     classes: tuple[str, ...] = setting((), each(words(), distinct=True, text='two or more, e.g. ("neutral", "happy")'))
+    # of kind "frames": words with their times in clips, a CSV file (clip,start_s,end_s,word), in place of a track
+    alignments: str = setting("", words("a CSV file of words with their times"))
+    silence: str = setting("", words())  # of kind "frames": the class that is left out of sequences; "": none
     weight: float = setting(1.0, above(0, most=1_000_000))  # of its loss beside those of other tasks
 
 
@@ -297,6 +302,40 @@ class LabelEfficiencyConfig:
 
 
 @dataclasses.dataclass
+class UnitsConfig:
+    """What is said in every frame, learned from few labelled clips: where pretraining must pay (docs/evaluation.md).
+
+    Each of `inputs` on its own; everything but `scratch_steps` and the rates of `optimizer` is of the task and its clips.
+    """
+
+    # of kind "frames"; of alignments all that occur where no classes are named
+    task: TaskConfig = dataclasses.field(default_factory=lambda: TaskConfig(name="units", kind="frames"))
+    encoder: str = setting("last_round", words("last_round, or the path of an exported encoder"))
+    corpora: tuple[CorpusConfig, ...] = setting((), each(None))  # labelled clips; empty: those of `data`
+    protocol: str = setting("official", words("the name of a protocol"))  # the first of its folds
+    # training clips to learn from; 0: all
+    labelled_clips: tuple[int, ...] = setting(
+        (5, 20, 80, 0), each(within(0, LARGE), least=1, distinct=True, text="numbers of clips, each once, 0: all")
+    )
+    # of those clips, by clip id, and of the seeds of the networks
+    draws: int = setting(3, within(1, 1_000))
+    # modalities that are shown at once, joined by +; each must be the model's
+    inputs: tuple[str, ...] = setting(
+        ("audio+video",), each(words(), least=1, distinct=True, text='one or more, e.g. ("audio", "audio+video")')
+    )
+    finetuned: bool = False  # train the network from the pretrained encoder too, as from scratch
+    num_steps: int = setting(300, above(0, most=LARGE, text="above 0"))  # of each network
+    eval_every: int = setting(50, STEPS)  # steps between evaluations on validation, which choose the step
+    batch_frames: int = setting(800, within(1, LARGE))
+    dropout: float = setting(0.1, RATE)
+    optimizer: OptimizerConfig = dataclasses.field(
+        default_factory=lambda: OptimizerConfig(
+            schedule="tri_stage", peak_lr=1e-3, warmup_steps=30, eps=1e-8, weight_decay=0.01, clip_norm=1.0
+        )
+    )
+
+
+@dataclasses.dataclass
 class ParallelConfig:
     """Shape of the device mesh; one axis may be -1 (all that is left)."""
 
@@ -358,6 +397,7 @@ class RunConfig:
     rounds: tuple[RoundConfig, ...] = setting((), each(None))
     finetune: FinetuneConfig | None = None
     label_efficiency: LabelEfficiencyConfig = dataclasses.field(default_factory=LabelEfficiencyConfig)
+    units: UnitsConfig | None = None
     parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     health: HealthConfig = dataclasses.field(default_factory=HealthConfig)

@@ -7,7 +7,7 @@ Dims: B clips, T frames.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -47,6 +47,7 @@ def make_batch(
     targets: Sequence[Targets] = (),
     targets_per_frame: int = 1,
     labels: Mapping[str, np.ndarray] | None = None,
+    of_frames: Collection[str] = (),
     freq_mask: int = 0,
     freq_warp: float = 0.0,
 ) -> Batch:
@@ -56,11 +57,13 @@ def make_batch(
     `Augmentation` says is changed; otherwise it is whole, or one of its `windows`, and unchanged. All inputs and
     targets of a clip begin at the same frame; of a window only the frames that it owns have targets. targets: of each
     codebook; a clip may have none. targets_per_frame: of these a frame takes the first. labels: by task, [N, ...] over
-    the table. Raises ValueError naming the clip if it cannot be read or its targets have another length.
+    the table. of_frames: those of them whose second dim is the frames of the clip, [N, T, ...]. Raises ValueError naming the clip if it cannot be read or its targets have another length.
     """
     if train and data.noise.prob > 0:
         noise_files(data.noise.path)  # speaks up at the first batch if there is no noise, not at the first noisy clip
-    batch = empty_batch(len(planned.clips), planned.num_frames, model, num_codebooks=len(targets), labels=labels or {})
+    batch = empty_batch(
+        len(planned.clips), planned.num_frames, model, num_codebooks=len(targets), labels=labels, of_frames=of_frames
+    )
     batch.clip_B[:] = planned.clips
     for b, (row, occurrence) in enumerate(zip(planned.clips, planned.occurrences.tolist(), strict=True)):
         if row < 0:
@@ -89,7 +92,10 @@ def make_batch(
                 first = own.start - frames.start
                 batch.targets_BTS[b, first : first + len(ids_T), s] = ids_T
         for name, of_table in (labels or {}).items():
-            batch.labels[name][b] = of_table[row]
+            if name in of_frames:
+                batch.labels[name][b, : len(frames)] = of_table[row, frames.start : frames.stop]
+            else:
+                batch.labels[name][b] = of_table[row]
     return batch
 
 
@@ -100,15 +106,24 @@ def empty_batch(
     *,
     num_codebooks: int = 0,
     labels: Mapping[str, np.ndarray] | None = None,
+    of_frames: Collection[str] = (),
 ) -> Batch:
-    """A batch without a clip: to put some in, or for its shapes. labels: arrays whose dtype and trailing dims count."""
+    """A batch without a clip: to put some in, or for its shapes. labels: arrays whose dtype and trailing dims count.
+
+    of_frames: those that have a dim of time.
+    """
+
+    def no_label(name: str, like: np.ndarray) -> np.ndarray:
+        dims = (num_frames, *like.shape[2:]) if name in of_frames else like.shape[1:]
+        return np.full((num_clips, *dims), np.nan if np.issubdtype(like.dtype, np.floating) else -1, like.dtype)
+
     shapes = {name: (INPUTS[name].frame_shape(model.inputs), INPUTS[name].dtype) for name in model.modalities}
     return Batch(
         inputs={name: np.zeros((num_clips, num_frames, *shape), dtype) for name, (shape, dtype) in shapes.items()},
         present={name: np.zeros(num_clips, bool) for name in model.modalities},
         valid_BT=np.zeros((num_clips, num_frames), bool),
         targets_BTS=np.full((num_clips, num_frames, max(num_codebooks, 1)), -1, np.int32),
-        labels={name: _no_label((num_clips, *array.shape[1:]), array.dtype) for name, array in (labels or {}).items()},
+        labels={name: no_label(name, array) for name, array in (labels or {}).items()},
         clip_B=np.full(num_clips, -1, np.int32),
         chance_B=np.zeros(num_clips, np.uint32),
     )
@@ -128,10 +143,6 @@ def put_clip(
     for name in present:
         batch.present[name][b] = True
         batch.inputs[name][b, : len(frames)] = INPUTS[name].make(clip, frames, model.inputs, augmentation)
-
-
-def _no_label(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    return np.full(shape, np.nan if np.issubdtype(dtype, np.floating) else -1, dtype)
 
 
 def _of_frames(ids_T: np.ndarray, clip: Clip, per_frame: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Tasks: what a head learns to tell of labelled clips, and where its labels come from.
 
 A task is a name, a label column of the corpora and the kind of its labels. A kind has its array here, its head and loss
-in `objectives.supervised`, and its metrics in `evaluation.tasks`, each under the name of the kind.
+in `objectives.supervised`, and its metrics in `evaluation.tasks`, each under the name of the kind. Labels of the kinds in
+`OF_FRAMES` are of every frame, [N, T]: their column is a track, or a table of alignments (`data.frame_labels`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from mmpretrain.columns import Words
 from mmpretrain.config import TaskConfig
 from mmpretrain.data.clips import ClipTable
+from mmpretrain.data.frame_labels import frame_classes
 from mmpretrain.records import VOCABULARIES
 
 
@@ -23,6 +25,8 @@ def task_labels(table: ClipTable, task: TaskConfig) -> np.ndarray:
     Raises ValueError where no corpus has the column, it is of another kind, or a class is no word of it. task: of a
     kind that there is.
     """
+    if task.kind in OF_FRAMES:
+        return ARRAYS[task.kind](table, task)
     column = task.column or task.name
     values = table.label(column)
     if (found := table.label_kinds[column]) != task.kind:
@@ -40,8 +44,11 @@ def has_label(labels: np.ndarray) -> np.ndarray:
 
 
 def class_counts(labels: np.ndarray, task: TaskConfig) -> np.ndarray:
-    """int64 [C]: of how many clips each class of a task is said; labels: one of its classes, or several marked ones."""
-    known = labels[has_label(labels)]
+    """int64 [C]: of how many clips, or frames, each class of a task is said.
+
+    labels: one of its classes, several marked ones, or one a frame.
+    """
+    known = labels[labels >= 0] if task.kind in OF_FRAMES else labels[has_label(labels)]
     if known.ndim == 1:
         return np.bincount(known.astype(np.int64), minlength=len(task.classes))
     return (known > 0).reshape(-1, len(task.classes)).sum(0)
@@ -70,6 +77,8 @@ def why_not_learned(labels: np.ndarray, task: TaskConfig) -> str:
         counts = class_counts(labels, task)
         missing = [name for name, count in zip(task.classes, counts, strict=True) if not count]
         of_each = ", ".join(f"{name} {count}" for name, count in zip(task.classes, counts, strict=True) if count)
+        if task.kind in OF_FRAMES:  # of many classes some may well be in no clip of a few
+            return f"all labelled frames are of one class ({of_each})" if len(missing) == len(task.classes) - 1 else ""
         if known.ndim == 1 and len(missing) == len(task.classes) - 1:
             return f"all {len(known)} labelled training clips are of one class ({of_each})"
         if missing:
@@ -87,6 +96,8 @@ def why_not_measured(labels: np.ndarray, task: TaskConfig) -> str:
     known = labels[has_label(labels)]
     if not len(known):
         return "has no label of it"
+    if task.kind in OF_FRAMES:
+        return ""
     if task.classes:
         counts = class_counts(labels, task)
         if missing := [name for name, count in zip(task.classes, counts, strict=True) if not count]:
@@ -123,5 +134,6 @@ def labels_fingerprint(labels: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-# By the kind of the labels: from the column, as `ClipTable.label` returns it, to the array.
-ARRAYS: dict[str, Callable[..., np.ndarray]] = {"class": _class_ids}
+# By the kind of the labels: from the column, as `ClipTable.label` returns it, to the array; of frames, from the table.
+ARRAYS: dict[str, Callable[..., np.ndarray]] = {"class": _class_ids, "frames": frame_classes}
+OF_FRAMES = ("frames",)

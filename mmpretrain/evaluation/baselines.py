@@ -36,11 +36,16 @@ def picture_statistics(video_THW: np.ndarray) -> np.ndarray:
     the expression that lasts, its deviation where the face moves. Changes are taken without their sign: with it they
     add up to the last frame less the first. A clip of one frame has no change.
     """
-    down, across = (_cells(size) for size in video_THW.shape[1:])
-    cells_TF = (down @ video_THW.astype(np.float32) @ across.T).reshape(len(video_THW), -1) / 255
+    cells_TF = picture_cells(video_THW)
     changes_TF = np.abs(np.diff(cells_TF, axis=0)) if len(cells_TF) > 1 else np.zeros_like(cells_TF)
     moments = (cells_TF.mean(0), cells_TF.std(0), changes_TF.mean(0), changes_TF.std(0))
     return np.concatenate(moments).astype(np.float32)
+
+
+def picture_cells(video_THW: np.ndarray) -> np.ndarray:
+    """The mean of each of 16 x 16 cells of every frame, 0 to 1, float32 [T, 256]. video_THW: uint8."""
+    down, across = (_cells(size) for size in video_THW.shape[1:])
+    return (down @ video_THW.astype(np.float32) @ across.T).reshape(len(video_THW), -1) / 255
 
 
 def _cells(size: int) -> np.ndarray:

@@ -177,14 +177,19 @@ def check_same(first: Answers, second: Answers) -> None:
 
 def units_of(answers: Answers) -> tuple[np.ndarray, str]:
     """int [N]: the unit that each clip belongs to; and in words what is resampled."""
-    clips, speakers = len(answers.clip_ids), {speaker for speaker in answers.speakers if speaker}
-    unknown = sum(not speaker for speaker in answers.speakers)
-    if len(speakers) < 2:
+    return resampled_units(answers.clip_ids, answers.speakers)
+
+
+def resampled_units(clip_ids: Sequence[str], speakers: Sequence[str]) -> tuple[np.ndarray, str]:
+    """`units_of` the clips with these ids. speakers: "" for nobody known."""
+    clips, known = len(clip_ids), {speaker for speaker in speakers if speaker}
+    unknown = sum(not speaker for speaker in speakers)
+    if len(known) < 2:
         why = "who speaks is not known" if unknown else "all of one speaker"
         return np.arange(clips), f"{clips} clips, {why}"
-    names = [f"speaker {s}" if s else f"clip {c}" for c, s in zip(answers.clip_ids, answers.speakers, strict=True)]
+    names = [f"speaker {s}" if s else f"clip {c}" for c, s in zip(clip_ids, speakers, strict=True)]
     besides = f" and {unknown} clips of nobody known" if unknown else ""
-    return np.unique(names, return_inverse=True)[1], f"{len(speakers)} speakers{besides}"
+    return np.unique(names, return_inverse=True)[1], f"{len(known)} speakers{besides}"
 
 
 def resample(answers: Answers, unit_N: np.ndarray) -> tuple[dict[str, float], dict[str, np.ndarray], int]:

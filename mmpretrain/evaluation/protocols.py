@@ -17,6 +17,7 @@ import numpy as np
 from mmpretrain.columns import Words
 from mmpretrain.evaluation.metrics import METRICS, ClassificationResult, pooled
 from mmpretrain.index import Index
+from mmpretrain.randomness import mixed, unit_of
 from mmpretrain.records import SPLITS
 
 
@@ -34,7 +35,7 @@ class Protocol:
     """selection: the part on which the model is chosen; "validation" is the only rule there is so far.
 
     assign(clips, fold): the part of each clip, int [N], as a position in `SPLITS`, or -1 for one that the protocol
-    drops. speakers_cross: the corpus's makers have put people into several parts, which nobody else does.
+    drops. speakers_cross: people may be in several parts, so that figures are of other clips of the same people.
     """
 
     name: str
@@ -51,8 +52,6 @@ class Protocol:
         Clips without a label `column`, or with one that is not in `classes` (where given), appear nowhere. Raises
         ValueError where the clips are not what the protocol is about, a part is empty, or a speaker is in two parts.
         """
-        if not 1 <= fold <= self.num_folds:
-            raise ValueError(f"fold {fold}: protocol `{self.name}` has folds 1 to {self.num_folds}")
         wanted = None if classes is None else set(classes)
         labelled = np.flatnonzero(_is_labelled(clips, column, wanted))
         if not len(labelled):
@@ -60,6 +59,12 @@ class Protocol:
                 f"protocol `{self.name}`: none of the {len(clips)} clips has a label {column!r}"
                 f"{'' if wanted is None else ' among ' + ', '.join(sorted(wanted))}; fine-tune on a labelled corpus"
             )
+        return self.deal(clips, fold, labelled)
+
+    def deal(self, clips: Index, fold: int, labelled: np.ndarray) -> Fold:
+        """The same of clips whose labels are known to the caller. labelled: int64, ascending, their positions."""
+        if not 1 <= fold <= self.num_folds:
+            raise ValueError(f"fold {fold}: protocol `{self.name}` has folds 1 to {self.num_folds}")
         chosen = clips.take(labelled)
         assigned = self.assign(chosen, fold)
         parts = {part: labelled[assigned == number] for number, part in enumerate(SPLITS)}
@@ -89,14 +94,10 @@ class Protocol:
 def _is_labelled(clips: Index, column: str, wanted: set[str] | None) -> np.ndarray:
     """bool [N]: which clips have a label of that name, and one that is wanted."""
     labels = clips.labels.get(column)
-    if labels is None or not isinstance(labels, Words):
-        return (
-            np.zeros(len(clips), bool)
-            if labels is None
-            else labels > 0
-            if labels.dtype == np.int32
-            else ~np.isnan(labels)
-        )
+    if labels is None:
+        return np.zeros(len(clips), bool)
+    if not isinstance(labels, Words):
+        return labels > 0 if labels.dtype == np.int32 else ~np.isnan(labels)
     return labels.map({word: wanted is None or word in wanted for word in labels.words if word}, False, bool)
 
 
@@ -165,6 +166,17 @@ def _balanced(num_folds: int) -> Callable:
     return assign
 
 
+def _by_hash(num_folds: int) -> Callable:
+    """Folds of clips by a hash of their ids, whoever speaks, so that more clips move none of those that there were."""
+
+    def assign(clips: Index, fold: int) -> np.ndarray:
+        folds = (unit_of(mixed(clips.id_hashes, "folds of clips")) * num_folds).astype(int)
+        names = {fold - 1: SPLITS.index("test"), fold % num_folds: SPLITS.index("validation")}
+        return np.array([names.get(group, SPLITS.index("train")) for group in folds.tolist()])
+
+    return assign
+
+
 def _subject_protocol(
     name: str, description: str, folds: Sequence[Iterable[int]], dropped: Sequence[str] = ()
 ) -> Protocol:
@@ -174,6 +186,9 @@ def _subject_protocol(
 
 _PROTOCOLS = (
     Protocol("official", 1, "the train, validation and test splits of the corpus itself", 1, _by_split),
+    Protocol(
+        "official-clips", 1, "the splits of the corpus itself, whoever speaks in them", 1, _by_split, speakers_cross=True
+    ),
     _subject_protocol(
         "ravdess-6x4",
         "RAVDESS, test actors 1-4, 5-8, 9-12, 13-16, 17-20, 21-24",
@@ -206,16 +221,22 @@ _PROTOCOLS = (
 
 
 def get_protocol(name: str) -> Protocol:
-    """The protocol of that name; `speakers-K` makes K speaker-disjoint folds of any corpus. Raises ValueError."""
+    """The protocol of that name. Raises ValueError.
+
+    `speakers-K` makes K speaker-disjoint folds of any corpus; `clips-K` K folds of clips, as where one person says all.
+    """
     known = {protocol.name: protocol for protocol in _PROTOCOLS}
     if name in known:
         return known[name]
-    match = re.fullmatch(r"speakers-(\d+)", name)
+    match = re.fullmatch(r"(speakers|clips)-(\d+)", name)
     if not match:
-        raise ValueError(f"unknown protocol `{name}`; known are {', '.join(known)} and speakers-K (K folds)")
-    num_folds = int(match[1])
+        raise ValueError(f"unknown protocol `{name}`; known are {', '.join(known)}, speakers-K and clips-K (K folds)")
+    kind, num_folds = match[1], int(match[2])
     if num_folds < 3:
-        raise ValueError(f"protocol `{name}` needs at least 3 folds, to test, validate and train: use `speakers-3`")
+        raise ValueError(f"protocol `{name}` needs at least 3 folds, to test, validate and train: use `{kind}-3`")
+    if kind == "clips":
+        description = f"{num_folds} folds of clips by id, whoever speaks; validation clips are the next fold's"
+        return Protocol(name, 1, description, num_folds, _by_hash(num_folds), speakers_cross=True)
     description = f"{num_folds} speaker-disjoint folds of about equal size; validation speakers are the next fold's"
     return Protocol(name, 1, description, num_folds, _balanced(num_folds))
 

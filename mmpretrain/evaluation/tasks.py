@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmpretrain.config import TaskConfig
+from mmpretrain.evaluation.frames import count
 from mmpretrain.evaluation.metrics import METRICS, classification_metrics
 
 
@@ -27,4 +28,17 @@ def _classes(labels_N: np.ndarray, logits_NC: np.ndarray, task: TaskConfig) -> d
     return {"loss": loss} | {name: getattr(result, name) for name in METRICS}
 
 
-TASK_METRICS = {"class": TaskMetrics({"loss": "lower"} | dict.fromkeys(METRICS, "higher"), _classes)}
+def _frames(labels_NT: np.ndarray, logits_NTC: np.ndarray, task: TaskConfig) -> dict[str, float]:
+    """`error` is of the sequence of units, see `evaluation.frames`; the others are means over frames."""
+    known_NT = labels_NT >= 0
+    log_probs_KC = np.asarray(jax.nn.log_softmax(jnp.asarray(logits_NTC[known_NT])))
+    loss = float(-log_probs_KC[np.arange(len(log_probs_KC)), labels_NT[known_NT]].mean())
+    silence = task.classes.index(task.silence) if task.silence else None
+    counts = count(list(labels_NT), list(logits_NTC.argmax(-1)), silence)
+    return {"loss": loss, "accuracy": counts.accuracy, "error": counts.error}
+
+
+TASK_METRICS = {
+    "class": TaskMetrics({"loss": "lower"} | dict.fromkeys(METRICS, "higher"), _classes),
+    "frames": TaskMetrics({"loss": "lower", "accuracy": "higher", "error": "lower"}, _frames),
+}

@@ -125,6 +125,24 @@ class StatisticsHead(nnx.Module):
         return self.out(dropout((x - self.mean[...]) / self.scale[...], self.dropout, key))
 
 
+class FrameHead(nnx.Module):
+    """A learned mix of all layers, then one linear layer on every frame."""
+
+    def __init__(self, config: ModelConfig, num_outputs: int, *, rngs: nnx.Rngs):
+        self.layer_weights = nnx.Param(jnp.zeros(config.num_layers + 1), axes=(None,))
+        self.out = linear(
+            config.width, num_outputs, ("embed", None), dtype="float32", rngs=rngs,
+            kernel_init=nnx.initializers.normal(0.02),
+        )  # fmt: skip
+        self.dropout = config.dropout
+
+    def __call__(self, layers_LBTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
+        """[B, T, num_outputs] in float32. layers_LBTD: as of `ClipHead`."""
+        del valid_BT
+        mixed = jnp.einsum("LBTD,L->BTD", layers_LBTD, jax.nn.softmax(self.layer_weights[...]))
+        return self.out(dropout(mixed, self.dropout, key))
+
+
 class MultiTaskModel(nnx.Module):
     """An encoder and a head for each task. make_heads: by task, a function of `rngs` that makes its head."""
 

@@ -1,4 +1,4 @@
-"""Labelled tasks on whole clips, several at once if wanted: fine-tuning of a pretrained encoder."""
+"""Labelled tasks on clips or on their frames, several at once if wanted: fine-tuning of a pretrained encoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmpretrain.config import FinetuneConfig, ModelConfig, TaskConfig
-from mmpretrain.models.heads import ClipHead, MultiTaskModel, StatisticsHead
+from mmpretrain.models.heads import ClipHead, FrameHead, MultiTaskModel, StatisticsHead
 from mmpretrain.objectives.base import Better, Objective, Sums, total
 from mmpretrain.objectives.masking import span_mask
 from mmpretrain.randomness import named
@@ -44,15 +44,34 @@ def _classifier(model: ModelConfig, task: TaskConfig, rngs: nnx.Rngs) -> ClipHea
 def _cross_entropy(
     logits_BC: jax.Array, label_B: jax.Array, smoothing: float
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-    """label_B: int32, -1 where there is none. `nll` is the loss without smoothing."""
+    """label_B: int32, -1 where there is none; of frames [B, T]. `nll` is the loss without smoothing."""
     label = jnp.maximum(label_B, 0)
     log_probs = jax.nn.log_softmax(logits_BC)
-    nll = -jnp.take_along_axis(log_probs, label[:, None], axis=1)[:, 0]
+    nll = -jnp.take_along_axis(log_probs, label[..., None], axis=-1)[..., 0]
     loss = (1 - smoothing) * nll - smoothing * log_probs.mean(-1)
     return loss, label_B >= 0, {"nll": nll, "accuracy": logits_BC.argmax(-1) == label}
 
 
-TASK_LOSSES: dict[str, TaskLoss] = {"class": TaskLoss(_classifier, _cross_entropy)}
+def _frame_classifier(model: ModelConfig, task: TaskConfig, rngs: nnx.Rngs) -> FrameHead:
+    return FrameHead(model, len(task.classes), rngs=rngs)
+
+
+def _frame_cross_entropy(
+    logits_BTC: jax.Array, label_BT: jax.Array, smoothing: float
+) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    """The mean over a clip's labelled frames. label_BT: int32, -1 where there is none, padding included."""
+    of_frame, known_BT, values = _cross_entropy(logits_BTC, label_BT, smoothing)
+
+    def mean(x_BT: jax.Array) -> jax.Array:
+        return jnp.where(known_BT, x_BT, 0).sum(1) / jnp.maximum(known_BT.sum(1), 1)
+
+    return mean(of_frame), known_BT.any(1), {name: mean(x_BT) for name, x_BT in values.items()}
+
+
+TASK_LOSSES: dict[str, TaskLoss] = {
+    "class": TaskLoss(_classifier, _cross_entropy),
+    "frames": TaskLoss(_frame_classifier, _frame_cross_entropy),
+}
 
 
 @dataclasses.dataclass(frozen=True)

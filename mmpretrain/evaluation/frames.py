@@ -1,0 +1,158 @@
+"""Figures of what is said of every frame of clips: accuracy, and the error rate of the sequence of units.
+
+The sequence is what is left when repeats are put together: `a a b b b a` is a, b, a. Its error rate is the Levenshtein
+distance between the predicted and the true sequence over the length of the true one, of all clips together, as a word
+error rate is; it may be above 1. Frames whose truth is not known count nowhere. A class that stands for silence is taken
+out of both sequences after repeats are put together, so that it still parts two equal units.
+
+A figure is the mean over draws of the labelled clips. Its 95 % interval knows of other speakers (clips, where there are
+no two known speakers) and of other draws: see `Rates.figure`.
+
+Dims: N clips, T frames, D draws, U units that are resampled, B resamples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmpretrain.evaluation.comparison import CONFIDENCE, RESAMPLES, resampled_units
+from mmpretrain.randomness import generator
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """Of each clip, int64 [N]: its known frames, those that are right, its true units, and the errors among them."""
+
+    frames: np.ndarray
+    right: np.ndarray
+    units: np.ndarray
+    errors: np.ndarray
+
+    @property
+    def accuracy(self) -> float:
+        """Of all frames."""
+        return float(self.right.sum() / max(1, self.frames.sum()))
+
+    @property
+    def error(self) -> float:
+        """Of all units."""
+        return float(self.errors.sum() / max(1, self.units.sum()))
+
+
+def count(labels: Sequence[np.ndarray], predictions: Sequence[np.ndarray], silence: int | None) -> Counts:
+    """labels: int [T] of each clip, -1 where nothing is known. predictions: int [T or more], with padding at the end.
+
+    silence: the class that is left out of sequences. Raises ValueError for predictions that are shorter than a clip.
+    """
+    rows = []
+    for true_T, said_T in zip(labels, predictions, strict=True):
+        if len(said_T) < len(true_T):
+            raise ValueError(f"a clip of {len(true_T)} frames has predictions of {len(said_T)}")
+        known_T = true_T >= 0
+        true, said = true_T[known_T], said_T[: len(true_T)][known_T]
+        sequence = collapsed(true, silence)
+        rows.append(
+            (len(true), int((true == said).sum()), len(sequence), distance(sequence, collapsed(said, silence)))
+        )
+    return Counts(*np.array(rows, np.int64).reshape(-1, 4).T)
+
+
+def collapsed(ids_T: np.ndarray, silence: int | None = None) -> np.ndarray:
+    """The sequence without repeats, and then without silence."""
+    kept = ids_T[np.flatnonzero(np.diff(ids_T, prepend=-2))] if len(ids_T) else ids_T
+    return kept if silence is None else kept[kept != silence]
+
+
+def distance(first: np.ndarray, second: np.ndarray) -> int:
+    """Levenshtein's: the fewest insertions, deletions and substitutions that make one of the other."""
+    steps = np.arange(len(second) + 1)
+    row = steps
+    for i, item in enumerate(first, start=1):
+        row = np.concatenate([[i], np.minimum(row[1:] + 1, row[:-1] + (second != item))])
+        row = np.minimum.accumulate(row - steps) + steps  # insertions, any number of them at once
+    return int(row[-1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """The error rates of a classifier on N clips, of D draws of the clips that it has learned from.
+
+    errors_DN, units_N: as in `Counts`. clip_ids, speakers: "" where nobody knows who speaks.
+    """
+
+    errors_DN: np.ndarray
+    units_N: np.ndarray
+    clip_ids: Sequence[str]
+    speakers: Sequence[str]
+
+    @property
+    def of_draws(self) -> np.ndarray:
+        """float64 [D]."""
+        return self.errors_DN.sum(1) / max(1, self.units_N.sum())
+
+    @property
+    def resampled(self) -> str:
+        """In words, what is: speakers, or clips."""
+        return resampled_units(self.clip_ids, self.speakers)[1]
+
+    def figure(self) -> dict[str, float]:
+        """{"mean", "low", "high"}: the mean over draws, and its interval.
+
+        Two sources are added, as if independent: the standard error of the bootstrap by speaker, times
+        sqrt(U / (U - 1)), and that of the mean of the draws. The reach is Student's t times their root, with the
+        degrees of freedom of such a sum (Satterthwaite 1946). Of a single unit nothing is known: 0 to 1.
+        """
+        mean = float(self.of_draws.mean())
+        reach = _reach(self._resamples(), self.of_draws, self._num_units)
+        if reach is None:
+            return {"mean": mean, "low": 0.0, "high": max(1.0, mean)}
+        return {"mean": mean, "low": max(0.0, mean - reach), "high": mean + reach}
+
+    def fewer_than(self, other: Rates) -> dict[str, float]:
+        """How many times as many errors the other has on the same clips, by the same resamples and draws.
+
+        {"mean", "low", "high"}, the interval on the scale of logarithms. Without an error there is no ratio: infinite.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean = float(other.of_draws.mean() / self.of_draws.mean())
+            of_resamples = np.log(other._resamples()) - np.log(self._resamples())
+            of_draws = np.log(other.of_draws) - np.log(self.of_draws)
+        if not (math.isfinite(mean) and np.isfinite(of_resamples).all() and np.isfinite(of_draws).all()):
+            return {"mean": mean, "low": 0.0, "high": math.inf}
+        reach = _reach(of_resamples, of_draws, self._num_units)
+        if reach is None:
+            return {"mean": mean, "low": 0.0, "high": math.inf}
+        return {"mean": mean, "low": mean * math.exp(-reach), "high": mean * math.exp(reach)}
+
+    @property
+    def _num_units(self) -> int:
+        return int(resampled_units(self.clip_ids, self.speakers)[0].max(initial=0)) + 1
+
+    def _resamples(self) -> np.ndarray:
+        """float64 [B]: the mean rate of the draws on other speakers."""
+        unit_N, _ = resampled_units(self.clip_ids, self.speakers)
+        count = self._num_units
+        errors_U = np.bincount(unit_N, self.errors_DN.mean(0), minlength=count)
+        units_U = np.bincount(unit_N, self.units_N, minlength=count)
+        drawn_BU = generator(0, "evaluation/bootstrap", count).integers(count, size=(RESAMPLES, count))
+        return errors_U[drawn_BU].sum(1) / np.maximum(1, units_U[drawn_BU].sum(1))
+
+
+def _reach(of_resamples: np.ndarray, of_draws: np.ndarray, num_units: int) -> float | None:
+    """How far the interval of a mean reaches to both sides; None for a single unit."""
+    if num_units < 2:
+        return None
+    from scipy.special import stdtrit
+
+    parts = [(float(of_resamples.var()) * num_units / (num_units - 1), num_units - 1)]
+    if len(of_draws) > 1:
+        parts.append((float(of_draws.var(ddof=1)) / len(of_draws), len(of_draws) - 1))
+    variance = sum(part for part, _ in parts)
+    if variance == 0:
+        return 0.0
+    freedom = variance**2 / sum(part**2 / of_part for part, of_part in parts)
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(variance)
