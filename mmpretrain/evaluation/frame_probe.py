@@ -1,15 +1,14 @@
 """Linear discriminants on features of frames: the frozen probe of an encoder's layers, and plain baselines beside it.
 
 The discriminant is Fisher's with a shrunken covariance (Friedman 1989): linear, of a closed form, and of few labelled
-frames as good as any. What it is fitted on is `Features`, of which several kinds stand for choice, such as one a layer;
-the kind and the shrinkage are chosen on validation clips.
+frames as good as any that was tried. How much it is shrunken is for validation clips to choose.
 
 Dims: K frames, F features, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,19 +29,19 @@ class Discriminant(NamedTuple):
 
 def discriminants(
     features_KF: np.ndarray, labels_K: np.ndarray, num_classes: int, shrinkages: Sequence[float] = SHRINKAGES
-) -> Iterator[Discriminant]:
-    """One for every shrinkage. labels_K: ids of classes, all known. Features are scaled to deviation 1 first.
+) -> Iterator[tuple[float, Discriminant]]:
+    """Every shrinkage with its own. labels_K: ids of classes, all known. Features are scaled to deviation 1 first.
 
     Shrinkage s makes the covariance within classes (1 - s) times what it is, and s times its mean on the diagonal.
     """
-    x = features_KF.astype(np.float64)
+    x = features_KF.astype(np.float32)
     mean_F, scale_F = x.mean(0), x.std(0) + 1e-6
     x = (x - mean_F) / scale_F
     count_C = np.bincount(labels_K, minlength=num_classes)
-    one_KC = np.eye(num_classes)[labels_K]
+    one_KC = np.eye(num_classes, dtype=np.float32)[labels_K]
     centre_CF = one_KC.T @ x / np.maximum(count_C, 1)[:, None]
     x -= centre_CF[labels_K]
-    within_F, turn_FF = np.linalg.eigh(x.T @ x / len(x))
+    within_F, turn_FF = np.linalg.eigh((x.T @ x).astype(np.float64) / len(x))
     turned_CF, level = centre_CF @ turn_FF, max(float(within_F.mean()), 1e-6)
     with np.errstate(divide="ignore"):
         prior_C = np.log(count_C / count_C.sum())
@@ -50,7 +49,7 @@ def discriminants(
         scaled_CF = turned_CF / ((1 - shrinkage) * np.maximum(within_F, 0) + shrinkage * level)
         kernel_FC = (turn_FF @ scaled_CF.T) / scale_F[:, None]
         bias_C = prior_C - 0.5 * (scaled_CF * turned_CF).sum(1) - mean_F @ kernel_FC
-        yield Discriminant(kernel_FC.astype(np.float32), bias_C.astype(np.float32))
+        yield shrinkage, Discriminant(kernel_FC.astype(np.float32), bias_C.astype(np.float32))
 
 
 def with_context(features_TF: np.ndarray, frames: int) -> np.ndarray:

@@ -55,9 +55,7 @@ def count(labels: Sequence[np.ndarray], predictions: Sequence[np.ndarray], silen
         known_T = true_T >= 0
         true, said = true_T[known_T], said_T[: len(true_T)][known_T]
         sequence = collapsed(true, silence)
-        rows.append(
-            (len(true), int((true == said).sum()), len(sequence), distance(sequence, collapsed(said, silence)))
-        )
+        rows.append((len(true), int((true == said).sum()), len(sequence), distance(sequence, collapsed(said, silence))))
     return Counts(*np.array(rows, np.int64).reshape(-1, 4).T)
 
 
@@ -93,11 +91,6 @@ class Rates:
     def of_draws(self) -> np.ndarray:
         """float64 [D]."""
         return self.errors_DN.sum(1) / max(1, self.units_N.sum())
-
-    @property
-    def resampled(self) -> str:
-        """In words, what is: speakers, or clips."""
-        return resampled_units(self.clip_ids, self.speakers)[1]
 
     def figure(self) -> dict[str, float]:
         """{"mean", "low", "high"}: the mean over draws, and its interval.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -20,27 +19,29 @@ from mmpretrain.run.base import RunBase
 from mmpretrain.run.forward import encode
 
 PER_FRAME = 4  # rows of MFCC in one frame of 40 ms
-CONTEXTS = (0, 1, 2, 4)  # frames to each side that a plain feature may have beside it
+CONTEXTS = (0, 2)  # frames to each side that a plain feature may have beside it
 
 
-@dataclasses.dataclass(frozen=True)
 class FrameFeatures:
-    """Kinds of features of the frames of N clips: of each clip and kind an array [T, F].
+    """Several kinds of features of the frames of N clips, of which a probe takes one.
 
-    names: of the kinds, of which a probe takes one.
+    arrays: by name, of each clip [T, F]. contexts: for each of them the numbers of frames to each side that a kind has
+    beside a frame.
     """
 
-    names: tuple[str, ...]
-    of_clips: list[list[np.ndarray]]
+    def __init__(self, arrays: dict[str, list[np.ndarray]], contexts: Sequence[int] = (0,)):
+        self._kinds = [(of_clips, context) for of_clips in arrays.values() for context in contexts]
+        self.names = [f"{name}, context {c}" if c else name for name in arrays for c in contexts]
 
-    def frames(self, kind: int, clips: Sequence[int]) -> np.ndarray:
-        """Those of these clips one after the other, float32 [K, F]."""
-        return np.concatenate([self.of_clips[clip][kind] for clip in clips]).astype(np.float32)
+    def of(self, kind: int, clip: int) -> np.ndarray:
+        """float32 [T, F]."""
+        of_clips, context = self._kinds[kind]
+        return with_context(of_clips[clip].astype(np.float32), context)
 
 
 def shown(batch: Batch, inputs: Sequence[str]) -> Batch:
     """The batch as if no clip had any modality but these."""
-    present = {name: has if name in inputs else jnp.zeros_like(has) for name, has in batch.present.items()}
+    present = {name: has & (name in inputs) for name, has in batch.present.items()}
     return batch._replace(present=present)
 
 
@@ -53,42 +54,34 @@ def layers_of_frames(
         made = encoder.all_layers(encoder.embed_batch(shown(batch, inputs)), batch.valid_BT)
         return jnp.moveaxis(made.astype(jnp.float32), 0, 2)  # [B, T, L, D]
 
-    of_clips: list[list[np.ndarray]] = [[]] * len(table)
+    of_clips: list[np.ndarray] = [np.zeros(0)] * len(table)
     for row, num_frames, made_TLD in encode(run, encoder, table, layers, everywhere=True, title=title):
-        made_TLD = np.asarray(made_TLD[:num_frames], np.float16)
-        of_clips[row] = [*np.moveaxis(made_TLD, 1, 0), made_TLD.reshape(num_frames, -1)]
-    names = [f"layer {layer}" for layer in range(encoder.config.num_layers + 1)]
-    return FrameFeatures((*names, "all layers"), of_clips)
+        of_clips[row] = made_TLD[:num_frames].astype(np.float16)
+    arrays = {f"layer {layer}": [x[:, layer] for x in of_clips] for layer in range(encoder.config.num_layers + 1)}
+    return FrameFeatures(arrays | {"all layers": [x.reshape(len(x), -1) for x in of_clips]})
 
 
 def plain_features(run: RunBase, table: ClipTable, inputs: Sequence[str]) -> FrameFeatures:
-    """39 MFCC of the sound, or where sound is not shown the picture in 16 x 16 cells, as they are and less the mean of
-    the clip over its deviation; each with several frames of context. Zeros where a clip has neither."""
-    names, of_clips = [], []
-    for row in range(len(table)):
-        kinds = _sound(run, table, row) if "audio" in inputs else _picture(run, table, row)
-        names = [f"{name}, {context} frames of context" for name in kinds for context in CONTEXTS]
-        of_clips.append([with_context(x_TF, context) for x_TF in kinds.values() for context in CONTEXTS])
-    return FrameFeatures(tuple(names), of_clips)
+    """All 39 MFCC of the four rows of a frame, or where no sound is shown the picture in 16 x 16 cells.
+
+    As they are, and less the mean of the clip over its deviation; each with and without context. A clip that has neither
+    sound nor picture has zeros.
+    """
+    make, name = (_sound, "MFCC") if "audio" in inputs else (_picture, "picture")
+    plain = [make(run, table, row) for row in range(len(table))]
+    relative = [(x - x.mean(0)) / (x.std(0) + 1e-3) for x in plain]
+    return FrameFeatures({f"{name} of each clip's scale": relative, name: plain}, CONTEXTS)
 
 
-def _sound(run: RunBase, table: ClipTable, row: int) -> dict[str, np.ndarray]:
+def _sound(run: RunBase, table: ClipTable, row: int) -> np.ndarray:
     num_frames = int(table.lengths[row])
-    made = np.zeros((PER_FRAME * num_frames, MFCC_DIM), np.float32)
-    if table.has("audio")[row]:
-        made = mfcc39_of_frames(table.load(row).audio, num_frames, PER_FRAME)
-    made = made.reshape(num_frames, -1)
-    return {"MFCC": made, "MFCC of the clip's mean and deviation": _relative(made)}
+    if not table.has("audio")[row]:
+        return np.zeros((num_frames, PER_FRAME * MFCC_DIM), np.float32)
+    return mfcc39_of_frames(table.load(row).audio, num_frames, PER_FRAME).reshape(num_frames, -1)
 
 
-def _picture(run: RunBase, table: ClipTable, row: int) -> dict[str, np.ndarray]:
-    num_frames = int(table.lengths[row])
+def _picture(run: RunBase, table: ClipTable, row: int) -> np.ndarray:
+    num_frames, config = int(table.lengths[row]), run.config.model.inputs
     if not table.has("video")[row]:
-        made = picture_cells(np.zeros((num_frames, 16, 16), np.uint8))
-    else:
-        made = picture_cells(INPUTS["video"].make(table.load(row), range(num_frames), run.config.model.inputs, None))
-    return {"picture": made, "picture of the clip's mean and deviation": _relative(made)}
-
-
-def _relative(x_TF: np.ndarray) -> np.ndarray:
-    return (x_TF - x_TF.mean(0)) / (x_TF.std(0) + 1e-3)
+        return picture_cells(np.zeros((num_frames, config.image_size, config.image_size), np.uint8))
+    return picture_cells(INPUTS["video"].make(table.load(row), range(num_frames), config, None))

@@ -22,6 +22,7 @@ METRICS_FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
 EVALUATION, LABEL_EFFICIENCY, EXPORT = "evaluation", "label_efficiency", "export"
+UNITS = "units"
 PRETRAINED, SCRATCH = "pretrained", "scratch"
 PROBE_FIELDS = (
     "ua", "layer", "ua_by_layer", "chance_ua", "clips", "training_clips", "protocol", "fold", "untrained",
@@ -81,6 +82,8 @@ def stages_by_command(config: RunConfig) -> dict[str, list[str]]:
         stages["evaluate"] = [EVALUATION]
     if config.label_efficiency.shares:
         stages["label-efficiency"] = [LABEL_EFFICIENCY]
+    if config.units is not None:
+        stages["units"] = [UNITS]
     if config.rounds:
         stages["export"] = [EXPORT]
     return stages

@@ -9,6 +9,7 @@ COMMANDS = (
     "finetune",
     "evaluate",
     "label-efficiency",
+    "units",
     "folds",
     "export",
     "report",

@@ -14,6 +14,7 @@ from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.few_labels import flat, render_label_efficiency
 from mmpretrain.report.tables import render_summary
+from mmpretrain.report.units import render_units
 from mmpretrain.run.command import Command, Given
 from mmpretrain.run.layout import (
     EVALUATION,
@@ -22,6 +23,7 @@ from mmpretrain.run.layout import (
     METRICS_FILE,
     PRETRAINED,
     SCRATCH,
+    UNITS,
     fold_name,
     pretrain_name,
     round_figures,
@@ -56,6 +58,8 @@ def show(summary: dict[str, Any]) -> None:
     print(render_summary(summary))
     if curve := summary.get(LABEL_EFFICIENCY):
         print(f"\n{curve['task'].capitalize()} from few labels\n{render_label_efficiency(curve)}")
+    if entries := summary.get(UNITS):
+        print(f"\nUnits from few labels\n{render_units(entries, summary['units_of'])}")
 
 
 def _summary(run: Run) -> dict[str, Any]:
@@ -80,6 +84,9 @@ def _summary(run: Run) -> dict[str, Any]:
     if (curve := known_result(run.workdir, LABEL_EFFICIENCY)) is not None:
         times[LABEL_EFFICIENCY] = curve.pop("wall_time_sec")
         summary = {curve["task"]: flat(curve)} | summary | {LABEL_EFFICIENCY: curve}
+    if config.units is not None and (result := known_result(run.workdir, UNITS)) is not None:
+        times[UNITS] = result.pop("wall_time_sec")
+        summary |= {UNITS: result.pop("units"), "units_of": result}
     if (exported := known_result(run.workdir, EXPORT)) is not None:
         times[EXPORT] = exported["wall_time_sec"]
         summary["export_max_error"] = exported["max_error"]

@@ -12,10 +12,11 @@ from mmpretrain.stages.finetune import finetune
 from mmpretrain.stages.label_efficiency import label_efficiency
 from mmpretrain.stages.refine import refine
 from mmpretrain.stages.report import report
+from mmpretrain.stages.units import units
 
 DO = {
     "refine": refine, "finetune": finetune, "evaluate": evaluate, "label-efficiency": label_efficiency,
-    "export": export,
+    "units": units, "export": export,
 }  # fmt: skip
 
 

@@ -1,0 +1,56 @@
+"""Units from few labels, as a table and in words."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmpretrain.report.comparisons import Table
+from mmpretrain.report.tables import text_table
+
+TITLES = {
+    "pretrained": "pretrained, frozen", "finetuned": "fine-tuned", "scratch": "from scratch",
+    "untrained": "untrained, frozen", "mfcc": "MFCC", "picture": "picture",
+}  # fmt: skip
+READING = (
+    "errors in percent: the Levenshtein distance of the sequences without repeats and silence, over the units that are "
+    "there; means over draws of the labelled clips, with 95% intervals over draws and what is resampled"
+)
+
+
+def units_table(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """A row for each kind of input and number of labelled clips, a column a classifier."""
+    names = [name for name in TITLES if any(f"{name}_error" in entry for entry in entries)]
+    columns = ["input, labelled clips", *(TITLES[name] for name in names), "scratch / pretrained"]
+    rows = []
+    for entry in entries:
+        cells = [_figure(entry.get(f"{name}_error"), 100) for name in names]
+        ratio = _figure(entry["times_the_errors"].get("scratch"), 1)
+        rows.append([f"{entry['inputs']}, {entry['labelled_clips']}", *cells, ratio])
+    return columns, rows
+
+
+def units_line(entries: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> str:
+    """What the table is of."""
+    clips, silence = about["clips"], f" (silence: {about['silence']})" if about["silence"] else ""
+    return (
+        f"{about['task']}, {len(about['classes'])} classes{silence}, {about['protocol']}, {clips['test']} test clips, "
+        f"chosen on {clips['validation']} validation clips; {entries[0]['draws']} draws; resampled: "
+        f"{about['resampled']}; {READING}; unlabelled_test_seen: {about['unlabelled_test_seen']}"
+    )
+
+
+def render_units(entries: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> str:
+    """Both, for the terminal; several lines without a trailing line end. about: the rest of the stage's result."""
+    line = textwrap.fill(units_line(entries, about), 100, initial_indent="  ", subsequent_indent="    ")
+    return f"{text_table(units_table(entries))}\n{line}"
+
+
+def _figure(figure: Mapping[str, float] | None, times: float) -> str:
+    """E.g. 31.4 (28.0-34.9)."""
+    if figure is None:
+        return "-"
+    mean, low, high = (times * figure[name] for name in ("mean", "low", "high"))
+    digits = 1 if times > 1 else 2
+    return f"{mean:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
