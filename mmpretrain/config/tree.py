@@ -225,8 +225,8 @@ class TaskConfig:
 
     name: str = setting("emotion", plain_word())  # of the head, and of its metrics: emotion/ua
     column: str = setting("", words())  # of the corpora's labels; "": the one called `name`
-    # of the labels, as the corpora declare it; "frames": a class of every frame, whose column is a track, or is "words" or
-    # "phones" of `alignments`
+    # of the labels, as the corpora declare it; "frames": a class of every frame, whose column is a track, or is "words"
+    # or "phones" of `alignments`
     kind: str = setting("class", words("a kind of labels"))
     # those that are told apart; clips with another label are left out. Of a track the names of its numbers, in order
     classes: tuple[str, ...] = setting((), each(words(), distinct=True, text='two or more, e.g. ("neutral", "happy")'))
@@ -305,7 +305,7 @@ class LabelEfficiencyConfig:
 class UnitsConfig:
     """What is said in every frame, learned from few labelled clips: where pretraining must pay (docs/evaluation.md).
 
-    Each of `inputs` on its own; everything but `scratch_steps` and the rates of `optimizer` is of the task and its clips.
+    A frozen probe of the encoder, of the untrained network and of plain features; and that network trained by steps.
     """
 
     # of kind "frames"; of alignments all that occur where no classes are named

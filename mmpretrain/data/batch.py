@@ -57,7 +57,8 @@ def make_batch(
     `Augmentation` says is changed; otherwise it is whole, or one of its `windows`, and unchanged. All inputs and
     targets of a clip begin at the same frame; of a window only the frames that it owns have targets. targets: of each
     codebook; a clip may have none. targets_per_frame: of these a frame takes the first. labels: by task, [N, ...] over
-    the table. of_frames: those of them whose second dim is the frames of the clip, [N, T, ...]. Raises ValueError naming the clip if it cannot be read or its targets have another length.
+    the table. of_frames: those of them whose second dim is the frames of the clip, [N, T, ...]. Raises ValueError
+    naming the clip if it cannot be read or its targets have another length.
     """
     if train and data.noise.prob > 0:
         noise_files(data.noise.path)  # speaks up at the first batch if there is no noise, not at the first noisy clip

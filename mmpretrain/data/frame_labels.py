@@ -52,8 +52,8 @@ def frame_classes(table: ClipTable, task: TaskConfig) -> np.ndarray:
         ids_T = table.load(row).tracks[track]
         if ids_T.ndim != 1 or not np.issubdtype(ids_T.dtype, np.integer) or ids_T.max() >= len(task.classes):
             raise ValueError(
-                f"clip {table.clip_ids[row]!r}: its track {track!r} is {ids_T.dtype} {list(ids_T.shape)} with values up "
-                f"to {ids_T.max()}, but task {task.name} wants one number a frame, below its {len(task.classes)} "
+                f"clip {table.clip_ids[row]!r}: its track {track!r} is {ids_T.dtype} {list(ids_T.shape)} with values "
+                f"up to {ids_T.max()}, but task {task.name} wants one number a frame, below its {len(task.classes)} "
                 "classes; name a class for every number, or another track"
             )
         labels_NT[row, : len(ids_T)] = np.maximum(ids_T, -1)
@@ -73,7 +73,8 @@ def _spans(table: ClipTable, task: TaskConfig) -> dict[str, list[Span]]:
     column, words = task.column or task.name, read_alignments(Path(task.alignments))
     if column not in ALIGNED:
         raise ValueError(
-            f"task {task.name}: alignments hold {' and '.join(ALIGNED)}, not {column!r}; set its `column` to one of them"
+            f"task {task.name}: alignments hold {' and '.join(ALIGNED)}, not {column!r}; set its `column` to one "
+            "of them"
         )
     matched = match_clips(list(words), list(table.clip_ids))
     return {clip_id: ALIGNED[column](words[name]) for clip_id, name in matched.items()}

@@ -1,8 +1,8 @@
 """Tasks: what a head learns to tell of labelled clips, and where its labels come from.
 
 A task is a name, a label column of the corpora and the kind of its labels. A kind has its array here, its head and loss
-in `objectives.supervised`, and its metrics in `evaluation.tasks`, each under the name of the kind. Labels of the kinds in
-`OF_FRAMES` are of every frame, [N, T]: their column is a track, or a table of alignments (`data.frame_labels`).
+in `objectives.supervised`, and its metrics in `evaluation.tasks`, each under the name of the kind. Labels of the kinds
+in `OF_FRAMES` are of every frame, [N, T]: their column is a track, or of a table of alignments (`data.frame_labels`).
 """
 
 from __future__ import annotations

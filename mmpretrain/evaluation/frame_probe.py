@@ -53,7 +53,7 @@ def discriminants(
 
 
 def with_context(features_TF: np.ndarray, frames: int) -> np.ndarray:
-    """Beside every frame those before and after it, [T, (2 frames + 1) F]; the first and last stand for those beyond."""
+    """Beside every frame those before and after it, [T, (2 frames + 1) F]; first and last stand for those beyond."""
     T = len(features_TF)
     at = np.clip(np.arange(T)[:, None] + np.arange(-frames, frames + 1), 0, T - 1)
     return features_TF[at].reshape(T, -1)

@@ -2,8 +2,8 @@
 
 The sequence is what is left when repeats are put together: `a a b b b a` is a, b, a. Its error rate is the Levenshtein
 distance between the predicted and the true sequence over the length of the true one, of all clips together, as a word
-error rate is; it may be above 1. Frames whose truth is not known count nowhere. A class that stands for silence is taken
-out of both sequences after repeats are put together, so that it still parts two equal units.
+error rate is; it may be above 1. Frames whose truth is not known count nowhere. A class that stands for silence is
+taken out of both sequences after repeats are put together, so that it still parts two equal units.
 
 A figure is the mean over draws of the labelled clips. Its 95 % interval knows of other speakers (clips, where there are
 no two known speakers) and of other draws: see `Rates.figure`.

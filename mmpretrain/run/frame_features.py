@@ -64,8 +64,8 @@ def layers_of_frames(
 def plain_features(run: RunBase, table: ClipTable, inputs: Sequence[str]) -> FrameFeatures:
     """All 39 MFCC of the four rows of a frame, or where no sound is shown the picture in 16 x 16 cells.
 
-    As they are, and less the mean of the clip over its deviation; each with and without context. A clip that has neither
-    sound nor picture has zeros.
+    As they are, and less the mean of the clip over its deviation; each with and without context. A clip that has
+    neither sound nor picture has zeros.
     """
     make, name = (_sound, "MFCC") if "audio" in inputs else (_picture, "picture")
     plain = [make(run, table, row) for row in range(len(table))]

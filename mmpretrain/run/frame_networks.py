@@ -1,7 +1,7 @@
 """Networks that learn what is said in every frame from a few labelled clips, from random weights or an encoder's.
 
-All that a `FrameNetworks` trains is of one shape, so that one compilation serves every draw, number of clips and kind of
-input. Nothing is saved: a training is short, and its stage keeps the figures alone.
+All that a `FrameNetworks` trains is of one shape, so that one compilation serves every draw, number of clips and kind
+of input. Nothing is saved: a training is short, and its stage keeps the figures alone.
 """
 
 from __future__ import annotations

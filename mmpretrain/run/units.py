@@ -1,8 +1,8 @@
 """Units from few labels: what a recipe's `units` part stands for, and what each of its classifiers says of test clips.
 
 Classifiers are named as in results: a frozen probe of the pretrained encoder (`pretrained`), of the network before its
-first step (`untrained`) and of plain features (`mfcc`, or `picture` where no sound is shown); and the same network trained
-on those labels alone (`scratch`) or from the encoder (`finetuned`).
+first step (`untrained`) and of plain features (`mfcc`, or `picture` where no sound is shown); and the same network
+trained on those labels alone (`scratch`) or from the encoder (`finetuned`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmpretrain.config import ModelConfig
-from mmpretrain.data.clips import open_clips
+from mmpretrain.data.clips import ClipTable, open_clips
 from mmpretrain.data.exposure import Exposure
 from mmpretrain.data.frame_labels import with_classes
 from mmpretrain.data.labels import has_label, task_labels, why_not_learned
 from mmpretrain.evaluation.frame_probe import discriminants
 from mmpretrain.evaluation.frames import Counts, count
-from mmpretrain.evaluation.protocols import Fold, get_protocol
+from mmpretrain.evaluation.protocols import get_protocol
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.parallel.mesh import whole
 from mmpretrain.run.frame_features import FrameFeatures, layers_of_frames, plain_features
@@ -60,9 +60,13 @@ class Units:
         labels_NT = task_labels(table, self.task)
         labelled = np.flatnonzero(has_label(labels_NT))
         fold = self.protocol.deal(table.index, FOLD, labelled)
-        used = np.unique(np.concatenate([fold.train, fold.validation, fold.test]))
+        draws = [_drawn(table, fold.train, draw) for draw in range(self.config.draws)]
+        most = max(number or len(fold.train) for number in self.config.labelled_clips)
+        used = np.unique(np.concatenate([*(drawn[:most] for drawn in draws), fold.validation, fold.test]))
         self.table, self.labels_NT = table.select(used), labels_NT[used]
-        self.fold = Fold(*(np.searchsorted(used, part) for part in (fold.train, fold.validation, fold.test)))
+        self.num_training_clips = len(fold.train)
+        self.draws = [np.searchsorted(used, drawn[:most]) for drawn in draws]
+        self.validation, self.test = (np.searchsorted(used, part) for part in (fold.validation, fold.test))
         if self.task.silence and self.task.silence not in self.task.classes:
             raise ValueError(
                 f"units.task.silence={self.task.silence!r}; it must be one of its classes {self.task.classes}, or ''"
@@ -75,13 +79,12 @@ class Units:
     @property
     def numbers(self) -> tuple[int, ...]:
         """The numbers of labelled clips, ascending; more than there are stand for all."""
-        most = len(self.fold.train)
+        most = self.num_training_clips
         return tuple(sorted({min(number or most, most) for number in self.config.labelled_clips}))
 
     def rows(self, clips: int, draw: int) -> np.ndarray:
         """The training clips of a draw, by clip id: more of the same draw hold all of fewer."""
-        draws = self.table.draws(f"labels {draw}")[self.fold.train]
-        return np.sort(self.fold.train[np.argsort(draws, kind="stable")[:clips]])
+        return np.sort(self.draws[draw][:clips])
 
     def who(self, rows: np.ndarray) -> tuple[list[str], list[str]]:
         """Ids and speakers of these clips."""
@@ -110,7 +113,7 @@ class Units:
     @property
     def exposure(self) -> Exposure:
         """Of the test clips, what the encoder has seen."""
-        return self.encoder.training_data.exposure(self.table, self.fold.test, self.task.column or self.task.name)
+        return self.encoder.training_data.exposure(self.table, self.test, self.task.column or self.task.name)
 
     def features(self, name: str, inputs: Sequence[str]) -> FrameFeatures:
         """Those of a frozen classifier, of all clips of the fold."""
@@ -134,22 +137,27 @@ class Units:
         for kind, name in enumerate(features.names):
             x_KF = np.concatenate([features.of(kind, row)[known[row]] for row in rows])
             for shrinkage, found in discriminants(x_KF, labels_K, len(self.task.classes)):
-                error = self._count(self.fold.validation, lambda row, f=found, k=kind: f.answers(features.of(k, row)))
+                error = self._count(self.validation, lambda row, f=found, k=kind: f.answers(features.of(k, row)))
                 if chosen is None or error.error < chosen[0]:
                     chosen = error.error, found, kind, f"{name}, shrinkage {shrinkage:g}"
         assert chosen is not None
         _, found, kind, words = chosen
-        return Said(self._count(self.fold.test, lambda row: found.answers(features.of(kind, row))), words)
+        return Said(self._count(self.test, lambda row: found.answers(features.of(kind, row))), words)
 
     def network(self, inputs: Sequence[str], clips: int, draw: int, *, pretrained: bool) -> Said:
         """A network trained on the clips of a draw, its step chosen by validation errors."""
         name = f"{SEEDS}/{'+'.join(inputs)}/{clips} clips/draw {draw}"
         start = self.encoder if pretrained else None
-        state, step = self.networks.train(name, self.rows(clips, draw), self.fold.validation, inputs, start)
-        return Said(self.networks.counts(state, self.fold.test, inputs), f"step {step}")
+        state, step = self.networks.train(name, self.rows(clips, draw), self.validation, inputs, start)
+        return Said(self.networks.counts(state, self.test, inputs), f"step {step}")
 
     def _labels(self, row: int) -> np.ndarray:
         return self.labels_NT[row, : self.table.lengths[row]]
 
     def _count(self, rows: np.ndarray, answers: Any) -> Counts:
         return count([self._labels(row) for row in rows], [answers(row) for row in rows], self.silence)
+
+
+def _drawn(table: ClipTable, train: np.ndarray, draw: int) -> np.ndarray:
+    """The training clips in the order of a draw, by clip id."""
+    return train[np.argsort(table.draws(f"labels {draw}")[train], kind="stable")]

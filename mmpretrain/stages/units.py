@@ -29,20 +29,19 @@ def units(run: Run) -> dict[str, Any]:
     of_run = Units(run)
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
-        fold = of_run.fold
+        clips = {"training": of_run.num_training_clips, "validation": len(of_run.validation), "test": len(of_run.test)}
         log(
-            f"units: {of_run.task.name}, {len(of_run.task.classes)} classes; {len(fold.train)} training clips, of which "
-            f"{', '.join(map(str, of_run.numbers))} are labelled, {len(fold.validation)} validation and "
-            f"{len(fold.test)} test clips of {of_run.protocol.name}; {TEST_SEEN}: {of_run.exposure}"
+            f"units: {of_run.task.name}, {len(of_run.task.classes)} classes; learned from "
+            f"{', '.join(map(str, of_run.numbers))} of {clips['training']} clips, chosen on {clips['validation']}, "
+            f"tested on {clips['test']} of {of_run.protocol.name}; {TEST_SEEN}: {of_run.exposure}"
         )
         with wall.during("evaluation"):
             table = [entry for inputs in of_run.inputs for entry in _of_inputs(of_run, inputs)]
         about = {
             "task": of_run.task.name, "classes": list(of_run.task.classes), "silence": of_run.task.silence,
             "protocol": f"{of_run.protocol.name} v{of_run.protocol.version}", "selection": of_run.protocol.selection,
-            "clips": {"validation": len(fold.validation), "test": len(fold.test)},
-            TEST_SEEN: str(of_run.exposure),
-            "resampled": resampled_units(*of_run.who(fold.test))[1],
+            "clips": clips, TEST_SEEN: str(of_run.exposure),
+            "resampled": resampled_units(*of_run.who(of_run.test))[1],
         }  # fmt: skip
         log(f"units:\n{render_units(table, about)}")
         return about | {"units": table}
@@ -72,7 +71,7 @@ def _of_inputs(units: Units, inputs: str) -> Iterator[dict[str, Any]]:
             rows = units.rows(clips, draw)
             for name, features in frozen.items():
                 of_draw = said.setdefault(name, [])
-                same = clips == len(units.fold.train) and of_draw  # nothing of a probe on all clips is drawn
+                same = clips == units.num_training_clips and of_draw  # nothing of a probe on all clips is drawn
                 of_draw.append(of_draw[0] if same else units.probe(features, rows))
             for name in ("scratch", "finetuned") if units.config.finetuned else ("scratch",):
                 found = units.network(names, clips, draw, pretrained=name == "finetuned")
@@ -98,7 +97,7 @@ def _entry(units: Units, inputs: str, clips: int, said: dict[str, list[Said]]) -
 
 def _rates(units: Units, of_draws: Sequence[Said]) -> Rates:
     errors_DN = np.stack([said.counts.errors for said in of_draws])
-    return Rates(errors_DN, of_draws[0].counts.units, *units.who(units.fold.test))
+    return Rates(errors_DN, of_draws[0].counts.units, *units.who(units.test))
 
 
 COMMAND = Command(
