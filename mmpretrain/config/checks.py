@@ -16,6 +16,7 @@ from mmpretrain.config import (
     RoundConfig,
     RunConfig,
     TaskConfig,
+    UnitsConfig,
 )
 from mmpretrain.config.ranges import check_fields, shown
 
@@ -39,6 +40,8 @@ def check(config: RunConfig) -> None:
             _check_own_inputs(round_, f"rounds[{number - 1}]", parts)
     if config.finetune is not None:
         _check_finetune(config.finetune)
+    if config.units is not None:
+        _check_units(config.units)
     shares = config.label_efficiency.shares
     wanted = "() without a finetune part, whose first task it is about"
     _require(not shares or config.finetune is not None, "label_efficiency.shares", shares, wanted)
@@ -137,8 +140,16 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
     _check_optimizer(finetune.optimizer, "finetune.optimizer", finetune.num_steps)
 
 
+def _check_units(units: UnitsConfig) -> None:
+    task = units.task
+    _require(task.kind == "frames", "units.task.kind", task.kind, "'frames'")
+    if task.classes or not (task.alignments or (task.column or task.name) == "words"):
+        _check_task(task, "units.task")
+    _check_optimizer(units.optimizer, "units.optimizer", units.num_steps)
+
+
 def _check_task(task: TaskConfig, name: str) -> None:
-    if task.kind == "class":
+    if task.kind in ("class", "frames"):
         fits = len(set(task.classes)) == len(task.classes) >= 2
         _require(fits, f"{name}.classes", task.classes, 'two or more, e.g. ("neutral", "happy")')
 

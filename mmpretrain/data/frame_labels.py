@@ -16,65 +16,71 @@ from mmpretrain.records import FRAME_RATE_HZ
 from mmpretrain.text.alignments import Span, match_clips, phones_of, read_alignments, unit_names, units_of_frames
 
 ALIGNED = {"words": lambda spans: spans, "phones": phones_of}  # the columns of a file of alignments
+WORDS = "words"  # the track that says which word of the clip's text is spoken, -1: none
 
 
 def with_classes(table: ClipTable, task: TaskConfig) -> TaskConfig:
-    """The task with the classes that its alignments have, where it names none; any other task as it is."""
-    if task.classes or not task.alignments:
+    """The task with the words or phones that occur as its classes, where it names none; any other task as it is."""
+    if task.classes or not (task.alignments or _column(task) == WORDS):
         return task
-    return dataclasses.replace(task, classes=tuple(unit_names(_spans(table, task))))
+    if task.alignments:
+        names = unit_names(_spans(table, task))
+    else:
+        texts = (table.load(row).labels.get("text", "") for row in np.flatnonzero(table.has(WORDS)))
+        names = sorted({word for text in texts for word in text.split()} | ({task.silence} - {""}))
+    return dataclasses.replace(task, classes=tuple(names))
 
 
 def frame_classes(table: ClipTable, task: TaskConfig) -> np.ndarray:
     """int32 [N, T]: the class of every frame, -1 where nothing is known, beyond the end of a clip included.
 
-    Where a task has no alignments its classes are the numbers of a track, int [T], in their order. Raises ValueError
-    where no clip has that track, or it has another shape or numbers that are no classes.
+    Where a task has no alignments its classes are the numbers of a track, int [T], in their order; of the track `words`
+    the words of the clip's text, frames without one being silent. Raises ValueError where no clip has that track, or it
+    has another shape or numbers that are no classes.
     """
     labels_NT = np.full((len(table), int(table.lengths.max(initial=0))), -1, np.int32)
+    class_of = {name: number for number, name in enumerate(task.classes)}
     if task.alignments:
-        class_of = {name: number for number, name in enumerate(task.classes)}
         row_of = {clip_id: row for row, clip_id in enumerate(table.clip_ids)}
         for clip_id, spans in _spans(table, task).items():
             row, known = row_of[clip_id], [span for span in spans if span.name in class_of]
             num_frames = int(table.lengths[row])
             labels_NT[row, :num_frames] = units_of_frames(known, task.classes, num_frames, FRAME_RATE_HZ)
         return labels_NT
-    track = task.column or task.name
-    rows = np.flatnonzero(table.has(track))
+    rows = np.flatnonzero(table.has(_column(task)))
     if not len(rows):
         tracks = ", ".join(sorted(set(table.index.has) - {"audio", "video"})) or "none"
         raise ValueError(
-            f"task {task.name} is of kind 'frames', but no clip of {table.folders()} has a track {track!r} (tracks: "
-            f"{tracks}); name another in its `column`, or give `alignments`: a table of words with their times"
+            f"task {task.name} is of kind 'frames', but no clip of {table.folders()} has a track {_column(task)!r} "
+            f"(tracks: {tracks}); name another in its `column`, or give `alignments`: a table of words with their times"
         )
     for row in rows:
-        ids_T = table.load(row).tracks[track]
+        clip = table.load(row)
+        ids_T = clip.tracks[_column(task)]
+        if _column(task) == WORDS:
+            of_word = [class_of.get(word, -1) for word in clip.labels.get("text", "").split()]
+            ids_T = np.array([*of_word, class_of.get(task.silence, -1)], np.int32)[np.maximum(ids_T, -1)]
         if ids_T.ndim != 1 or not np.issubdtype(ids_T.dtype, np.integer) or ids_T.max() >= len(task.classes):
             raise ValueError(
-                f"clip {table.clip_ids[row]!r}: its track {track!r} is {ids_T.dtype} {list(ids_T.shape)} with values "
-                f"up to {ids_T.max()}, but task {task.name} wants one number a frame, below its {len(task.classes)} "
-                "classes; name a class for every number, or another track"
+                f"clip {table.clip_ids[row]!r}: its track {_column(task)!r} is {ids_T.dtype} {list(ids_T.shape)} with "
+                f"values up to {ids_T.max()}, but task {task.name} wants one number a frame, below its "
+                f"{len(task.classes)} classes; name a class for every number, or another track"
             )
         labels_NT[row, : len(ids_T)] = np.maximum(ids_T, -1)
     return labels_NT
 
 
-def labelled(table: ClipTable, task: TaskConfig) -> np.ndarray:
-    """bool [N]: which clips have the track, or are in the alignments."""
-    if not task.alignments:
-        return table.has(task.column or task.name)
-    known = _spans(table, task)
-    return np.array([clip_id in known for clip_id in table.clip_ids])
+def _column(task: TaskConfig) -> str:
+    return task.column or task.name
 
 
 def _spans(table: ClipTable, task: TaskConfig) -> dict[str, list[Span]]:
     """By clip id of the table, what is said when."""
-    column, words = task.column or task.name, read_alignments(Path(task.alignments))
-    if column not in ALIGNED:
+    if _column(task) not in ALIGNED:
         raise ValueError(
-            f"task {task.name}: alignments hold {' and '.join(ALIGNED)}, not {column!r}; set its `column` to one "
-            "of them"
+            f"task {task.name}: alignments hold {' and '.join(ALIGNED)}, not {_column(task)!r}; set its `column` to "
+            "one of them"
         )
+    words = read_alignments(Path(task.alignments))
     matched = match_clips(list(words), list(table.clip_ids))
-    return {clip_id: ALIGNED[column](words[name]) for clip_id, name in matched.items()}
+    return {clip_id: ALIGNED[_column(task)](words[name]) for clip_id, name in matched.items()}

@@ -187,7 +187,12 @@ def _subject_protocol(
 _PROTOCOLS = (
     Protocol("official", 1, "the train, validation and test splits of the corpus itself", 1, _by_split),
     Protocol(
-        "official-clips", 1, "the splits of the corpus itself, whoever speaks in them", 1, _by_split, speakers_cross=True
+        "official-clips",
+        1,
+        "the splits of the corpus itself, whoever speaks in them",
+        1,
+        _by_split,
+        speakers_cross=True,
     ),
     _subject_protocol(
         "ravdess-6x4",

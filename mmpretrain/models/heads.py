@@ -89,9 +89,7 @@ class ClipHead(nnx.Module):
 
     def __call__(self, layers_LBTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
         """[B, num_outputs] in float32. layers_LBTD: every layer's stream, float32."""
-        mean = layers_LBTD.mean(-1, keepdims=True)  # layers differ in scale
-        layers_LBTD = (layers_LBTD - mean) * jax.lax.rsqrt(layers_LBTD.var(-1, keepdims=True) + 1e-5)
-        mixed = jnp.einsum("LBTD,L->BTD", layers_LBTD, jax.nn.softmax(self.layer_weights[...]))
+        mixed = mix(layers_LBTD, self.layer_weights[...])
         scores = jnp.where(valid_BT[..., None], self.attend(mixed), jnp.finfo(jnp.float32).min)
         weight = jnp.where(valid_BT[..., None], jax.nn.softmax(scores, axis=1), 0)
         centre = (mixed * weight).sum(1)
@@ -137,10 +135,16 @@ class FrameHead(nnx.Module):
         self.dropout = config.dropout
 
     def __call__(self, layers_LBTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
-        """[B, T, num_outputs] in float32. layers_LBTD: as of `ClipHead`."""
+        """[B, T, num_outputs] in float32. layers_LBTD: every layer's stream, float32."""
         del valid_BT
-        mixed = jnp.einsum("LBTD,L->BTD", layers_LBTD, jax.nn.softmax(self.layer_weights[...]))
-        return self.out(dropout(mixed, self.dropout, key))
+        return self.out(dropout(mix(layers_LBTD, self.layer_weights[...]), self.dropout, key))
+
+
+def mix(layers_LBTD: jax.Array, weights_L: jax.Array) -> jax.Array:
+    """[B, T, D]: the mean of all layers by the softmax of the weights, each of mean 0 and variance 1 in every frame."""
+    mean = layers_LBTD.mean(-1, keepdims=True)  # layers differ in scale
+    layers_LBTD = (layers_LBTD - mean) * jax.lax.rsqrt(layers_LBTD.var(-1, keepdims=True) + 1e-5)
+    return jnp.einsum("LBTD,L->BTD", layers_LBTD, jax.nn.softmax(weights_L))
 
 
 class MultiTaskModel(nnx.Module):

@@ -90,8 +90,17 @@ def draw_curves(title: str, lines: Mapping[str, Sequence[tuple[Series, str]]]) -
         return _svg(figure)
 
 
-def draw_few_labels(lines: Mapping[str, Sequence[tuple[float, Mapping[str, float]]]]) -> str:
-    """UA over the share of the labels, log axis, each point with its interval {"mean", "low", "high"}."""
+def draw_few_labels(
+    lines: Mapping[str, Sequence[tuple[float, Mapping[str, float]]]],
+    title: str,
+    *,
+    labels: str,
+    write: Callable[[float], str],
+) -> str:
+    """A figure over how many labels there are, log axis, each point with its interval {"mean", "low", "high"}.
+
+    labels: what their number is of; write: a number of them as it is shown.
+    """
     colours = _colours(list(lines))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 3.4), layout="constrained")
@@ -105,11 +114,11 @@ def draw_few_labels(lines: Mapping[str, Sequence[tuple[float, Mapping[str, float
             axes.vlines(x, low, high, color=colours[name], linewidth=0.9, alpha=0.6)
             ends.append((name, x[-1], mean[-1]))
         axes.set_xscale("log")
-        axes.set_xticks(shares, [f"{100 * share:g}%" for share in shares])
+        axes.set_xticks(shares, [write(share) for share in shares])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}%")
-        axes.set_xlabel("share of the labels")
-        axes.set_title("UA on test clips, with 95% intervals")
+        axes.set_xlabel(labels)
+        axes.set_title(f"{title}, with 95% intervals")
         axes.grid(axis="y", color=FAINT, linewidth=0.6)
         _label_ends(axes, ends, colours)
         return _svg(figure)

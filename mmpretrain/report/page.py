@@ -37,6 +37,7 @@ from mmpretrain.report.tables import (
     task_title,
     told_apart_lines,
 )
+from mmpretrain.report.units import error_by_clips, units_line, units_table
 
 __all__ = ["render_summary", "write_report"]
 
@@ -101,6 +102,7 @@ def write_report(
         _clusters(cluster_counts, unit_tables),
         _evaluation(summary),
         _few_labels(summary.get("label_efficiency")),
+        _units(summary.get("units") or (), summary.get("units_of") or {}),
         _finetuning(records),
         _pictures(pictures),
         _times(summary.get("wall_time_sec") or {}),
@@ -239,10 +241,25 @@ def _evaluation(summary: Mapping[str, Any]) -> str:
 def _few_labels(curve: Mapping[str, Any] | None) -> str:
     if not curve:
         return ""
-    picture = figure(charts.draw_few_labels(ua_by_share(curve)), "UA over the share of the labels")
+    chart = charts.draw_few_labels(
+        ua_by_share(curve), "UA on test clips", labels="share of the labels", write=lambda share: f"{100 * share:g}%"
+    )
+    picture = figure(chart, "UA over the share of the labels")
     lines = "".join(f"<p>{html.escape(line)}</p>" for line in label_efficiency_lines(curve))
     title, table = f"{curve['task'].capitalize()} from few labels", html_table(label_efficiency_table(curve))
     return section(title, "", picture, table, lines)
+
+
+def _units(entries: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> str:
+    if not entries:
+        return ""
+    pictures = ""
+    for inputs in dict.fromkeys(entry["inputs"] for entry in entries):
+        lines = error_by_clips([entry for entry in entries if entry["inputs"] == inputs])
+        chart = charts.draw_few_labels(lines, f"errors, {inputs}", labels="labelled clips", write="{:g}".format)
+        pictures += figure(chart, f"errors over labelled clips, {inputs}")
+    line = f"<p>{html.escape(units_line(entries, about))}</p>"
+    return section("Units from few labels", "", pictures, html_table(units_table(entries)), line)
 
 
 def _finetuning(records: Sequence[Mapping[str, Any]]) -> str:

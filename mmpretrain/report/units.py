@@ -41,6 +41,15 @@ def units_line(entries: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -
     )
 
 
+def error_by_clips(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, Mapping[str, float]]]]:
+    """By classifier, as it is shown, its points: the number of labelled clips, and the error."""
+    return {
+        title: [(entry["labelled_clips"], entry[f"{name}_error"]) for entry in entries]
+        for name, title in TITLES.items()
+        if f"{name}_error" in entries[0]
+    }
+
+
 def render_units(entries: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> str:
     """Both, for the terminal; several lines without a trailing line end. about: the rest of the stage's result."""
     line = textwrap.fill(units_line(entries, about), 100, initial_indent="  ", subsequent_indent="    ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from mmpretrain.config import FinetuneConfig, ModelConfig, TaskConfig, as_dict, 
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.labels import (
+    OF_FRAMES,
     class_counts,
     few_of,
     has_label,
@@ -64,7 +65,7 @@ class Finetuning:
         self.protocol = get_protocol(self.config.protocol)
         self.table, self._left_out = (like.table, like._left_out) if like else labelled_clips(run.config)
         self._trainers: dict[str, Trainer] = like._trainers if like else {}
-        self._forwards: dict[str, Forward] = like._forwards if like else {}
+        self._forwards: dict[str, list[Forward]] = like._forwards if like else {}
         # of each encoder that was looked through, by row what its layers say (`run.frozen`)
         self.layers: dict[str, dict[int, np.ndarray]] = like.layers if like else {}
         self.labels = {task.name: task_labels(self.table, task) for task in self.config.tasks}
@@ -76,6 +77,11 @@ class Finetuning:
     def main(self) -> TaskConfig:
         """The task whose labelled clips the protocol deals out, and whose test figures are reported."""
         return self.config.tasks[0]
+
+    @property
+    def of_frames(self) -> tuple[str, ...]:
+        """The tasks whose labels are of frames."""
+        return tuple(task.name for task in self.config.tasks if task.kind in OF_FRAMES)
 
     @property
     def main_column(self) -> str:
@@ -257,7 +263,8 @@ class Finetuning:
         labels = {name: of_table[fold.train] for name, of_table in self.labels.items()}
         batches = self.run.training_batches(
             name, self.table.select(fold.train), self.model(variant), config.num_steps,
-            batch_frames=config.batch_frames, labels=labels, freq_mask=config.freq_mask, freq_warp=config.freq_warp,
+            batch_frames=config.batch_frames, labels=labels, of_frames=self.of_frames,
+            freq_mask=config.freq_mask, freq_warp=config.freq_warp,
         )  # fmt: skip
         return Training(
             name, trainer, batches, config.num_steps, self.run.stage_seed(name),
@@ -267,27 +274,44 @@ class Finetuning:
         )  # fmt: skip
 
     def predictor(self, variant: str) -> Callable[[TrainState, np.ndarray], dict[str, np.ndarray]]:
-        """A function (state, rows of the table) -> by task what its head says, [rows, ...], everywhere alike."""
+        """A function (state, rows of the table) -> by task what its head says, [rows, ...], everywhere alike.
+
+        Of frames as many as the labels have, 0 beyond the end of a clip.
+        """
         if variant not in self._forwards:
-            self._forwards[variant] = self._make_forward(variant)
-        forward = self._forwards[variant]
+            of_frames = {task.name: task.kind in OF_FRAMES for task in self.config.tasks}
+            self._forwards[variant] = [
+                self._make_forward(variant, [name for name, it_is in of_frames.items() if it_is == wanted], wanted)
+                for wanted in sorted(set(of_frames.values()))
+            ]
+        forwards = self._forwards[variant]
 
         def predict(state: TrainState, rows: np.ndarray) -> dict[str, np.ndarray]:
-            made = {row: values for row, _, values in forward(state, self.table.select(rows))}
-            return jax.tree.map(lambda *values: np.stack(values), *(made[row] for row in range(len(rows))))
+            outputs: dict[str, np.ndarray] = {}
+            for forward in forwards:
+                for row, num_frames, values in forward(state, self.table.select(rows)):
+                    for name, x in values.items():
+                        if not forward.of_clips:
+                            missing = self.labels[name].shape[1] - num_frames
+                            x = np.pad(x[:num_frames], [(0, missing)] + [(0, 0)] * (x.ndim - 1))
+                        outputs.setdefault(name, np.zeros((len(rows), *x.shape), x.dtype))[row] = x
+            return outputs
 
         return predict
 
-    def _make_forward(self, variant: str) -> Forward:
+    def _make_forward(self, variant: str, tasks: Sequence[str], of_frames: bool) -> Forward:
         trainer = self.trainer(variant)
         graphdef, objective = trainer.graphdef, trainer.objective
 
         def apply(state: TrainState, batch: Batch) -> dict[str, jax.Array]:
             model = nnx.merge(graphdef, state.params, state.kept, copy=True)
             share_out(model, FrameShares(self.run.mesh))
-            return objective.outputs(model, batch)
+            outputs = objective.outputs(model, batch)
+            return {name: outputs[name] for name in tasks}
 
-        return Forward(self.run, self.model(variant), apply, self.config.batch_frames, everywhere=True, of_clips=True)
+        return Forward(
+            self.run, self.model(variant), apply, self.config.batch_frames, everywhere=True, of_clips=not of_frames
+        )
 
     def metrics(self, outputs: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, float]:
         """TASK/METRIC of what `predictor` says of these rows, over those that have a label; `loss` is of all tasks."""
