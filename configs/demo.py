@@ -16,6 +16,8 @@ from mmpretrain.config import (
     OptimizerConfig,
     RoundConfig,
     RunConfig,
+    TaskConfig,
+    UnitsConfig,
     emotion,
     encoder_size,
     hidden,
@@ -67,6 +69,17 @@ def get_config() -> RunConfig:
             eval_every=40,
             optimizer=OptimizerConfig(
                 schedule="tri_stage", peak_lr=1e-3, warmup_steps=40, eps=1e-8, weight_decay=0.01, clip_norm=1.0
+            ),
+        ),
+        # What masked prediction of clusters learns: the drawn units, told from few labelled clips by other people.
+        units=UnitsConfig(
+            task=TaskConfig(name="units", kind="frames", classes=tuple("_aeioumnlwpbtkfvsx"), silence="_"),
+            labelled_clips=(5, 20, 80),
+            num_steps=100,
+            eval_every=50,
+            batch_frames=420,
+            optimizer=OptimizerConfig(
+                schedule="tri_stage", peak_lr=2e-3, warmup_steps=20, eps=1e-8, weight_decay=0.01, clip_norm=1.0
             ),
         ),
         checkpoint=CheckpointConfig(every_steps=50),

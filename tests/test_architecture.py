@@ -40,7 +40,7 @@ ARROWS = {
     "mmpretrain.models": ("mmpretrain.records", "mmpretrain.randomness", "mmpretrain.config"),
     "mmpretrain.objectives": ("mmpretrain.records", "mmpretrain.randomness", "mmpretrain.config", "mmpretrain.models"),
     # Means: each for its purpose, none knows a run.
-    "mmpretrain.data": GROUND,
+    "mmpretrain.data": (*GROUND, "mmpretrain.text"),
     "mmpretrain.observe": ("mmpretrain.records", "mmpretrain.files"),
     "mmpretrain.parallel": ("mmpretrain.config",),
     "mmpretrain.targets": (*GROUND, "mmpretrain.data", "mmpretrain.parallel", "mmpretrain.observe"),

@@ -11,6 +11,7 @@ import dataclasses
 
 from mmpretrain.config.ranges import above, below, each, one_of, plain_word, setting, within, words
 from mmpretrain.config.reference import ReferenceModelConfig, ReferenceRoundConfig
+from mmpretrain.config.running import CheckpointConfig, HealthConfig, ObserveConfig, ParallelConfig
 
 AUDIO_DIM = 104  # four stacked 10 ms frames of 26 log filterbank energies: one row per 40 ms frame
 
@@ -19,7 +20,7 @@ FEATURES = ("mfcc", "fbank", "prosody", "face_appearance", "face_geometry", "hid
 RELATIVE_FEATURES = ("prosody", "face_appearance", "face_geometry")  # those that `relative_to` can be said of
 
 LARGE = 2**31 - 1
-SHARE, AXIS = within(0, 1), within(1, 1_048_576, "-1 (all that is left) or between 1 and 1_048_576", also=(-1,))
+SHARE = within(0, 1)
 RATE = below(1, least=0, text="between 0 and 1, and below 1")  # of what is left out; the rest is scaled up
 WIDTH, SPAN = above(0, most=65_536), above(0, most=1_000_000)
 STEPS = within(1, LARGE, f"a positive number of steps, up to {LARGE:_}")
@@ -317,6 +318,7 @@ class UnitsConfig:
     labelled_clips: tuple[int, ...] = setting(
         (5, 20, 80, 0), each(within(0, LARGE), least=1, distinct=True, text="numbers of clips, each once, 0: all")
     )
+    validation_clips: int = setting(80, within(0, LARGE))  # at most, by clip id, to choose on; 0: all
     # of those clips, by clip id, and of the seeds of the networks
     draws: int = setting(3, within(1, 1_000))
     # modalities that are shown at once, joined by +; each must be the model's
@@ -333,57 +335,6 @@ class UnitsConfig:
             schedule="tri_stage", peak_lr=1e-3, warmup_steps=30, eps=1e-8, weight_decay=0.01, clip_norm=1.0
         )
     )
-
-
-@dataclasses.dataclass
-class ParallelConfig:
-    """Shape of the device mesh; one axis may be -1 (all that is left)."""
-
-    data: int = setting(-1, AXIS)
-    fsdp: int = setting(1, AXIS)
-    tensor: int = setting(1, AXIS)
-    # the data axis spans so many TPU slices, or GPU nodes, joined by a slower network
-    slices: int = setting(1, within(1, 65_536, "at least 1 and at most 65_536"))
-    # parts that a step goes through one after another, to save memory; see docs/training.md
-    micro_batches: int = setting(1, above(0, most=65_536))
-    # a process that gives no sign for so long is lost, and the run ends
-    lost_after_sec: int = setting(60, within(5, 86_400, "at least 5 and at most 86_400"))
-
-
-@dataclasses.dataclass
-class CheckpointConfig:
-    every_steps: int = setting(1_000, above(0, most=LARGE))
-    keep: int = setting(2, above(0, most=LARGE))
-    # validation metric of pretraining whose best encoder is kept beside the last; "": none
-    best_by: str = setting("", words("a metric of validation"))
-
-
-@dataclasses.dataclass
-class HealthConfig:
-    """When training is not worth going on with: the run then stops with advice.
-
-    A round has collapsed, or a step is bad: its loss is no number or explodes (train/guard.py).
-    """
-
-    # share of each codebook's clusters that have a frame; 0: never stop for this
-    min_clusters_used: float = setting(0.25, SHARE)
-    # of masked accuracy over always answering the commonest cluster; -1: never
-    min_accuracy_gain: float = setting(0.01, below(1, least=-1, text="-1 to below 1"))
-    # a loss above so many times the mean of the good steps is bad; 0: no finite one is
-    max_loss_rise: float = setting(5.0, above(1, most=1e30, also=(0,), text="above 1, or 0: no finite loss is bad"))
-    # bad steps in a row that are passed over without an update; one more stops the run
-    skip_bad_steps: int = setting(0, within(0, LARGE, "0 (stop at the first) or more, up to 2_147_483_647"))
-
-
-@dataclasses.dataclass
-class ObserveConfig:
-    """What a run tells beside its JSON lines."""
-
-    tensorboard: bool = True  # the same records as event files under WORKDIR/tensorboard
-    # the same records in Weights & Biases (extra `wandb`); "": not there
-    wandb_project: str = setting("", words("a name"))
-    # of one device, which MFU is measured against; 0: by its name, see cost/chips.py
-    peak_tflops: float = setting(0.0, within(0, 1_000_000_000, "above 0, or 0: by the device's name"))
 
 
 @dataclasses.dataclass

@@ -186,14 +186,6 @@ def _subject_protocol(
 
 _PROTOCOLS = (
     Protocol("official", 1, "the train, validation and test splits of the corpus itself", 1, _by_split),
-    Protocol(
-        "official-clips",
-        1,
-        "the splits of the corpus itself, whoever speaks in them",
-        1,
-        _by_split,
-        speakers_cross=True,
-    ),
     _subject_protocol(
         "ravdess-6x4",
         "RAVDESS, test actors 1-4, 5-8, 9-12, 13-16, 17-20, 21-24",
@@ -221,6 +213,14 @@ _PROTOCOLS = (
         [(k,) for k in range(1, 6)],
     ),
     _subject_protocol("improv-6", "MSP-IMPROV, each session tests once", [(k,) for k in range(1, 7)]),
+    Protocol(
+        "official-clips",
+        1,
+        "the splits of the corpus itself, whoever speaks in them",
+        1,
+        _by_split,
+        speakers_cross=True,
+    ),
     Protocol("meld", 1, "MELD's own splits, in which six people are in every part", 1, _by_split, speakers_cross=True),
 )
 

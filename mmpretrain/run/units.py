@@ -62,11 +62,12 @@ class Units:
         fold = self.protocol.deal(table.index, FOLD, labelled)
         draws = [_drawn(table, fold.train, draw) for draw in range(self.config.draws)]
         most = max(number or len(fold.train) for number in self.config.labelled_clips)
-        used = np.unique(np.concatenate([*(drawn[:most] for drawn in draws), fold.validation, fold.test]))
+        chosen_on = np.sort(_drawn(table, fold.validation, 0)[: self.config.validation_clips or None])
+        used = np.unique(np.concatenate([*(drawn[:most] for drawn in draws), chosen_on, fold.test]))
         self.table, self.labels_NT = table.select(used), labels_NT[used]
         self.num_training_clips = len(fold.train)
         self.draws = [np.searchsorted(used, drawn[:most]) for drawn in draws]
-        self.validation, self.test = (np.searchsorted(used, part) for part in (fold.validation, fold.test))
+        self.validation, self.test = (np.searchsorted(used, part) for part in (chosen_on, fold.test))
         if self.task.silence and self.task.silence not in self.task.classes:
             raise ValueError(
                 f"units.task.silence={self.task.silence!r}; it must be one of its classes {self.task.classes}, or ''"
@@ -158,6 +159,6 @@ class Units:
         return count([self._labels(row) for row in rows], [answers(row) for row in rows], self.silence)
 
 
-def _drawn(table: ClipTable, train: np.ndarray, draw: int) -> np.ndarray:
-    """The training clips in the order of a draw, by clip id."""
-    return train[np.argsort(table.draws(f"labels {draw}")[train], kind="stable")]
+def _drawn(table: ClipTable, rows: np.ndarray, draw: int) -> np.ndarray:
+    """These clips in the order of a draw, by clip id."""
+    return rows[np.argsort(table.draws(f"labels {draw}")[rows], kind="stable")]

