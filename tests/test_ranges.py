@@ -23,7 +23,8 @@ def get_config():
     finetune = FinetuneConfig(tasks=(emotion("neutral", "happy"),), corpora=corpora, folds=(1, 2), masking=masking)
     rounds = (RoundConfig(targets=mfcc(10)), RoundConfig(targets=hidden(2, 10)))
     data = DataConfig(corpora=corpora, exclude_speakers=("a",), noise=NoiseConfig(0.5, 0.0, "noise"))
-    return RunConfig("run", data=data, model=encoder_size("tiny"), rounds=rounds, finetune=finetune)
+    units = UnitsConfig(TaskConfig("units", kind="frames", classes=("_", "a")), corpora=corpora)
+    return RunConfig("run", data=data, model=encoder_size("tiny"), rounds=rounds, finetune=finetune, units=units)
 """
 FIELDS = {re.sub(r"\[\*\]", "[0]", path): (kind, allowed) for path, kind, allowed in leaves(RunConfig)}
 TEXTS = (

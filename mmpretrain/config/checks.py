@@ -142,7 +142,7 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
 
 def _check_units(units: UnitsConfig) -> None:
     task = units.task
-    _require(task.kind == "frames", "units.task.kind", task.kind, "'frames'")
+    _require(task.kind == "frames", "units.task.kind", task.kind, "a kind of labels of frames: 'frames'")
     if task.classes or not (task.alignments or (task.column or task.name) == "words"):
         _check_task(task, "units.task")
     _check_optimizer(units.optimizer, "units.optimizer", units.num_steps)

@@ -1,8 +1,9 @@
 """The typed tree of a run: every number of a recipe and its default.
 
 A recipe (`configs/*.py`) returns a `RunConfig`; `--config.a.b=value` changes one field of it. Beside each default
-stands what the field may hold (`config/ranges.py`); `config/checks.py` says which fields do not go together. Defaults
-follow the released AV-HuBERT Base recipe unless a comment says otherwise.
+stands what the field may hold (`config/ranges.py`); `config/checks.py` says which fields do not go together. Devices,
+checkpoints and the like are in `config/running.py`. Defaults follow the released AV-HuBERT Base recipe unless a comment
+says otherwise.
 """
 
 # No `from __future__ import annotations`: the command line reads the fields' types as objects.
