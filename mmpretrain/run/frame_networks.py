@@ -1,7 +1,7 @@
 """Networks that learn what is said in every frame from a few labelled clips, from random weights or an encoder's.
 
-All that a `FrameNetworks` trains is of one shape, so that one compilation serves every draw, number of clips and kind
-of input. Nothing is saved: a training is short, and its stage keeps the figures alone.
+All that a `FrameNetworks` trains is of one shape, so that one compilation serves every draw and number of clips.
+Nothing is saved: a training is short, and its stage keeps the figures alone.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class FrameNetworks:
     def counts(self, state: TrainState, rows: np.ndarray, inputs: Sequence[str]) -> Counts:
         """What a state says of these clips, in their order."""
         said: dict[int, np.ndarray] = {}
-        for row, num_frames, answers_T in self._forward[tuple(inputs)](state, self.table.select(rows)):
+        for row, num_frames, answers_T in self._forward(tuple(inputs))(state, self.table.select(rows)):
             said[row] = answers_T[:num_frames]
         labels = [self.labels_NT[row, : self.table.lengths[row]] for row in rows]
         return count(labels, [said[i] for i in range(len(rows))], self.silence)
@@ -90,17 +90,19 @@ class FrameNetworks:
         )  # fmt: skip
         return (shard_batch(shown(batch, inputs), self.run.mesh) for batch in batches(0))
 
+    def _forward(self, inputs: tuple[str, ...]) -> Forward:
+        """What a state answers to every frame of clips of which these modalities are shown."""
+        if inputs not in self._forwards:
+            graphdef, objective, name = self.trainer.graphdef, self.trainer.objective, self.task.name
+
+            def answers(state: TrainState, batch: Batch) -> jax.Array:
+                model = nnx.merge(graphdef, state.params, state.kept, copy=True)
+                share_out(model, FrameShares(self.run.mesh))
+                return objective.outputs(model, shown(batch, inputs))[name].argmax(-1)
+
+            self._forwards[inputs] = Forward(self.run, self.model, answers, self.config.batch_frames, everywhere=True)
+        return self._forwards[inputs]
+
     @functools.cached_property
-    def _forward(self) -> dict[tuple[str, ...], Forward]:
-        graphdef, objective, name = self.trainer.graphdef, self.trainer.objective, self.task.name
-
-        def answers(state: TrainState, batch: Batch, inputs: Sequence[str]) -> jax.Array:
-            model = nnx.merge(graphdef, state.params, state.kept, copy=True)
-            share_out(model, FrameShares(self.run.mesh))
-            return objective.outputs(model, shown(batch, inputs))[name].argmax(-1)
-
-        def of(inputs: tuple[str, ...]) -> Forward:
-            apply = functools.partial(answers, inputs=inputs)
-            return Forward(self.run, self.model, apply, self.config.batch_frames, everywhere=True)
-
-        return {inputs: of(inputs) for inputs in (tuple(text.split("+")) for text in self.config.inputs)}
+    def _forwards(self) -> dict[tuple[str, ...], Forward]:
+        return {}

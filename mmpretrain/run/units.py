@@ -49,6 +49,7 @@ class Units:
         if run.config.units is None:
             raise ValueError("this recipe has no units part; set `units=UnitsConfig(...)` in it")
         self.run, self.config = run, run.config.units
+        self._networks: dict[tuple[str, ...], FrameNetworks] = {}
         modalities = run.config.model.modalities
         self.inputs = {text: tuple(text.split("+")) for text in self.config.inputs}
         for text, names in self.inputs.items():
@@ -107,9 +108,14 @@ class Units:
             self.encoder.config, **rates, activation_dropout=0.0, layerdrop=0.0, feature_grad_scale=1.0
         )
 
-    @functools.cached_property
-    def networks(self) -> FrameNetworks:
-        return FrameNetworks(self.run, self.config, self.task, self.table, self.labels_NT, self.model, self.silence)
+    def networks(self, modalities: Sequence[str]) -> FrameNetworks:
+        """Those with the front-ends of these modalities alone, one object however often it is asked for."""
+        if (names := tuple(modalities)) not in self._networks:
+            model = dataclasses.replace(self.model, modalities=names)
+            self._networks[names] = FrameNetworks(
+                self.run, self.config, self.task, self.table, self.labels_NT, model, self.silence
+            )
+        return self._networks[names]
 
     @property
     def exposure(self) -> Exposure:
@@ -126,7 +132,7 @@ class Units:
     def _module(self, name: str) -> AVEncoder:
         if name == "pretrained":
             return self.encoder.load().module
-        trainer = self.networks.trainer
+        trainer = self.networks(self.encoder.config.modalities).trainer
         return trainer.model(whole(trainer.init(self.run.stage_seed(SEEDS)), self.run.mesh)).encoder
 
     def probe(self, features: FrameFeatures, rows: np.ndarray) -> Said:
@@ -146,11 +152,15 @@ class Units:
         return Said(self._count(self.test, lambda row: found.answers(features.of(kind, row))), words)
 
     def network(self, inputs: Sequence[str], clips: int, draw: int, *, pretrained: bool) -> Said:
-        """A network trained on the clips of a draw, its step chosen by validation errors."""
+        """A network trained on the clips of a draw, its step chosen by validation errors.
+
+        pretrained: from the encoder, front-ends that nothing is shown to included; else without those.
+        """
         name = f"{SEEDS}/{'+'.join(inputs)}/{clips} clips/draw {draw}"
+        networks = self.networks(self.encoder.config.modalities if pretrained else inputs)
         start = self.encoder if pretrained else None
-        state, step = self.networks.train(name, self.rows(clips, draw), self.validation, inputs, start)
-        return Said(self.networks.counts(state, self.test, inputs), f"step {step}")
+        state, step = networks.train(name, self.rows(clips, draw), self.validation, inputs, start)
+        return Said(networks.counts(state, self.test, inputs), f"step {step}")
 
     def _labels(self, row: int) -> np.ndarray:
         return self.labels_NT[row, : self.table.lengths[row]]
