@@ -140,6 +140,8 @@ def another(field: str, value: Any, corpus: Path, done: Path, folder: Path) -> A
             return (CorpusConfig(str(corpus)),)
         case "finetune.masking":
             return MaskingConfig(kind="input")
+        case "units":
+            return UnitsConfig()
         case "rounds[1].init":
             return "random"
     known = {
