@@ -17,6 +17,7 @@ from mmpretrain.config import (
     FinetuneConfig,
     MaskingConfig,
     RunConfig,
+    UnitsConfig,
     as_dict,
     emotion,
     flatten,
