@@ -72,6 +72,8 @@ def _check(corpus: Corpus, args: argparse.Namespace) -> int:
 
     parts = chosen_parts(corpus.official, args.check)
     clips, *_ = corpus.clips(args)
+    if not clips and not corpus.official:
+        raise ValueError("no clips found in the source; see `--help` of this corpus for the layout that is expected")
     listed = corpus.listed() if corpus.listed else ()
     return 0 if check(clips, corpus.official, listed, args.source, parts) else 1
 

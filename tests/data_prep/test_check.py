@@ -53,6 +53,9 @@ def test_what_check_cannot_be_is_said_in_a_line(tmp_path, capsys):
     assert "--check films is no part of this corpus; its parts are speech, song" in capsys.readouterr().err
     assert main(["ravdess", "--source", str(tmp_path / "nowhere"), "--check"]) == 2
     assert "--source" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main(["mead", "--source", str(tmp_path / "empty"), "--check"]) == 2
+    assert "no clips found in the source" in capsys.readouterr().err
     with pytest.raises(SystemExit, match=r"^2$"):
         main(["ravdess", "--source", str(tmp_path)])
     assert "required: --output (or --check)" in capsys.readouterr().err
