@@ -13,7 +13,7 @@ from data_prep.sources import Official, Sound, SourceClip, hashed_split, may_hav
 from data_prep.tables import find_table, read_table
 from mmpretrain.listing import readable
 
-_PLACE = re.compile(r"(?:^|.*/)(dev|test)/(?:(?:mp4|aac)/)?(id\d+)/([^/]+)/(\d+)")
+_PLACE = re.compile(r"(?:^|.*/)(dev|test)/(?:(?:mp4|aac|wav)/)?(id\d+)/([^/]+)/(\d+)")
 
 
 def read(
