@@ -81,7 +81,7 @@ def inspect_targets(
     run_cluster_R, run_frames_R = run_lengths(clusters_N, store.offsets)
     result = {
         "store": str(path),
-        "made_of": {name: store.lineage[name] for name in ("features", "layer", "source")},
+        "made_of": {name: store.lineage[name] for name in ("features", "relative_to", "layer", "source")},
         "num_clips": len(store.clip_ids),
         "num_frames": len(clusters_N),
         "targets_per_frame": store.targets_per_frame,
@@ -108,6 +108,7 @@ def render_inspection(result: dict[str, Any]) -> str:
     """The text printed on the terminal: a few aligned tables, without a trailing line end."""
     made_of = result["made_of"]
     source = made_of["features"] + (f", layer {made_of['layer']}" if made_of["features"] == "hidden" else "")
+    source += f" relative to the {made_of['relative_to']}" if made_of["relative_to"] in ("clip", "speaker") else ""
     milliseconds = 1000 / (FRAME_RATE_HZ * result["targets_per_frame"])
     usage = [
         ["clusters used", f"{result['clusters_used']:.0f} / {result['num_clusters']:.0f}"],
