@@ -47,7 +47,10 @@ AXES = {
     "clusters": Axis((100, 500, 1000, 2000), (100, 500, 1000, 2000), "linear for the head, nothing for the rest"),
     "layers": Axis((3, 6, 12, 24), (2, 4, 8, 16), "linear for the layers, nothing for the rest"),
 }
-QUICK = dict(width=64, num_heads=2, mlp_dim=256, resnet_width=4, proj_dim=32, pos_conv_kernel=32, pos_conv_groups=4)
+QUICK = dict(
+    width=64, num_heads=2, mlp_dim=256, resnet_width=4, resnet_blocks=(1, 1, 1, 1), proj_dim=32, pos_conv_kernel=32,
+    pos_conv_groups=4,
+)  # fmt: skip
 
 
 def sized(config: RunConfig, axis: str, size: int, work: Work) -> Work:

@@ -27,10 +27,10 @@ NUM_CLUSTERS = 7
 
 
 def tiny_model(*modalities: str, **changes) -> ModelConfig:
-    """An encoder of 16 dims and 2 layers, without dropout. Of sound only where no modality is named."""
+    """An encoder of 16 dims, 2 layers and a ResNet-10, without dropout. Of sound only where no modality is named."""
     fields = dict(
         modalities=modalities or ("audio",), inputs=InputConfig(image_size=IMAGE_SIZE),
-        width=16, num_layers=2, num_heads=2, mlp_dim=32, resnet_width=2,
+        width=16, num_layers=2, num_heads=2, mlp_dim=32, resnet_width=2, resnet_blocks=(1, 1, 1, 1),
         pos_conv_kernel=4, pos_conv_groups=2, proj_dim=8,
     )  # fmt: skip
     return ModelConfig(**fields | QUIET | changes)

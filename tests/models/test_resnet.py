@@ -21,7 +21,7 @@ COUNTED = np.arange(T) < np.array([[6], [4]])
 
 
 def resnet(**changes):
-    config = dataclasses.replace(tiny_model("video"), **changes)
+    config = dataclasses.replace(tiny_model("video", resnet_blocks=(2, 2, 2, 2)), **changes)
     return initial(lambda rngs: ResNet(config, rngs=rngs))
 
 

@@ -25,7 +25,7 @@ class Processes:
                 "MMPRETRAIN_COORDINATOR": address, "MMPRETRAIN_NUM_PROCESSES": str(count),
                 "MMPRETRAIN_PROCESS_ID": str(index),
             }  # fmt: skip
-            settings = {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+            settings = {"JAX_NUM_CPU_DEVICES": str(devices)}
             with open(file, "w") as printed:
                 env, whole = os.environ | place | settings, [sys.executable, "-m", *command]
                 process = subprocess.Popen(whole, cwd=CHECKOUT, stdout=printed, stderr=subprocess.STDOUT, env=env)

@@ -10,7 +10,6 @@ import sys
 import jax
 
 jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_disable_most_optimizations", True)  # compiles faster; the partitioning is the same
 
 import numpy as np  # noqa: E402
 

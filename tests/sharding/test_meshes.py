@@ -73,7 +73,7 @@ def test_a_step_without_pictures_is_good_and_moves_no_statistics(outcome, mesh):
 
 def test_a_batch_norm_exchanges_once_forward_and_once_backward(outcome):
     _, report = outcome
-    assert report["data sums"] <= 45, "20 batch norms, twice each; and what else is summed"
+    assert report["data sums"] <= 29, "12 batch norms, twice each; and what else is summed"
 
 
 def test_parts_of_a_batch_on_a_mesh_equal_the_whole_on_one_device_and_no_clip_moves(outcome):
@@ -98,7 +98,7 @@ def test_parameters_are_cut_over_the_mesh(outcome):
         "encoder.transformer.layers.mlp_in.kernel": ([1, 16, 32], [1, 16, 32], [1, 8, 16], [1, 2, 32]),
         "encoder.transformer.layers.mlp_out.kernel": ([1, 32, 16], [1, 32, 16], [1, 16, 8], [1, 32, 2]),
         "head.embeddings": ([8, 8], [8, 8], [4, 8], [8, 8]),
-        "encoder.frontends.video.resnet.blocks.7.conv2.kernel": (
+        "encoder.frontends.video.resnet.blocks.3.conv2.kernel": (
             [3, 3, 32, 32], [3, 3, 32, 32], [3, 3, 32, 16], [3, 3, 32, 4]
         ),
         # Four channels do not divide over eight devices: whole on each.

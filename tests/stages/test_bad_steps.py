@@ -28,14 +28,6 @@ from tests.tiny import IMAGE_SIZE, tiny_model, tiny_round, tiny_run
 NUM_STEPS = 8
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """Compiles faster."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     random, clips = np.random.default_rng(0), []
