@@ -274,7 +274,7 @@ def test_commands_that_cannot_work_say_so_in_one_line(command, arguments, words)
     for name, config in (
         ("sound", tiny_model("audio")),
         ("level", tiny_model("audio", "video", inputs=level)),
-        ("short", tiny_model("audio", "video", resnet_blocks=(1, 1, 1, 1))),
+        ("short", tiny_model("audio", "video")),
     ):
         if name in arguments:
             encoder = nnx.merge(*initial(lambda rngs, config=config: AVEncoder(config, rngs=rngs)))
@@ -350,7 +350,7 @@ def test_a_run_is_exported_beside_its_folder(command, tmp_path, monkeypatch):
     recipe = "from tests.tiny import tiny_run\n\ndef get_config():\n    return tiny_run(workdir='run')\n"
     (tmp_path / "recipe.py").write_text(recipe)
     monkeypatch.setattr("mmpretrain.stages.export.export", lambda run: None)  # the folder is there already
-    config = tiny_model("audio", "video")
+    config = tiny_model("audio", "video", resnet_blocks=(2, 2, 2, 2))
     encoder = nnx.merge(*initial(lambda rngs: AVEncoder(config, rngs=rngs)))
     shapes = {"mask_emb": (104,), "label_embs_concat": (9, 8), "final_proj.weight": (8, 16), "final_proj.bias": (8,)}
     head = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
