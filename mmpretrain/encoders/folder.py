@@ -1,9 +1,9 @@
 """Encoders as folders that outlive the code that trained them: `config.json`, `model.safetensors`, `README.md`.
 
 Beside them lies what it and its ancestors were trained on (`TRAINING_DATA_FILE`), and there may be what the encoder
-does not need but a pretraining checkpoint of the reference holds (`HEAD_FILE`). `digests.json` says what the files
-were, and each is checked before it is believed. The card, README.md, is for people: no command reads it, so it may be
-changed; so may files be added.
+does not need but a pretraining checkpoint of the reference holds (`HEAD_FILE`), and the heads that it was fine-tuned
+with (`TASK_HEADS_FILE`). `digests.json` says what the files were, and each is checked before it is believed. The card,
+README.md, is for people: no command reads it, so it may be changed; so may files be added.
 
 encoder = mmpretrain.load_encoder("runs/demo/export/encoder")
 features = encoder.features(audio=samples, video=crops)  # [T, D], 25 a second
@@ -11,18 +11,20 @@ features = encoder.features(audio=samples, video=crops)  # [T, D], 25 a second
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from mmpretrain.config import ModelConfig, as_dict, from_dict, shown
+from mmpretrain.config import ModelConfig, TaskConfig, as_dict, from_dict, shown
 from mmpretrain.config.checks import check_model
 from mmpretrain.data.batch import empty_batch, put_clip
 from mmpretrain.data.exposure import TrainingData
@@ -42,12 +44,14 @@ from mmpretrain.files import (
     write_text,
 )
 from mmpretrain.models.encoder import AVEncoder
-from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, Clip
+from mmpretrain.models.heads import ClipHead, ask
+from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, Batch, Clip
 
 FORMAT = "mmpretrain-encoder-3"  # 3: with the digests of its files, and with what it was trained on
 ENCODER_CONFIG_FILE = "config.json"
 MAX_CONFIG_BYTES = 2**20
 HEAD_FILE = "pretraining_head.safetensors"
+TASK_HEADS_FILE = "task_heads.safetensors"
 TRAINING_DATA_FILE = "training_data.npz"
 FRAME_MULTIPLE = 100  # clips are padded to a multiple of this many frames, so that few shapes are compiled
 
@@ -59,11 +63,14 @@ def save_encoder(
     lineage: dict[str, Any],
     training_data: TrainingData | None = None,
     head: Mapping[str, np.ndarray] | None = None,
+    tasks: Sequence[TaskConfig] = (),
+    heads: nnx.Module | None = None,
 ) -> None:
     """Writes the folder, whole or not at all. lineage: how the encoder came about, for its card and for people.
 
     training_data: what decided its weights; None: that is not known, and so it is called where it is used.
     head: the tensors of pretraining that are not the encoder's, under the reference's names (`export.avhubert`).
+    tasks: of classes, that it was fine-tuned for; heads: an `nnx.Dict` of their `ClipHead`s, by the tasks' names.
     """
     if training_data is None:
         training_data = TrainingData(unknown=(lineage.get("checkpoint", lineage["fingerprint"]),))
@@ -72,12 +79,15 @@ def save_encoder(
         config = {"format": FORMAT, "model": as_dict(encoder.config), "lineage": lineage}
         config |= {"training_data": training_data.summary()}
         config |= {"frame_rate_hz": FRAME_RATE_HZ, "sample_rate_hz": SAMPLE_RATE_HZ}
+        if tasks:
+            config |= {"tasks": [as_dict(task) for task in tasks]}
+            save_weights(draft, heads, TASK_HEADS_FILE)
         write_json(draft / ENCODER_CONFIG_FILE, config)
         save_weights(draft, encoder)
         if head:
             save_file(dict(head), draft / HEAD_FILE)
         seal(draft)
-        write_text(draft / "README.md", model_card(encoder.config, lineage, training_data))
+        write_text(draft / "README.md", model_card(encoder.config, lineage, training_data, tasks))
 
 
 def read_config(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
@@ -135,19 +145,54 @@ def load_head(path: str | Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{file} is damaged ({error}); {REMEDY}") from error
 
 
-def load_encoder(path: str | Path) -> Encoder:
-    """Loads an exported encoder. Raises ValueError or FileNotFoundError saying what is wrong with the folder."""
-    config, lineage = read_config(path)
+def read_tasks(path: str | Path) -> tuple[TaskConfig, ...]:
+    """The tasks that the folder has heads for. Raises ValueError or FileNotFoundError."""
+    try:
+        given = _read_config(Path(path)).get("tasks", [])
+        tasks = tuple(from_dict(TaskConfig, task) for task in (given if isinstance(given, list) else [given]))
+        if any(len(task.classes) < 2 for task in tasks) or len({task.name for task in tasks}) < len(tasks):
+            raise ValueError("tasks must each have a name of its own and two classes or more")
+    except ValueError as error:
+        raise ValueError(f"{path}/{ENCODER_CONFIG_FILE}: {error}; {REMEDY}") from error
+    return tasks
+
+
+def load_encoder(path: str | Path, *, dtype: str | None = None) -> Encoder:
+    """Loads an exported encoder, with the heads that it may have.
+
+    dtype: of its activations, "float32" or "bfloat16"; None: the one that it was trained with. Raises ValueError or
+    FileNotFoundError saying what is wrong with the folder.
+    """
+    (config, lineage), tasks = read_config(path), read_tasks(path)
+    config = dataclasses.replace(config, dtype=dtype or config.dtype)
     module = nnx.eval_shape(lambda: AVEncoder(config, rngs=nnx.Rngs(0)))  # shapes only: drawing weights takes seconds
     load_weights(Path(path), module)
-    return Encoder(module, lineage)
+    if not tasks:
+        return Encoder(module, lineage)
+    heads = nnx.eval_shape(
+        lambda: nnx.Dict({task.name: ClipHead(config, len(task.classes), rngs=nnx.Rngs(0)) for task in tasks})
+    )
+    load_weights(Path(path), heads, TASK_HEADS_FILE)
+    return Encoder(module, lineage, tasks, heads)
+
+
+class _Network(nnx.Module):
+    def __init__(self, encoder: AVEncoder, heads: nnx.Dict):
+        self.encoder, self.heads = encoder, heads
 
 
 class Encoder:
-    """A pretrained encoder, ready to use."""
+    """A pretrained encoder, ready to use. tasks: those that it has `heads` for."""
 
-    def __init__(self, module: AVEncoder, lineage: dict[str, Any]):
+    def __init__(
+        self,
+        module: AVEncoder,
+        lineage: dict[str, Any],
+        tasks: Sequence[TaskConfig] = (),
+        heads: nnx.Dict | None = None,
+    ):
         self.module, self.config, self.lineage = module, module.config, lineage
+        self.tasks, self.heads = tuple(tasks), nnx.Dict({}) if heads is None else heads
 
     def features(
         self,
@@ -165,6 +210,53 @@ class Encoder:
         output, k for the stream after layer k, 0 for the transformer's input. A clip of more than a minute goes through
         in overlapping windows (`data.windows`). Raises ValueError for a clip of another kind.
         """
+        if layer is not None and not 0 <= layer <= self.config.num_layers:
+            raise ValueError(f"layer={layer}; this encoder has layers 1 to {self.config.num_layers}, and 0, its input")
+        made = self._windows(lambda model, batch: model.encoder(batch, layer=layer), layer, audio, video, tracks)
+        return np.concatenate([x[inner] for x, inner in made]).astype(np.float32)
+
+    def layers(
+        self, audio: np.ndarray | None = None, video: np.ndarray | None = None, **tracks: np.ndarray
+    ) -> np.ndarray:
+        """Every layer's stream, float32 [L + 1, T, D], of a clip as `features` takes it.
+
+        Row 0 is what the first layer takes, the fused modalities with their position added, row k what layer k makes
+        of it. The last row is not the final output, which has one norm more (pre-norm).
+        """
+
+        def run(model: _Network, batch: Batch) -> jax.Array:
+            layers_LBTD = model.encoder.all_layers(model.encoder.embed_batch(batch), batch.valid_BT)
+            return jnp.moveaxis(layers_LBTD, 1, 0)
+
+        made = self._windows(run, "layers", audio, video, tracks)
+        return np.concatenate([x[:, inner] for x, inner in made], axis=1).astype(np.float32)
+
+    def logits(
+        self, audio: np.ndarray | None = None, video: np.ndarray | None = None, **tracks: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """By task, what its head says of a clip as `features` takes it: float32 [C], in the order of the classes.
+
+        Of a clip in several windows it is their mean, by how much of the clip each owns. Empty without heads.
+        """
+
+        def run(model: _Network, batch: Batch) -> dict[str, jax.Array]:
+            layers_LBTD = model.encoder.all_layers(model.encoder.embed_batch(batch), batch.valid_BT)
+            return ask(model.heads, layers_LBTD, batch.valid_BT)
+
+        made = self._windows(run, "logits", audio, video, tracks)
+        shares = np.array([inner.stop - inner.start for _, inner in made], np.float32)
+        return {task.name: np.average([x[task.name] for x, _ in made], axis=0, weights=shares).astype(np.float32)
+                for task in self.tasks}  # fmt: skip
+
+    def _windows(
+        self,
+        run: Callable[[_Network, Batch], Any],
+        name: int | str | None,
+        audio: np.ndarray | None,
+        video: np.ndarray | None,
+        tracks: Mapping[str, np.ndarray],
+    ) -> list[tuple[Any, slice]]:
+        """What `run`, compiled under `name`, makes of every window of a clip, and the window's own frames of it."""
         present = self._check(audio, video, tracks)
         none = np.zeros(0, np.int16)
         crops = np.zeros((0, 1, 1), np.uint8) if video is None else video
@@ -172,16 +264,16 @@ class Encoder:
         num_frames = clip.num_frames or max(map(len, tracks.values()), default=0)
         if num_frames == 0 or (video is not None and not len(video)):
             raise ValueError("the clip is empty: features() needs at least one frame of 40 ms")
-        if layer is not None and not 0 <= layer <= self.config.num_layers:
-            raise ValueError(f"layer={layer}; this encoder has layers 1 to {self.config.num_layers}, and 0, its input")
-        made = [self._window(clip, present, layer, *window) for window in windows(num_frames)]
-        return np.concatenate(made).astype(np.float32)
-
-    def _window(self, clip: Clip, present: Sequence[str], layer: int | None, frames: range, own: range) -> np.ndarray:
-        batch = empty_batch(1, -(-len(frames) // FRAME_MULTIPLE) * FRAME_MULTIPLE, self.config)
-        put_clip(batch, 0, clip, frames, present, self.config)
-        features_TD = np.asarray(self._forward(layer, nnx.state(self.module), batch))[0]
-        return features_TD[own.start - frames.start : own.stop - frames.start]
+        graphdef, state = nnx.split(_Network(self.module, self.heads))
+        if name not in self._compiled:
+            self._compiled[name] = jax.jit(lambda state, batch: run(nnx.merge(graphdef, state, copy=True), batch))
+        made = []
+        for frames, own in windows(num_frames):
+            batch = empty_batch(1, -(-len(frames) // FRAME_MULTIPLE) * FRAME_MULTIPLE, self.config)
+            put_clip(batch, 0, clip, frames, present, self.config)
+            values = jax.tree.map(lambda x: np.asarray(x)[0], self._compiled[name](state, batch))
+            made.append((values, slice(own.start - frames.start, own.stop - frames.start)))
+        return made
 
     def features_of(self, clip: Clip, *, layer: int | None = None) -> np.ndarray:
         """As `features`, of what a prepared clip has of the encoder's modalities."""
@@ -210,8 +302,5 @@ class Encoder:
         return present
 
     @cached_property
-    def _forward(self):
-        graphdef = nnx.graphdef(self.module)
-        return jax.jit(
-            lambda layer, state, batch: nnx.merge(graphdef, state, copy=True)(batch, layer=layer), static_argnums=0
-        )
+    def _compiled(self) -> dict[int | str | None, Callable[..., Any]]:
+        return {}

@@ -70,7 +70,7 @@ def expected(encoder: Encoder, case: Case) -> dict[str, np.ndarray]:
     values = {"fused": encoder.features(**given, layer=0)}
     values |= {f"layer {k}": x_TD for k, x_TD in enumerate(encoder.layers(**given))}
     values["output"] = encoder.features(**given)
-    return values | {f"head {task}": logits for task, logits in encoder.heads(**given).items()}
+    return values | {f"head {task}": logits for task, logits in encoder.logits(**given).items()}
 
 
 @dataclasses.dataclass

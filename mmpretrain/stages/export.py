@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,20 @@ import jax
 import numpy as np
 from flax import nnx
 
-from mmpretrain.encoders.folder import load_encoder, save_encoder
+from mmpretrain.config import CorpusConfig
+from mmpretrain.data.clips import ClipTable, open_clips
+from mmpretrain.encoders.folder import load_encoder, read_config, save_encoder
 from mmpretrain.encoders.weights import WEIGHTS
 from mmpretrain.export import FORMATS, find_format
 from mmpretrain.export.avhubert.checkpoint import pretraining_head
+from mmpretrain.export.parity import made_up_clips
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.models.heads import MaskedClusterModel
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import whole
 from mmpretrain.parallel.processes import on_main
+from mmpretrain.records import Clip
 from mmpretrain.run.command import ACCEPT_CHANGES, Argument, Command, Given, Option
 from mmpretrain.run.exposure import TEST_SEEN, exposure_of_recipe
 from mmpretrain.run.forward import encode
@@ -95,12 +100,12 @@ def _largest_difference(run: Run, trained: AVEncoder, path: Path) -> float:
     return worst
 
 
-def write_format(name: str, folder: Path, target: Path) -> None:
-    """Writes `target`, the exported encoder of `folder` in another format."""
+def write_format(name: str, folder: Path, target: Path, clips: Sequence[Clip]) -> None:
+    """Writes `target`, the exported encoder of `folder` in another format, and compares the two on the clips."""
     kind = find_format(name)
     if kind.suffix and target.is_dir():
         raise ValueError(f"--output={target} is a folder; give the name of a file, e.g. {target}/encoder{kind.suffix}")
-    for line in kind.write(folder, target):
+    for line in kind.write(folder, target, clips):
         log(line)
     log(f"{target}: written, {kind.help}")
 
@@ -110,11 +115,22 @@ def _of_run(given: Given) -> None:
     export(run)
     if name in FORMATS:
         target = run.workdir / EXPORT / f"{name}{find_format(name).suffix}"
-        on_main(lambda: write_format(name, run.workdir / EXPORT / ENCODER, target))
+        on_main(lambda: write_format(name, run.workdir / EXPORT / ENCODER, target, _some(run.clips[0])))
 
 
 def _of_folder(given: Given) -> None:
-    write_format(given["format"], given.path, Path(given["output"]))
+    if corpus := given["clips"]:
+        clips = _some(open_clips([CorpusConfig(corpus)]))
+    else:
+        clips = made_up_clips(read_config(given.path)[0])
+        log("compared on made-up clips; --clips=CORPUS compares on real ones")
+    write_format(given["format"], given.path, Path(given["output"]), clips)
+
+
+def _some(table: ClipTable) -> list[Clip]:
+    """A few clips, from all over the table."""
+    rows = np.unique(np.linspace(0, len(table) - 1, CLIPS_TO_COMPARE).astype(int))
+    return [table.load(int(row)) for row in rows]
 
 
 COMMAND = Command(
@@ -128,6 +144,7 @@ COMMAND = Command(
     examples=(
         "mmpretrain export --config=configs/demo.py --format=avhubert  # writes export/avhubert.pt too",
         "mmpretrain export encoders/base_vox --format=avhubert --output=again.pt  # of any exported encoder",
+        "mmpretrain export encoders/base_vox --format=transformers --output=base_vox_hf --clips=data/ravdess",
     ),
     details=tuple(f"--format={name}: {find_format(name).help}." for name in FORMATS),
     instead=Command(
@@ -137,7 +154,8 @@ COMMAND = Command(
         takes=Argument("DIR", "the folder of an exported encoder"),
         options=(
             Option("format", FORMATS, "the format to write", required=True),
-            Option("output", str, "the file to write", "FILE", required=True),
+            Option("output", str, "the file or folder to write", "PATH", required=True),
+            Option("clips", str, "a prepared corpus, on whose clips the two are compared", "CORPUS"),
         ),
     ),
 )

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from mmpretrain.config import fingerprint
+from mmpretrain.config import TaskConfig, fingerprint
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.encoders.weights import save_weights
 from mmpretrain.files import seal, whole_folder
+from mmpretrain.models.heads import ClipHead, MultiTaskModel
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import whole
@@ -121,18 +122,28 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
             "protocol": f"{finetuning.protocol_title}, fold {number}", TEST_SEEN: told[TEST_SEEN],
         }  # fmt: skip
         data = finetuning.training_data(variant, number)
-        on_main(lambda: _save(folder, model, lineage, data))
+        on_main(lambda: _save(folder, model, config.tasks, lineage, data))
         return {"step": int(state.step)} | evaluate(state) | told
 
     return run.stage(name, recipe, work)
 
 
-def _save(folder: Path, model: nnx.Module, lineage: dict[str, Any], training_data: TrainingData) -> None:
-    """The classifier, and its encoder by itself: for use, or for the targets of another round."""
+def _save(
+    folder: Path,
+    model: MultiTaskModel,
+    tasks: Sequence[TaskConfig],
+    lineage: dict[str, Any],
+    training_data: TrainingData,
+) -> None:
+    """The classifier, and its encoder with the heads of classes: for use, or for the targets of another round."""
     with whole_folder(folder / CLASSIFIER) as draft:
         save_weights(draft, model)
         seal(draft)
-    save_encoder(folder / ENCODER, model.encoder, lineage=lineage, training_data=training_data)
+    known = [task for task in tasks if isinstance(model.heads[task.name], ClipHead)]
+    heads = nnx.Dict({task.name: model.heads[task.name] for task in known})
+    save_encoder(
+        folder / ENCODER, model.encoder, lineage=lineage, training_data=training_data, tasks=known, heads=heads
+    )
 
 
 COMMAND = Command(

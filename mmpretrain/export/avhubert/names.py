@@ -24,7 +24,6 @@ WEIGHTS = (nnx.Param, nnx.BatchStat)
 # PyTorch puts outputs first and kernel taps last; ours has taps, inputs, outputs. By number of dims.
 AXES = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 3, 1, 0), 5: (2, 3, 4, 1, 0)}
 FLOATS = tuple(map(np.dtype, (np.float32, np.float16, ml_dtypes.bfloat16, np.float64)))
-BLOCKS_PER_STAGE = 2
 UNUSED = ".num_batches_tracked"  # of every batch norm; a fixed momentum does not need it
 
 
@@ -116,7 +115,7 @@ def reference_tensors(model: MaskedClusterModel | EncoderOnly) -> Iterator[Tenso
     if "audio" in config.modalities:
         yield from _linear("feature_extractor_audio.proj", (D, AUDIO_DIM), "encoder.frontends.audio.proj")
     if "video" in config.modalities:
-        yield from _resnet(config.resnet_width)
+        yield from _resnet(config.resnet_width, config.resnet_blocks)
         yield from _linear("feature_extractor_video.proj", (D, 8 * config.resnet_width), "encoder.frontends.video.proj")
     yield from _norm("layer_norm", fused, "encoder.fusion.norm")
     if config.fusion == "concat":
@@ -143,16 +142,16 @@ def _layer(n: int, D: int, mlp_dim: int) -> Iterator[Tensor]:
     yield from _norm(f"{theirs}.final_layer_norm", D, f"{ours}.mlp_norm", np.s_[n,])
 
 
-def _resnet(channels: int) -> Iterator[Tensor]:
+def _resnet(channels: int, blocks: tuple[int, ...]) -> Iterator[Tensor]:
     root, ours = "feature_extractor_video.resnet", "encoder.frontends.video.resnet"
     yield Tensor(f"{root}.frontend3D.0.weight", (channels, 1, STEM_FRAMES, 7, 7), f"{ours}.stem.kernel")
     yield from _batch_norm(f"{root}.frontend3D.1", channels, f"{ours}.stem.bn")
     yield Tensor(f"{root}.frontend3D.2.weight", (channels,), f"{ours}.stem.act.slope")
     c_in = channels
-    for stage in range(4):
+    for stage, num_blocks in enumerate(blocks):
         c_out = channels * 2**stage
-        for i in range(BLOCKS_PER_STAGE):
-            theirs, block = f"{root}.trunk.layer{stage + 1}.{i}", f"{ours}.blocks.{BLOCKS_PER_STAGE * stage + i}"
+        for i in range(num_blocks):
+            theirs, block = f"{root}.trunk.layer{stage + 1}.{i}", f"{ours}.blocks.{sum(blocks[:stage]) + i}"
             for k, width in ((1, c_in), (2, c_out)):
                 yield Tensor(f"{theirs}.conv{k}.weight", (c_out, width, 3, 3), f"{block}.conv{k}.kernel")
                 yield from _batch_norm(f"{theirs}.bn{k}", c_out, f"{block}.bn{k}")

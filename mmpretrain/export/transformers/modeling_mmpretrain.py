@@ -324,17 +324,18 @@ class MMPretrainModel(MMPretrainPreTrainedModel):
         padding_mask_videos: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        **kwargs,
+        **kwargs: object,
     ) -> MMPretrainOutput | tuple:
         inputs = {"audio": (input_values, attention_mask), "video": (pixel_values_videos, padding_mask_videos)}
         inputs = {name: (x, mask) for name, (x, mask) in inputs.items() if x is not None}
         if not inputs or not set(inputs) <= set(self.modalities):
             raise ValueError(f"this encoder is of {' and '.join(self.modalities)}, but is given {list(inputs) or None}")
-        masks = {
-            name: (x.new_ones(x.shape[:2]) if mask is None else mask).bool() for name, (x, mask) in inputs.items()
-        }
-        if len({mask.shape for mask in masks.values()}) > 1:
-            raise ValueError(f"sound and pictures have other clips or frames: {[list(m.shape) for m in masks.values()]}")
+        masks = {name: (x.new_ones(x.shape[:2]) if mask is None else mask).bool() for name, (x, mask) in inputs.items()}
+        first, *others = masks.values()
+        if any(mask.shape != first.shape for mask in others):
+            raise ValueError(
+                f"sound and pictures have other clips or frames: {[list(m.shape) for m in masks.values()]}"
+            )
         valid_BT = torch.stack(list(masks.values())).any(0)
         fused = [self.stream(name, *inputs.get(name, (None, None))[:1], masks.get(name), valid_BT)
                  for name in self.modalities]  # fmt: skip
@@ -376,7 +377,7 @@ class MMPretrainForAudioClassification(MMPretrainPreTrainedModel):
         labels: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        **kwargs,
+        **kwargs: object,
     ) -> SequenceClassifierOutput | tuple:
         """labels: int64 [B]; the loss is their cross-entropy. Else as the encoder."""
         encoded = self.av_encoder(

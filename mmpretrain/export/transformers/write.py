@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from safetensors.numpy import save_file
 from mmpretrain.config import ModelConfig
 from mmpretrain.encoders.folder import Encoder, load_encoder
 from mmpretrain.encoders.weights import WEIGHTS_FILE
+from mmpretrain.encoders.weights import tensors_of as head_tensors
+from mmpretrain.export import check_installed
 from mmpretrain.export.avhubert.names import EncoderOnly, to_state_dict
 from mmpretrain.export.parity import Case, Differences, cases_of, expected, in_batches
 from mmpretrain.files import seal, whole_folder, write_json
@@ -23,14 +24,6 @@ MODELING, PROCESSING = "modeling_mmpretrain", "processing_mmpretrain"
 CLASSIFIER, ENCODER = "MMPretrainForAudioClassification", "MMPretrainModel"
 PREFIX = "av_encoder."  # before the encoder's tensors where there is a head
 AT_ONCE = 8  # clips in a padded batch
-MISSING = "format transformers needs {}, which is not installed; `pip install 'mmpretrain-jax[torch]'`"
-
-
-def check_installed(*packages: str) -> None:
-    """Raises ValueError naming the first package that is not there."""
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise ValueError(MISSING.format(package))
 
 
 def write_folder(source: Path, target: Path, clips: Sequence[Clip]) -> Iterable[str]:
@@ -39,7 +32,7 @@ def write_folder(source: Path, target: Path, clips: Sequence[Clip]) -> Iterable[
     Raises ValueError where torch is missing, the format cannot hold the encoder, or what was written, loaded back, says
     something else of these clips. Then there is no `target`.
     """
-    check_installed("torch", "transformers")
+    check_installed("torch", "torch", "transformers")
     encoder = load_encoder(source, dtype="float32")
     cases = cases_of(clips, encoder.config)
     with whole_folder(target) as draft:
@@ -70,7 +63,7 @@ def network_config(encoder: Encoder) -> dict[str, Any]:
         "modalities": list(config.modalities), "image_size": config.inputs.image_size, "hidden_size": config.width,
         "num_hidden_layers": config.num_layers, "num_attention_heads": config.num_heads,
         "intermediate_size": config.mlp_dim, "resnet_width": config.resnet_width,
-        "resnet_blocks": list(getattr(config, "resnet_blocks", (2, 2, 2, 2))), "fusion": config.fusion,
+        "resnet_blocks": list(config.resnet_blocks), "fusion": config.fusion,
         "num_conv_pos_embeddings": config.pos_conv_kernel, "num_conv_pos_embedding_groups": config.pos_conv_groups,
         "post_norm": config.reference.post_norm, "hidden_dropout": config.dropout,
         "attention_dropout": config.attention_dropout, "activation_dropout": config.activation_dropout,
@@ -82,7 +75,10 @@ def network_config(encoder: Encoder) -> dict[str, Any]:
 def processing_configs(config: ModelConfig) -> dict[str, dict[str, Any]]:
     """By the names of their files, the settings of the feature extractor and of the processor."""
     extractor, inputs = "MMPretrainFeatureExtractor", config.inputs
-    auto_map = {"AutoFeatureExtractor": f"{PROCESSING}.{extractor}", "AutoProcessor": f"{PROCESSING}.MMPretrainProcessor"}
+    auto_map = {
+        "AutoFeatureExtractor": f"{PROCESSING}.{extractor}",
+        "AutoProcessor": f"{PROCESSING}.MMPretrainProcessor",
+    }
     kinds = {"feature_extractor_type": extractor, "processor_class": "MMPretrainProcessor", "auto_map": auto_map}
     sound = {"sampling_rate": 16_000, "normalization": inputs.audio_normalization}
     picture = {"image_size": inputs.image_size, "pixel_mean": inputs.pixel_mean, "pixel_std": inputs.pixel_std}
@@ -101,7 +97,7 @@ def tensors_of(encoder: Encoder) -> dict[str, np.ndarray]:
               for name, array in arrays.items()}  # fmt: skip
     for task in list(encoder.tasks)[:1]:
         arrays = {PREFIX + name: array for name, array in arrays.items()}
-        for name, array in encoder.head_tensors(task.name).items():
+        for name, array in head_tensors(encoder.heads[task.name]).items():
             array = array.T if name.endswith(".kernel") else array
             arrays[f"classifier.{name.replace('.kernel', '.weight')}"] = np.ascontiguousarray(array)
     return arrays

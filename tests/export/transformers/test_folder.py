@@ -1,0 +1,232 @@
+"""The folder for `transformers`: loaded as its users do, it says what our encoder says, and learns."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from flax import nnx
+
+import mmpretrain.torch
+from mmpretrain.config import InputConfig, ReferenceModelConfig, TaskConfig
+from mmpretrain.encoders.folder import save_encoder
+from mmpretrain.export.parity import made_up_clips
+from mmpretrain.export.transformers import write
+from mmpretrain.export.transformers.processing_mmpretrain import MMPretrainFeatureExtractor
+from mmpretrain.features.filterbank import audio_features
+from mmpretrain.models.encoder import AVEncoder
+from mmpretrain.models.heads import ClipHead
+from tests.tiny import IMAGE_SIZE, initial, tiny_model
+
+TASK = TaskConfig(name="emotion", classes=("neutral", "happy", "sad"))
+LINEAGE = {"fingerprint": "0123456789abcdef", "round": 2, "corpora": "tiny"}
+TRUSTED = dict(trust_remote_code=True, local_files_only=True)
+
+
+def save(folder, config, *, head=False, seed=0):
+    """An encoder of random weights, with a head for `TASK` if wanted."""
+    encoder = nnx.merge(*initial(lambda rngs: AVEncoder(config, rngs=rngs), seed))
+    heads = nnx.Dict({TASK.name: nnx.merge(*initial(lambda rngs: ClipHead(config, 3, rngs=rngs), seed))})
+    save_encoder(folder, encoder, lineage=LINEAGE, **dict(tasks=[TASK], heads=heads) if head else {})
+
+
+def write_from(tmp_path, config, **kwargs):
+    save(tmp_path / "encoder", config, **kwargs)
+    return write.write_folder(tmp_path / "encoder", tmp_path / "hf", made_up_clips(config))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Of sound and picture, with a head."""
+    path = tmp_path_factory.mktemp("export")
+    said = write_from(path, tiny_model("audio", "video"), head=True)
+    assert "compared on 18 inputs, 6 outputs" not in said[0]  # 3 clips x 3 ways, alone and in a batch
+    return path / "hf"
+
+
+@pytest.fixture
+def loaded(folder):
+    model = transformers.AutoModelForAudioClassification.from_pretrained(folder, **TRUSTED)
+    return model, transformers.AutoProcessor.from_pretrained(folder, **TRUSTED)
+
+
+def batch_of(processor, lengths=(7, 12), seed=0):
+    random = np.random.default_rng(seed)
+    audio = [random.integers(-9000, 9000, 640 * T).astype(np.int16) for T in lengths]
+    videos = [random.integers(0, 256, (T, IMAGE_SIZE, IMAGE_SIZE), np.uint8) for T in lengths]
+    return processor(audio=audio, videos=videos, sampling_rate=16_000, return_tensors="pt")
+
+
+@pytest.mark.parametrize("config", [
+    tiny_model("audio"),
+    tiny_model("video", resnet_blocks=(1, 2, 1, 1), pos_conv_kernel=5),
+    tiny_model("audio", "video", fusion="add", reference=ReferenceModelConfig(post_norm=True), dtype="bfloat16",
+               inputs=InputConfig(image_size=IMAGE_SIZE, pixel_mean=0.3, pixel_std=0.5, audio_normalization="level")),
+], ids=["sound alone", "picture alone", "everything else"])  # fmt: skip
+def test_every_layer_is_ours(tmp_path, config):
+    said = write_from(tmp_path, config)
+    both = 3 if len(config.modalities) == 2 else 1
+    assert said[0].startswith(f"loaded back and compared on {2 * 3 * both} inputs, 5 outputs of each")
+
+
+def test_a_weight_that_differs_is_found_and_nothing_is_left(tmp_path, monkeypatch):
+    honest = write.tensors_of
+
+    def changed(encoder):
+        tensors = honest(encoder)
+        return tensors | {"encoder.layers.1.fc2.bias": tensors["encoder.layers.1.fc2.bias"] + 1e-3}
+
+    monkeypatch.setattr(write, "tensors_of", changed)
+    with pytest.raises(ValueError, match=r"something else than the encoder: .*layer 2.* more than 0.0001"):
+        write_from(tmp_path, tiny_model("audio"))
+    assert not (tmp_path / "hf").exists()
+
+
+@pytest.mark.parametrize("normalization", ["frame", "level"])
+@pytest.mark.parametrize("num_samples", [1, 639, 641, 5000])
+def test_rows_of_sound_are_those_of_training_bit_for_bit(normalization, num_samples):
+    sound = np.random.default_rng(0).integers(-9000, 9000, num_samples).astype(np.int16)
+    sound[: num_samples // 3] = 0  # digital silence
+    extractor, T = MMPretrainFeatureExtractor(normalization=normalization), -(-num_samples // 640)
+    for given in (sound, sound / np.float32(32768)):
+        made = extractor(given, sampling_rate=16_000)
+        np.testing.assert_array_equal(made["input_values"][0], audio_features(sound, T, normalization))
+        np.testing.assert_array_equal(made["attention_mask"], np.ones((1, T)))
+    longer = extractor([sound], num_frames=[T + 2])["input_values"][0]
+    np.testing.assert_array_equal(longer, audio_features(sound, T + 2, normalization))
+
+
+@pytest.mark.parametrize(("sound", "rate", "reason"), [
+    (np.zeros((2, 800), np.float32), 16_000, "mono"),
+    (np.full(800, np.nan, np.float32), 16_000, "finite"),
+    (np.zeros(800, np.int64), 16_000, "int16 or float"),
+    (np.zeros(800, np.float32), 44_100, "16000 Hz"),
+])  # fmt: skip
+def test_other_sound_is_refused(sound, rate, reason):
+    with pytest.raises(ValueError, match=reason):
+        MMPretrainFeatureExtractor()([sound], sampling_rate=rate)
+
+
+def test_padding_and_what_is_masked_change_nothing(loaded):
+    model, processor = loaded
+    model.eval()
+    inputs = batch_of(processor)
+    changed = {name: x.clone() for name, x in inputs.items()}
+    for values, mask in (("input_values", "attention_mask"), ("pixel_values_videos", "padding_mask_videos")):
+        changed[values][changed[mask] == 0] = 7.0
+    with torch.no_grad():
+        one, other = (model(**given).logits for given in (inputs, changed))
+        alone = model(**{name: x[:1, :7] for name, x in inputs.items()}).logits
+    np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(one[:1], alone, atol=1e-5)
+
+
+def test_it_learns_and_checkpointing_changes_no_gradient(loaded):
+    model, processor = loaded
+    inputs, labels = batch_of(processor), torch.tensor([0, 2])
+
+    def gradients():
+        model.zero_grad()
+        loss = model(**inputs, labels=labels).loss
+        loss.backward()
+        return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    model.train()
+    loss, plain = gradients()
+    assert set(plain) == {name for name, _ in model.named_parameters() if "av_encoder.encoder.layer_norm" not in name}
+    model.gradient_checkpointing_enable()
+    again, checkpointed = gradients()
+    assert again == pytest.approx(loss, abs=1e-5)
+    for name, gradient in plain.items():
+        np.testing.assert_allclose(gradient, checkpointed[name], atol=1e-4, err_msg=name)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(8):
+        last, _ = gradients()
+        optimizer.step()
+    assert last < loss / 2
+
+
+def test_batch_statistics_are_of_real_pictures_alone(loaded):
+    model, processor = loaded
+    resnet = model.av_encoder.feature_extractor_video.resnet
+    inputs = {name: x for name, x in batch_of(processor).items() if name != "input_values" and "video" in name}
+    fresh = {name: x.clone() for name, x in model.state_dict().items()}
+    moved = []
+    for more in (0, 5):
+        model.load_state_dict(fresh)
+        padded = {name: torch.cat([x, x.new_zeros(2, more, *x.shape[2:])], 1) for name, x in inputs.items()}
+        model.train()(**padded)
+        moved.append(resnet.trunk.layer4[0].bn2.running_var.clone())
+    np.testing.assert_allclose(*moved, rtol=1e-5)
+    assert not np.allclose(moved[0], fresh["av_encoder.feature_extractor_video.resnet.trunk.layer4.0.bn2.running_var"])
+
+
+def test_a_pipeline_classifies_sound(folder):
+    classify = transformers.pipeline("audio-classification", model=str(folder), trust_remote_code=True, device="cpu")
+    sound = np.random.default_rng(0).normal(size=16_000).astype(np.float32) * 0.1
+    answers = classify(sound)
+    assert {answer["label"] for answer in answers} == set(TASK.classes)
+    assert sum(answer["score"] for answer in answers) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_encoder_alone_and_without_trust_is_the_same(folder, loaded):
+    inputs = batch_of(loaded[1])
+    encoder = transformers.AutoModel.from_pretrained(folder, **TRUSTED).eval()
+    ours, processor = mmpretrain.torch.load(folder)
+    assert type(ours).__module__ == "mmpretrain.export.transformers.modeling_mmpretrain"
+    again = batch_of(processor)
+    with torch.no_grad():
+        one = encoder(**inputs, output_hidden_states=True)
+        other = ours.av_encoder(**again, output_hidden_states=True)
+        logits = loaded[0].eval()(**inputs).logits
+        np.testing.assert_array_equal(logits, ours(**again).logits)
+    for a, b in zip(one.hidden_states, other.hidden_states, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_changed_byte_is_refused_without_trust(tmp_path):
+    write_from(tmp_path, tiny_model("audio"))
+    weights = tmp_path / "hf" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(ValueError, match=r"model\.safetensors"):
+        mmpretrain.torch.load(tmp_path / "hf")
+    (tmp_path / "hf" / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ValueError, match="no encoder of ours"):
+        mmpretrain.torch.load(tmp_path / "hf")
+
+
+def test_saved_again_after_training_it_loads_with_its_code(loaded, tmp_path):
+    model, processor = loaded
+    with torch.no_grad():
+        model.classifier.out.bias += 1
+    model.save_pretrained(tmp_path / "again")
+    processor.save_pretrained(tmp_path / "again")
+    again = transformers.AutoModelForAudioClassification.from_pretrained(tmp_path / "again", **TRUSTED)
+    np.testing.assert_array_equal(again.classifier.out.bias.detach(), model.classifier.out.bias.detach())
+    assert again.config.id2label == dict(enumerate(TASK.classes))
+    kept = transformers.AutoProcessor.from_pretrained(tmp_path / "again", **TRUSTED)
+    assert (kept.image_size, kept.feature_extractor.normalization) == (IMAGE_SIZE, "frame")
+
+
+@pytest.mark.parametrize(("given", "reason"), [
+    (dict(), "is given None"),
+    (dict(pixel_values_videos=torch.zeros(1, 3, 1, 16, 16)), "is of audio, but is given"),
+])  # fmt: skip
+def test_inputs_that_do_not_fit_are_refused(tmp_path, given, reason):
+    from mmpretrain.export.transformers.modeling_mmpretrain import MMPretrainConfig, MMPretrainModel
+
+    config = tiny_model("audio")
+    fields = dict(hidden_size=config.width, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    model = MMPretrainModel(MMPretrainConfig(modalities=("audio",), num_conv_pos_embedding_groups=2, **fields))
+    with pytest.raises(ValueError, match=reason):
+        model(**given)
+
+
+def test_another_modality_is_refused():
+    config = dataclasses.replace(tiny_model("audio"), modalities=("audio", "gaze"))
+    with pytest.raises(ValueError, match="not gaze"):
+        write.cases_of([], config)
