@@ -1,10 +1,11 @@
 # `make demo` runs every stage on the embedded corpus; `make test` checks the style and runs the tests, `make test-slow`
-# those that it leaves out; `make lint` mends what can be mended of the style. Each sets up what it needs first.
+# those that it leaves out, `make test-export` those of other formats; `make lint` mends what can be mended of the
+# style. Each sets up what it needs first.
 PYTHON ?= python3
 BIN := .venv/bin
 PARALLEL := --numprocesses=2 --dist=loadfile
 
-.PHONY: demo test test-slow lint lock clean
+.PHONY: demo test test-slow test-export lint lock clean
 
 demo: .venv/installed
 	$(BIN)/mmpretrain run --config=demo
@@ -16,6 +17,15 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	$(BIN)/pytest $(PARALLEL) -m slow --durations=20
+
+# Other formats, with what `make test` does without. Of torch the package alone: it asks for gigabytes of CUDA that CPUs
+# have no use for. Where PyPI's own build is found, which does not start without them, for CPUs:
+# make test-export TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'.
+TORCH ?= torch==2.13.0
+test-export: .venv/installed
+	$(BIN)/python -m pip install --quiet --no-deps $(TORCH)
+	$(BIN)/python -m pip install --quiet filelock fsspec jinja2 networkx 'sympy>=1.13.3' transformers onnx onnxruntime onnxscript
+	$(BIN)/pytest tests/export/test_formats.py tests/export/transformers tests/test_torch_baseline.py -rs
 
 .venv/installed: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mmpretrain needs Python 3.11 or newer, this is " + sys.version)'

@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -176,6 +176,21 @@ def load_encoder(path: str | Path, *, dtype: str | None = None) -> Encoder:
     return Encoder(module, lineage, tasks, heads)
 
 
+class Outputs(NamedTuple):
+    """What an encoder makes of a clip.
+
+    fused: float32 [T, D], the modalities, before the transformer. layers: [L + 1, T, D], row 0 what the first layer
+    takes, with the position added, row k what layer k makes of it. output: [T, D], the last with one norm more
+    (pre-norm). logits: by task what its head says, [C] in the order of its classes; of a clip in several windows their
+    mean, by how much of the clip each owns.
+    """
+
+    fused: np.ndarray
+    layers: np.ndarray
+    output: np.ndarray
+    logits: dict[str, np.ndarray]
+
+
 class _Network(nnx.Module):
     def __init__(self, encoder: AVEncoder, heads: nnx.Dict):
         self.encoder, self.heads = encoder, heads
@@ -215,38 +230,25 @@ class Encoder:
         made = self._windows(lambda model, batch: model.encoder(batch, layer=layer), layer, audio, video, tracks)
         return np.concatenate([x[inner] for x, inner in made]).astype(np.float32)
 
-    def layers(
+    def outputs(
         self, audio: np.ndarray | None = None, video: np.ndarray | None = None, **tracks: np.ndarray
-    ) -> np.ndarray:
-        """Every layer's stream, float32 [L + 1, T, D], of a clip as `features` takes it.
+    ) -> Outputs:
+        """All that there is of a clip as `features` takes it, in one pass."""
 
-        Row 0 is what the first layer takes, the fused modalities with their position added, row k what layer k makes
-        of it. The last row is not the final output, which has one norm more (pre-norm).
-        """
+        def run(network: _Network, batch: Batch) -> dict[str, Any]:
+            x_BTD, valid_BT = network.encoder.embed_batch(batch), batch.valid_BT
+            layers_LBTD = network.encoder.all_layers(x_BTD, valid_BT)
+            frames = {"fused": x_BTD, "output": network.encoder.contextualize(x_BTD, valid_BT)}
+            frames |= {"layers": jnp.moveaxis(layers_LBTD, 0, 2)}
+            return {"frames": frames, "logits": ask(network.heads, layers_LBTD, valid_BT)}
 
-        def run(model: _Network, batch: Batch) -> jax.Array:
-            layers_LBTD = model.encoder.all_layers(model.encoder.embed_batch(batch), batch.valid_BT)
-            return jnp.moveaxis(layers_LBTD, 1, 0)
-
-        made = self._windows(run, "layers", audio, video, tracks)
-        return np.concatenate([x[:, inner] for x, inner in made], axis=1).astype(np.float32)
-
-    def logits(
-        self, audio: np.ndarray | None = None, video: np.ndarray | None = None, **tracks: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        """By task, what its head says of a clip as `features` takes it: float32 [C], in the order of the classes.
-
-        Of a clip in several windows it is their mean, by how much of the clip each owns. Empty without heads.
-        """
-
-        def run(model: _Network, batch: Batch) -> dict[str, jax.Array]:
-            layers_LBTD = model.encoder.all_layers(model.encoder.embed_batch(batch), batch.valid_BT)
-            return ask(model.heads, layers_LBTD, batch.valid_BT)
-
-        made = self._windows(run, "logits", audio, video, tracks)
+        made = self._windows(run, "outputs", audio, video, tracks)
+        frames = {name: np.concatenate([x["frames"][name][inner] for x, inner in made]).astype(np.float32)
+                  for name in ("fused", "layers", "output")}  # fmt: skip
         shares = np.array([inner.stop - inner.start for _, inner in made], np.float32)
-        return {task.name: np.average([x[task.name] for x, _ in made], axis=0, weights=shares).astype(np.float32)
-                for task in self.tasks}  # fmt: skip
+        logits = {task.name: np.average([x["logits"][task.name] for x, _ in made], axis=0, weights=shares)
+                  for task in self.tasks}  # fmt: skip
+        return Outputs(frames["fused"], np.moveaxis(frames["layers"], 1, 0), frames["output"], logits)
 
     def _windows(
         self,

@@ -67,10 +67,10 @@ def made_up_clips(config: ModelConfig, num_clips: int = 3) -> list[Clip]:
 def expected(encoder: Encoder, case: Case) -> dict[str, np.ndarray]:
     """What ours says, by name: [T, D] of the fused modalities, of every layer, and of the output; [C] of each head."""
     given = {name: x for name, x in (("audio", case.audio), ("video", case.video)) if x is not None}
-    values = {"fused": encoder.features(**given, layer=0)}
-    values |= {f"layer {k}": x_TD for k, x_TD in enumerate(encoder.layers(**given))}
-    values["output"] = encoder.features(**given)
-    return values | {f"head {task}": logits for task, logits in encoder.logits(**given).items()}
+    made = encoder.outputs(**given)
+    values = {"fused": made.fused, "output": made.output}
+    values |= {f"layer {k}": x_TD for k, x_TD in enumerate(made.layers)}
+    return values | {f"head {task}": logits for task, logits in made.logits.items()}
 
 
 @dataclasses.dataclass

@@ -1,6 +1,6 @@
 """Encoders as StableHLO by `jax.export`, for CPUs, NVIDIA GPUs and TPUs, to be run by JAX without this package.
 
-    exported = jax.export.deserialize(Path("encoder.stablehlo").read_bytes())
+    exported = jax.export.deserialize(bytearray(open("encoder.stablehlo", "rb").read()))
     weights = safetensors.numpy.load_file("model.safetensors")
     outputs = exported.call(weights, inputs, present, valid)
 
@@ -24,18 +24,22 @@ from safetensors.numpy import load_file, save_file
 
 from mmpretrain.config import as_dict
 from mmpretrain.data.batch import empty_batch, put_clip
-from mmpretrain.encoders.folder import Encoder, load_encoder
+from mmpretrain.encoders.card import model_card
+from mmpretrain.encoders.folder import Encoder, load_encoder, read_training_data
 from mmpretrain.encoders.weights import WEIGHTS, WEIGHTS_FILE
 from mmpretrain.export import ExportFormat
 from mmpretrain.export.parity import Case, Differences, cases_of, expected
-from mmpretrain.files import seal, whole_folder, write_json
+from mmpretrain.files import seal, whole_folder, write_json, write_text
 from mmpretrain.models.heads import ask
 from mmpretrain.models.sharing import Undivided, share_out
 from mmpretrain.records import SAMPLES_PER_FRAME, Batch, Clip
 
 FILE = "encoder.stablehlo"
+EXAMPLE = """exported = jax.export.deserialize(bytearray(open("encoder.stablehlo", "rb").read()))
+weights = safetensors.numpy.load_file("model.safetensors")
+outputs = exported.call(weights, inputs, present, valid)"""
 PLATFORMS = ("cpu", "cuda", "tpu")
-ALONE = 3  # cases that are run by themselves too; every length is compiled
+ALONE = 1  # cases that are run by themselves too: every length is compiled
 
 
 class _Network(nnx.Module):
@@ -60,8 +64,16 @@ def write_folder(source: Path, target: Path, clips: Sequence[Clip]) -> Iterable[
             "lineage": encoder.lineage,
         }  # fmt: skip
         write_json(draft / "config.json", config)
-        lines = compare(encoder, draft, cases).lines()
+        differences = compare(encoder, draft, cases)
+        lines = differences.lines()
         seal(draft)
+        more = {"StableHLO": f"for {', '.join(PLATFORMS)}, by JAX {jax.__version__}",
+                "largest difference from the JAX encoder": f"{differences.largest:.2g}"}  # fmt: skip
+        text = model_card(
+            encoder.config, encoder.lineage, read_training_data(source), encoder.tasks, library="jax", more=more,
+            example=EXAMPLE,
+        )  # fmt: skip
+        write_text(draft / "README.md", text)
     return [f"for {', '.join(PLATFORMS)}; compared on {jax.default_backend()}: {lines[0]}"]
 
 

@@ -16,7 +16,7 @@ from mmpretrain.data.exposure import TrainingData
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.encoders.weights import save_weights
 from mmpretrain.files import seal, whole_folder
-from mmpretrain.models.heads import ClipHead, MultiTaskModel
+from mmpretrain.models.heads import MultiTaskModel
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import whole
@@ -139,7 +139,7 @@ def _save(
     with whole_folder(folder / CLASSIFIER) as draft:
         save_weights(draft, model)
         seal(draft)
-    known = [task for task in tasks if isinstance(model.heads[task.name], ClipHead)]
+    known = [task for task in tasks if task.kind == "class"]
     heads = nnx.Dict({task.name: model.heads[task.name] for task in known})
     save_encoder(
         folder / ENCODER, model.encoder, lineage=lineage, training_data=training_data, tasks=known, heads=heads

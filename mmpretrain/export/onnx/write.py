@@ -8,22 +8,28 @@ activations as they come (dynamic quantisation); convolutions stay in float32.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmpretrain.encoders.folder import Encoder, load_encoder
+from mmpretrain.encoders.card import model_card
+from mmpretrain.encoders.folder import Encoder, load_encoder, read_training_data
 from mmpretrain.export import check_installed
 from mmpretrain.export.parity import Case, Differences, cases_of, expected, in_batches
 from mmpretrain.export.transformers.write import AT_ONCE, network_config, processing_configs, tensors_of
-from mmpretrain.files import seal, whole_folder, write_json
+from mmpretrain.files import seal, whole_folder, write_json, write_text
 from mmpretrain.records import Clip
 
 OPSET = 18  # what runtimes of the last years read
 FLOAT_FILE, INT8_FILE = "encoder.onnx", "encoder.int8.onnx"
 MAX_SINGLE_FILE_BYTES = 1_800_000_000  # a graph is one protobuf message, of 2 GB at most
+EXAMPLE = """import onnxruntime
+
+session = onnxruntime.InferenceSession("{file}")
+(features,) = session.run(["last_hidden_state"], inputs)   # {inputs}"""
 # The two inputs of each modality: what it is, and where there is any.
 INPUTS = {
     "audio": ("input_values", "attention_mask"), "video": ("pixel_values_videos", "padding_mask_videos"),
@@ -43,7 +49,8 @@ def write_folder(source: Path, target: Path, clips: Sequence[Clip]) -> Iterable[
         write_graph(encoder, draft / FLOAT_FILE)
         quantize(draft / FLOAT_FILE, draft / INT8_FILE)
         float_outputs = dict(run(encoder, draft / FLOAT_FILE, cases))
-        lines = compare(encoder, cases, float_outputs).lines()
+        differences = compare(encoder, cases, float_outputs)
+        lines = differences.lines()
         loss = int8_loss(encoder, float_outputs, dict(run(encoder, draft / INT8_FILE, cases)))
         sizes = {name: (draft / name).stat().st_size for name in (FLOAT_FILE, INT8_FILE)}
         settings = network_config(encoder) | {"opset": OPSET, "int8": loss | {"bytes": sizes[INT8_FILE]}}
@@ -52,6 +59,13 @@ def write_folder(source: Path, target: Path, clips: Sequence[Clip]) -> Iterable[
         for name, given in processing_configs(encoder.config).items():
             write_json(draft / name, given)
         seal(draft)
+        more = {"ONNX opset": OPSET, "largest difference from the JAX encoder": f"{differences.largest:.2g}",
+                **{f"INT8, {name.replace('_', ' ')}": f"{value:.4g}" for name, value in loss.items()}}  # fmt: skip
+        text = model_card(
+            encoder.config, encoder.lineage, read_training_data(source), encoder.tasks, library="onnx", more=more,
+            weights=FLOAT_FILE, example=EXAMPLE.format(file=FLOAT_FILE, inputs=", ".join(input_names(encoder))),
+        )  # fmt: skip
+        write_text(draft / "README.md", text)
     int8 = (
         f"INT8: {sizes[INT8_FILE]:_} bytes instead of {sizes[FLOAT_FILE]:_}, output off by {loss['relative_rms']:.1%}"
     )
@@ -70,7 +84,7 @@ def write_graph(encoder: Encoder, file: Path) -> None:
     config = network.MMPretrainConfig(**given)
     kind = network.MMPretrainForAudioClassification if encoder.tasks else network.MMPretrainModel
     model = kind(config).eval()
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in tensors_of(encoder).items()})
+    model.load_state_dict({name: torch.tensor(array) for name, array in tensors_of(encoder).items()})
 
     class Graph(torch.nn.Module):
         """The network with inputs by position and outputs in the order of `output_names`."""
@@ -96,11 +110,15 @@ def write_graph(encoder: Encoder, file: Path) -> None:
         torch.rand(shapes[name]) if name in shapes else torch.ones(2, 9, dtype=torch.int64) for name in names
     )
     large = sum(tensor.numel() * 4 for tensor in model.parameters()) > MAX_SINGLE_FILE_BYTES
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
-    torch.onnx.export(
-        Graph().eval(), example, file, input_names=names, output_names=output_names(encoder), opset_version=OPSET,
-        dynamo=True, dynamic_shapes=(tuple({0: batch, 1: time} for _ in names),), external_data=large, verbose=False,
-    )  # fmt: skip
+    for name in ("onnxscript", "torch.onnx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch about itself
+        torch.onnx.export(
+            Graph().eval(), example, file, input_names=names, output_names=output_names(encoder), opset_version=OPSET,
+            dynamo=True, dynamic_shapes=(tuple({0: batch, 1: time} for _ in names),), external_data=large,
+            verbose=False,
+        )  # fmt: skip
 
 
 def input_names(encoder: Encoder) -> list[str]:

@@ -11,19 +11,25 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from mmpretrain.config import ModelConfig
-from mmpretrain.encoders.folder import Encoder, load_encoder
+from mmpretrain.encoders.card import model_card
+from mmpretrain.encoders.folder import Encoder, load_encoder, read_training_data
 from mmpretrain.encoders.weights import WEIGHTS_FILE
 from mmpretrain.encoders.weights import tensors_of as head_tensors
 from mmpretrain.export import check_installed
 from mmpretrain.export.avhubert.names import EncoderOnly, to_state_dict
 from mmpretrain.export.parity import Case, Differences, cases_of, expected, in_batches
-from mmpretrain.files import seal, whole_folder, write_json
+from mmpretrain.files import seal, whole_folder, write_json, write_text
 from mmpretrain.records import Clip
 
 MODELING, PROCESSING = "modeling_mmpretrain", "processing_mmpretrain"
 CLASSIFIER, ENCODER = "MMPretrainForAudioClassification", "MMPretrainModel"
 PREFIX = "av_encoder."  # before the encoder's tensors where there is a head
 AT_ONCE = 8  # clips in a padded batch
+EXAMPLE = """from transformers import {kind}, AutoProcessor
+
+model = {kind}.from_pretrained("THIS FOLDER", trust_remote_code=True)
+processor = AutoProcessor.from_pretrained("THIS FOLDER", trust_remote_code=True)
+outputs = model(**processor({given}, return_tensors="pt"), output_hidden_states=True)"""
 
 
 def write_folder(source: Path, target: Path, clips: Sequence[Clip]) -> Iterable[str]:
@@ -45,8 +51,20 @@ def write_folder(source: Path, target: Path, clips: Sequence[Clip]) -> Iterable[
         differences = compare(encoder, draft, cases)
         lines = differences.lines()
         seal(draft)
+        write_text(draft / "README.md", card(source, encoder, differences))
     left = list(encoder.tasks)[1:]
     return [*lines, *[f"left out: the head of {task.name}; a folder holds one" for task in left]]
+
+
+def card(source: Path, encoder: Encoder, differences: Differences) -> str:
+    """The README.md of the folder."""
+    kind = "AutoModelForAudioClassification" if encoder.tasks else "AutoModel"
+    given = ", ".join({"audio": "audio=samples", "video": "videos=crops"}[name] for name in encoder.config.modalities)
+    more = {"largest difference from the JAX encoder": f"{differences.largest:.2g} over {differences.compared} inputs"}
+    return model_card(
+        encoder.config, encoder.lineage, read_training_data(source), encoder.tasks, library="transformers", more=more,
+        example=EXAMPLE.format(kind=kind, given=given),
+    )  # fmt: skip
 
 
 def network_config(encoder: Encoder) -> dict[str, Any]:
@@ -106,7 +124,9 @@ def tensors_of(encoder: Encoder) -> dict[str, np.ndarray]:
 def compare(encoder: Encoder, folder: Path, cases: Sequence[Case]) -> Differences:
     """Against what `transformers` makes of the folder: each clip alone, and all padded in batches."""
     from transformers import AutoModel, AutoModelForAudioClassification, AutoProcessor
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     kind, head = AutoModel, next(iter(encoder.tasks), None)
     if head:
         kind = AutoModelForAudioClassification
