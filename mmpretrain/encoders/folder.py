@@ -44,7 +44,7 @@ from mmpretrain.files import (
     write_text,
 )
 from mmpretrain.models.encoder import AVEncoder
-from mmpretrain.models.heads import ClipHead, ask
+from mmpretrain.models.heads import ClipHead
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, Batch, Clip
 
 FORMAT = "mmpretrain-encoder-3"  # 3: with the digests of its files, and with what it was trained on
@@ -240,7 +240,11 @@ class Encoder:
             layers_LBTD = network.encoder.all_layers(x_BTD, valid_BT)
             frames = {"fused": x_BTD, "output": network.encoder.contextualize(x_BTD, valid_BT)}
             frames |= {"layers": jnp.moveaxis(layers_LBTD, 0, 2)}
-            return {"frames": frames, "logits": ask(network.heads, layers_LBTD, valid_BT)}
+            whole = layers_LBTD.astype(jnp.float32)
+            return {
+                "frames": frames,
+                "logits": {name: head(whole, valid_BT, None) for name, head in network.heads.items()},
+            }
 
         made = self._windows(run, "outputs", audio, video, tracks)
         frames = {name: np.concatenate([x["frames"][name][inner] for x, inner in made]).astype(np.float32)

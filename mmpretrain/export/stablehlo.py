@@ -30,7 +30,6 @@ from mmpretrain.encoders.weights import WEIGHTS, WEIGHTS_FILE
 from mmpretrain.export import ExportFormat
 from mmpretrain.export.parity import Case, Differences, cases_of, expected
 from mmpretrain.files import seal, whole_folder, write_json, write_text
-from mmpretrain.models.heads import ask
 from mmpretrain.models.sharing import Undivided, share_out
 from mmpretrain.records import SAMPLES_PER_FRAME, Batch, Clip
 
@@ -100,7 +99,8 @@ def exported_of(encoder: Encoder) -> tuple[jax_export.Exported, dict[str, np.nda
         x_BTD, _ = body.embed(body.prepare(inputs, valid_BT), valid_BT, present)
         layers_LBTD = body.all_layers(x_BTD, valid_BT)
         outputs = {"output": body.contextualize(x_BTD, valid_BT), "fused": x_BTD}
-        outputs |= {"layers": jnp.moveaxis(layers_LBTD, 0, 1), "logits": ask(merged.heads, layers_LBTD, valid_BT)}
+        logits = {task: head(layers_LBTD, valid_BT, None) for task, head in merged.heads.items()}
+        outputs |= {"layers": jnp.moveaxis(layers_LBTD, 0, 1), "logits": logits}
         return outputs
 
     B, T = jax_export.symbolic_shape("b, t")

@@ -16,7 +16,7 @@ from mmpretrain.data.exposure import TrainingData
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.encoders.weights import save_weights
 from mmpretrain.files import seal, whole_folder
-from mmpretrain.models.heads import MultiTaskModel
+from mmpretrain.models.heads import ClipHead, MultiTaskModel
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import whole
@@ -135,11 +135,11 @@ def _save(
     lineage: dict[str, Any],
     training_data: TrainingData,
 ) -> None:
-    """The classifier, and its encoder with the heads of classes: for use, or for the targets of another round."""
+    """The classifier, and its encoder with its `ClipHead`s: for use, or for the targets of another round."""
     with whole_folder(folder / CLASSIFIER) as draft:
         save_weights(draft, model)
         seal(draft)
-    known = [task for task in tasks if task.kind == "class"]
+    known = [task for task in tasks if isinstance(model.heads[task.name], ClipHead)]
     heads = nnx.Dict({task.name: model.heads[task.name] for task in known})
     save_encoder(
         folder / ENCODER, model.encoder, lineage=lineage, training_data=training_data, tasks=known, heads=heads
