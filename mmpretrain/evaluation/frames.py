@@ -48,15 +48,18 @@ def count(labels: Sequence[np.ndarray], predictions: Sequence[np.ndarray], silen
 
     silence: the class that is left out of sequences. Raises ValueError for predictions that are shorter than a clip.
     """
-    rows = []
+    known, right, sequences, answers = [], [], [], []
     for true_T, said_T in zip(labels, predictions, strict=True):
         if len(said_T) < len(true_T):
             raise ValueError(f"a clip of {len(true_T)} frames has predictions of {len(said_T)}")
         known_T = true_T >= 0
         true, said = true_T[known_T], said_T[: len(true_T)][known_T]
-        sequence = collapsed(true, silence)
-        rows.append((len(true), int((true == said).sum()), len(sequence), distance(sequence, collapsed(said, silence))))
-    return Counts(*np.array(rows, np.int64).reshape(-1, 4).T)
+        known.append(len(true))
+        right.append(int((true == said).sum()))
+        sequences.append(collapsed(true, silence))
+        answers.append(collapsed(said, silence))
+    units = np.array([len(sequence) for sequence in sequences], np.int64)
+    return Counts(np.array(known, np.int64), np.array(right, np.int64), units, distances(sequences, answers))
 
 
 def collapsed(ids_T: np.ndarray, silence: int | None = None) -> np.ndarray:
@@ -65,14 +68,30 @@ def collapsed(ids_T: np.ndarray, silence: int | None = None) -> np.ndarray:
     return kept if silence is None else kept[kept != silence]
 
 
-def distance(first: np.ndarray, second: np.ndarray) -> int:
-    """Levenshtein's: the fewest insertions, deletions and substitutions that make one of the other."""
-    steps = np.arange(len(second) + 1)
-    row = steps
-    for i, item in enumerate(first, start=1):
-        row = np.concatenate([[i], np.minimum(row[1:] + 1, row[:-1] + (second != item))])
-        row = np.minimum.accumulate(row - steps) + steps  # insertions, any number of them at once
-    return int(row[-1])
+def distances(firsts: Sequence[np.ndarray], seconds: Sequence[np.ndarray]) -> np.ndarray:
+    """Levenshtein's, int64 [N]: the fewest insertions, deletions and substitutions that make one of the other.
+
+    Of all pairs at once, a row of the usual table at a time.
+    """
+    (first_NI, rows_N), (second_NJ, columns_N) = _padded(firsts, -1), _padded(seconds, -2)
+    pairs, steps = np.arange(len(rows_N)), np.arange(second_NJ.shape[1] + 1)
+    row = np.tile(steps, (len(pairs), 1))
+    found_N = columns_N.copy()  # of a first without anything
+    for i in range(1, first_NI.shape[1] + 1):
+        changed = row[:, :-1] + (second_NJ != first_NI[:, i - 1 : i])
+        row = np.concatenate([np.full((len(pairs), 1), i), np.minimum(row[:, 1:] + 1, changed)], axis=1)
+        row = np.minimum.accumulate(row - steps, axis=1) + steps  # insertions, any number of them at once
+        found_N = np.where(rows_N == i, row[pairs, columns_N], found_N)
+    return found_N
+
+
+def _padded(sequences: Sequence[np.ndarray], padding: int) -> tuple[np.ndarray, np.ndarray]:
+    """int [N, longest], and their lengths [N]."""
+    lengths = np.array([len(sequence) for sequence in sequences], np.int64)
+    made = np.full((len(sequences), int(lengths.max(initial=0))), padding, np.int64)
+    for i, sequence in enumerate(sequences):
+        made[i, : len(sequence)] = sequence
+    return made, lengths
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmpretrain.evaluation.frame_probe import discriminants, with_context
-from mmpretrain.evaluation.frames import Rates, collapsed, count, distance
+from mmpretrain.evaluation.frames import Rates, collapsed, count, distances
 
 
 def test_repeats_are_put_together_before_silence_goes():
@@ -27,9 +27,10 @@ def test_distance_is_the_fewest_edits():
         return of(len(a), len(b))
 
     random = np.random.default_rng(0)
-    for _ in range(50):
-        a, b = (random.integers(0, 4, random.integers(0, 9)) for _ in range(2))
-        assert distance(a, b) == slow(a.tolist(), b.tolist())
+    firsts, seconds = ([random.integers(0, 4, random.integers(0, 9)) for _ in range(50)] for _ in range(2))
+    expected = [slow(a.tolist(), b.tolist()) for a, b in zip(firsts, seconds, strict=True)]
+    assert distances(firsts, seconds).tolist() == expected
+    assert distances([], []).tolist() == []
 
 
 def test_frames_that_are_not_known_count_nowhere_and_errors_are_of_all_clips():
