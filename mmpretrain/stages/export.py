@@ -12,7 +12,7 @@ from flax import nnx
 
 from mmpretrain.config import CorpusConfig
 from mmpretrain.data.clips import ClipTable, open_clips
-from mmpretrain.encoders.folder import load_encoder, read_config, save_encoder
+from mmpretrain.encoders.folder import ENCODER_CONFIG_FILE, load_encoder, read_config, save_encoder
 from mmpretrain.encoders.weights import WEIGHTS
 from mmpretrain.export import FORMATS, find_format
 from mmpretrain.export.avhubert.checkpoint import pretraining_head
@@ -119,12 +119,19 @@ def _of_run(given: Given) -> None:
 
 
 def _of_folder(given: Given) -> None:
+    folder = encoder_in(given.path)
     if corpus := given["clips"]:
         clips = _some(open_clips([CorpusConfig(corpus)]))
     else:
-        clips = made_up_clips(read_config(given.path)[0])
+        clips = made_up_clips(read_config(folder)[0])
         log("compared on made-up clips; --clips=CORPUS compares on real ones")
-    write_format(given["format"], given.path, Path(given["output"]), clips)
+    write_format(given["format"], folder, Path(given["output"]), clips)
+
+
+def encoder_in(path: Path) -> Path:
+    """The folder of an encoder: `path` itself, that which a run exported, or that of a stage which leaves one."""
+    inner = (path / EXPORT / ENCODER, path / ENCODER)
+    return next((folder for folder in inner if (folder / ENCODER_CONFIG_FILE).exists()), path)
 
 
 def _some(table: ClipTable) -> list[Clip]:
@@ -145,13 +152,14 @@ COMMAND = Command(
         "mmpretrain export --config=configs/demo.py --format=avhubert  # writes export/avhubert.pt too",
         "mmpretrain export encoders/base_vox --format=avhubert --output=again.pt  # of any exported encoder",
         "mmpretrain export encoders/base_vox --format=transformers --output=base_vox_hf --clips=data/ravdess",
+        "mmpretrain export runs/demo/finetune/pretrained/fold1 --format=onnx --output=demo_onnx  # with its head",
     ),
     details=tuple(f"--format={name}: {find_format(name).help}." for name in FORMATS),
     instead=Command(
         "export",
         "given an exported encoder: that encoder in another format",
         _of_folder,
-        takes=Argument("DIR", "the folder of an exported encoder"),
+        takes=Argument("DIR", "the folder of an encoder, of a run that has exported one, or of a stage that left one"),
         options=(
             Option("format", FORMATS, "the format to write", required=True),
             Option("output", str, "the file or folder to write", "PATH", required=True),

@@ -9,7 +9,7 @@ from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.files import write_json
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.run.run import Run
-from mmpretrain.stages.export import export
+from mmpretrain.stages.export import encoder_in, export
 from mmpretrain.train.checkpoint import Checkpointer
 from tests.tiny import tiny_model, tiny_round, tiny_run
 
@@ -56,3 +56,11 @@ def test_it_compares_with_the_checkpoint_of_the_encoders_own_step(tmp_path, monk
     assert not result.exists()
     for ours, theirs in zip(*(jax.tree.leaves(nnx.state(each)) for each in (compared[0], encoder)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("inner", ["", "encoder", "export/encoder"])
+def test_an_encoder_is_found_in_what_a_run_or_a_stage_left(tmp_path, inner):
+    write_json(tmp_path / "config.json", {"seed": 1})  # a run has one too
+    folder = tmp_path / inner
+    save_encoder(folder, AVEncoder(tiny_model("audio"), rngs=nnx.Rngs(0)), lineage={"fingerprint": "0123"})
+    assert encoder_in(tmp_path) == folder
