@@ -86,6 +86,7 @@ def test_every_classifier_has_its_figures_at_every_share(done):
     assert few["frozen"]["ua_by_draw"] == pytest.approx([(np.diag(sum(of)) / sum(of).sum(1)).mean() for of in said])
 
 
+@pytest.mark.slow
 def test_points_are_what_the_commands_make_of_the_same_fields(done, corpus, encoder, tmp_path):
     """Draws have seeds of their own."""
     share, draw, (_, curve) = 0.35, 1, done
