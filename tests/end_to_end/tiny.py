@@ -22,6 +22,10 @@ def get_config() -> RunConfig:
     config.finetune.eval_every = 4
     config.finetune.batch_frames = 320
     config.finetune.optimizer.warmup_steps = 2
+    config.units.labelled_clips = (5, 20)
+    config.units.num_steps = 12
+    config.units.eval_every = 4
+    config.units.optimizer.warmup_steps = 2
     config.health.min_accuracy_gain = -1.0  # a dozen steps learn nothing, and the walk shall go on
     config.checkpoint.every_steps = 4
     config.log_every = 2
