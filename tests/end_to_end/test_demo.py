@@ -118,7 +118,7 @@ def test_running_again_changes_nothing(workdir, corpus, capsys):
     before = {path: path.stat().st_mtime_ns for path in (workdir / "round1").rglob("*") if path.is_file()}
     metrics = (workdir / "metrics.jsonl").read_bytes()
     main(["run", *arguments(corpus, workdir)])
-    assert capsys.readouterr().err.count("done already") == 8
+    assert capsys.readouterr().err.count("done already") == 9
     assert before == {path: path.stat().st_mtime_ns for path in (workdir / "round1").rglob("*") if path.is_file()}
     assert (workdir / "metrics.jsonl").read_bytes() == metrics
 
@@ -141,7 +141,7 @@ def test_another_recipe_does_not_continue_a_run(workdir, corpus, capsys, overrid
 
 def test_what_cannot_matter_may_change(workdir, corpus, capsys):
     main(["run", *arguments(corpus, workdir), "--config.log_every=5", "--config.data.num_workers=0"])
-    assert capsys.readouterr().err.count("done already") == 8
+    assert capsys.readouterr().err.count("done already") == 9
 
 
 @pytest.mark.slow
