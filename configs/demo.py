@@ -12,6 +12,7 @@ from mmpretrain.config import (
     DataConfig,
     FinetuneConfig,
     InputConfig,
+    LabelEfficiencyConfig,
     MaskingConfig,
     OptimizerConfig,
     RoundConfig,
@@ -22,6 +23,7 @@ from mmpretrain.config import (
     encoder_size,
     hidden,
     mfcc,
+    prosody,
 )
 
 
@@ -32,10 +34,12 @@ def get_config() -> RunConfig:
         masking=MaskingConfig(kind="feature", prob=0.5, span_frames=3),
         unmasked_weight=1.0,
         modality_dropout=0.25,
-        num_steps=450,
+        num_steps=320,
         optimizer=OptimizerConfig(peak_lr=4e-3, warmup_steps=40),
     )
-    fit = dict(fit_share=1.0, fit_restarts=3)
+    fit = dict(fit_share=0.5, fit_restarts=2)
+    # What is said, and how: clusters of MFCC tell little of the drawn emotion, prosody relative to the speaker does.
+    affect = prosody(num_clusters=30, relative_to="speaker", **fit)
     return RunConfig(
         workdir="runs/demo",
         data=DataConfig(
@@ -58,19 +62,23 @@ def get_config() -> RunConfig:
             feature_grad_scale=1.0,
         ),
         rounds=(
-            RoundConfig(targets=mfcc(num_clusters=50, **fit), **shared),
-            RoundConfig(targets=hidden(layer=2, num_clusters=50, **fit), **shared),
+            RoundConfig(targets=mfcc(num_clusters=50, **fit) + affect, **shared),
+            RoundConfig(targets=hidden(layer=2, num_clusters=50, **fit) + affect, **shared),
         ),
         finetune=FinetuneConfig(
             tasks=(emotion("neutral", "happy", "sad", "angry"),),
             protocol="official",
-            num_steps=400,
+            select_by="emotion/loss",
+            head="frozen_linear",
+            encoder_rate=20,
+            num_steps=60,
             batch_frames=800,
-            eval_every=40,
+            eval_every=20,
             optimizer=OptimizerConfig(
-                schedule="tri_stage", peak_lr=1e-3, warmup_steps=40, eps=1e-8, weight_decay=0.01, clip_norm=1.0
+                schedule="tri_stage", peak_lr=2e-5, warmup_steps=10, eps=1e-8, weight_decay=0.01, clip_norm=1.0
             ),
         ),
+        label_efficiency=LabelEfficiencyConfig(shares=(0.1, 1.0)),
         # What masked prediction of clusters learns: the drawn units, told from few labelled clips by other people. By
         # sound alone, which costs a network from scratch a tenth of what pictures would.
         units=UnitsConfig(

@@ -17,6 +17,7 @@ from tests.tiny import clip_keys, initial, padded, random_batch, rows, tiny_mode
 BOTH = tiny_model("audio", "video")
 LENGTHS = (12, 9)
 T = 12
+ROUNDING = 1e-5  # between two programs that compute the same, whose sums may go in another order
 
 
 def make_objective(model=BOTH, kind="input", **changes) -> MaskedPrediction:
@@ -321,7 +322,8 @@ def test_a_lone_clip_reads_zeros_where_it_is_masked_if_so_asked(batch):
     plain = evaluation()
     quirky = Evaluation(make_objective(reference=ReferenceRoundConfig(zero_lone_clip=True)))
     assert not np.allclose(quirky(lone, draws)[1], plain(lone, draws)[1], atol=1e-3)
-    np.testing.assert_array_equal(quirky(batch, one_run_masks(batch))[1], plain(batch, one_run_masks(batch))[1])
+    both = [each(batch, one_run_masks(batch))[1] for each in (quirky, plain)]
+    np.testing.assert_allclose(*both, rtol=0, atol=ROUNDING)
     vector = quirky.params["mask_embedding"]
     before = vector[...]
     try:
@@ -342,7 +344,8 @@ def test_pictures_of_another_clip_stand_in_place_of_hidden_ones(batch):
     draws = draws._replace(video_BT=where, source_clip_BT=np.where(where, [[1], [0]], [[0], [1]]))
     swapped = np.where(where[..., None, None], batch.inputs["video"][::-1], batch.inputs["video"])
     own = draws._replace(source_clip_BT=None)
-    np.testing.assert_array_equal(run(batch, draws)[1], run(with_inputs(batch, video=swapped), own)[1])
+    both = [run(batch, draws)[1], run(with_inputs(batch, video=swapped), own)[1]]
+    np.testing.assert_allclose(*both, rtol=0, atol=ROUNDING)
 
 
 def test_padding_counts_in_the_penalty_if_so_asked(batch):
