@@ -34,7 +34,7 @@ def get_config() -> RunConfig:
         masking=MaskingConfig(kind="feature", prob=0.5, span_frames=3),
         unmasked_weight=1.0,
         modality_dropout=0.25,
-        num_steps=320,
+        num_steps=300,
         optimizer=OptimizerConfig(peak_lr=4e-3, warmup_steps=40),
     )
     fit = dict(fit_share=0.5, fit_restarts=2)
@@ -71,11 +71,11 @@ def get_config() -> RunConfig:
             select_by="emotion/loss",
             head="frozen_linear",
             encoder_rate=20,
-            num_steps=60,
-            batch_frames=800,
-            eval_every=20,
+            num_steps=30,
+            batch_frames=400,
+            eval_every=30,
             optimizer=OptimizerConfig(
-                schedule="tri_stage", peak_lr=2e-5, warmup_steps=10, eps=1e-8, weight_decay=0.01, clip_norm=1.0
+                schedule="tri_stage", peak_lr=2e-5, warmup_steps=5, eps=1e-8, weight_decay=0.01, clip_norm=1.0
             ),
         ),
         label_efficiency=LabelEfficiencyConfig(shares=(0.1, 1.0)),
@@ -85,8 +85,8 @@ def get_config() -> RunConfig:
             task=TaskConfig(name="units", kind="frames", classes=tuple("_aeioumnlwpbtkfvsx"), silence="_"),
             labelled_clips=(5, 20, 80),
             inputs=("audio",),
-            num_steps=200,
-            eval_every=50,
+            num_steps=100,
+            eval_every=25,
             batch_frames=600,
             optimizer=OptimizerConfig(
                 schedule="tri_stage", peak_lr=2e-3, warmup_steps=20, eps=1e-8, weight_decay=0.01, clip_norm=1.0
