@@ -296,7 +296,7 @@ class LabelEfficiencyConfig:
 
     # of the training clips, as `FinetuneConfig.label_share`, which they stand in for; empty: nothing of it is done
     shares: tuple[float, ...] = setting((), each(above(0, most=1), distinct=True))
-    # draws of the labels, each with a seed of its own: the run's, and those that follow it
+    # draws of the labels, each with a seed of its own: the run's first, then others drawn from it
     draws: int = setting(3, within(1, 1_000))
     classifiers: tuple[str, ...] = setting(
         CLASSIFIERS, each(one_of(*CLASSIFIERS), least=1, distinct=True, text=f"some of {', '.join(CLASSIFIERS)}")

@@ -13,6 +13,7 @@ import numpy as np
 
 from mmpretrain.config import ModelConfig
 from mmpretrain.encoders.folder import Encoder
+from mmpretrain.randomness import generator
 from mmpretrain.records import SAMPLES_PER_FRAME, Clip
 
 TOLERANCE = 1e-4  # absolute, in float32
@@ -52,7 +53,7 @@ def cases_of(clips: Iterable[Clip], config: ModelConfig) -> list[Case]:
 
 def made_up_clips(config: ModelConfig, num_clips: int = 3) -> list[Clip]:
     """Where there are no real ones: noise that swells, and squares that drift over noise, of several lengths."""
-    random, clips, side = np.random.default_rng(0), [], config.inputs.image_size + 4
+    random, clips, side = generator(0, "made-up clips"), [], config.inputs.image_size + 4
     for number in range(num_clips):
         T = 31 + 17 * number
         swell = np.abs(np.sin(np.arange(T * SAMPLES_PER_FRAME) / (4000 + 900 * number)))

@@ -17,6 +17,7 @@ from mmpretrain.config import CLASSIFIERS
 from mmpretrain.evaluation.baselines import baseline_answers
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
+from mmpretrain.randomness import part_seed
 from mmpretrain.run.baselines import PICTURE, SOUND, statistics_of_clips
 from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
 from mmpretrain.run.frozen import Frozen, fit_heads
@@ -109,7 +110,9 @@ class Curve:
         own = (part.classifier, part.label_share, part.labels_per_class, part.label_draw)
         if point.draw == 0 and own == (kind, point.share, 0, 0) and kind == "trained":
             return self.run  # what `finetune` trains is a point as it is
-        config.workdir, config.seed = str(self.run.workdir / point.folder), (config.seed + point.draw) % 2**32
+        config.workdir = str(self.run.workdir / point.folder)
+        if point.draw:
+            config.seed = part_seed(config.seed, "draw", point.draw) % 2**32
         part.label_share, part.labels_per_class, part.label_draw = point.share, 0, point.draw
         part.classifier, part.compare_from_scratch = kind, True
         if part.encoder != "none":

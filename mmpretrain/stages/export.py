@@ -124,8 +124,9 @@ def _of_folder(given: Given) -> None:
         clips = _some(open_clips([CorpusConfig(corpus)]))
     else:
         clips = made_up_clips(read_config(folder)[0])
-        log("compared on made-up clips; --clips=CORPUS compares on real ones")
     write_format(given["format"], folder, Path(given["output"]), clips)
+    if not corpus:
+        log("compared on made-up clips; --clips=CORPUS compares on real ones")
 
 
 def encoder_in(path: Path) -> Path:
@@ -149,7 +150,7 @@ COMMAND = Command(
         ACCEPT_CHANGES,
     ),
     examples=(
-        "mmpretrain export --config=configs/demo.py --format=avhubert  # writes export/avhubert.pt too",
+        "mmpretrain export --config=configs/demo.py --format=avhubert  # export/avhubert.pt too",
         "mmpretrain export encoders/base_vox --format=avhubert --output=again.pt  # of any exported encoder",
         "mmpretrain export encoders/base_vox --format=transformers --output=base_vox_hf --clips=data/ravdess",
         "mmpretrain export runs/demo/finetune/pretrained/fold1 --format=onnx --output=demo_onnx  # with its head",

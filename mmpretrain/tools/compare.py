@@ -105,7 +105,7 @@ COMMAND = Command(
     _command,
     takes=Argument("RUN_A RUN_B", "the folder of a run that is evaluated, and that of another", count=2),
     options=(Option("json", str, "where to write all figures", "FILE"),),
-    examples=("mmpretrain compare runs/mine runs/other --json=compared.json  # a paired test, with intervals",),
+    examples=("mmpretrain compare runs/mine runs/other --json=compared.json  # paired tests",),
     details=(
         "Difference, 95% interval by resampling the speakers, and McNemar's test, in each fold and in all; clips that "
         "one of them alone was tested on are left out.",

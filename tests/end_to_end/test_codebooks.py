@@ -81,7 +81,7 @@ def faces(corpus, tmp_path_factory):
 
 def test_codebooks_of_sound_prosody_and_face_have_heads_of_their_own(faces, tmp_path, capsys):
     config, few = tiny.get_config(), dict(fit_share=1.0, fit_passes=3, fit_restarts=1)
-    config.workdir, config.finetune = str(tmp_path / "run"), None
+    config.workdir, config.finetune, config.label_efficiency.shares = str(tmp_path / "run"), None, ()
     config.data.corpora = (CorpusConfig(str(faces)),)
     made_of = mfcc(6, **few) + fbank(7, **few) + prosody(5, **few) + face_geometry(8, **few) + face_appearance(9, **few)
     config.model.modalities, config.rounds = ("audio",), config.rounds[:1]  # faces to be told from sound

@@ -12,16 +12,18 @@ def get_config() -> RunConfig:
     )  # fmt: skip
     config.model.inputs.image_size = 16
     config.data.batch_frames = 320
+    config.data.corpora[0].prepare = ()
     for round_ in config.rounds:
         round_.num_steps = 12
         round_.optimizer.warmup_steps = 2
-        round_.targets[0].num_clusters = 12
-        round_.targets[0].fit_passes = 5
-        round_.targets[0].fit_restarts = 1
+        for targets in round_.targets:
+            targets.num_clusters, targets.fit_passes, targets.fit_restarts = 12, 5, 1
     config.finetune.num_steps = 12
     config.finetune.eval_every = 4
     config.finetune.batch_frames = 320
     config.finetune.optimizer.warmup_steps = 2
+    config.label_efficiency.shares, config.label_efficiency.draws = (0.5,), 2
+    config.label_efficiency.classifiers = ("frozen", "sound_statistics")
     config.units.labelled_clips = (5, 20)
     config.units.num_steps = 12
     config.units.eval_every = 4

@@ -19,6 +19,7 @@ from mmpretrain.export.avhubert.names import EncoderOnly, reference_tensors
 from mmpretrain.export.avhubert.torch_file import open_torch_file
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.records import Batch
+from tests.corpus_fixture import make_clip, write_corpus
 from tests.export.avhubert.torch_files import LAYOUTS, ChoiceEnum, DictConfig, Dictionary, Processor, Tensor, save
 from tests.parity.fixture_files import check, file_names, folder, load_arrays
 from tests.parity.model_files import resnet_weights
@@ -260,8 +261,8 @@ def test_a_file_cut_off_anywhere_is_one_line_and_leaves_nothing(command, tmp_pat
         (["import-avhubert", "a.pt", "--output=encoder", "--round=1"], "--round=1 is for targets and pretrain"),
         (["import-avhubert", "a.pt", "--output=encoder", "--format=avhubert"], "--format=avhubert is for export"),
         (["export", "no_such", "--format=avhubert", "--output=a.pt"], "no_such is no exported encoder"),
-        (["export", "encoder", "--output=a.pt"], "export DIR --format=avhubert --output=FILE`, without a recipe"),
-        (["export", "encoder", "--format=onnx", "--output=a.pt"], "onnx"),
+        (["export", "encoder", "--output=a.pt"], "--output=PATH [--clips=CORPUS]`, without a recipe; DIR is"),
+        (["export", "encoder", "--format=onyx", "--output=a.pt"], "--format=onyx; it must be one of avhubert"),
         (["export", "sound", "--format=avhubert", "--output=a.pt"], "the reference's networks are of audio and video"),
         (["export", "level", "--format=avhubert", "--output=a.pt"], "audio_normalization='level' has no counterpart"),
         (["export", "short", "--format=avhubert", "--output=a.pt"], "model.resnet_blocks=(1, 1, 1, 1) has no counter"),
@@ -347,8 +348,12 @@ def test_full_listings_of_public_checkpoints_go_through(tmp_path, name):
 
 
 def test_a_run_is_exported_beside_its_folder(command, tmp_path, monkeypatch):
-    recipe = "from tests.tiny import tiny_run\n\ndef get_config():\n    return tiny_run(workdir='run')\n"
-    (tmp_path / "recipe.py").write_text(recipe)
+    write_corpus(tmp_path / "clips", [make_clip(name, 20) for name in "ab"], 96, 112)
+    data = "DataConfig(corpora=(CorpusConfig('clips', validation_share=0.5),))"
+    (tmp_path / "recipe.py").write_text(
+        "from mmpretrain.config import CorpusConfig, DataConfig\nfrom tests.tiny import tiny_run\n\n"
+        f"def get_config():\n    return tiny_run(workdir='run', data={data})\n"
+    )
     monkeypatch.setattr("mmpretrain.stages.export.export", lambda run: None)  # the folder is there already
     config = tiny_model("audio", "video", resnet_blocks=(2, 2, 2, 2))
     encoder = nnx.merge(*initial(lambda rngs: AVEncoder(config, rngs=rngs)))
