@@ -28,7 +28,7 @@ from tests.end_to_end import tiny
 
 def make_run(corpus, workdir) -> Run:
     config, few = tiny.get_config(), dict(fit_passes=2, fit_restarts=1)
-    config.workdir, config.finetune = str(workdir), None
+    config.workdir, config.finetune, config.label_efficiency.shares = str(workdir), None, ()
     config.data.corpora = (CorpusConfig(str(corpus)),)
     config.model.modalities = ("audio",)
     for round_, targets in zip(

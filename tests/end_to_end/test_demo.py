@@ -80,7 +80,7 @@ def test_a_round_can_cluster_the_fine_tuned_encoder(workdir, corpus, tmp_path):
 
     config = tiny.get_config()
     config.workdir, config.data.corpora, config.finetune = str(tmp_path), (CorpusConfig(str(corpus)),), None
-    config.rounds = config.rounds[1:]
+    config.label_efficiency.shares, config.rounds = (), config.rounds[1:]
     config.rounds[0].encoder = str(encoder)
     make_targets(Run(config).round(1))
     assert Run(config).round(1).stores[0].lineage["source"] == lineage["fingerprint"]
@@ -118,7 +118,7 @@ def test_running_again_changes_nothing(workdir, corpus, capsys):
     before = {path: path.stat().st_mtime_ns for path in (workdir / "round1").rglob("*") if path.is_file()}
     metrics = (workdir / "metrics.jsonl").read_bytes()
     main(["run", *arguments(corpus, workdir)])
-    assert capsys.readouterr().err.count("done already") == 9
+    assert capsys.readouterr().err.count("done already") == 13
     assert before == {path: path.stat().st_mtime_ns for path in (workdir / "round1").rglob("*") if path.is_file()}
     assert (workdir / "metrics.jsonl").read_bytes() == metrics
 
@@ -141,7 +141,7 @@ def test_another_recipe_does_not_continue_a_run(workdir, corpus, capsys, overrid
 
 def test_what_cannot_matter_may_change(workdir, corpus, capsys):
     main(["run", *arguments(corpus, workdir), "--config.log_every=5", "--config.data.num_workers=0"])
-    assert capsys.readouterr().err.count("done already") == 9
+    assert capsys.readouterr().err.count("done already") == 13
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ def get_config() -> RunConfig:
         round_.optimizer.warmup_steps = 2
         for targets in round_.targets:
             targets.num_clusters, targets.fit_passes, targets.fit_restarts = 12, 5, 1
+        round_.targets[1].relative_to = "clip"  # of a few clips each is of another speaker
     config.finetune.num_steps = 12
     config.finetune.eval_every = 4
     config.finetune.batch_frames = 320
