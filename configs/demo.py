@@ -34,7 +34,7 @@ def get_config() -> RunConfig:
         masking=MaskingConfig(kind="feature", prob=0.5, span_frames=3),
         unmasked_weight=1.0,
         modality_dropout=0.25,
-        num_steps=300,
+        num_steps=250,
         optimizer=OptimizerConfig(peak_lr=4e-3, warmup_steps=40),
     )
     fit = dict(fit_share=0.5, fit_restarts=2)
@@ -46,7 +46,7 @@ def get_config() -> RunConfig:
             corpora=(
                 CorpusConfig(
                     "runs/demo/data",
-                    prepare=("synthetic", "--clips", "1560", "--mouth-size", "36", "--face-size", "34"),
+                    prepare=("synthetic", "--clips", "1560", "--mouth-size", "26", "--face-size", "26"),
                 ),
             ),
             batch_frames=800,
@@ -58,7 +58,7 @@ def get_config() -> RunConfig:
             "tiny",
             resnet_width=4,
             resnet_blocks=(1, 1, 1, 1),
-            inputs=InputConfig(view="face", image_size=32),
+            inputs=InputConfig(view="face", image_size=24),
             feature_grad_scale=1.0,
         ),
         rounds=(
@@ -71,11 +71,11 @@ def get_config() -> RunConfig:
             select_by="emotion/loss",
             head="frozen_linear",
             encoder_rate=20,
-            num_steps=30,
+            num_steps=12,
             batch_frames=400,
-            eval_every=30,
+            eval_every=12,
             optimizer=OptimizerConfig(
-                schedule="tri_stage", peak_lr=2e-5, warmup_steps=5, eps=1e-8, weight_decay=0.01, clip_norm=1.0
+                schedule="tri_stage", peak_lr=2e-5, warmup_steps=2, eps=1e-8, weight_decay=0.01, clip_norm=1.0
             ),
         ),
         label_efficiency=LabelEfficiencyConfig(shares=(0.1, 1.0)),
@@ -83,7 +83,7 @@ def get_config() -> RunConfig:
         # sound alone, which costs a network from scratch a tenth of what pictures would.
         units=UnitsConfig(
             task=TaskConfig(name="units", kind="frames", classes=tuple("_aeioumnlwpbtkfvsx"), silence="_"),
-            labelled_clips=(5, 20, 80),
+            labelled_clips=(20, 80),
             inputs=("audio",),
             num_steps=100,
             eval_every=25,
