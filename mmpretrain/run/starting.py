@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mmpretrain.evaluation.linear import LinearHead
@@ -50,7 +49,7 @@ def put_head(module: StatisticsHead, head: LinearHead) -> None:
     """Makes the module say what the fitted head says."""
     places = (module.mean, module.scale, module.out.kernel, module.out.bias)
     for place, value in zip(places, head, strict=True):
-        place.set_value(jax.device_put(jnp.asarray(value, jnp.float32), place.get_value().sharding))
+        place.set_value(jax.device_put(np.asarray(value, np.float32), place.get_value().sharding))
 
 
 def _features(finetuning: Finetuning, variant: str, number: int, training: Training, state: TrainState) -> np.ndarray:
