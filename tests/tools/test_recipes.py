@@ -61,9 +61,9 @@ def test_the_installed_package_has_the_recipes_and_prepares_what_they_need(tmp_p
         return done.stdout + done.stderr
 
     assert run("recipes").split()[0] == "demo"
-    few = '--config.data.corpora[0].prepare=("synthetic", "--clips", "30", "--mouth-size", "36", "--face-size", "34")'
+    few = '--config.data.corpora[0].prepare=("synthetic", "--clips", "120", "--mouth-size", "36", "--face-size", "34")'
     clusters = "--config.rounds[0].targets[0].num_clusters=5"
     printed = run("targets", "--config=demo", "--round=1", few, clusters)
-    assert "kept 30 of 30 clips" in printed
+    assert "kept 120 of 120 clips" in printed
     assert (elsewhere / "runs" / "demo" / "round1" / "targets" / "result.json").exists()
     assert "kept" not in run("targets", "--config=demo", "--round=1", few, clusters)  # it is there now
