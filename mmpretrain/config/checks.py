@@ -42,9 +42,6 @@ def check(config: RunConfig) -> None:
         _check_finetune(config.finetune)
     if config.units is not None:
         _check_units(config.units)
-    shares = config.label_efficiency.shares
-    wanted = "() without a finetune part, whose first task it is about"
-    _require(not shares or config.finetune is not None, "label_efficiency.shares", shares, wanted)
 
 
 def check_model(model: ModelConfig) -> None:

@@ -1,20 +1,13 @@
-"""Figures over several draws of labels, or seeds of training, with intervals that know of draws and of speakers.
-
-The variance of the mean over D draws is taken for the sum of two: that of the mean over these draws when speakers are
-resampled (`comparison.py`), and the variance between the draws divided by D. What is of both, a draw that suits some of
-the speakers, is in both, so that intervals are rather too wide than too narrow. The degrees of freedom of Student's t
-are those of the sum (Welch 1947, Satterthwaite 1946): of the speakers less one where draws hardly differ, of the draws
-less one where they alone do. Of a single draw nothing is known of others.
-"""
+"""Figures over several draws of labels, or seeds of training, with intervals that know of draws and of speakers."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from mmpretrain.evaluation.comparison import CONFIDENCE, Answers, check_same, resample, units_of
+from mmpretrain.evaluation.comparison import Answers, check_same, resample, units_of
+from mmpretrain.evaluation.intervals import bounds, reach
 from mmpretrain.evaluation.metrics import METRICS
 
 Interval = dict[str, float]
@@ -52,15 +45,5 @@ def _resampled(draws: Sequence[Answers]) -> tuple[dict[str, tuple[np.ndarray, np
 
 
 def _interval(value_D: np.ndarray, value_DB: np.ndarray, units: int, *, lowest: float) -> Interval:
-    mean, draws = float(value_D.mean()), len(value_D)
-    if units < 2:
-        return {"mean": mean, "low": float(lowest), "high": 1.0}
-    from scipy.special import stdtrit
-
-    of_speakers = float(value_DB.mean(0).var()) * units / (units - 1)
-    of_draws = float(value_D.var(ddof=1)) / draws if draws > 1 else 0.0
-    variance = of_speakers + of_draws
-    parts = of_speakers**2 / (units - 1) + (of_draws**2 / (draws - 1) if draws > 1 else 0.0)
-    freedom = variance**2 / parts if parts else units - 1
-    reach = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(variance)
-    return {"mean": mean, "low": max(float(lowest), mean - reach), "high": min(1.0, mean + reach)}
+    mean = float(value_D.mean())
+    return {"mean": mean, **bounds(mean, reach(value_DB.mean(0), units, value_D), lowest=lowest)}

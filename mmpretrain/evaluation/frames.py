@@ -6,7 +6,7 @@ error rate is; it may be above 1. Frames whose truth is not known count nowhere.
 taken out of both sequences after repeats are put together, so that it still parts two equal units.
 
 A figure is the mean over draws of the labelled clips. Its 95 % interval knows of other speakers (clips, where there are
-no two known speakers) and of other draws: see `Rates.figure`.
+no two known speakers) and of other draws: see `intervals.py`.
 
 Dims: N clips, T frames, D draws, U units that are resampled, B resamples.
 """
@@ -19,7 +19,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmpretrain.evaluation.comparison import CONFIDENCE, RESAMPLES, resampled_units
+from mmpretrain.evaluation.comparison import RESAMPLES, resampled_units
+from mmpretrain.evaluation.intervals import bounds, reach
 from mmpretrain.randomness import generator
 
 
@@ -112,17 +113,10 @@ class Rates:
         return self.errors_DN.sum(1) / max(1, self.units_N.sum())
 
     def figure(self) -> dict[str, float]:
-        """{"mean", "low", "high"}: the mean over draws, and its interval.
-
-        Two sources are added, as if independent: the standard error of the bootstrap by speaker, times
-        sqrt(U / (U - 1)), and that of the mean of the draws. The reach is Student's t times their root, with the
-        degrees of freedom of such a sum (Satterthwaite 1946). Of a single unit nothing is known: 0 to 1.
-        """
+        """{"mean", "low", "high"}: the mean over draws, and its interval (`intervals.reach`)."""
         mean = float(self.of_draws.mean())
-        reach = _reach(self._resamples(), self.of_draws, self._num_units)
-        if reach is None:
-            return {"mean": mean, "low": 0.0, "high": max(1.0, mean)}
-        return {"mean": mean, "low": max(0.0, mean - reach), "high": mean + reach}
+        reached = reach(self._resamples(), self._num_units, self.of_draws)
+        return {"mean": mean, **bounds(mean, reached, highest=max(1.0, mean) if reached is None else math.inf)}
 
     def fewer_than(self, other: Rates) -> dict[str, float]:
         """How many times as many errors the other has on the same clips, by the same resamples and draws.
@@ -135,10 +129,10 @@ class Rates:
             of_draws = np.log(other.of_draws) - np.log(self.of_draws)
         if not (math.isfinite(mean) and np.isfinite(of_resamples).all() and np.isfinite(of_draws).all()):
             return {"mean": mean, "low": 0.0, "high": math.inf}
-        reach = _reach(of_resamples, of_draws, self._num_units)
-        if reach is None:
+        reached = reach(of_resamples, self._num_units, of_draws)
+        if reached is None:
             return {"mean": mean, "low": 0.0, "high": math.inf}
-        return {"mean": mean, "low": mean * math.exp(-reach), "high": mean * math.exp(reach)}
+        return {"mean": mean, "low": mean * math.exp(-reached), "high": mean * math.exp(reached)}
 
     @property
     def _num_units(self) -> int:
@@ -152,19 +146,3 @@ class Rates:
         units_U = np.bincount(unit_N, self.units_N, minlength=count)
         drawn_BU = generator(0, "evaluation/bootstrap", count).integers(count, size=(RESAMPLES, count))
         return errors_U[drawn_BU].sum(1) / np.maximum(1, units_U[drawn_BU].sum(1))
-
-
-def _reach(of_resamples: np.ndarray, of_draws: np.ndarray, num_units: int) -> float | None:
-    """How far the interval of a mean reaches to both sides; None for a single unit."""
-    if num_units < 2:
-        return None
-    from scipy.special import stdtrit
-
-    parts = [(float(of_resamples.var()) * num_units / (num_units - 1), num_units - 1)]
-    if len(of_draws) > 1:
-        parts.append((float(of_draws.var(ddof=1)) / len(of_draws), len(of_draws) - 1))
-    variance = sum(part for part, _ in parts)
-    if variance == 0:
-        return 0.0
-    freedom = variance**2 / sum(part**2 / of_part for part, of_part in parts)
-    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(variance)

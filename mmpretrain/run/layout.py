@@ -80,8 +80,8 @@ def stages_by_command(config: RunConfig) -> dict[str, list[str]]:
         kinds = variants(config.finetune.encoder, config.finetune.compare_from_scratch)
         stages["finetune"] = [fold_name(kind, fold) for kind in kinds for fold in folds_of(config.finetune)]
         stages["evaluate"] = [EVALUATION]
-    if config.label_efficiency.shares:
-        stages["label-efficiency"] = [LABEL_EFFICIENCY]
+        if config.label_efficiency.shares:
+            stages["label-efficiency"] = [LABEL_EFFICIENCY]
     if config.units is not None:
         stages["units"] = [UNITS]
     if config.rounds:

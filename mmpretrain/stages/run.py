@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command
 from mmpretrain.run.layout import stages_by_command
@@ -22,6 +23,8 @@ DO = {
 
 def run_all(run: Run) -> None:
     """Does what the recipe has stages for, passes over those that are finished, and reports."""
+    if run.config.finetune is None and (shares := run.config.label_efficiency.shares):
+        log(f"label_efficiency.shares={shares} is of fine-tuning, which this recipe has not: passed over")
     for command in stages_by_command(run.config):
         DO[command](run)
     on_main(lambda: report(run))

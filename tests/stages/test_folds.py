@@ -10,13 +10,12 @@ from mmpretrain.config import CorpusConfig, FinetuneConfig, LabelEfficiencyConfi
 from mmpretrain.encoders.folder import read_training_data
 from mmpretrain.run.run import Run
 from mmpretrain.stages.folds import run_folds
-from tests.stages.tones import PITCH_HZ, write_tones
+from tests.stages.tones import PITCH_HZ
 from tests.tiny import tiny_model, tiny_round, tiny_run
 
 
 @pytest.mark.slow
-def test_every_fold_is_pretrained_without_its_speakers_and_all_are_pooled(tmp_path, capsys):
-    corpus = write_tones(tmp_path / "tones")
+def test_every_fold_is_pretrained_without_its_speakers_and_all_are_pooled(tones, tmp_path, capsys):
     part = FinetuneConfig(tasks=(emotion(*PITCH_HZ),), protocol="speakers-6", folds=(1, 4), classifier="frozen_linear")
     few = dict(fit_share=1.0, fit_passes=2, fit_restarts=1)
     config = tiny_run(
@@ -24,7 +23,7 @@ def test_every_fold_is_pretrained_without_its_speakers_and_all_are_pooled(tmp_pa
         rounds=(tiny_round(targets=mfcc(4, **few), num_steps=2),),
         label_efficiency=LabelEfficiencyConfig((0.5, 1.0), 1, ("frozen", "sound_statistics")),
     )  # fmt: skip
-    config.data.corpora, config.data.batch_multiple = (CorpusConfig(str(corpus)),), jax.device_count()
+    config.data.corpora, config.data.batch_multiple = (CorpusConfig(str(tones)),), jax.device_count()
     config.health.min_clusters_used, config.health.min_accuracy_gain = 0.0, -1.0
     summary = run_folds(Run(config))
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary

@@ -1,10 +1,10 @@
 """The classifier `frozen_linear`: a planted label is found, as scikit-learn finds it by hand."""
 
 import csv
+import functools
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -14,11 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import mmpretrain
-from mmpretrain.config import CorpusConfig, FinetuneConfig, emotion
 from mmpretrain.data.batch import empty_batch, put_clip
-from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.files import DamagedError
-from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.frozen import INVERSE_PENALTIES
 from mmpretrain.run.layout import training_stages
@@ -26,35 +23,18 @@ from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.finetune import finetune
 from mmpretrain.stages.report import report
-from tests.stages.tones import PITCH_HZ, write_tones
-from tests.tiny import tiny_model, tiny_run
+from tests.stages.tones import PITCH_HZ
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return write_tones(tmp_path_factory.mktemp("corpora") / "tones")
+def run_of(tone_run):
+    return functools.partial(tone_run, classifier="frozen_linear")
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("encoders") / "encoder"
-    save_encoder(folder, AVEncoder(tiny_model("audio"), rngs=nnx.Rngs(5)), lineage={"fingerprint": "of the test"})
-    return folder
-
-
-def run_of(corpus, encoder, path, **changes) -> Run:
-    fields = dict(encoder=str(encoder), tasks=(emotion(*PITCH_HZ),), protocol="speakers-3", classifier="frozen_linear")
-    config = tiny_run(
-        workdir=str(path), model=tiny_model("audio"), rounds=(), finetune=FinetuneConfig(**fields | changes)
-    )
-    config.data.corpora, config.data.batch_multiple = (CorpusConfig(str(corpus)),), jax.device_count()
-    return Run(config)
-
-
-@pytest.fixture(scope="module")
-def done(corpus, encoder, tmp_path_factory):
+def done(run_of, tmp_path_factory):
     """A run that is fitted and tested."""
-    run = run_of(corpus, encoder, tmp_path_factory.mktemp("runs") / "frozen")
+    run = run_of(tmp_path_factory.mktemp("runs") / "frozen")
     finetune(run)
     return run, evaluate(run)
 
@@ -64,9 +44,9 @@ def result_of(run: Run, variant: str, fold: int) -> dict:
 
 
 @pytest.fixture(scope="module")
-def by_hand(done, encoder) -> np.ndarray:
+def by_hand(done, tone_encoder) -> np.ndarray:
     """[N, D]: of each layer of the exported encoder the mean and the deviation over the frames of a clip."""
-    table, loaded, features = Finetuning(done[0]).table, mmpretrain.load_encoder(encoder), []
+    table, loaded, features = Finetuning(done[0]).table, mmpretrain.load_encoder(tone_encoder), []
     layers_of = nnx.jit(lambda module, batch: module.all_layers(module.embed_batch(batch), batch.valid_BT))
     for row in range(len(table)):
         clip = table.load(row)
@@ -81,10 +61,10 @@ def by_hand(done, encoder) -> np.ndarray:
 
 
 @pytest.mark.parametrize("select_by", ["emotion/ua", "emotion/loss"])
-def test_it_is_what_scikit_learn_finds_on_exported_features(done, corpus, encoder, by_hand, tmp_path, select_by):
+def test_it_is_what_scikit_learn_finds_on_exported_features(done, run_of, by_hand, tmp_path, select_by):
     run, evaluation = done
     if select_by != "emotion/ua":
-        run = run_of(corpus, encoder, tmp_path / "run", select_by=select_by, compare_from_scratch=False)
+        run = run_of(tmp_path / "run", select_by=select_by, compare_from_scratch=False)
         finetune(run)
         evaluation = evaluate(run)
     finetuning = Finetuning(run)
@@ -128,9 +108,9 @@ def test_a_planted_label_is_found_and_the_untrained_encoder_stands_beside_it(don
     assert training_stages(run.config) == [], "nothing to replay"
 
 
-def test_it_is_taken_up_where_it_stopped_and_goes_on_to_the_same_heads(done, corpus, encoder, tmp_path, capsys):
+def test_it_is_taken_up_where_it_stopped_and_goes_on_to_the_same_heads(done, run_of, tmp_path, capsys):
     run, evaluation = done
-    again = run_of(corpus, encoder, tmp_path / "again")
+    again = run_of(tmp_path / "again")
     shutil.copytree(run.workdir, again.workdir)
     heads = again.workdir / "finetune" / "pretrained" / "fold2" / "classifier" / "heads.npz"
     before = heads.read_bytes()
@@ -148,13 +128,13 @@ def test_it_is_taken_up_where_it_stopped_and_goes_on_to_the_same_heads(done, cor
     }
 
 
-def test_what_does_not_go_with_it_is_refused(done, corpus, encoder, tmp_path):
+def test_what_does_not_go_with_it_is_refused(done, run_of, tmp_path):
     run, _ = done
-    other = run_of(corpus, encoder, run.workdir, label_share=0.5)
+    other = run_of(run.workdir, label_share=0.5)
     for stage in (finetune, evaluate):
         with pytest.raises(ValueError, match=r"another recipe \(.*finetune\.label_share was 1\.0 and is 0\.5"):
             stage(other)
-    again = run_of(corpus, encoder, tmp_path / "again")
+    again = run_of(tmp_path / "again")
     shutil.copytree(run.workdir / "finetune", again.workdir / "finetune")
     shutil.rmtree(again.workdir / "finetune" / "scratch" / "fold3" / "classifier")
     with pytest.raises(FileNotFoundError, match=r"classifier does not exist: run `mmpretrain finetune` with this"):

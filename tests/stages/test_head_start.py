@@ -1,53 +1,28 @@
 """Fine-tuning whose heads start as the classifier `frozen_linear`: step 0 says what that says, and may be chosen."""
 
+import functools
 import json
 
-import jax
 import numpy as np
 import pytest
-from flax import nnx
 
-from mmpretrain.config import CorpusConfig, FinetuneConfig, emotion
-from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.encoders.weights import load_weights
-from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.frozen import Frozen, fit_heads
-from mmpretrain.run.run import Run
 from mmpretrain.run.starting import training_of
 from mmpretrain.stages.finetune import finetune
 from mmpretrain.tools.replay import replay
-from tests.stages.tones import PITCH_HZ, write_tones
-from tests.tiny import tiny_model, tiny_run
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return write_tones(tmp_path_factory.mktemp("corpora") / "tones")
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("encoders") / "encoder"
-    save_encoder(folder, AVEncoder(tiny_model("audio"), rngs=nnx.Rngs(5)), lineage={"fingerprint": "of the test"})
-    return folder
-
-
-def run_of(corpus, encoder, path, **changes) -> Run:
-    fields = dict(
-        encoder=str(encoder), tasks=(emotion(*PITCH_HZ),), protocol="speakers-3", folds=(2,), num_steps=4,
-        eval_every=2, batch_frames=100, head="frozen_linear", select_by="emotion/loss", label_share=0.5,
-    )  # fmt: skip
-    part = FinetuneConfig(**fields | changes)
-    part.optimizer.warmup_steps = 0
-    config = tiny_run(workdir=str(path), model=tiny_model("audio"), rounds=(), finetune=part, log_every=1)
-    config.data.corpora, config.data.batch_multiple = (CorpusConfig(str(corpus)),), jax.device_count()
-    return Run(config)
+@pytest.fixture
+def run_of(tone_run):
+    fields = dict(folds=(2,), num_steps=4, head="frozen_linear", select_by="emotion/loss", label_share=0.5)
+    return functools.partial(tone_run, **fields)
 
 
 @pytest.mark.parametrize("variant", ["pretrained", "scratch"])
-def test_before_the_first_step_it_says_what_the_frozen_classifier_says(corpus, encoder, tmp_path, variant):
-    finetuning = Finetuning(run_of(corpus, encoder, tmp_path))
+def test_before_the_first_step_it_says_what_the_frozen_classifier_says(run_of, tmp_path, variant):
+    finetuning = Finetuning(run_of(tmp_path))
     training, fold = training_of(finetuning, variant, 2), finetuning.fold(2)
     state = training.initialize(training.trainer.init(training.seed))
     said = finetuning.predictor(variant)(state, fold.test)["emotion"]
@@ -59,8 +34,8 @@ def test_before_the_first_step_it_says_what_the_frozen_classifier_says(corpus, e
     assert (said.argmax(-1) == finetuning.labels["emotion"][fold.test]).mean() > 0.8, "the planted label is found"
 
 
-def test_what_gets_worse_by_training_ends_where_it_began(corpus, encoder, tmp_path):
-    run = run_of(corpus, encoder, tmp_path, compare_from_scratch=False)
+def test_what_gets_worse_by_training_ends_where_it_began(run_of, tmp_path):
+    run = run_of(tmp_path, compare_from_scratch=False)
     run.config.finetune.optimizer.peak_lr, run.config.health.max_loss_rise = 10.0, 0.0  # nothing good can come of it
     finetune(run)
     folder = run.workdir / "finetune" / "pretrained" / "fold2"
@@ -72,8 +47,8 @@ def test_what_gets_worse_by_training_ends_where_it_began(corpus, encoder, tmp_pa
     assert min(losses.values()) == losses[0] == pytest.approx(result["validation/emotion/loss"])
 
 
-def test_it_is_learned_on_from_there_and_a_step_can_be_replayed(corpus, encoder, tmp_path):
-    run = run_of(corpus, encoder, tmp_path, compare_from_scratch=False, encoder_rate=0.1)
+def test_it_is_learned_on_from_there_and_a_step_can_be_replayed(run_of, tmp_path):
+    run = run_of(tmp_path, compare_from_scratch=False, encoder_rate=0.1)
     finetune(run)
     records = [json.loads(line) for line in (run.workdir / "metrics.jsonl").read_text().splitlines()]
     (logged,) = (r["train/loss"] for r in records if r["step"] == 1 and "train/loss" in r)

@@ -4,62 +4,40 @@ import dataclasses
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
-from flax import nnx
 
-from mmpretrain.config import CLASSIFIERS, CorpusConfig, FinetuneConfig, LabelEfficiencyConfig, emotion
-from mmpretrain.encoders.folder import save_encoder
+from mmpretrain.config import CLASSIFIERS, LabelEfficiencyConfig
 from mmpretrain.files import DamagedError
-from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.randomness import part_seed
 from mmpretrain.run import frozen
 from mmpretrain.run.curve import Curve
 from mmpretrain.run.forward import layer_statistics
+from mmpretrain.run.layout import stages_by_command
 from mmpretrain.run.predictions import read_answers
 from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.finetune import finetune
 from mmpretrain.stages.label_efficiency import label_efficiency
 from mmpretrain.stages.report import report
-from tests.stages.tones import PITCH_HZ, write_tones
-from tests.tiny import tiny_model, tiny_run
+from tests.stages.tones import PITCH_HZ
 
 CLASSES = tuple(PITCH_HZ)
+CURVE = LabelEfficiencyConfig(shares=(1.0, 0.35), draws=2)
 HEARD = tuple(name for name in CLASSIFIERS if name != "picture_statistics")
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return write_tones(tmp_path_factory.mktemp("corpora") / "tones")
+def run_of(tone_run):
+    def make(path, efficiency=CURVE, **changes):
+        return tone_run(path, efficiency, **{"folds": (1, 2)} | changes)
+
+    return make
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("encoders") / "encoder"
-    save_encoder(folder, AVEncoder(tiny_model("audio"), rngs=nnx.Rngs(5)), lineage={"fingerprint": "of the test"})
-    return folder
-
-
-def run_of(corpus, encoder, path, efficiency=None, **changes) -> Run:
-    fields = dict(
-        encoder=str(encoder), tasks=(emotion(*CLASSES),), protocol="speakers-3", folds=(1, 2), num_steps=2,
-        eval_every=2, batch_frames=100,
-    )  # fmt: skip
-    part = FinetuneConfig(**fields | changes)
-    part.optimizer.warmup_steps = 0
-    config = tiny_run(
-        workdir=str(path), model=tiny_model("audio"), rounds=(), finetune=part,
-        label_efficiency=efficiency or LabelEfficiencyConfig(shares=(1.0, 0.35), draws=2),
-    )  # fmt: skip
-    config.data.corpora, config.data.batch_multiple = (CorpusConfig(str(corpus)),), jax.device_count()
-    return Run(config)
-
-
-@pytest.fixture(scope="module")
-def done(corpus, encoder, tmp_path_factory):
-    run = run_of(corpus, encoder, tmp_path_factory.mktemp("runs") / "curve")
+def done(run_of, tmp_path_factory):
+    run = run_of(tmp_path_factory.mktemp("runs") / "curve")
     return run, label_efficiency(run)
 
 
@@ -88,12 +66,12 @@ def test_every_classifier_has_its_figures_at_every_share(done):
 
 
 @pytest.mark.slow
-def test_points_are_what_the_commands_make_of_the_same_fields(done, corpus, encoder, tmp_path):
+def test_points_are_what_the_commands_make_of_the_same_fields(done, run_of, tmp_path):
     """Draws have seeds of their own."""
     share, draw, (_, curve) = 0.35, 1, done
     for kind in ("frozen_linear", "trained"):
         fields = dict(label_share=share, label_draw=draw, classifier=kind)
-        other = run_of(corpus, encoder, tmp_path / kind, **fields)
+        other = run_of(tmp_path / kind, **fields)
         other.config.seed = part_seed(other.config.seed, "draw", draw) % 2**32
         finetune(other)
         evaluation = evaluate(other)
@@ -104,10 +82,10 @@ def test_points_are_what_the_commands_make_of_the_same_fields(done, corpus, enco
         assert found["sound_statistics"]["ua_by_draw"][draw] == pytest.approx(evaluation["baseline"]["ua"])
 
 
-def test_what_finetune_trained_is_a_point_and_nothing_is_done_twice(done, corpus, encoder, tmp_path, capsys):
+def test_what_finetune_trained_is_a_point_and_nothing_is_done_twice(done, run_of, tmp_path, capsys):
     run, curve = done
     assert (run.workdir / "finetune" / "pretrained" / "fold2" / "result.json").exists(), "draw 0 of all labels"
-    again = run_of(corpus, encoder, tmp_path / "again")
+    again = run_of(tmp_path / "again")
     shutil.copytree(run.workdir, again.workdir)
     lost = again.workdir / "label_efficiency" / "share0.35-draw1"
     shutil.rmtree(lost / "frozen")
@@ -118,9 +96,9 @@ def test_what_finetune_trained_is_a_point_and_nothing_is_done_twice(done, corpus
     assert said.count("started in") == 1
     assert said.count("taken up again") == 1
 
-    wider = run_of(corpus, encoder, again.workdir, LabelEfficiencyConfig((0.35, 0.7, 1.0), 2, ("frozen",)))
+    wider = run_of(again.workdir, LabelEfficiencyConfig((0.35, 0.7, 1.0), 2, ("frozen",)))
     assert [entry["label_share"] for entry in label_efficiency(wider)["shares"]] == [0.35, 0.7, 1.0]
-    other = run_of(corpus, encoder, again.workdir, select_by="emotion/loss")
+    other = run_of(again.workdir, select_by="emotion/loss")
     with pytest.raises(
         ValueError, match=r"another recipe \(finetune\.select_by was 'emotion/ua' and is 'emotion/loss'"
     ):
@@ -148,7 +126,7 @@ def test_it_stands_in_the_summary_and_on_the_page(done, capsys):
     assert 'alt="UA over the share of the labels"' in page
 
 
-def test_all_points_run_one_program_and_an_encoder_looks_at_every_clip_once(corpus, encoder, tmp_path, monkeypatch):
+def test_all_points_run_one_program_and_an_encoder_looks_at_every_clip_once(run_of, tmp_path, monkeypatch):
     looked = []
 
     def count(run, encoder, table, title=""):
@@ -156,7 +134,7 @@ def test_all_points_run_one_program_and_an_encoder_looks_at_every_clip_once(corp
         return layer_statistics(run, encoder, table, title)
 
     monkeypatch.setattr(frozen, "layer_statistics", count)
-    run = run_of(corpus, encoder, tmp_path, LabelEfficiencyConfig((0.35, 0.7, 1.0), 3, ("pretrained", "frozen")))
+    run = run_of(tmp_path, LabelEfficiencyConfig((0.35, 0.7, 1.0), 3, ("pretrained", "frozen")))
     curve = Curve(run)
     points = curve.points
     assert [point.classifier for point in points] == ["frozen"] * 7 + ["pretrained"] * 9, "cheap ones first"
@@ -171,9 +149,10 @@ def test_all_points_run_one_program_and_an_encoder_looks_at_every_clip_once(corp
     assert len(set(seeds.values())) == 3
 
 
-def test_it_must_be_asked_for(corpus, encoder, tmp_path):
-    run = run_of(corpus, encoder, tmp_path, LabelEfficiencyConfig())
+def test_it_must_be_asked_for(run_of, tmp_path):
+    run = run_of(tmp_path, LabelEfficiencyConfig())
     with pytest.raises(ValueError, match=r"label_efficiency\.shares=\(\); say of which shares"):
         label_efficiency(run)
-    with pytest.raises(ValueError, match=r"label_efficiency\.shares=\(0\.35,\); it must be \(\) without a finetune"):
-        Run(dataclasses.replace(run.config, finetune=None, label_efficiency=LabelEfficiencyConfig((0.35,))))
+    whole = dataclasses.replace(run.config, label_efficiency=LabelEfficiencyConfig((0.35,)))
+    assert "label-efficiency" in stages_by_command(whole)
+    assert not stages_by_command(Run(dataclasses.replace(whole, finetune=None)).config), "it is of the fine-tuning"
