@@ -14,6 +14,7 @@ from typing import Any
 
 from data_prep.check import ALL
 from data_prep.sources import Official, SourceClip, without_missing
+from mmpretrain.features.mean_face import CROP_SIZES
 from mmpretrain.records import FACE_TRACKS, TrackSpec
 
 
@@ -88,7 +89,7 @@ class Corpus:
             )  # fmt: skip
         for argument in self.all_arguments:
             parser.add_argument(argument.flag, **argument.settings)
-        for view, size in (("mouth", 96), ("face", 112)):
+        for view, size in CROP_SIZES.items():
             text = f"side of the {view} crop (default: %(default)s)"
             parser.add_argument(f"--{view}-size", type=int, default=size, metavar="PX", help=text)
         parser.add_argument(

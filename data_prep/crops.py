@@ -12,9 +12,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-FRAME_SIDE = 256
-MOUTH_SIDE = 96
-SMOOTHING_FRAMES = 12  # landmarks are averaged over frames t .. t+11 for the transform of frame t
+from mmpretrain.features import mean_face
+from mmpretrain.features.mean_face import CROP_SIZES, FACE_SQUARE, FRAME_SIDE, MOUTH_SIDE, SMOOTHING_FRAMES
 
 # The nine points of a face, image left to right: the subject's right eye (outer, inner corner), left eye (inner,
 # outer), nose base, then right and left corner of the mouth, upper and lower lip (outer edges).
@@ -22,15 +21,7 @@ NUM_POINTS = 9
 STABLE = slice(0, 5)
 MOUTH = slice(5, 9)
 
-# Mean position of the stable points. Derived from 24 clips of 19 people (GRID, MEAD, RAVDESS, HDTF and others): each
-# clip's mean points were Procrustes-aligned, averaged and mirrored into symmetry, then placed so that the eyes lie on
-# y = 95 and the mean mouth on y = 185, about where AV-HuBERT's mean face has them.
-MEAN_FACE = np.array([[73.0, 94.0], [106.5, 96.0], [149.5, 96.0], [183.0, 94.0], [128.0, 150.0]])
-
-# Left, top and side of the square that holds a face from hairline to chin: over those clips the top of the forehead
-# lay at y = 19 to 32, the chin at 235 to 259, the sides at x = 19 to 234.
-FACE_SQUARE = (4.0, 16.0, 248.0)
-
+MEAN_FACE = np.array(mean_face.MEAN_FACE)
 
 # From one frame to the next, in sizes of a face, and of its size: no head moves or nears as fast.
 MAX_MOVE = 0.5
@@ -59,7 +50,13 @@ class Crops(NamedTuple):
     empty: np.ndarray
 
 
-def crop_clip(frames: Iterable[np.ndarray], points: np.ndarray, *, mouth_size: int = 96, face_size: int = 112) -> Crops:
+def crop_clip(
+    frames: Iterable[np.ndarray],
+    points: np.ndarray,
+    *,
+    mouth_size: int = CROP_SIZES["mouth"],
+    face_size: int = CROP_SIZES["face"],
+) -> Crops:
     """Cuts mouth and face out of each picture of a clip.
 
     frames: T pictures, RGB uint8 [H, W, 3] or grey [H, W], read one at a time. points: float [T, 9, 2], x and y in

@@ -55,7 +55,7 @@ def cut_long_clips(
             if isinstance(spans, Failed):
                 failed[clip.clip_id] = spans
             elif spans:
-                cuts[clip.clip_id] = _cut(clip, *spans)
+                cuts[clip.clip_id] = cut_at(clip, *spans)
             bar.update()
     made = [part for clip in clips for part in (cuts[clip.clip_id].parts if clip.clip_id in cuts else [clip])]
     taken = {clip.clip_id for clip in clips}
@@ -116,7 +116,8 @@ def _may_be_long(clip: SourceClip, max_sec: float) -> bool:
     return clip.end_sec is None or clip.end_sec - clip.start_sec > max_sec
 
 
-def _cut(clip: SourceClip, seconds: float, spans: list[Span]) -> Cut:
+def cut_at(clip: SourceClip, seconds: float, spans: list[Span]) -> Cut:
+    """The clip of that length in its parts, named and described."""
     parts = []
     for number, (start, end) in enumerate(spans, start=1):
         note = f"part {number} of {len(spans)} of {clip.clip_id} (from {start:.2f} s)"

@@ -30,6 +30,7 @@ from data_prep.processing import MAX_RECORD_BYTES, Made, Task, make_clip
 from data_prep.sources import SourceClip, may_have_picture
 from data_prep.workers import Failed, ordered_map
 from mmpretrain import records
+from mmpretrain.features.mean_face import CROP_SIZES
 from mmpretrain.files import DamagedError, read_json, write_json
 from mmpretrain.index import Index
 from mmpretrain.lease import Lease
@@ -50,8 +51,8 @@ class Options:
     mouth_size, face_size: sides of the crops in pixels. max_clip_sec: longer files are cut at pauses.
     """
 
-    mouth_size: int = 96
-    face_size: int = 112
+    mouth_size: int = CROP_SIZES["mouth"]
+    face_size: int = CROP_SIZES["face"]
     min_face_rate: float = 0.5
     max_clip_sec: float = 60.0
 

@@ -6,11 +6,14 @@ TYPE_CHECKING = False  # to type checkers it is True; nothing is imported before
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mmpretrain.encoders.folder import Encoder
+    from mmpretrain.predict.encoder import Encoder
 
 
-def load_encoder(path: str | Path) -> Encoder:
-    """The encoder of an exported folder, ready to compute features; see `mmpretrain.encoders.folder.Encoder`."""
-    from mmpretrain.encoders.folder import load_encoder
+def load_encoder(path: str | Path, *, dtype: str | None = None) -> Encoder:
+    """The encoder of an exported folder, for arrays and for media files; see `mmpretrain.predict.encoder.Encoder`.
 
-    return load_encoder(path)
+    dtype: of its activations, "float32" or "bfloat16"; None: the one that it was trained with.
+    """
+    from mmpretrain.predict.encoder import load_encoder
+
+    return load_encoder(path, dtype=dtype)

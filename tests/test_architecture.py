@@ -61,10 +61,12 @@ ARROWS = {
     "mmpretrain.run": (*MEANS, *LEARNING),
     "mmpretrain.stages": (*MEANS, *LEARNING, "mmpretrain.run"),
     "mmpretrain.tools": (*MEANS, *LEARNING, "mmpretrain.run"),
+    "mmpretrain.predict": (*MEANS, *LEARNING, "mmpretrain.run", "data_prep"),
     "mmpretrain.__main__": (
         "mmpretrain.config", "mmpretrain.parallel", "mmpretrain.run", "mmpretrain.stages", "mmpretrain.tools",
+        "mmpretrain.predict",
     ),
-    "mmpretrain": ("mmpretrain.encoders",),
+    "mmpretrain": ("mmpretrain.predict",),
     "configs": ("mmpretrain.config",),
     "data_prep": (
         "mmpretrain.records", "mmpretrain.index", "mmpretrain.prepared", "mmpretrain.features", "mmpretrain.files",

@@ -179,6 +179,12 @@ class ClipTable:
             )
         return self if has.all() else self.select(has)
 
+    def crop_size(self, view: str) -> int:
+        """The side in pixels of the crops of that view, "mouth" or "face", that most of the clips have."""
+        sides = np.array([getattr(records.read_schema(source.corpus_dir), f"{view}_size") for source in self.sources])
+        of_clips = sides[self.source_N[self.has("video")]]
+        return int(np.bincount(of_clips).argmax()) if len(of_clips) else int(sides[0])
+
     def folders(self) -> str:
         """The corpora, for messages."""
         return ", ".join(dict.fromkeys(str(source.corpus_dir) for source in self.sources))

@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.windows import windows
 from mmpretrain.encoders.card import model_card
+from mmpretrain.encoders.preprocessing import crop_size_of, default_crop_size, preprocessing
 from mmpretrain.encoders.weights import REMEDY, load_weights, save_weights
 from mmpretrain.files import (
     check_local,
@@ -47,7 +48,7 @@ from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.models.heads import ClipHead
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, Batch, Clip
 
-FORMAT = "mmpretrain-encoder-3"  # 3: with the digests of its files, and with what it was trained on
+FORMAT = "mmpretrain-encoder-4"  # 4: says how recordings are prepared; 3: digests, and what it was trained on
 ENCODER_CONFIG_FILE = "config.json"
 MAX_CONFIG_BYTES = 2**20
 HEAD_FILE = "pretraining_head.safetensors"
@@ -65,12 +66,14 @@ def save_encoder(
     head: Mapping[str, np.ndarray] | None = None,
     tasks: Sequence[TaskConfig] = (),
     heads: nnx.Module | None = None,
+    crop_size: int | None = None,
 ) -> None:
     """Writes the folder, whole or not at all. lineage: how the encoder came about, for its card and for people.
 
     training_data: what decided its weights; None: that is not known, and so it is called where it is used.
     head: the tensors of pretraining that are not the encoder's, under the reference's names (`export.avhubert`).
     tasks: of classes, that it was fine-tuned for; heads: an `nnx.Dict` of their `ClipHead`s, by the tasks' names.
+    crop_size: the side of the crops that it was trained on, of which it takes the middle; None: preparation's default.
     """
     if training_data is None:
         training_data = TrainingData(unknown=(lineage.get("checkpoint", lineage["fingerprint"]),))
@@ -79,6 +82,7 @@ def save_encoder(
         config = {"format": FORMAT, "model": as_dict(encoder.config), "lineage": lineage}
         config |= {"training_data": training_data.summary()}
         config |= {"frame_rate_hz": FRAME_RATE_HZ, "sample_rate_hz": SAMPLE_RATE_HZ}
+        config |= {"preprocessing": preprocessing(encoder.config, crop_size or default_crop_size(encoder.config))}
         if tasks:
             config |= {"tasks": [as_dict(task) for task in tasks]}
             save_weights(draft, heads, TASK_HEADS_FILE)
@@ -101,6 +105,15 @@ def read_config(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
     except ValueError as error:
         raise ValueError(f"{path}/{ENCODER_CONFIG_FILE}: {error}; {REMEDY}") from error
     return model, lineage
+
+
+def read_crop_size(path: str | Path) -> int:
+    """The side of the crops that the encoder was trained on. Raises ValueError or FileNotFoundError."""
+    model, _ = read_config(path)
+    try:
+        return crop_size_of(model, _read_config(Path(path)).get("preprocessing"))
+    except ValueError as error:
+        raise ValueError(f"{path}/{ENCODER_CONFIG_FILE}: {error}; {REMEDY}") from error
 
 
 def read_training_data(path: str | Path) -> TrainingData:
@@ -157,23 +170,24 @@ def read_tasks(path: str | Path) -> tuple[TaskConfig, ...]:
     return tasks
 
 
-def load_encoder(path: str | Path, *, dtype: str | None = None) -> Encoder:
+def load_encoder(path: str | Path, *, dtype: str | None = None, kind: type[AnyEncoder] | None = None) -> AnyEncoder:
     """Loads an exported encoder, with the heads that it may have.
 
-    dtype: of its activations, "float32" or "bfloat16"; None: the one that it was trained with. Raises ValueError or
-    FileNotFoundError saying what is wrong with the folder.
+    dtype: of its activations, "float32" or "bfloat16"; None: the one that it was trained with. kind: of `Encoder`, that
+    class by default. Raises ValueError or FileNotFoundError saying what is wrong with the folder.
     """
-    (config, lineage), tasks = read_config(path), read_tasks(path)
+    kind = kind or Encoder
+    (config, lineage), tasks, crop_size = read_config(path), read_tasks(path), read_crop_size(path)
     config = dataclasses.replace(config, dtype=dtype or config.dtype)
     module = nnx.eval_shape(lambda: AVEncoder(config, rngs=nnx.Rngs(0)))  # shapes only: drawing weights takes seconds
     load_weights(Path(path), module)
     if not tasks:
-        return Encoder(module, lineage)
+        return kind(module, lineage, crop_size=crop_size)
     heads = nnx.eval_shape(
         lambda: nnx.Dict({task.name: ClipHead(config, len(task.classes), rngs=nnx.Rngs(0)) for task in tasks})
     )
     load_weights(Path(path), heads, TASK_HEADS_FILE)
-    return Encoder(module, lineage, tasks, heads)
+    return kind(module, lineage, tasks, heads, crop_size)
 
 
 class Outputs(NamedTuple):
@@ -191,13 +205,16 @@ class Outputs(NamedTuple):
     logits: dict[str, np.ndarray]
 
 
+AnyEncoder = TypeVar("AnyEncoder", bound="Encoder")
+
+
 class _Network(nnx.Module):
     def __init__(self, encoder: AVEncoder, heads: nnx.Dict):
         self.encoder, self.heads = encoder, heads
 
 
 class Encoder:
-    """A pretrained encoder, ready to use. tasks: those that it has `heads` for."""
+    """A pretrained encoder, ready to use. tasks: those that it has `heads` for. crop_size: see `save_encoder`."""
 
     def __init__(
         self,
@@ -205,7 +222,9 @@ class Encoder:
         lineage: dict[str, Any],
         tasks: Sequence[TaskConfig] = (),
         heads: nnx.Dict | None = None,
+        crop_size: int | None = None,
     ):
+        self.crop_size = crop_size or default_crop_size(module.config)
         self.module, self.config, self.lineage = module, module.config, lineage
         self.tasks, self.heads = tuple(tasks), nnx.Dict({}) if heads is None else heads
 

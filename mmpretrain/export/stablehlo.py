@@ -26,6 +26,7 @@ from mmpretrain.config import as_dict
 from mmpretrain.data.batch import empty_batch, put_clip
 from mmpretrain.encoders.card import model_card
 from mmpretrain.encoders.folder import Encoder, load_encoder, read_training_data
+from mmpretrain.encoders.preprocessing import preprocessing
 from mmpretrain.encoders.weights import WEIGHTS, WEIGHTS_FILE
 from mmpretrain.export import ExportFormat
 from mmpretrain.export.parity import Case, Differences, cases_of, expected
@@ -60,7 +61,7 @@ def write_folder(source: Path, target: Path, clips: Sequence[Clip]) -> Iterable[
         config = {
             "platforms": PLATFORMS, "jax": jax.__version__, "calling_convention": exported.calling_convention_version,
             "model": as_dict(encoder.config), "tasks": [as_dict(task) for task in encoder.tasks],
-            "lineage": encoder.lineage,
+            "lineage": encoder.lineage, "preprocessing": preprocessing(encoder.config, encoder.crop_size),
         }  # fmt: skip
         write_json(draft / "config.json", config)
         differences = compare(encoder, draft, cases)

@@ -15,6 +15,7 @@ from mmpretrain.features.spectrum import FFT_SIZE, HOP, STACK, WINDOW, check_sou
 from mmpretrain.records import SAMPLE_RATE_HZ
 
 NUM_BANDS = 26
+PRE_EMPHASIS = 0.97
 
 FBANK_DIM = 2 * NUM_BANDS  # with deltas
 FBANK_CHANGE_SCALE = np.float32(0.5)  # with it the slopes vary about half as much as the bands (RAVDESS)
@@ -36,7 +37,7 @@ def log_filterbank(audio_N: np.ndarray) -> np.ndarray:
     if not len(audio_N):
         return np.zeros((0, NUM_BANDS), np.float32)
     signal = audio_N.astype(np.float64)
-    signal[1:] -= 0.97 * audio_N[:-1]
+    signal[1:] -= PRE_EMPHASIS * audio_N[:-1]
     num_frames = 1 + max(0, -(-(len(signal) - WINDOW) // HOP))
     signal = np.pad(signal, (0, (num_frames - 1) * HOP + WINDOW - len(signal)))
     energies = power_spectrum(windows(signal)) / FFT_SIZE @ _filterbank_weights()

@@ -52,11 +52,13 @@ def export(run: Run) -> dict[str, Any]:
         lineage |= {f"{TEST_SEEN}, {found[0]}": str(found[1])}
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
-        encoder = round_.encoder.load().module
+        loaded = round_.encoder.load()
+        encoder, crop_size = loaded.module, loaded.crop_size
         trained = _trained(round_, encoder)
         head = pretraining_head(trained) if isinstance(trained, MaskedClusterModel) else None
         data = round_.encoder.training_data
-        on_main(lambda: save_encoder(folder / ENCODER, encoder, lineage=lineage, training_data=data, head=head))
+        more = dict(training_data=data, head=head, crop_size=crop_size)
+        on_main(lambda: save_encoder(folder / ENCODER, encoder, lineage=lineage, **more))
         error = _largest_difference(run, trained.encoder, folder / ENCODER)
         log(f"export: {folder / ENCODER}; largest difference after loading it back: {error:.2g}")
         return {"max_error": error, "path": str(folder / ENCODER)}

@@ -122,7 +122,8 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
             "protocol": f"{finetuning.protocol_title}, fold {number}", TEST_SEEN: told[TEST_SEEN],
         }  # fmt: skip
         data = finetuning.training_data(variant, number)
-        on_main(lambda: _save(folder, model, config.tasks, lineage, data))
+        crop_size = finetuning.table.crop_size(model.encoder.config.inputs.view)
+        on_main(lambda: _save(folder, model, config.tasks, lineage, data, crop_size))
         return {"step": int(state.step)} | evaluate(state) | told
 
     return run.stage(name, recipe, work)
@@ -134,6 +135,7 @@ def _save(
     tasks: Sequence[TaskConfig],
     lineage: dict[str, Any],
     training_data: TrainingData,
+    crop_size: int,
 ) -> None:
     """The classifier, and its encoder with its `ClipHead`s: for use, or for the targets of another round."""
     with whole_folder(folder / CLASSIFIER) as draft:
@@ -142,8 +144,9 @@ def _save(
     known = [task for task in tasks if isinstance(model.heads[task.name], ClipHead)]
     heads = nnx.Dict({task.name: model.heads[task.name] for task in known})
     save_encoder(
-        folder / ENCODER, model.encoder, lineage=lineage, training_data=training_data, tasks=known, heads=heads
-    )
+        folder / ENCODER, model.encoder, lineage=lineage, training_data=training_data, tasks=known, heads=heads,
+        crop_size=crop_size,
+    )  # fmt: skip
 
 
 COMMAND = Command(

@@ -64,12 +64,14 @@ def pretrain(round_: Round) -> dict[str, Any]:
             state = loop.run()
         lineage = {"fingerprint": fingerprint(recipe)} | _lineage(round_)
 
+        crop_size = round_.clips[0].crop_size(config.model.inputs.view)
+
         def leave(state: TrainState, name: str, lineage: dict[str, Any]) -> None:
             encoder = trainer.model(whole(state, run.mesh)).encoder
 
             def save() -> None:
                 data = round_.training_data(chosen=name == BEST_ENCODER)
-                save_encoder(folder / name, encoder, lineage=lineage, training_data=data)
+                save_encoder(folder / name, encoder, lineage=lineage, training_data=data, crop_size=crop_size)
 
             on_main(save)
 

@@ -182,7 +182,7 @@ def test_another_format_is_refused_by_its_name_and_with_the_remedy(damaged):
     change_config(damaged, lambda config: config["model"].update(norm="pre", similarity="cosine"))
     change_tensors(damaged, lambda tensors: tensors.update(audio_proj=np.zeros(3, np.float32)))
     message = refusal(damaged)
-    assert "format='mmpretrain-encoder-1', but this version reads 'mmpretrain-encoder-3'" in message
+    assert "format='mmpretrain-encoder-1', but this version reads 'mmpretrain-encoder-4'" in message
     assert f"`mmpretrain export {damaged} --format=avhubert --output=FILE.pt`" in message
     assert "`mmpretrain import-avhubert FILE.pt --output=DIR`" in message
 
@@ -279,6 +279,20 @@ def test_the_folder_says_what_it_is(exported):
     assert "| fingerprint | 0123456789abcdef |" in card
     names = {"config.json", "model.safetensors", "README.md", "digests.json", "training_data.npz"}
     assert {path.name for path in exported.iterdir()} == names
+
+
+def test_the_folder_says_how_its_clips_were_prepared_and_is_refused_where_that_is_done_otherwise_now(tmp_path):
+    folder = tmp_path / "encoder"
+    save_encoder(folder, module("audio", "video"), lineage=LINEAGE, crop_size=24)
+    assert mmpretrain.load_encoder(folder).crop_size == 24
+    said = json.loads((folder / "config.json").read_text())["preprocessing"]
+    assert said["video"]["mean_face"][0] == [73.0, 94.0]
+    assert said["video"]["mean"] == 0.421
+    assert (said["audio"]["mel_bands"], said["audio"]["rate_hz"], said["video"]["rate_hz"]) == (26, 16_000, 25)
+    change_config(folder, lambda config: config["preprocessing"]["video"].update(mouth_side=90))
+    assert "preprocessing: video.mouth_side is not as this program prepares clips" in refusal(folder)
+    change_config(folder, lambda config: config["preprocessing"]["video"].update(crop_size=12))
+    assert "preprocessing.video.crop_size=12; it must be a number of pixels, at least model" in refusal(folder)
 
 
 def test_an_encoder_is_there_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -80,7 +80,8 @@ def write_graph(encoder: Encoder, file: Path) -> None:
 
     from mmpretrain.export.transformers import modeling_mmpretrain as network
 
-    given = {name: value for name, value in network_config(encoder).items() if name not in ("auto_map", "lineage")}
+    of_others = ("auto_map", "lineage", "preprocessing")
+    given = {name: value for name, value in network_config(encoder).items() if name not in of_others}
     config = network.MMPretrainConfig(**given)
     kind = network.MMPretrainForAudioClassification if encoder.tasks else network.MMPretrainModel
     model = kind(config).eval()

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from mmpretrain.config import ModelConfig
 from mmpretrain.encoders.card import model_card
 from mmpretrain.encoders.folder import Encoder, load_encoder, read_training_data
+from mmpretrain.encoders.preprocessing import preprocessing
 from mmpretrain.encoders.weights import WEIGHTS_FILE
 from mmpretrain.encoders.weights import tensors_of as head_tensors
 from mmpretrain.export import check_installed
@@ -86,7 +87,8 @@ def network_config(encoder: Encoder) -> dict[str, Any]:
         "post_norm": config.reference.post_norm, "hidden_dropout": config.dropout,
         "attention_dropout": config.attention_dropout, "activation_dropout": config.activation_dropout,
         "input_dropout": config.input_dropout, "layerdrop": config.layerdrop,
-        "feature_grad_scale": config.feature_grad_scale, "lineage": encoder.lineage, **labels,
+        "feature_grad_scale": config.feature_grad_scale, "lineage": encoder.lineage,
+        "preprocessing": preprocessing(config, encoder.crop_size), **labels,
     }  # fmt: skip
 
 

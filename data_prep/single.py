@@ -1,0 +1,59 @@
+"""One file as preparation makes it, at once and without a corpus: the same decisions, the same code."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.accounting import ReportRow, row_of
+from data_prep.inspection import inspect_clip
+from data_prep.parts import cut_at, find_spans
+from data_prep.preparation import Options
+from data_prep.processing import Task, make_clip
+from data_prep.sources import SourceClip, why_missing
+from mmpretrain.listing import readable
+from mmpretrain.records import Clip
+
+
+@dataclasses.dataclass(frozen=True)
+class Single:
+    """A clip, or None where it is refused, and its row of the report, which says why. start_sec: in the file."""
+
+    clip: Clip | None
+    row: ReportRow
+    start_sec: float
+
+
+def clips_of_file(path: Path, options: Options, model: Path | None) -> Iterator[Single]:
+    """What preparation makes of a file: one clip, or several that follow each other where it is long.
+
+    model: the face landmarker; None where the file has no picture, or none is wanted. Raises ValueError or OSError
+    where there is no file, and what `is_shortage` knows.
+    """
+    if why := why_missing(path):
+        raise FileNotFoundError(f"{path}: {why}")
+    whole = SourceClip(readable(path.stem), path)
+    spans = find_spans(whole, options.max_clip_sec)
+    for source in cut_at(whole, *spans).parts if spans else [whole]:
+        yield _prepared(source, options, model)
+
+
+def _prepared(source: SourceClip, options: Options, model: Path | None) -> Single:
+    with tempfile.TemporaryDirectory() as cache:
+        found = inspect_clip(source, cache_dir=Path(cache), model=model, model_hash="")
+        row = row_of(source, found, options.min_face_rate, options.max_clip_sec)
+        if row.status != "kept":
+            return Single(None, row, source.start_sec)
+        made = make_clip(
+            Task(
+                source, found.cache_file, row.has_audio, row.has_video, options.mouth_size, options.face_size,
+                options.min_face_rate,
+            )
+        )  # fmt: skip
+    if isinstance(made, str):
+        row.refuse(made)
+        return Single(None, row, source.start_sec)
+    row.set_contents(made.clip, made.note)
+    return Single(made.clip, row, source.start_sec)
