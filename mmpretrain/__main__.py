@@ -1,6 +1,6 @@
 """The command: `mmpretrain COMMAND --config=RECIPE --config.a.b=value`, and a few that take files instead of a recipe.
 
-What each command is called, takes and does stands in its own module, in `stages/` or `tools/`.
+What each command is called, takes and does stands in its own module, in `stages/`, `predict/` or `tools/`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpretrain import stages, tools
+from mmpretrain import predict, stages, tools
 from mmpretrain.config import RunConfig
 from mmpretrain.parallel import processes, stopping
 from mmpretrain.run.collapse import Collapsed
@@ -28,7 +28,7 @@ from mmpretrain.run.command import RECIPE, Command, Option, command_help, exampl
 from mmpretrain.run.shipped import find_recipe, recipe_folder
 
 MAX_SHOWN = 400  # characters of what was given, in a message
-ROOMS = {"stages": stages, "tools": tools}
+ROOMS = {"stages": stages, "use": predict, "tools": tools}
 # Which of its processes this is; see parallel/processes.py.
 PROCESS_OPTIONS = (
     Option("coordinator", str, "where process 0 answers", "HOST:PORT"),

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from mmpretrain import export, stages, tools
+from mmpretrain import export, predict, stages, tools
 from mmpretrain.__main__ import PROCESS_OPTIONS
 from mmpretrain.run.command import module_name
 
 ROOT = Path(__file__).parents[1]
-NAMES = [(room, name) for room in (stages, tools) for name in room.COMMANDS]
+NAMES = [(room, name) for room in (stages, predict, tools) for name in room.COMMANDS]
 
 
 def declared(package, attribute) -> dict:
@@ -30,7 +30,7 @@ def load(room, name):
     return importlib.import_module(f"{room.__name__}.{module_name(name)}").COMMAND
 
 
-@pytest.mark.parametrize("room", [stages, tools], ids=lambda room: room.__name__)
+@pytest.mark.parametrize("room", [stages, predict, tools], ids=lambda room: room.__name__)
 def test_every_module_with_a_command_is_listed_and_the_reverse(room):
     commands = {command.name: module for module, command in declared(room, "COMMAND").items()}
     assert commands == {name: module_name(name) for name in room.COMMANDS}

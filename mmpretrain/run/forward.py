@@ -151,20 +151,29 @@ def layer_statistics(run: RunBase, encoder: AVEncoder, table: ClipTable, title: 
         run, encoder, table, _moments, everywhere=True, of_clips=True, title=title
     ):
         made[row, :, :D] = mean
-        # `square` is of the mean, so that how far the means of a long clip's windows are apart counts too.
-        made[row, :, D:] = np.sqrt(np.maximum(variance + (square - np.square(mean)), 0))
+        made[row, :, D:] = deviation(variance, square, mean)
     return made
 
 
 def _moments(encoder: AVEncoder, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """[B, L + 1, D] each, over the valid frames of every layer: the mean, the variance, and the mean squared."""
-    layers_LBTD = encoder.all_layers(encoder.embed_batch(batch), batch.valid_BT).astype(jnp.float32)
-    weight_BT = batch.valid_BT / jnp.maximum(batch.valid_BT.sum(1), 1)[:, None]
+    return moments(encoder.all_layers(encoder.embed_batch(batch), batch.valid_BT), batch.valid_BT)
+
+
+def moments(layers_LBTD: jax.Array, valid_BT: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """[B, L, D] each, over the valid frames of several layers: the mean, the variance, and the mean squared."""
+    layers_LBTD = layers_LBTD.astype(jnp.float32)
+    weight_BT = valid_BT / jnp.maximum(valid_BT.sum(1), 1)[:, None]
     weight_LBTD = weight_BT[None, :, :, None]  # no product of matrices, which some devices would round to 16 bits
     mean_LBD = (layers_LBTD * weight_LBTD).sum(2)
     variance_LBD = (jnp.square(layers_LBTD - mean_LBD[:, :, None]) * weight_LBTD).sum(2)
-    moments = (mean_LBD, variance_LBD, jnp.square(mean_LBD))
-    return tuple(jnp.swapaxes(x, 0, 1) for x in moments)
+    made = (mean_LBD, variance_LBD, jnp.square(mean_LBD))
+    return tuple(jnp.swapaxes(x, 0, 1) for x in made)
+
+
+def deviation(variance: np.ndarray, mean_square: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Of all frames, from `moments` or, of a long clip, the means of its windows'."""
+    # `mean_square` is of the mean, so that how far the means of a long clip's windows are apart counts too.
+    return np.sqrt(np.maximum(variance + (mean_square - np.square(mean)), 0))
 
 
 def forward_of(

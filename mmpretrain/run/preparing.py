@@ -24,8 +24,12 @@ def prepare_missing(corpora: Sequence[CorpusConfig]) -> None:
 
 
 def _prepare(corpus: CorpusConfig) -> None:
-    if (Path(corpus.path) / CORPUS_FILE).exists():
-        return
+    if not (Path(corpus.path) / CORPUS_FILE).exists():
+        run_preparation(corpus)
+
+
+def run_preparation(corpus: CorpusConfig) -> None:
+    """Prepares it as its `prepare` says; where it is whole and of the same clips, nothing is to be done."""
     arguments = ["data_prep", *corpus.prepare, "--output", corpus.path]
     log(f"{corpus.path}: to be prepared with `python -m {' '.join(arguments)}`")
     # A program of its own: it does without JAX, and starts processes that should not have any of this one's threads.
