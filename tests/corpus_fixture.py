@@ -57,3 +57,18 @@ def make_clip(clip_id: str, num_frames: int, *, audio: bool = True, video: bool 
         tracks={"units": (times % 4).astype(np.int32)} | fields.pop("tracks", {}),
         **fields,
     )
+
+
+def damage_record(corpus: Path, split: str = "train") -> None:
+    """Spoils bytes in the middle of the first shard, of a split of clips of noise: one clip cannot be read then."""
+    shard = min(records.dataset_dir(corpus).glob(f"*{split}*array_record*"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 100] = bytes(100)
+    shard.write_bytes(content)
+
+
+def noisy(clip: records.Clip) -> records.Clip:
+    """The clip with a sound of noise, which no compression makes short."""
+    rng = np.random.default_rng(clip.num_frames)
+    clip.audio[:] = rng.integers(-1000, 1000, clip.audio.shape)
+    return clip

@@ -75,6 +75,8 @@ class DataConfig:
     flip: bool = True  # horizontal flip of the whole clip with probability 0.5
     random_crop: bool = True  # of the picture: one offset per clip; else the centre
     noise: NoiseConfig = dataclasses.field(default_factory=NoiseConfig)
+    # of the clips, those that may be passed over because their records are damaged; more of them end the run
+    max_unreadable_share: float = setting(0.01, SHARE)
     # threads that read and collate batches
     num_workers: int = setting(4, within(0, 1_024, "0 (no threads) or more, up to 1_024"))
 

@@ -17,6 +17,7 @@ from mmpretrain.data.batch_plan import PlannedBatch
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.inputs import INPUTS, Augmentation
 from mmpretrain.data.noise import noise_files
+from mmpretrain.data.unreadable import UnreadableClipError
 from mmpretrain.data.windows import windows
 from mmpretrain.randomness import clip_generator, clip_number
 from mmpretrain.records import Batch, Clip
@@ -57,8 +58,11 @@ def make_batch(
     `Augmentation` says is changed; otherwise it is whole, or one of its `windows`, and unchanged. All inputs and
     targets of a clip begin at the same frame; of a window only the frames that it owns have targets. targets: of each
     codebook; a clip may have none. targets_per_frame: of these a frame takes the first. labels: by task, [N, ...] over
-    the table. of_frames: those of them whose second dim is the frames of the clip, [N, T, ...]. Raises ValueError
-    naming the clip if it cannot be read or its targets have another length.
+    the table. of_frames: those of them whose second dim is the frames of the clip, [N, T, ...].
+
+    A clip that cannot be read is a row without frames, labels and modalities, the same each time: it has no part in a
+    loss. Raises ValueError if these are too many (`ClipTable.unreadable`), or if the targets of a clip have another
+    length.
     """
     if train and data.noise.prob > 0:
         noise_files(data.noise.path)  # speaks up at the first batch if there is no noise, not at the first noisy clip
@@ -66,9 +70,8 @@ def make_batch(
         len(planned.clips), planned.num_frames, model, num_codebooks=len(targets), labels=labels, of_frames=of_frames
     )
     batch.clip_B[:] = planned.clips
-    for b, (row, occurrence) in enumerate(zip(planned.clips, planned.occurrences.tolist(), strict=True)):
-        if row < 0:
-            continue
+
+    def put(b: int, row: int, occurrence: int) -> None:
         clip = table.load(row)
         batch.chance_B[b] = clip_number(clip.clip_id, occurrence)
         stream = functools.partial(
@@ -97,6 +100,15 @@ def make_batch(
                 batch.labels[name][b, : len(frames)] = of_table[row, frames.start : frames.stop]
             else:
                 batch.labels[name][b] = of_table[row]
+
+    for b, (row, occurrence) in enumerate(zip(planned.clips, planned.occurrences.tolist(), strict=True)):
+        if row < 0:
+            continue
+        try:
+            put(b, row, occurrence)
+        except UnreadableClipError as error:
+            table.unreadable.add(error)
+            _clear(batch, b)
     return batch
 
 
@@ -144,6 +156,15 @@ def put_clip(
     for name in present:
         batch.present[name][b] = True
         batch.inputs[name][b, : len(frames)] = INPUTS[name].make(clip, frames, model.inputs, augmentation)
+
+
+def _clear(batch: Batch, b: int) -> None:
+    """Makes a row as `empty_batch` does, but for which clip it is of."""
+    for name, of_row in batch.inputs.items():
+        of_row[b], batch.present[name][b] = 0, False
+    batch.valid_BT[b], batch.targets_BTS[b] = False, -1
+    for of_row in batch.labels.values():
+        of_row[b] = np.nan if np.issubdtype(of_row.dtype, np.floating) else -1
 
 
 def _of_frames(ids_T: np.ndarray, clip: Clip, per_frame: int) -> np.ndarray:

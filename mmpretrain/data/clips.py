@@ -15,6 +15,7 @@ from mmpretrain import records
 from mmpretrain.columns import Strings, Words
 from mmpretrain.config import CorpusConfig, DataConfig
 from mmpretrain.data.inputs import INPUTS
+from mmpretrain.data.unreadable import Unreadable, UnreadableClipError
 from mmpretrain.files import DamagedError, read_json
 from mmpretrain.index import Index, index_path, read_index
 from mmpretrain.prepared import check_corpus
@@ -55,6 +56,7 @@ class ClipTable:
     sources, weight_of_source: the splits of corpora that they are of, and how often a clip of each is in an epoch.
     source_N, record_N: for each clip a position in `sources`, uint16, and a record there, int32.
     label_kinds: by name, the kind of every label column that one of the corpora has.
+    unreadable: takes what whoever loads clips passes over; one for all tables of a run.
     """
 
     index: Index
@@ -63,6 +65,7 @@ class ClipTable:
     source_N: np.ndarray
     record_N: np.ndarray
     label_kinds: Mapping[str, str]
+    unreadable: Unreadable
 
     def __len__(self) -> int:
         return len(self.index)
@@ -125,16 +128,14 @@ class ClipTable:
         return self.index.fingerprint("id_hashes", "num_frames", "content_hashes")
 
     def load(self, i: int) -> Clip:
-        """The clip of row i, named as in the table. Raises ValueError naming the clip if its record cannot be read."""
+        """The clip of row i, named as in the table. Raises UnreadableClipError if its record cannot be read."""
         clip_id, length, record = self.clip_ids[i], int(self.lengths[i]), int(self.record_N[i])
         source = self.sources[self.source_N[i]]
         try:
             clip = source[record]
         except Exception as error:  # a damaged file may fail in any layer: ArrayRecord, protobuf, TFDS, JSON
-            raise ValueError(
-                f"clip {clip_id!r} (record {record} of {source.split!r} in {source.corpus_dir}) cannot be read: "
-                f"{type(error).__name__}: {error}; prepare the corpus again"
-            ) from error
+            place = source.corpus_dir, source.split, record
+            raise UnreadableClipError(clip_id, place, f"{type(error).__name__}: {error}") from error
         if clip.num_frames != length or not clip_id.endswith(clip.clip_id):
             raise ValueError(
                 f"{index_path(source.corpus_dir, source.split)} says that record {record} is {clip_id!r} "
@@ -190,30 +191,35 @@ class ClipTable:
         return ", ".join(dict.fromkeys(str(source.corpus_dir) for source in self.sources))
 
 
-def open_clips(corpora: Sequence[CorpusConfig], splits: Sequence[str] = records.SPLITS) -> ClipTable:
+def open_clips(
+    corpora: Sequence[CorpusConfig], splits: Sequence[str] = records.SPLITS, unreadable: Unreadable | None = None
+) -> ClipTable:
     """The clips of `splits` of all corpora; a corpus need not have every split.
 
+    unreadable: of the table; None: no clip may be passed over.
     Raises FileNotFoundError for a folder that is missing or not whole, ValueError if there is no clip or two corpora
     share a name.
     """
-    table = _join(corpora, _open_each(corpora, splits))
+    table = _join(corpora, _open_each(corpora, splits, unreadable or Unreadable()))
     if not len(table):
         raise ValueError(f"data.corpora: {_paths(corpora)} has no clip in {' or '.join(splits)}; prepare more clips")
     return table
 
 
 def training_and_validation(
-    data: DataConfig, excluded: Callable[[ClipTable], np.ndarray] | None = None
+    data: DataConfig,
+    excluded: Callable[[ClipTable], np.ndarray] | None = None,
+    unreadable: Unreadable | None = None,
 ) -> tuple[ClipTable, ClipTable]:
     """The clips to train on and those to validate on, after `exclude_speakers`, `min_frames` and `long_clips`.
 
-    excluded: of a table, bool [N], the clips that `exclude_folds` leaves out.
+    excluded: of a table, bool [N], the clips that `exclude_folds` leaves out. unreadable: as in `open_clips`.
     Validation is the split of that name where a corpus has one, else a share `validation_share` of its training clips,
     chosen by a hash of the clip's id (0: none); a corpus may say otherwise, see `CorpusConfig`. Of a corpus at most
     `max_validation_clips` are validated on: others of a share are trained on, others of a split are left out. Raises
     what `open_clips` raises, and ValueError if nothing is left to train on or an excluded speaker does not occur.
     """
-    tables = _open_each(data.corpora, ("train", "validation"))
+    tables = _open_each(data.corpora, ("train", "validation"), unreadable or Unreadable())
     _check_speakers(data, tables)
     dropped = Counter()
     for i, table in enumerate(tables):
@@ -275,13 +281,13 @@ def _held_out(table: ClipTable, corpus: CorpusConfig, data: DataConfig) -> tuple
     return ~held_out if by_split else ~validation, validation
 
 
-def _open_each(corpora: Sequence[CorpusConfig], splits: Sequence[str]) -> list[ClipTable]:
+def _open_each(corpora: Sequence[CorpusConfig], splits: Sequence[str], unreadable: Unreadable) -> list[ClipTable]:
     if not corpora:
         raise ValueError("data.corpora is empty; name a prepared corpus (`python -m data_prep --help` says how)")
-    return [_open_corpus(corpus, splits) for corpus in corpora]
+    return [_open_corpus(corpus, splits, unreadable) for corpus in corpora]
 
 
-def _open_corpus(corpus: CorpusConfig, splits: Sequence[str]) -> ClipTable:
+def _open_corpus(corpus: CorpusConfig, splits: Sequence[str], unreadable: Unreadable) -> ClipTable:
     whole = _read_corpus(corpus.path)
     present = [split for split in splits if split in whole["splits"]]
     indices = [read_index(corpus.path, split) for split in present]
@@ -291,6 +297,7 @@ def _open_corpus(corpus: CorpusConfig, splits: Sequence[str]) -> ClipTable:
                 f"{index_path(corpus.path, split)} has {len(index)} clips, but {records.CORPUS_FILE} says "
                 f"{whole['splits'][split]['clips']}; prepare the corpus again"
             )
+        unreadable.open(corpus.path, split, len(index))
     kinds, counts = Schema.from_json(whole["schema"]).labels, [len(index) for index in indices]
     return ClipTable(
         index=Index.join(indices, kinds) if indices else Index.of([], kinds),
@@ -299,6 +306,7 @@ def _open_corpus(corpus: CorpusConfig, splits: Sequence[str]) -> ClipTable:
         source_N=np.repeat(np.arange(len(present), dtype=np.uint16), counts),
         record_N=np.concatenate([np.zeros(0, np.int32), *(np.arange(count, dtype=np.int32) for count in counts)]),
         label_kinds=kinds,
+        unreadable=unreadable,
     )
 
 
@@ -326,6 +334,7 @@ def _join(corpora: Sequence[CorpusConfig], tables: Sequence[ClipTable]) -> ClipT
         source_N=np.concatenate([table.source_N + shift for shift, table in zip(shifts, tables, strict=True)]),
         record_N=np.concatenate([table.record_N for table in tables]),
         label_kinds=kinds,
+        unreadable=tables[0].unreadable,
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from mmpretrain.config import TaskConfig
 from mmpretrain.data.clips import ClipTable
+from mmpretrain.data.unreadable import UnreadableClipError
 from mmpretrain.records import FRAME_RATE_HZ
 from mmpretrain.text.alignments import Span, match_clips, phones_of, read_alignments, unit_names, units_of_frames
 
@@ -32,7 +33,8 @@ def with_classes(table: ClipTable, task: TaskConfig) -> TaskConfig:
 
 
 def frame_classes(table: ClipTable, task: TaskConfig) -> np.ndarray:
-    """int32 [N, T]: the class of every frame, -1 where nothing is known, beyond the end of a clip included.
+    """int32 [N, T]: the class of every frame, -1 where nothing is known, beyond the end of a clip included, and
+    nothing of a clip that cannot be read.
 
     Where a task has no alignments its classes are the numbers of a track, int [T], in their order; of the track `words`
     the words of the clip's text, frames without one being silent. Raises ValueError where no clip has that track, or it
@@ -55,8 +57,12 @@ def frame_classes(table: ClipTable, task: TaskConfig) -> np.ndarray:
             f"(tracks: {tracks}); name another in its `column`, or give `alignments`: a table of words with their times"
         )
     for row in rows:
-        clip = table.load(row)
-        ids_T = clip.tracks[_column(task)]
+        try:
+            clip = table.load(row)
+            ids_T = clip.tracks[_column(task)]
+        except UnreadableClipError as error:
+            table.unreadable.add(error)
+            continue
         if _column(task) == WORDS:
             of_word = [class_of.get(word, -1) for word in clip.labels.get("text", "").split()]
             ids_T = np.array([*of_word, class_of.get(task.silence, -1)], np.int32)[np.maximum(ids_T, -1)]

@@ -1,6 +1,6 @@
 """Progress of long stages and one-line messages: a bar on a terminal, plain lines now and then in a log file.
 
-Everything goes to standard error, from process 0 only; standard output stays free for results.
+Everything goes to standard error, from process 0 unless one alone knows of it; standard output stays free for results.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ def is_main_process() -> bool:
     return jax.process_index() == 0
 
 
-def log(message: str) -> None:
-    """Prints one line with the time of day; a bar that is on the terminal moves down for it."""
-    if is_main_process():
+def log(message: str, *, of_process: bool = False) -> None:
+    """Prints one line with the time of day; a bar that is on the terminal moves down for it.
+
+    of_process: it is about something that this process alone came upon.
+    """
+    if of_process or is_main_process():
         tqdm.write(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr)
         sys.stderr.flush()
 

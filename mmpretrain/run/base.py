@@ -24,12 +24,13 @@ from mmpretrain.data.exposure import among
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.noise import check_noise, noise_files
 from mmpretrain.data.pipeline import iterate
+from mmpretrain.data.unreadable import Unreadable
 from mmpretrain.objectives.base import Objective
 from mmpretrain.observe.boards import WANDB_MISSING
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import batch_multiple, make_mesh, process_rows
-from mmpretrain.parallel.processes import on_main
+from mmpretrain.parallel.processes import gather, on_main
 from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.randomness import part_seed
 from mmpretrain.records import Batch
@@ -64,6 +65,7 @@ class RunBase:
         check_excluded_folds(config)
         self.config, self.accept_changes, self.profile = config, accept_changes, profile
         self.workdir = Path(config.workdir)
+        self.unreadable = Unreadable(config.data.max_unreadable_share, functools.partial(log, of_process=True))
         _cache_compilations()
         self.mesh: Mesh = make_mesh(config.parallel, devices)
         parts, multiple = batch_multiple(self.mesh), config.data.batch_multiple
@@ -99,7 +101,8 @@ class RunBase:
         """
         modalities = self.config.model.modalities
         tested = excluded_data(self.config)
-        train, validation = training_and_validation(self.config.data, tested.shares_with if tested else None)
+        excluded = tested.shares_with if tested else None
+        train, validation = training_and_validation(self.config.data, excluded, self.unreadable)
         train = train.require(modalities, "training")
         if len(validation):
             validation = validation.require(modalities, "validation")
@@ -121,7 +124,14 @@ class RunBase:
     def stage(
         self, name: str, recipe: dict[str, Any], work: Callable[[Path, WallTime], dict[str, Any]]
     ) -> dict[str, Any]:
-        return run_stage(self.workdir, name, recipe, work, accept_changes=self.accept_changes)
+        """As `run_stage`; the result has the clips that could not be read, where there were any."""
+
+        def work_and_count(folder: Path, wall: WallTime) -> dict[str, Any]:
+            result = work(folder, wall)
+            unreadable = sorted({clip_id for found in gather(self.unreadable.clip_ids) for clip_id in found})
+            return result | ({"unreadable_clips": unreadable} if unreadable else {})
+
+        return run_stage(self.workdir, name, recipe, work_and_count, accept_changes=self.accept_changes)
 
     def check_begun(self, name: str, fields: dict[str, Any]) -> None:
         """Raises ValueError if the stage was begun with other values of these fields, and changes are not accepted."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from mmpretrain.data.inputs import INPUTS
+from mmpretrain.data.unreadable import UnreadableClipError
 from mmpretrain.evaluation.baselines import (
     NUM_PICTURE_STATISTICS,
     NUM_SOUND_STATISTICS,
@@ -40,7 +41,10 @@ def answers_of_baselines(finetuning: Finetuning) -> dict[str, list[list[int]]]:
 
 
 def statistics_of_clips(finetuning: Finetuning) -> dict[str, np.ndarray]:
-    """By baseline, float32 [rows of the table, D]: NaN where a clip has no label of the main task, or none of it."""
+    """By baseline, float32 [rows of the table, D]: NaN where a clip has no label of the main task, or none of it.
+
+    A clip that cannot be read has neither sound nor picture.
+    """
     table, model = finetuning.table, finetuning.model(finetuning.variants[0])
     rows = np.flatnonzero(finetuning.labels[finetuning.main.name] >= 0)
     sizes = {SOUND: NUM_SOUND_STATISTICS}
@@ -49,10 +53,13 @@ def statistics_of_clips(finetuning: Finetuning) -> dict[str, np.ndarray]:
     features = {name: np.full((len(table), size), np.nan, np.float32) for name, size in sizes.items()}
     there = {name: table.has(NEEDS[name]) for name in sizes}
     for row in track(rows, "baselines: statistics of sound and picture", unit="clip"):
-        clip = table.load(row)
-        if there[SOUND][row]:
-            features[SOUND][row] = sound_statistics(clip.audio)
-        if PICTURE in sizes and there[PICTURE][row]:
-            frames = range(clip.num_frames)
-            features[PICTURE][row] = picture_statistics(INPUTS["video"].make(clip, frames, model.inputs, None))
+        try:
+            clip = table.load(row)
+            if there[SOUND][row]:
+                features[SOUND][row] = sound_statistics(clip.audio)
+            if PICTURE in sizes and there[PICTURE][row]:
+                frames = range(clip.num_frames)
+                features[PICTURE][row] = picture_statistics(INPUTS["video"].make(clip, frames, model.inputs, None))
+        except UnreadableClipError as error:
+            table.unreadable.add(error)
     return features

@@ -63,7 +63,9 @@ class Finetuning:
     def __init__(self, run: Run, like: Finetuning | None = None):
         self.run, self.config = run, _require(run)
         self.protocol = get_protocol(self.config.protocol)
-        self.table, self._left_out = (like.table, like._left_out) if like else labelled_clips(run.config)
+        self.table, self._left_out = (
+            (like.table, like._left_out) if like else labelled_clips(run.config, run.unreadable)
+        )
         self._trainers: dict[str, Trainer] = like._trainers if like else {}
         self._forwards: dict[str, list[Forward]] = like._forwards if like else {}
         # of each encoder that was looked through, by row what its layers say (`run.frozen`)

@@ -10,17 +10,19 @@ import numpy as np
 from mmpretrain.config import RunConfig
 from mmpretrain.data.clips import ClipTable, open_clips
 from mmpretrain.data.exposure import TrainingData
+from mmpretrain.data.unreadable import Unreadable
 from mmpretrain.evaluation.protocols import Fold, get_protocol
 from mmpretrain.observe.progress import log
 from mmpretrain.run.layout import folds_of
 
 
-def labelled_clips(config: RunConfig) -> tuple[ClipTable, ClipTable]:
+def labelled_clips(config: RunConfig, unreadable: Unreadable | None = None) -> tuple[ClipTable, ClipTable]:
     """The clips that the recipe's `finetune` part is about, those without a label among them, and those left out.
 
-    The latter have no modality of the model.
+    The latter have no modality of the model. unreadable: as in `open_clips`.
     """
-    table, modalities = open_clips(config.finetune.corpora or config.data.corpora), config.model.modalities
+    corpora, modalities = config.finetune.corpora or config.data.corpora, config.model.modalities
+    table = open_clips(corpora, unreadable=unreadable)
     return table.require(modalities), table.select(~table.has_any(modalities))
 
 

@@ -31,8 +31,8 @@ from mmpretrain.run.base import RunBase
 class Output(NamedTuple):
     """What came of one clip: its row in the table, its real frames, and its part of what `apply` returns.
 
-    Values that have a dim of time have it with the padding: `values[:num_frames]` is without. Of a batch of C clips:
-    int [C], int [C] and arrays [C, ...].
+    Values that have a dim of time have it with the padding: `values[:num_frames]` is without. A clip that cannot be
+    read has 0 real frames. Of a batch of C clips: int [C], int [C] and arrays [C, ...].
     """
 
     row: Any
@@ -91,7 +91,8 @@ class Forward:
             if len(whole):
                 yield Output(clip_B[whole], num_frames_B[whole], jax.tree.map(lambda x, whole=whole: x[whole], values))
             for b in np.flatnonzero((clip_B >= 0) & (table.lengths[clip_B] > WINDOW_FRAMES)):
-                yield from joined.add(int(clip_B[b]), int(window_B[b]), jax.tree.map(lambda x, b=b: x[b], values))
+                of_window = jax.tree.map(lambda x, b=b: x[b], values)
+                yield from joined.add(int(clip_B[b]), int(window_B[b]), of_window, bool(num_frames_B[b]))
 
     @functools.cached_property
     def _compiled(self) -> Callable[[Any, Batch], tuple[Any, jax.Array, jax.Array]]:
@@ -109,8 +110,8 @@ class _Windows:
         self._lengths_N, self._of_clips = lengths_N, of_clips
         self._parts: dict[int, list[Any]] = {}
 
-    def add(self, row: int, window: int, values: Any) -> Iterator[Output]:
-        """What came of one; the whole clip, as a batch of one, if it was the last."""
+    def add(self, row: int, window: int, values: Any, read: bool) -> Iterator[Output]:
+        """What came of one; the whole clip, as a batch of one, if it was the last. read: whether it could be."""
         made = windows(int(self._lengths_N[row]))
         parts = self._parts.setdefault(row, [])
         if window != len(parts):  # others were left out with their batches: the clip is not wanted
@@ -122,7 +123,8 @@ class _Windows:
         if len(parts) == len(made):
             num_frames = np.array([made[-1].own.stop])
             join = (lambda *x: sum(x) / num_frames[0]) if self._of_clips else (lambda *x: np.concatenate(x))
-            yield Output(np.array([row]), num_frames, jax.tree.map(lambda *x: join(*x)[None], *self._parts.pop(row)))
+            joined = jax.tree.map(lambda *x: join(*x)[None], *self._parts.pop(row))
+            yield Output(np.array([row]), num_frames * read, joined)
 
 
 def encode(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.inputs import INPUTS
+from mmpretrain.data.unreadable import UnreadableClipError
 from mmpretrain.evaluation.baselines import picture_cells
 from mmpretrain.evaluation.frame_probe import with_context
 from mmpretrain.features.mfcc import MFCC_DIM, mfcc39_of_frames
@@ -65,23 +66,33 @@ def plain_features(run: RunBase, table: ClipTable, inputs: Sequence[str]) -> Fra
     """All 39 MFCC of the four rows of a frame, or where no sound is shown the picture in 16 x 16 cells.
 
     As they are, and less the mean of the clip over its deviation; each with and without context. A clip that has
-    neither sound nor picture has zeros.
+    neither sound nor picture, or cannot be read, has zeros.
     """
     make, name = (_sound, "MFCC") if "audio" in inputs else (_picture, "picture")
-    plain = [make(run, table, row) for row in range(len(table))]
+    plain = [_read_or_zeros(make, run, table, row) for row in range(len(table))]
     relative = [(x - x.mean(0)) / (x.std(0) + 1e-3) for x in plain]
     return FrameFeatures({f"{name} of each clip's scale": relative, name: plain}, CONTEXTS)
 
 
-def _sound(run: RunBase, table: ClipTable, row: int) -> np.ndarray:
+def _read_or_zeros(
+    make: Callable[[RunBase, ClipTable, int, bool], np.ndarray], run: RunBase, table: ClipTable, row: int
+) -> np.ndarray:
+    try:
+        return make(run, table, row, True)
+    except UnreadableClipError as error:
+        table.unreadable.add(error)
+        return make(run, table, row, False)
+
+
+def _sound(run: RunBase, table: ClipTable, row: int, read: bool) -> np.ndarray:
     num_frames = int(table.lengths[row])
-    if not table.has("audio")[row]:
+    if not read or not table.has("audio")[row]:
         return np.zeros((num_frames, PER_FRAME * MFCC_DIM), np.float32)
     return mfcc39_of_frames(table.load(row).audio, num_frames, PER_FRAME).reshape(num_frames, -1)
 
 
-def _picture(run: RunBase, table: ClipTable, row: int) -> np.ndarray:
+def _picture(run: RunBase, table: ClipTable, row: int, read: bool) -> np.ndarray:
     num_frames, config = int(table.lengths[row]), run.config.model.inputs
-    if not table.has("video")[row]:
+    if not read or not table.has("video")[row]:
         return picture_cells(np.zeros((num_frames, config.image_size, config.image_size), np.uint8))
     return picture_cells(INPUTS["video"].make(table.load(row), range(num_frames), config, None))

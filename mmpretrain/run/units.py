@@ -55,7 +55,8 @@ class Units:
         for text, names in self.inputs.items():
             if unknown := [name for name in names if name not in modalities]:
                 raise ValueError(f"units.inputs={text!r}: {unknown[0]!r} is none of model.modalities={modalities}")
-        table = open_clips(self.config.corpora or run.config.data.corpora).require(modalities)
+        corpora = self.config.corpora or run.config.data.corpora
+        table = open_clips(corpora, unreadable=run.unreadable).require(modalities)
         self.protocol = get_protocol(self.config.protocol)
         self.task = with_classes(table, self.config.task)
         labels_NT = task_labels(table, self.task)

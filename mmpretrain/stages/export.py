@@ -12,6 +12,7 @@ from flax import nnx
 
 from mmpretrain.config import CorpusConfig
 from mmpretrain.data.clips import ClipTable, open_clips
+from mmpretrain.data.unreadable import UnreadableClipError
 from mmpretrain.encoders.folder import ENCODER_CONFIG_FILE, load_encoder, read_config, save_encoder
 from mmpretrain.encoders.weights import WEIGHTS
 from mmpretrain.export import FORMATS, find_format
@@ -97,6 +98,8 @@ def _largest_difference(run: Run, trained: AVEncoder, path: Path) -> float:
     loaded, worst = load_encoder(path), 0.0
     table = run.clips[0].select(np.arange(min(CLIPS_TO_COMPARE, len(run.clips[0]))))
     for row, num_frames, ours_TD in encode(run, trained, table, everywhere=True):
+        if not num_frames:  # it cannot be read
+            continue
         theirs_TD = loaded.features_of(table.load(row))
         worst = max(worst, float(np.abs(theirs_TD - ours_TD[:num_frames]).max()))
     return worst
@@ -138,9 +141,14 @@ def encoder_in(path: Path) -> Path:
 
 
 def _some(table: ClipTable) -> list[Clip]:
-    """A few clips, from all over the table."""
-    rows = np.unique(np.linspace(0, len(table) - 1, CLIPS_TO_COMPARE).astype(int))
-    return [table.load(int(row)) for row in rows]
+    """A few clips, from all over the table, that can be read."""
+    clips = []
+    for row in np.unique(np.linspace(0, len(table) - 1, CLIPS_TO_COMPARE).astype(int)):
+        try:
+            clips.append(table.load(int(row)))
+        except UnreadableClipError as error:
+            table.unreadable.add(error)
+    return clips
 
 
 COMMAND = Command(

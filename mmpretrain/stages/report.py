@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmpretrain import records
+from mmpretrain.data.unreadable import UnreadableClipError
 from mmpretrain.files import read_json, write_json
 from mmpretrain.observe.metric_log import read_metrics
 from mmpretrain.observe.progress import log
@@ -96,7 +97,8 @@ def _summary(run: Run) -> dict[str, Any]:
         "training clips": len(train), "training hours": round(int(train.lengths.sum()) / 25 / 3600, 3),
         "validation clips": len(validation), "speakers": len(set(train.speakers.kinds()) - {""}),
     }  # fmt: skip
-    return summary | {"wall_time_sec": times}
+    found = {clip_id for result in trained.values() if result for clip_id in result.get("unreadable_clips", ())}
+    return summary | {"unreadable_clips": sorted(found), "wall_time_sec": times}
 
 
 def with_ours(result: dict[str, Any]) -> dict[str, Any]:
@@ -132,10 +134,13 @@ def _pictures(run: Run) -> list[dict[str, Any]]:
         shown.setdefault(table.speakers[i], i)
     pictures = []
     for i in list(shown.values())[:PICTURED_CLIPS]:
-        clip = table.load(i)
-        frames = np.linspace(0, clip.num_frames - 1, PICTURED_FRAMES).astype(int)
-        title = ", ".join(part for part in (clip.clip_id, clip.speaker, *table.words(i)) if part)
-        pictures.append({"title": title, "mouth": clip.mouth[frames], "face": clip.face[frames]})
+        try:
+            clip = table.load(i)
+            frames = np.linspace(0, clip.num_frames - 1, PICTURED_FRAMES).astype(int)
+            title = ", ".join(part for part in (clip.clip_id, clip.speaker, *table.words(i)) if part)
+            pictures.append({"title": title, "mouth": clip.mouth[frames], "face": clip.face[frames]})
+        except UnreadableClipError as error:
+            table.unreadable.add(error)
     return pictures
 
 

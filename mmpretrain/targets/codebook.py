@@ -41,14 +41,20 @@ def fit_codebook(
 ) -> Codebook:
     """Fits the codebook that `targets` describes on clips of these lengths.
 
-    features: (row, float32 [lengths[row], D]) of every clip, in any order, in every process. Raises ValueError for
-    fewer features than clusters and for features that are not finite.
+    features: (row, float32 [lengths[row], D], or [0, D] of a clip that cannot be read) of every clip, in any order, in
+    every process. Raises ValueError for fewer features than clusters and for features that are not finite.
     """
-    starts, frames_ND = np.cumsum(lengths) - lengths, None
+    starts, frames_ND, read_N = np.cumsum(lengths) - lengths, None, np.ones(int(lengths.sum()), bool)
     for row, features_TD in features:
         if frames_ND is None:
-            frames_ND = np.empty((int(lengths.sum()), features_TD.shape[1]), np.float32)
-        frames_ND[starts[row] : starts[row] + lengths[row]] = features_TD
+            frames_ND = np.empty((len(read_N), features_TD.shape[1]), np.float32)
+        of_clip = slice(starts[row], starts[row] + lengths[row])
+        if len(features_TD):
+            frames_ND[of_clip] = features_TD
+        else:
+            read_N[of_clip] = False
+    if not read_N.all():
+        frames_ND = frames_ND[read_N]
     log(f"{title}: fitting {targets.num_clusters} clusters on {frames_ND.shape[0]} x {frames_ND.shape[1]}")
     with Progress(f"{title}: fitting", unit="pass") as progress:
         return fit(

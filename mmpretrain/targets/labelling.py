@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.pipeline import iterate
+from mmpretrain.data.unreadable import UnreadableClipError
 from mmpretrain.features.face import (
     APPEARANCE_DIM,
     GEOMETRY_DIM,
@@ -114,9 +115,9 @@ def clip_features(
 ) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
     """(row, float32 [T * targets_per_frame, D]) of some clips, in order; `num_workers` threads work ahead.
 
-    targets_per_frame: 1, or for MFCC 4. centre_of: None: they are relative to what they usually are. Raises ValueError
-    for a clip that lacks what the features need, and Stopped between two clips if the run was asked to stop: all
-    processes ask for equally many.
+    Of a clip that cannot be read [0, D]. targets_per_frame: 1, or for MFCC 4. centre_of: None: they are relative to
+    what they usually are. Raises ValueError for a clip that lacks what the features need, and Stopped between two clips
+    if the run was asked to stop: all processes ask for equally many.
     """
     made = _features_and_units(kind, table, rows, targets_per_frame, num_workers, centre_of)
     for i, (row, (features_TD, _)) in enumerate(made):
@@ -141,7 +142,8 @@ def label_clips(
 
     wanted: bool [N], the clips to be among them. mesh: of this process's own devices. share: which of how many equal
     parts is asked for; all processes come here together, each for its own. Which clips are labelled together depends on
-    the table alone, hence so does every bit. While the devices label some, the features of the next are made.
+    the table alone, hence so does every bit. While the devices label some, the features of the next are made. A clip
+    that cannot be read has no ids.
 
     Raises ValueError for features that are not finite or of other dims than the codebook, Stopped between two groups.
     """
@@ -186,6 +188,7 @@ def clip_sums(
 ) -> Iterator[tuple[int, ClipSums]]:
     """(row, what the clip adds to its speaker's centre) of this process's share of the wanted clips.
 
+    Clips that cannot be read are left out.
     Which share is asked for: as in `label_clips`. Raises ValueError for a clip that lacks what the features need,
     Stopped between two groups of clips.
     """
@@ -193,13 +196,18 @@ def clip_sums(
     chunks = [rows[start : start + size][share[0] :: share[1]] for start in range(0, len(rows), size)]
     rows = rows[share[0] :: share[1]]
 
-    def load(row: int) -> ClipSums:
-        return ClipSums(*CLIP_FEATURES[kind].relative.sums(table.load(row)))
+    def load(row: int) -> ClipSums | None:
+        try:
+            return ClipSums(*CLIP_FEATURES[kind].relative.sums(table.load(row)))
+        except UnreadableClipError as error:
+            table.unreadable.add(error)
+            return None
 
     made = iterate(rows, load, first_step=0, num_steps=len(rows), num_workers=num_workers)
     for chunk in chunks:
         check_stop()
-        yield from ((int(row), of_clip) for row, of_clip in itertools.islice(made, len(chunk)))
+        of_chunk = itertools.islice(made, len(chunk))
+        yield from ((int(row), of_clip) for row, of_clip in of_chunk if of_clip is not None)
 
 
 def _features_and_units(
@@ -210,9 +218,13 @@ def _features_and_units(
     rate = (targets_per_frame,) if kind == "mfcc" else ()
 
     def load(row: int) -> tuple[np.ndarray, np.ndarray | None]:
-        clip = table.load(row)
         given = rate if centre_of is None else (centre_of(row),)
-        return CLIP_FEATURES[kind].of_clip(clip, *given), clip.tracks.get("units")
+        try:
+            clip = table.load(row)
+            return CLIP_FEATURES[kind].of_clip(clip, *given), clip.tracks.get("units")
+        except UnreadableClipError as error:
+            table.unreadable.add(error)
+            return np.zeros((0, CLIP_FEATURES[kind].dim), np.float32), None
 
     made = iterate(rows, load, first_step=0, num_steps=len(rows), num_workers=num_workers)
     return ((int(row), of_clip) for row, of_clip in made)

@@ -90,12 +90,12 @@ class TargetStore:
         """lengths: of all clips, in frames.
 
         Raises ValueError for another number of clips, and for the first that is more than one frame longer or shorter
-        here.
+        here, unless it has no targets, since it could not be read.
         """
         if len(lengths) != len(self):
             raise ValueError(f"{self.path} has {len(self)} clips, not {len(lengths)}; {_make_again(self.path)}")
         stored, per_frame = np.diff(self.offsets), self.targets_per_frame
-        wrong = np.abs(stored - np.asarray(lengths, np.int64) * per_frame) > per_frame
+        wrong = (np.abs(stored - np.asarray(lengths, np.int64) * per_frame) > per_frame) & (stored > 0)
         if wrong.any():
             i = int(wrong.argmax())
             raise ValueError(
@@ -114,7 +114,8 @@ class RowTargets:
     def of(self, row: int, clip: Clip) -> np.ndarray | None:
         """All ids of the clip of a row of the table; None: it has none."""
         of_store = int(self.rows[row])
-        return None if of_store < 0 else self.store.row(of_store)
+        ids = self.store.row(of_store) if of_store >= 0 else ()
+        return ids if len(ids) else None
 
 
 def write_store(

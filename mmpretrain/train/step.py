@@ -171,6 +171,7 @@ def update(trainer: Trainer, state: TrainState, batch: Batch, *, phase: int) -> 
     before, platform = (state.params, state.kept, state.opt_state), FrameShares(trainer.mesh).platform
     params, kept, opt_state = run_if(verdict == GOOD, move, before, platform)
     metrics |= {"param_norm": optax.tree.norm(params), "passed_over": guard.passed_over, "verdict": verdict}
+    metrics["unreadable_clips"] = ((batch.clip_B >= 0) & ~batch.valid_BT.any(1)).sum()
     return TrainState(state.step + (verdict != HALTED), params, kept, opt_state, state.key, guard), metrics
 
 

@@ -7,15 +7,18 @@ import shutil
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from data_prep.__main__ import main as prepare
 from mmpretrain import records
 from mmpretrain.config import CorpusConfig, HealthConfig, RunConfig, mfcc
+from mmpretrain.observe.metric_log import read_metrics
 from mmpretrain.run.run import Run
 from mmpretrain.stages.run import run_all
+from mmpretrain.targets.store import open_store
 from mmpretrain.tools.status import status
-from tests.corpus_fixture import make_clip, write_corpus
+from tests.corpus_fixture import damage_record, make_clip, noisy, write_corpus
 from tests.data_prep.authored import tone, write_wav
 from tests.tiny import IMAGE_SIZE, tiny_model, tiny_round, tiny_run
 
@@ -33,10 +36,10 @@ ALWAYS_WRITTEN = ("config.json", "summary.json", "report.html")  # at the top of
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     clips = [
-        make_clip(
+        noisy(make_clip(
             f"{speaker}{i}", 16 + i, size=IMAGE_SIZE, video=False, speaker=speaker, split=split,
             labels={"emotion": ("angry", "sad")[i % 2]},
-        )
+        ))
         for speaker, split in {"a": "train", "b": "train", "c": "train", "d": "validation", "e": "test"}.items()
         for i in range(4)
     ]  # fmt: skip
@@ -129,6 +132,27 @@ def test_a_finished_run_with_a_damaged_file_goes_on_or_names_it(corpus, whole, t
     counts = damaged_runs(whole, tmp_path / "run", cases, make_config(corpus, tmp_path / "run"), capsys)
     assert counts["named"] >= 1
     assert counts["made again"] >= 6
+
+
+def test_a_run_passes_over_a_clip_that_cannot_be_read_and_counts_it(corpus, whole, tmp_path, capsys):
+    hurt = shutil.copytree(corpus, tmp_path / "moods")
+    damage_record(hurt)
+    config = make_config(hurt, tmp_path / "run")
+    assert "max_unreadable_share=0.01 allows: '" in again(config)
+    config.data.max_unreadable_share = 0.1
+    assert again(config) == ""
+    (clip_id,) = json.loads((tmp_path / "run" / "summary.json").read_text())["unreadable_clips"]
+    assert f"clips so far: clip '{clip_id}'" in capsys.readouterr().err
+    counts = [r["train/unreadable_clips"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if
+              "train/unreadable_clips" in r]  # fmt: skip
+    assert sum(counts) >= 1
+    targets, expected = (
+        open_store(workdir / "round1/targets/codebook1/store") for workdir in (tmp_path / "run", whole)
+    )
+    lengths = [np.diff(store.offsets) for store in (targets, expected)]
+    assert [int((one != other).sum()) for one, other in [lengths]] == [1]
+    assert min(lengths[0]) == 0
+    assert json.loads((whole / "summary.json").read_text())["unreadable_clips"] == []
 
 
 @pytest.mark.slow
