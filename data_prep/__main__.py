@@ -79,13 +79,15 @@ def _check(corpus: Corpus, args: argparse.Namespace) -> int:
 
 
 def _run(corpus: Corpus, args: argparse.Namespace) -> int:
-    from data_prep import faces, preparation
+    from data_prep import preparation
+    from data_prep.landmarker import landmarker_model
+    from data_prep.options import Options
     from data_prep.sources import may_have_picture
 
-    options = preparation.Options(args.mouth_size, args.face_size, args.min_face_rate, args.max_clip_sec)
+    options = Options(args.mouth_size, args.face_size, args.min_face_rate, args.max_clip_sec, args.max_gap_sec)
     clips, name, labels = corpus.clips(args)
     has_videos = any(clip.path and may_have_picture(clip.path) for clip in clips if not clip.refused)
-    model = faces.landmarker_model(args.landmarker) if has_videos else None
+    model = landmarker_model(args.landmarker) if has_videos else None
     preparation.prepare(
         clips, args.output, options, name=name, tracks=corpus.tracks, labels=labels, model=model,
         num_workers=args.workers, overwrite=args.overwrite,

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from data_prep.inspection import Inspection
+from data_prep.options import Options
 from data_prep.parts import Cut
 from data_prep.sources import SourceClip
 from mmpretrain.doubles import find_doubles, warnings
@@ -82,7 +83,7 @@ def row_of_cut(cut: Cut) -> ReportRow:
     return row
 
 
-def row_of(clip: SourceClip, found: Inspection | None, min_face_rate: float, max_clip_sec: float) -> ReportRow:
+def row_of(clip: SourceClip, found: Inspection | None, options: Options) -> ReportRow:
     """The decision on one clip: `has_video` and `has_audio` say what of it is kept.
 
     found is None where there was nothing to look at: refused by the reader, or drawn instead of decoded.
@@ -100,7 +101,7 @@ def row_of(clip: SourceClip, found: Inspection | None, min_face_rate: float, max
     else:
         for name in ("fps", "width", "height", "sample_rate", "channels", "face_rate", "faces", "eye_distance_px"):
             setattr(row, name, getattr(found, name))
-        row.has_video, picture_note = _judge_picture(found, min_face_rate)
+        row.has_video, picture_note = _judge_picture(clip, found, options)
         row.has_audio, sound_note = _judge_sound(found)
         notes += [picture_note, sound_note, *found.notes]
         seen_sec = max(found.num_frames / FRAME_RATE_HZ, found.num_samples / SAMPLE_RATE_HZ)
@@ -113,8 +114,8 @@ def row_of(clip: SourceClip, found: Inspection | None, min_face_rate: float, max
         if found.damaged:
             notes.append(f"{found.damaged} damaged packets passed over")
         notes += _notes_on_clock(found)
-        row.set_length(found.num_frames if row.has_video else -(-found.num_samples // SAMPLES_PER_FRAME))
-        if seen_sec > max_clip_sec + LONGER_SEC:
+        row.set_length(_frames_kept(found, options) if row.has_video else -(-found.num_samples // SAMPLES_PER_FRAME))
+        if seen_sec > options.max_clip_sec + LONGER_SEC:
             row.refuse(f"is {seen_sec:.0f} s long, but the file says {found.declared_sec:.0f} s: write it anew")
         elif not row.has_video and not row.has_audio:
             row.refuse(" and ".join(note for note in (picture_note, sound_note) if note))
@@ -123,6 +124,11 @@ def row_of(clip: SourceClip, found: Inspection | None, min_face_rate: float, max
             notes.append("kept as sound only")
     row.notes = "; ".join(note for note in notes if note)
     return row
+
+
+def _frames_kept(found: Inspection, options: Options) -> int:
+    first, last = span_of(found, options) or (0, found.num_frames)
+    return last - first
 
 
 def _notes_on_clock(found: Inspection) -> Iterator[str]:
@@ -137,19 +143,43 @@ def _notes_on_clock(found: Inspection) -> Iterator[str]:
         yield f"the last {share} of the file cannot be read; if files were joined into it, prepare each by itself"
 
 
-def _judge_picture(found: Inspection, min_face_rate: float) -> tuple[int, str]:
+def _judge_picture(clip: SourceClip, found: Inspection, options: Options) -> tuple[int, str]:
     if found.num_frames == 0:
         return 0, "no picture could be decoded" if found.picture_lost else ""
     if found.num_frames < MIN_FRAMES:
         return 0, f"the picture has {found.num_frames} frames at 25 fps, fewer than {MIN_FRAMES}"
     if found.face_rate == 0:
         return 0, "no face found"
-    if found.face_rate < min_face_rate:
+    if found.face_rate < options.min_face_rate:
         return 0, f"a face in {100 * found.face_rate:.0f} % of the frames only"
-    notes = [f"{found.faces} faces, the largest and longest seen is kept"] if found.faces > 1 else []
+    if clip.by_sound and not found.by_sound:
+        return 0, f"which face speaks cannot be told: no mouth clearly moves with the sound ({found.evidence:.1f})"
+    span = span_of(found, options)
+    if span and span[1] - span[0] < max(options.min_face_rate * found.num_frames, MIN_FRAMES):
+        return 0, f"the face is away for longer than {options.max_gap_sec:g} s, and no part with it is long enough"
+    why = (
+        f"the one that speaks ({found.evidence:.1f} to {found.rival:.1f})"
+        if found.by_sound
+        else "the largest and longest seen"
+    )
+    notes = [f"{found.faces} faces, {why} is kept"] if found.faces > 1 else []
+    if span:
+        first, last = (frame / FRAME_RATE_HZ for frame in span)
+        words = ", without its text" if clip.labels.get("text") and not clip.words else ""
+        notes.append(f"cut to {first:.2f} to {last:.2f} s, where the face is never away for long{words}")
     if found.face_rate < FACE_SEEN:
         notes.append(f"a face in {100 * found.face_rate:.0f} % of the frames, its place in the others is guessed")
     return 1, "; ".join(notes)
+
+
+def span_of(found: Inspection, options: Options) -> tuple[int, int] | None:
+    """The frames (first, last + 1) of the longest part of a clip without a gap of more than `max_gap_sec`; None if that
+    is all of it."""
+    long = [gap for gap in found.gaps if gap[1] - gap[0] > options.max_gap_sec * FRAME_RATE_HZ]
+    if not long:
+        return None
+    firsts, lasts = [0, *(gap[1] for gap in long)], [*(gap[0] for gap in long), found.num_frames]
+    return max(zip(firsts, lasts, strict=True), key=lambda span: span[1] - span[0])
 
 
 def _judge_sound(found: Inspection) -> tuple[int, str]:

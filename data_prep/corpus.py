@@ -76,7 +76,9 @@ class Corpus:
             prog=f"python -m data_prep {self.name}", formatter_class=argparse.RawDescriptionHelpFormatter,
             description=self.layout + (f"\n\nClips as released: {official}." if official else ""),
         )  # fmt: skip
-        parser.set_defaults(landmarker=None, min_face_rate=0.5, max_clip_sec=60.0, workers=1)  # for what is drawn
+        parser.set_defaults(
+            landmarker=None, min_face_rate=0.5, max_clip_sec=60.0, max_gap_sec=1.0, workers=1
+        )  # for what is drawn
         parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the prepared corpus")
         parser.set_defaults(check=None)
         if not self.drawn:
@@ -150,6 +152,13 @@ _OF_FILES = (
         dict(
             type=float, default=60.0, metavar="SEC",
             help="longer files are cut at pauses into parts, each a clip of its own (default: 60)",
+        ),
+    ),
+    Argument(
+        "max_gap_sec",
+        dict(
+            type=float, default=1.0, metavar="SEC",
+            help="where the face is away for longer the clip is cut, and its longest part kept (default: 1)",
         ),
     ),
     Argument(

@@ -14,12 +14,15 @@ import numpy as np
 
 from data_prep import faces, media
 from data_prep.faults import ClipError, is_shortage, of_the_clip, reason
+from data_prep.landmarker import eye_distance, find_faces
 from data_prep.opening import open_clip
 from data_prep.sources import SourceClip
 from mmpretrain.files import DamagedError, read_arrays, write_arrays
+from mmpretrain.records import FRAME_RATE_HZ
 
+MIN_GAP = 5  # frames without the face: shorter gaps are not listed
 _OF_THIS_RUN = ("cache_file", "cached", "remade", "again")
-VERSION = 7  # of what an inspection finds: raised when a change here would find something else
+VERSION = 8  # of what an inspection finds: raised when a change here would find something else
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +33,10 @@ class Inspection:
 
     num_frames: pictures on the 25 Hz grid, 0 without a picture. num_samples: of sound at 16 kHz (as much as there is,
     not cut to the picture). sound_from_sec: where it begins, from the clip's beginning. faces: the most seen at once.
-    face_rate: share of the frames in which the main face was found. picture_lost: there is a track of pictures, but
+    face_rate: share of the frames in which the face that is taken was found. gaps: the frames (first, last + 1) of each
+    longer stretch without it. by_sound: it was taken since its mouth moves with the sound; evidence, rival: how much
+    says so, of it and of the next face; lag_ms, confidence: how much later than the mouth the sound comes, and how
+    clearly (see `speaking.Agreement`). picture_lost: there is a track of pictures, but
     none could be decoded. damaged, dropped, restarts, still_sec, unread: see `media.Media`. notes: what was chosen and
     mended while decoding. cache_file: where the landmarks are.
     """
@@ -59,6 +65,12 @@ class Inspection:
     faces: int = 0
     face_rate: float = 0.0
     eye_distance_px: float = 0.0
+    gaps: tuple[tuple[int, int], ...] = ()
+    by_sound: bool = False
+    evidence: float = 0.0
+    rival: float = 0.0
+    lag_ms: int = 0
+    confidence: float = 0.0
     notes: tuple[str, ...] = ()
 
 
@@ -123,10 +135,9 @@ def _look(clip: SourceClip, model: Path | None) -> tuple[Inspection, faces.FaceT
     opened, sound = open_clip(clip)
     if not opened.has_picture and not sound.has_sound:
         raise ValueError("has neither a picture nor sound that can be decoded")
-    track = faces.NO_FACE
+    track, audio = faces.NO_FACE, media.audio_samples(sound)
     if opened.has_picture and model is not None:
-        track = faces.track_face(media.video_frames(opened), model)
-    audio = media.audio_samples(sound)
+        track = faces.track_face(find_faces(media.video_frames(opened), model, clip.regions), audio)
     if len(audio) == 0 and len(track.detected) == 0 and clip.start_sec > 0:
         ends = f", and the file ends after {opened.file_sec:.1f} s" if opened.file_sec else ""
         raise ValueError(f"nothing is left of the part: it begins at {clip.start_sec:g} s{ends}")
@@ -151,16 +162,27 @@ def _look(clip: SourceClip, model: Path | None) -> tuple[Inspection, faces.FaceT
         unread=round(opened.unread, 3),
         faces=track.num_faces,
         face_rate=round(float(track.detected.mean()), 4) if len(track.detected) else 0.0,
-        eye_distance_px=round(float(np.median(faces.eye_distance(track.points))), 1) if len(track.points) else 0.0,
+        eye_distance_px=round(float(np.median(eye_distance(track.points))), 1) if len(track.points) else 0.0,
+        gaps=_gaps(track.detected) if len(track.points) else (),
+        by_sound=track.by_sound,
+        evidence=round(track.speaks.evidence, 2),
+        rival=round(track.rival, 2),
+        lag_ms=1000 * track.speaks.lag_frames // FRAME_RATE_HZ,
+        confidence=round(track.speaks.confidence, 2),
         notes=(*opened.notes, *sound.sound_notes),
     )
     return found, track
 
 
+def _gaps(detected: np.ndarray) -> tuple[tuple[int, int], ...]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[1], detected, [1]])))
+    return tuple((int(a), int(b)) for a, b in edges.reshape(-1, 2) if b - a >= MIN_GAP)
+
+
 def _key(clip: SourceClip, model_hash: str) -> str:
     parts = [VERSION, _content_hash(clip.path), clip.start_sec, clip.end_sec, model_hash]
     parts += [_content_hash(clip.sound.path), clip.sound.start_sec] if clip.sound else []
-    parts += [clip.region] if clip.region else []
+    parts += [clip.regions] if clip.regions else []
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

@@ -11,7 +11,7 @@ def open_clip(clip: SourceClip) -> tuple[media.Media, media.Media]:
 
     Raises what `media.open_media` raises.
     """
-    opened = media.open_media(clip.path, clip.start_sec, clip.end_sec, clip.region)
+    opened = media.open_media(clip.path, clip.start_sec, clip.end_sec)
     if clip.sound is None:
         return opened, opened
     start_sec = clip.sound.start_sec

@@ -6,7 +6,6 @@ makes a corpus whole, `corpus.json`, is written last.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import itertools
@@ -23,14 +22,14 @@ from tqdm import tqdm
 
 from data_prep import memory
 from data_prep.accounting import ReportRow, note_doubles, row_of, row_of_cut, summarize, write_report
-from data_prep.faces import MODEL_SHA256
 from data_prep.inspection import Inspection, inspect_clip, patience_sec
+from data_prep.landmarker import MODEL_SHA256
+from data_prep.options import Options
 from data_prep.parts import cut_long_clips
-from data_prep.processing import MAX_RECORD_BYTES, Made, Task, make_clip
+from data_prep.processing import Made, Task, make_clip, task_of
 from data_prep.sources import SourceClip, may_have_picture
 from data_prep.workers import Failed, ordered_map
 from mmpretrain import records
-from mmpretrain.features.mean_face import CROP_SIZES
 from mmpretrain.files import DamagedError, read_json, write_json
 from mmpretrain.index import Index
 from mmpretrain.lease import Lease
@@ -42,33 +41,6 @@ AGAIN_FILE = "again.json"  # the clips that failed for want of memory or the lik
 SHARD_BYTES = 512e6  # of arrays, before they are compressed: so much is in memory at once
 DRAWN_FRAMES = 150  # what a clip that is yet to be drawn is taken for
 _FINE = Inspection()
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What decides how clips come out. Raises ValueError.
-
-    mouth_size, face_size: sides of the crops in pixels. max_clip_sec: longer files are cut at pauses.
-    """
-
-    mouth_size: int = CROP_SIZES["mouth"]
-    face_size: int = CROP_SIZES["face"]
-    min_face_rate: float = 0.5
-    max_clip_sec: float = 60.0
-
-    def __post_init__(self) -> None:
-        for name in ("mouth_size", "face_size"):
-            if not 16 <= getattr(self, name) <= 512:
-                flag = "--" + name.replace("_", "-")
-                raise ValueError(f"{flag} {getattr(self, name)} is out of range; use 16 to 512 pixels")
-        if not 0 <= self.min_face_rate <= 1:
-            raise ValueError(f"--min-face-rate {self.min_face_rate} is not a share; use a number from 0 to 1")
-        most_sec = MAX_RECORD_BYTES / 2 / (records.FRAME_RATE_HZ * (self.mouth_size**2 + self.face_size**2))
-        if not 5 <= self.max_clip_sec <= most_sec:
-            raise ValueError(
-                f"--max-clip-sec {self.max_clip_sec:g} is out of range; use 5 to {most_sec:.0f} s, the longest whose "
-                f"crops of {self.mouth_size} and {self.face_size} pixels fit into one record"
-            )
 
 
 def prepare(
@@ -121,10 +93,9 @@ def prepare(
             print(f"none of them goes better now; {output} stays as it was")
             return
         (output / records.CORPUS_FILE).unlink(missing_ok=True)
-        limits = options.min_face_rate, options.max_clip_sec
-        rows = {clip.clip_id: row_of(clip, found.get(clip.clip_id), *limits) for clip in clips}
+        rows = {clip.clip_id: row_of(clip, found.get(clip.clip_id), options) for clip in clips}
         try:
-            indices = _write_dataset(clips, found, rows, output, schema, options.min_face_rate, num_workers, patience)
+            indices = _write_dataset(clips, found, rows, output, schema, options, num_workers, patience)
             doubles = note_doubles(rows, Index.join(list(indices.values()), schema.labels))
         finally:
             rows = {clip_id: row_of_cut(cut) for clip_id, cut in cuts.items()} | rows
@@ -149,8 +120,9 @@ def _request(
     # Label values may be arrays.
     sources = json.dumps([clip.fingerprint() for clip in clips], sort_keys=True, default=np.ndarray.tolist)
     digest = hashlib.sha256(sources.encode()).hexdigest()[:16]
-    asked = {"corpus": name, **schema.to_json(), "min_face_rate": options.min_face_rate, "landmarker": model_hash[:16]}
-    asked |= {"max_clip_sec": options.max_clip_sec, "record_version": records.DATASET_VERSION}
+    asked = {"corpus": name, **schema.to_json(), "landmarker": model_hash[:16]}
+    asked |= {name: getattr(options, name) for name in ("min_face_rate", "max_clip_sec", "max_gap_sec")}
+    asked |= {"record_version": records.DATASET_VERSION}
     return asked | {"num_clips": len(clips), "sources": digest}
 
 
@@ -232,7 +204,7 @@ def _write_dataset(
     rows: dict[str, ReportRow],
     output: Path,
     schema: records.Schema,
-    min_face_rate: float,
+    options: Options,
     num_workers: int,
     patience: Callable[[SourceClip], float],
 ) -> dict[str, Index]:
@@ -242,12 +214,11 @@ def _write_dataset(
         write_dataset,
     )
 
-    sizes = schema.mouth_size, schema.face_size
     tasks = []
     for clip in clips:
-        row, inspection = rows[clip.clip_id], found.get(clip.clip_id, Inspection())
+        row = rows[clip.clip_id]
         if row.status == "kept":
-            tasks.append(Task(clip, inspection.cache_file, row.has_audio, row.has_video, *sizes, min_face_rate))
+            tasks.append(task_of(clip, found.get(clip.clip_id, _FINE), row, options))
     if not tasks:
         raise ValueError(f"none of the {len(clips)} clips can be kept; {output / 'report.csv'} says why for each")
 

@@ -8,30 +8,40 @@ from typing import Any
 import numpy as np
 
 from data_prep import media
+from data_prep.accounting import ReportRow, span_of
 from data_prep.crops import crop_clip
 from data_prep.faults import ClipError, of_the_clip
-from data_prep.inspection import load_face
+from data_prep.inspection import Inspection, load_face
 from data_prep.opening import open_clip
+from data_prep.options import MAX_RECORD_BYTES, Options
 from data_prep.sources import SourceClip
 from data_prep.timed import tracks_of
-from mmpretrain.records import SAMPLES_PER_FRAME, Clip
+from mmpretrain.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME, Clip
 
-MAX_RECORD_BYTES = 2e9  # a record is one message of at most 2 GiB
 FEW_EMPTY = 0.02  # so many crops in which nothing is to be seen are not worth a note
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One clip to be made. cache_file holds its landmarks; has_audio, has_video: what of it is kept. min_face_rate: the
-    share of the crops in which something must be to see."""
+    """One clip to be made. cache_file holds the landmarks of its file, of which frames first .. last - 1 are its own
+    where it is cut to them (`span`). has_audio, has_video: what of it is kept."""
 
     clip: SourceClip
     cache_file: str
     has_audio: int
     has_video: int
-    mouth_size: int
-    face_size: int
-    min_face_rate: float
+    options: Options
+    span: tuple[int, int] | None = None
+
+
+def task_of(clip: SourceClip, found: Inspection, row: ReportRow, options: Options) -> Task:
+    """What is to be made of a clip that is kept, by what was found in it and by its row."""
+    span = span_of(found, options) if row.has_video and clip.render is None else None
+    if span is None:
+        return Task(clip, found.cache_file, row.has_audio, row.has_video, options)
+    first_sec, last_sec = (round(clip.start_sec + frame / FRAME_RATE_HZ, 4) for frame in span)
+    clip = clip.part(first_sec, last_sec)
+    return Task(clip, found.cache_file, row.has_audio, row.has_video, options, span)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +66,10 @@ def make_clip(task: Task) -> Made | str:
         return str(error)
 
 
+def _sizes(task: Task) -> dict[str, int]:
+    return {"mouth_size": task.options.mouth_size, "face_size": task.options.face_size}
+
+
 def _check_size(clip: Clip) -> None:
     arrays = (clip.audio, clip.mouth, clip.face, *clip.tracks.values())
     if (size := sum(array.nbytes for array in arrays)) > MAX_RECORD_BYTES:
@@ -64,7 +78,7 @@ def _check_size(clip: Clip) -> None:
 
 def _draw(task: Task) -> dict[str, Any]:
     drawn = task.clip.render()
-    mouth, face, _ = crop_clip(drawn.frames, drawn.points, mouth_size=task.mouth_size, face_size=task.face_size)
+    mouth, face, _ = crop_clip(drawn.frames, drawn.points, **_sizes(task))
     info = task.clip.info | drawn.info
     return {"audio": drawn.audio, "mouth": mouth, "face": face, "tracks": drawn.tracks, "info": info}
 
@@ -72,16 +86,17 @@ def _draw(task: Task) -> dict[str, Any]:
 def _decode(task: Task) -> tuple[dict[str, Any], str]:
     """The clip's contents, and a note. Raises ValueError where its crops show nothing and there is no sound to keep."""
     opened, sound = open_clip(task.clip)
-    mouth = np.zeros((0, task.mouth_size, task.mouth_size), np.uint8)
-    face = np.zeros((0, task.face_size, task.face_size), np.uint8)
+    mouth, face = (np.zeros((0, size, size), np.uint8) for size in _sizes(task).values())
     audio = np.zeros(0, np.int16)
     tracks, note = {}, ""
     if task.has_video:
         points, blendshapes = load_face(task.cache_file)
-        crops = crop_clip(media.shown_frames(opened), points, mouth_size=task.mouth_size, face_size=task.face_size)
+        kept = slice(*task.span) if task.span else slice(None)
+        points, blendshapes = points[kept], blendshapes[kept]
+        crops = crop_clip(media.shown_frames(opened), points, **_sizes(task))
         empty = crops.empty.mean()
         said = f"{100 * empty:.0f} % of the crops are empty or outside of the picture"
-        if empty <= 1 - task.min_face_rate:
+        if empty <= 1 - task.options.min_face_rate:
             mouth, face, tracks = crops.mouth, crops.face, {"blendshapes": blendshapes}
             note = said if empty > FEW_EMPTY else ""
         elif task.has_audio:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from data_prep.accounting import ReportRow, row_of
 from data_prep.inspection import inspect_clip
+from data_prep.options import Options
 from data_prep.parts import cut_at, find_spans
-from data_prep.preparation import Options
-from data_prep.processing import Task, make_clip
+from data_prep.processing import make_clip, task_of
 from data_prep.sources import SourceClip, why_missing
 from mmpretrain.listing import readable
 from mmpretrain.records import Clip
@@ -43,15 +43,10 @@ def clips_of_file(path: Path, options: Options, model: Path | None) -> Iterator[
 def _prepared(source: SourceClip, options: Options, model: Path | None) -> Single:
     with tempfile.TemporaryDirectory() as cache:
         found = inspect_clip(source, cache_dir=Path(cache), model=model, model_hash="")
-        row = row_of(source, found, options.min_face_rate, options.max_clip_sec)
+        row = row_of(source, found, options)
         if row.status != "kept":
             return Single(None, row, source.start_sec)
-        made = make_clip(
-            Task(
-                source, found.cache_file, row.has_audio, row.has_video, options.mouth_size, options.face_size,
-                options.min_face_rate,
-            )
-        )  # fmt: skip
+        made = make_clip(task_of(source, found, row, options))
     if isinstance(made, str):
         row.refuse(made)
         return Single(None, row, source.start_sec)

@@ -59,6 +59,10 @@ class Rendered(Protocol):
     info: dict[str, Any]
 
 
+Region = tuple[float, float, float, float]  # left, top, right, bottom of a part of the picture, as shares of it
+WHOLE: Region = (0.0, 0.0, 1.0, 1.0)
+
+
 class Sound(NamedTuple):
     """Sound from a file of its own. start_sec: where in that file the clip begins; below 0, so much silence first."""
 
@@ -84,7 +88,8 @@ class SourceClip:
     the clip out (it still gets a row in the report). note: anything the report should say. render: draws the clip, for
     corpora without files. words, curves: what is said of stretches of time, on the clock of `path`; where there are
     words they are those of the label `text`. sound: where that
-    is in another file. region: (left, top, right, bottom) of what is looked at of the picture, as shares of it.
+    is in another file. regions: the parts of the picture in which faces are looked for, all of it without
+    any. by_sound: only a face whose mouth moves with the sound will do, where there are several.
     official: what the clip counts for. missing: the corpus has the clip, but its file is not here, as `refused` says.
     """
 
@@ -102,7 +107,8 @@ class SourceClip:
     words: tuple[Word, ...] = ()
     curves: Mapping[str, Curve] = dataclasses.field(default_factory=dict)
     sound: Sound | None = None
-    region: tuple[float, float, float, float] | None = None
+    regions: tuple[Region, ...] = ()
+    by_sound: bool = False
     official: Official | None = None
     missing: bool = False
 
@@ -129,7 +135,7 @@ class SourceClip:
         said += [self.start_sec, self.end_sec, *([found.st_size, found.st_mtime_ns] if found else [])]
         curves = {name: [curve.times_sec.tolist(), curve.values.tolist()] for name, curve in self.curves.items()}
         sound = self.sound and [str(self.sound.path), self.sound.start_sec]
-        return said + [more for more in (self.words, curves, sound, self.region) if more]
+        return said + [more for more in (self.words, curves, sound, self.regions, self.by_sound) if more]
 
 
 def standard_emotion(word: str) -> str | None:

@@ -1,7 +1,7 @@
 """IEMOCAP: dialogues of two actors, cut into turns, with what several raters said of each.
 
-Both actors are in one picture, side by side; which half shows whom is to be looked up in one's own copy. Session 5 is
-`test`, as in work on dialogues; the protocols choose sessions themselves.
+Both actors are in one picture, side by side; which of them speaks is heard, or looked up in one's own copy.
+Session 5 is `test`, as in work on dialogues; the protocols choose sessions themselves.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from data_prep.corpus import SOURCE, VALIDATION_SHARE, Argument, Corpus
 from data_prep.labels import between, columns
-from data_prep.sources import Official, Sound, SourceClip, hashed_split, standard_emotion
+from data_prep.sources import Official, Region, Sound, SourceClip, hashed_split, standard_emotion, why_missing
 from data_prep.tables import read_text
 from data_prep.timed import WORDS_TRACK, Word, are_of
 from mmpretrain.records import FACE_TRACKS
@@ -30,7 +30,7 @@ _NO_MAJORITY = "xxx"
 _FOUR = {"neutral": "neutral", "happy": "happy", "excited": "happy", "sad": "sad", "angry": "angry"}
 _SESSIONS = range(1, 6)
 _LOWEST, _HIGHEST = 1.0, 5.0  # of the scales
-_HALVES = {"left": (0.0, 0.0, 0.5, 1.0), "right": (0.5, 0.0, 1.0, 1.0)}
+_HALVES = {"left": (0.0, 0.0, 0.5, 1.0), "right": (0.5, 0.0, 1.0, 1.0)}  # of the picture
 
 
 class Turn(NamedTuple):
@@ -52,8 +52,8 @@ def read(source: Path, *, validation_share: float, marked: str = "unknown") -> l
     """Every turn of the sessions that are there, by dialogue and time.
 
     marked: the half of the picture in which the actor with the markers is, whom the name of a dialogue names; without
-    it turns are sound only. About `validation_share` of the dialogues of sessions 1 to 4 are `validation`. Raises
-    FileNotFoundError where no session is.
+    it the half is taken whose mouth moves with the sound of the turn. About `validation_share` of the dialogues of
+    sessions 1 to 4 are `validation`. Raises FileNotFoundError where no session is.
     """
     sessions = {number: at for number in _SESSIONS if (at := source / f"Session{number}").is_dir()}
     if not sessions:
@@ -124,19 +124,28 @@ def _clip(
         words=words,
         official=Official("turns", turn.name),
     )  # fmt: skip
-    if marked == "unknown":
+    picture = session / "dialog" / "avi" / "DivX" / f"{dialogue}.avi"
+    if marked == "unknown" and (why_missing(picture) or why_missing(sound)):
         return whole
-    other = {"left": "right", "right": "left"}[marked]
     at = turn.start_sec
     return dataclasses.replace(
         whole,
-        path=session / "dialog" / "avi" / "DivX" / f"{dialogue}.avi",
+        path=picture,
         start_sec=at,
         end_sec=turn.end_sec,
         sound=Sound(sound),
-        region=_HALVES[marked if turn.actor == turn.marked else other],
+        regions=_halves(marked, turn),
+        by_sound=marked == "unknown",
         words=tuple(Word(word.text, at + word.start_sec, at + word.end_sec) for word in words),
     )
+
+
+def _halves(marked: str, turn: Turn) -> tuple[Region, ...]:
+    """The half of the picture with the actor who speaks, or both."""
+    if marked == "unknown":
+        return tuple(_HALVES.values())
+    other = {"left": "right", "right": "left"}[marked]
+    return (_HALVES[marked if turn.actor == turn.marked else other],)
 
 
 def _words(path: Path) -> tuple[Word, ...]:
@@ -153,8 +162,9 @@ LAYOUT = """\
 IEMOCAP_full_release: Session1 to Session5 (any of them), each with dialog/EmoEvaluation/, dialog/transcriptions/,
 sentences/wav/ and, for pictures, dialog/avi/DivX/. Turns are cut out of the dialogues. `emotion` is the majority's word
 (none where there is no majority), `emotion4` the usual four classes with excited as happy; valence, arousal and
-dominance are brought from 1..5 to -1..1. Both actors are in one picture: look at one dialogue and say with --marked in
-which half the actor with the markers is (Ses01F_...: the woman); without it only the sound is taken."""
+dominance are brought from 1..5 to -1..1. Both actors are in one picture: the half is taken whose mouth moves with the
+sound of the turn, none where that is not clear. Where one has looked, --marked says in which half the actor with the
+markers is (Ses01F_...: the woman)."""
 
 CORPUS = Corpus(
     name="iemocap",
@@ -166,7 +176,7 @@ CORPUS = Corpus(
             "marked",
             dict(
                 choices=("left", "right", "unknown"), default="unknown",
-                help="the half of the picture with the actor who wears the markers (default: unknown, sound only)",
+                help="the half with the actor who wears the markers (default: unknown, told by the sound of each turn)",
             ),
         ),
     ),

@@ -20,7 +20,6 @@ from data_prep.media.picture import (
     shown_frames,
     upright,
     video_frames,
-    within,
 )
 from data_prep.media.sound import audio_samples, is_silent, sound_streams
 
@@ -30,16 +29,10 @@ MIN_UNREAD_BYTES = 16_000  # less behind the last packet is what formats keep th
 LATEST_SEC = 1e6  # of a part of a file that does not say how long it is
 
 
-def open_media(
-    path: Path,
-    start_sec: float = 0.0,
-    end_sec: float | None = None,
-    region: tuple[float, float, float, float] | None = None,
-) -> Media:
+def open_media(path: Path, start_sec: float = 0.0, end_sec: float | None = None) -> Media:
     """Looks into a file. Raises ValueError or OSError, in a few words, if it cannot be read.
 
     start_sec, end_sec: a part of it, on the clock of the whole, so that it is what one would cut out of the whole.
-    region: (left, top, right, bottom) of the picture that is taken, as shares of it.
     """
     clock = clock_of(path)
     with open_container(path) as container:
@@ -52,7 +45,7 @@ def open_media(
         if start_sec > (2 * declared + MAX_GAP_SEC if declared else LATEST_SEC):  # what is declared may be an estimate
             known = f", beyond its end at {declared:.1f} s" if declared else ""
             raise ValueError(f"start_sec {start_sec:g} is no time of this file{known}; times are in seconds")
-        media = Media(path, False, bool(sounds), clock, begin, math.inf, file_sec=declared, region=region)
+        media = Media(path, False, bool(sounds), clock, begin, math.inf, file_sec=declared)
         media.picture_track = has_picture_track(container)
         if sounds:
             media.sample_rate, media.channels = sounds[0].rate or 0, sounds[0].channels or 0
@@ -66,7 +59,7 @@ def open_media(
                 media.origin_sec, frame = first
                 media.has_picture = True
                 media.fps = float(picture.average_rate or 0)
-                media.height, media.width = within(upright(frame, pixel_aspect(picture)), region).shape[:2]
+                media.height, media.width = upright(frame, pixel_aspect(picture)).shape[:2]
         if media.has_picture:
             media.damaged = 0  # they are counted when all is read
         media.dropped = 0

@@ -60,8 +60,7 @@ class Media:
     unread: share of the file behind the last packet of what is read. file_sec: the length of the whole file, as it
     claims; 0 if it does not. notes: what a report should say. sound_from_sec: where the sound begins, from the clip's
     beginning; sound_notes: what was done with it. Both are known once the sound is read, and its rate and channels are
-    then those of the track that was taken. region: (left, top, right, bottom) of what is taken of the picture, as
-    shares of it, or None for all.
+    then those of the track that was taken.
     """
 
     path: Path
@@ -86,7 +85,6 @@ class Media:
     sound_from_sec: float = 0.0
     sound_notes: tuple[str, ...] = ()
     aspects: list[tuple[float, float]] = dataclasses.field(default_factory=list)
-    region: tuple[float, float, float, float] | None = None
 
 
 def open_container(path: Path) -> av.container.InputContainer:

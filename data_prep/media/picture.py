@@ -22,7 +22,7 @@ def video_frames(media: Media) -> Iterator[tuple[np.ndarray, int]]:
     A tick shows the last frame at or before it. Upright, with square pixels. The counts add up to the clip's T frames.
     """
     for frame, aspect, count in _shown(media):
-        yield within(upright(frame, aspect), media.region), count
+        yield upright(frame, aspect), count
 
 
 def shown_frames(media: Media) -> Iterator[np.ndarray]:
@@ -85,16 +85,6 @@ def _shown(media: Media) -> Iterator[tuple[av.VideoFrame, float, int]]:
 
 def _aspect_at(media: Media, sec: float, at_first: float) -> float:
     return next((aspect for since, aspect in reversed(media.aspects) if since <= sec), at_first)
-
-
-def within(rgb: np.ndarray, region: tuple[float, float, float, float] | None) -> np.ndarray:
-    """The region (left, top, right, bottom, as shares) of a picture [H, W, 3]."""
-    if region is None:
-        return rgb
-    (height, width), (left, top, right, bottom) = rgb.shape[:2], region
-    return np.ascontiguousarray(
-        rgb[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
-    )
 
 
 def pixel_aspect(stream: av.VideoStream) -> float:

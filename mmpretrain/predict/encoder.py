@@ -12,7 +12,7 @@ from mmpretrain.encoders import folder
 from mmpretrain.records import Clip
 
 if TYPE_CHECKING:
-    from data_prep.preparation import Options
+    from data_prep.options import Options
 
 
 class Encoder(folder.Encoder):
@@ -31,7 +31,7 @@ class Encoder(folder.Encoder):
 
     def clips_of(self, path: str | Path, landmarker: str | None = None) -> Iterator[Clip]:
         """What `from_file` looks at: the clips of a file, one after the other, as a prepared corpus would have them."""
-        from data_prep.faces import landmarker_model
+        from data_prep.landmarker import landmarker_model
         from data_prep.single import clips_of_file
         from data_prep.sources import may_have_picture
 
@@ -49,7 +49,7 @@ class Encoder(folder.Encoder):
     @property
     def preparation(self) -> Options:
         """How its clips are prepared."""
-        from data_prep.preparation import Options
+        from data_prep.options import Options
 
         return Options(**{f"{self.config.inputs.view}_size": self.crop_size})
 

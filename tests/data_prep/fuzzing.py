@@ -20,9 +20,10 @@ from pathlib import Path
 import av
 import numpy as np
 
-from data_prep import faces, inspection, memory, parts, preparation
+from data_prep import inspection, memory, parts, preparation
 from data_prep.__main__ import main
 from data_prep.crops import MEAN_FACE, NUM_POINTS, STABLE
+from data_prep.landmarker import Pictures
 from tests.end_to_end.conftest import CHECKOUT
 
 # Suffix, encoder of the picture, of the sound, and its rate.
@@ -137,18 +138,16 @@ class Look:
     """`inspect_clip` with a face in the middle of every picture: MediaPipe would take most of the time."""
 
     def __call__(self, clip, **settings):
-        faces.track_face = self.track_face
+        inspection.find_faces = self.find_faces
         return inspection.inspect_clip(clip, **settings)
 
     @staticmethod
-    def track_face(frames, _):
-        sides = [rgb.shape[:2] for rgb, count in frames for _ in range(count)]
-        middles = np.array([(width / 2, height / 2) for height, width in sides]).reshape(-1, 1, 2)
-        points = np.repeat(middles, NUM_POINTS, axis=1)
-        points[:, STABLE] += (MEAN_FACE - MEAN_FACE.mean(0)) / 4
-        return faces.FaceTrack(
-            points.astype(np.float32), np.zeros((len(sides), 52), np.float16), np.ones(len(sides), bool), 1
-        )
+    def find_faces(frames, *_):
+        pictures = Pictures()
+        for rgb, count in frames:
+            nine = np.tile([rgb.shape[1] / 2, rgb.shape[0] / 2], (NUM_POINTS, 1))
+            nine[STABLE] += (MEAN_FACE - MEAN_FACE.mean(0)) / 4
+            yield pictures.faces(rgb, [nine], [nine[:2]], np.zeros((1, 52), np.float32)), count
 
 
 def patience_sec(*_, **__) -> float:

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from data_prep import crops, faces, media, processing
+from data_prep.landmarker import find_faces
+from data_prep.options import Options
 from data_prep.sources import SourceClip
 from tests.data_prep.authored import tone, write_mkv
 from tests.data_prep.numbered import joined, number_of, write_film
+from tests.data_prep.test_faces import main_face
 
 SHARED = Path(os.environ.get("MMPRETRAIN_SHARED_DIR", Path(__file__).parents[2].parent / "shared"))
 CASES, MODEL = SHARED / "data" / "cases" / "reschange", SHARED / "models" / "face_landmarker.task"
@@ -69,8 +72,8 @@ def test_crops_stay_on_the_face_where_the_picture_changes(size, left, top, scale
 def test_a_face_is_followed_into_a_picture_of_another_shape():
     near, far = face_in((0, 0), 0, 0, 1.0)[None], face_in((0, 0), 900, 300, 1.0)[None]
     frames = [near] * 5 + [far] * 5
-    assert faces._main_face(frames, [1] * 10, [0] * 5 + [1] * 5).tolist() == [0] * 10
-    assert faces._main_face(frames, [1] * 10, [0] * 10).tolist() == [0] * 5 + [-1] * 5
+    assert main_face(frames, shapes=[0] * 5 + [1] * 5) == [0] * 10
+    assert main_face(frames) == [0] * 5 + [-1] * 5
 
 
 def test_crops_that_show_nothing_are_known():
@@ -91,7 +94,7 @@ def test_empty_crops_are_noted_or_refused(tmp_path, monkeypatch, num_empty, has_
     seen = crops.Crops(crop, crop[:, :64, :64], np.arange(25) < num_empty)
     monkeypatch.setattr(processing, "load_face", lambda _: (np.zeros((25, 9, 2)), np.zeros((25, 52), np.float16)))
     monkeypatch.setattr(processing, "crop_clip", lambda *_, **__: seen)
-    made = processing.make_clip(processing.Task(SourceClip("a", path), "", has_audio, 1, 96, 64, 0.5))
+    made = processing.make_clip(processing.Task(SourceClip("a", path), "", has_audio, 1, Options(face_size=64)))
     if num_empty == 20 and not has_audio:
         assert made == "80 % of the crops are empty or outside of the picture"
         return
@@ -114,7 +117,10 @@ def test_where_every_crop_must_show_something_the_one_that_does_not_is_the_reaso
     seen = crops.Crops(crop, crop[:, :64, :64], np.arange(100) < 1)
     monkeypatch.setattr(processing, "load_face", lambda _: (np.zeros((100, 9, 2)), np.zeros((100, 52), np.float16)))
     monkeypatch.setattr(processing, "crop_clip", lambda *_, **__: seen)
-    tasks = [processing.Task(SourceClip("a", path), "", has_audio, 1, 96, 64, 1.0) for has_audio in (0, 1)]
+    tasks = [
+        processing.Task(SourceClip("a", path), "", has_audio, 1, Options(face_size=64, min_face_rate=1.0))
+        for has_audio in (0, 1)
+    ]
     reason = "1 % of the crops are empty or outside of the picture"
     assert processing.make_clip(tasks[0]) == reason
     assert processing.make_clip(tasks[1]).note == f"{reason}; kept as sound only"
@@ -125,7 +131,7 @@ def test_case_a_stream_that_drops_its_resolution_shows_the_same_face():
     cut = []
     for name in ("control.mp4", "drop70.webm"):
         opened = media.open_media(CASES / name)
-        track = faces.track_face(media.video_frames(opened), MODEL)
+        track = faces.track_face(find_faces(media.video_frames(opened), MODEL))
         assert track.detected.mean() > 0.95
         cut.append(crops.crop_clip(media.shown_frames(opened), track.points))
     whole, dropped = cut

@@ -10,6 +10,7 @@ from data_prep import media
 from data_prep.accounting import row_of
 from data_prep.inspection import Inspection
 from data_prep.media import container
+from data_prep.options import Options
 from data_prep.sources import SourceClip
 from tests.data_prep.numbered import joined, number_of, shifted, write_film
 
@@ -151,7 +152,7 @@ def test_what_a_reader_cannot_reach_is_known(tmp_path):
 )
 def test_the_report_says_what_the_clock_did(found, note):
     seen = Inspection(num_frames=75, num_samples=48_000, sample_rate=16_000, fps=25.0, face_rate=1.0, faces=1, **found)
-    row = row_of(SourceClip("a", Path("a.ts")), seen, 0.5, 60.0)
+    row = row_of(SourceClip("a", Path("a.ts")), seen, Options())
     assert row.status == "kept"
     assert note in row.notes if note else row.notes == ""
 

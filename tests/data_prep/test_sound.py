@@ -13,6 +13,7 @@ from av.stream import Disposition
 from data_prep import media
 from data_prep.accounting import row_of
 from data_prep.inspection import Inspection, inspect_clip
+from data_prep.options import Options
 from data_prep.sources import SourceClip
 from tests.data_prep.authored import RATE, tone, write_mkv, write_wav
 from tests.data_prep.test_preparation import clips_of, prepare_folder, report_of
@@ -233,7 +234,7 @@ def notes_of(num_frames: int, sound_sec: float, sound_from_sec: float = 0.0, **c
         num_frames=num_frames, num_samples=int(sound_sec * RATE), sound_from_sec=sound_from_sec, fps=25.0,
         sample_rate=RATE, face_rate=1.0, faces=1,
     )  # fmt: skip
-    row = row_of(SourceClip("a", Path("a.mp4"), **clip), found, 0.5, 60.0)
+    row = row_of(SourceClip("a", Path("a.mp4"), **clip), found, Options())
     assert row.status == "kept"
     return row.notes
 

@@ -7,8 +7,9 @@ import pytest
 
 from data_prep import media
 from data_prep.opening import open_clip
+from data_prep.options import Options
 from data_prep.parts import cut_long_clips
-from data_prep.preparation import Options, prepare
+from data_prep.preparation import prepare
 from data_prep.sources import Sound, SourceClip
 from data_prep.timed import WORDS_TRACK, Curve, Word, are_of, words_track
 from mmpretrain.records import TrackSpec
@@ -76,10 +77,3 @@ def test_sound_of_another_file_begins_where_it_is_told_to(tmp_path):
     assert first_heard(clip) == pytest.approx(1.2, abs=0.002)
     assert first_heard(clip.part(0.8, 2.0)) == pytest.approx(0.4, abs=0.002)
     assert clip.fingerprint() != dataclasses.replace(clip, sound=None).fingerprint()
-
-
-def test_of_a_region_only_what_is_in_it_is_seen(tmp_path):
-    picture = write_mkv(tmp_path / "v.mkv", [0, 40, 80])
-    opened, _ = open_clip(SourceClip("v", picture, region=(0.5, 0.0, 1.0, 1.0)))
-    assert (opened.width, opened.height) == (32, 48)
-    assert [frame.shape for frame in media.shown_frames(opened)] == [(48, 32, 3)] * 3

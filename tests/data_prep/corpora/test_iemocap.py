@@ -60,6 +60,7 @@ def tree(tmp_path):
 
 
 def test_turns_have_all_kinds_of_labels(tree):
+    (tree / "Session1" / "dialog" / "avi" / "DivX" / f"{DIALOGUE}.avi").unlink()  # turns are sound only
     clips = clips_of("iemocap", tree, validation_share=0.0)
     of_first = [clip_id for clip_id in clips if clip_id.startswith(DIALOGUE)]
     assert of_first == [f"{DIALOGUE}_{turn}" for turn in ("M000", "F000", "FXX0", "M012")]  # by time
@@ -90,9 +91,15 @@ def test_pictures_are_halves_of_the_dialogues(tree, marked, woman, man):
     assert (turn.path.name, turn.start_sec, turn.end_sec) == (f"{DIALOGUE}.avi", 6.2901, 8.2357)
     assert (turn.sound.path.name, turn.sound.start_sec) == (f"{DIALOGUE}_F000.wav", 0.0)
     assert turn.words[0] == ("excuse", pytest.approx(6.7201), pytest.approx(7.2201))
-    assert turn.region[0] == woman  # the woman wears the markers in Ses01F
-    assert clips[f"{DIALOGUE}_M000"].region[0] == man
-    assert clips["Ses05M_script01_1_M000"].region[0] == woman  # and the man in Ses05M
+    assert turn.regions == ((woman, 0.0, woman + 0.5, 1.0),)  # the woman wears the markers in Ses01F
+    assert clips[f"{DIALOGUE}_M000"].regions[0][0] == man
+    assert clips["Ses05M_script01_1_M000"].regions[0][0] == woman  # and the man in Ses05M
+
+
+def test_without_knowing_who_wears_the_markers_the_sound_tells_the_half(tree):
+    turn = clips_of("iemocap", tree, validation_share=0.0)[f"{DIALOGUE}_F000"]
+    assert (turn.path.name, turn.start_sec, turn.by_sound) == (f"{DIALOGUE}.avi", 6.2901, True)
+    assert turn.regions == ((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0))
 
 
 def test_missing_turns_are_named(tree, capsys):

@@ -1,0 +1,42 @@
+"""What a user can set of how clips come out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mmpretrain import records
+from mmpretrain.features.mean_face import CROP_SIZES
+
+MAX_RECORD_BYTES = 2e9  # a record is one message of at most 2 GiB
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What decides how clips come out. Raises ValueError.
+
+    mouth_size, face_size: sides of the crops in pixels. min_face_rate: the share of the frames in which the face must
+    be found. max_clip_sec: longer files are cut at pauses. max_gap_sec: for longer without the face its place is not
+    guessed, and the clip is cut there.
+    """
+
+    mouth_size: int = CROP_SIZES["mouth"]
+    face_size: int = CROP_SIZES["face"]
+    min_face_rate: float = 0.5
+    max_clip_sec: float = 60.0
+    max_gap_sec: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("mouth_size", "face_size"):
+            if not 16 <= getattr(self, name) <= 512:
+                flag = "--" + name.replace("_", "-")
+                raise ValueError(f"{flag} {getattr(self, name)} is out of range; use 16 to 512 pixels")
+        if not 0 <= self.min_face_rate <= 1:
+            raise ValueError(f"--min-face-rate {self.min_face_rate} is not a share; use a number from 0 to 1")
+        if not 0 <= self.max_gap_sec <= 60:
+            raise ValueError(f"--max-gap-sec {self.max_gap_sec:g} is out of range; use 0 to 60 s")
+        most_sec = MAX_RECORD_BYTES / 2 / (records.FRAME_RATE_HZ * (self.mouth_size**2 + self.face_size**2))
+        if not 5 <= self.max_clip_sec <= most_sec:
+            raise ValueError(
+                f"--max-clip-sec {self.max_clip_sec:g} is out of range; use 5 to {most_sec:.0f} s, the longest whose "
+                f"crops of {self.mouth_size} and {self.face_size} pixels fit into one record"
+            )
