@@ -28,6 +28,10 @@ UNREAD = 0.25  # of a file behind its last packet: what another one leaves that 
 _SAME = "has the content of "  # a note, and the clip
 UNEQUAL_SEC = 0.1  # so much that sound and picture, or a part and what is left of it, differ in length is worth a note
 LONGER_SEC = 5.0  # a clip may be this much longer than its file said when it was decided whether to cut it
+_MEASURED = (
+    "fps", "width", "height", "sample_rate", "channels", "face_rate", "faces", "eye_distance_px", "evidence", "rival",
+    "lag_ms", "confidence",
+)  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -54,6 +58,11 @@ class ReportRow:
     face_rate: float = 0.0
     faces: int = 0
     eye_distance_px: float = 0.0
+    by_sound: int = 0
+    evidence: float = 0.0
+    rival: float = 0.0
+    lag_ms: int = 0
+    confidence: float = 0.0
     emotion: str = ""
     unknown_emotion: str = ""
     speaker: str = ""
@@ -99,8 +108,9 @@ def row_of(clip: SourceClip, found: Inspection | None, options: Options) -> Repo
     elif found.error:
         row.refuse(found.error, found.again)
     else:
-        for name in ("fps", "width", "height", "sample_rate", "channels", "face_rate", "faces", "eye_distance_px"):
+        for name in _MEASURED:
             setattr(row, name, getattr(found, name))
+        row.by_sound = int(found.by_sound)
         row.has_video, picture_note = _judge_picture(clip, found, options)
         row.has_audio, sound_note = _judge_sound(found)
         notes += [picture_note, sound_note, *found.notes]
