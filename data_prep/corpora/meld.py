@@ -105,9 +105,9 @@ def _plain(text: str) -> str:
 LAYOUT = """\
 MELD.Raw with its archives unpacked: train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv, and
 train_splits/dia0_utt0.mp4, dev_splits_complete/..., output_repeated_splits_test/... (folders at any depth). Splits are
-the official ones; six people are in all of them, so that speakers are not held out (protocol `meld`). Broken and
-overlong clips are left out and named; sound of 5.1 channels is mixed down. Of several faces the one is taken whose
-mouth moves with the sound; shots without it are cut away."""
+the official ones; six people are in all of them, so that speakers are not held out (protocol `meld-official`).
+Broken and overlong clips are left out and named; sound of 5.1 channels is mixed down. Of several faces the one is taken
+whose mouth moves with the sound; shots without it are cut away."""
 
 CORPUS = Corpus(
     name="meld",

@@ -128,6 +128,9 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
     task, _, metric = finetune.select_by.partition("/")
     _require(task in names and bool(metric), "finetune.select_by", finetune.select_by,
            f"TASK/METRIC, e.g. {names[0]}/ua")  # fmt: skip
+    wanted = "val or test-best with finetune.classifier='frozen_linear', which has no steps"
+    by_steps = finetune.classifier == "trained"
+    _require(by_steps or finetune.selection != "last", "finetune.selection", finetune.selection, wanted)
     if finetune.masking is not None:
         _check_choice("finetune.masking.kind", finetune.masking.kind, ("input",))
         visible = finetune.masking.visible_only

@@ -273,6 +273,9 @@ class FinetuneConfig:
     batch_frames: int = setting(4_000, within(1, LARGE))
     eval_every: int = setting(100, STEPS)  # steps between evaluations on validation, which choose the model
     select_by: str = setting("emotion/ua", words("TASK/METRIC"))  # TASK/METRIC on validation
+    # how the model of a fold is chosen: "val": by `select_by` on its validation clips; "last": the last step is taken;
+    # "test-best": by `select_by` on its TEST clips, which makes figures too good: to compare with papers that did so
+    selection: str = setting("val", one_of("val", "last", "test-best"))
     masking: MaskingConfig | None = None  # input masking as augmentation
     # widest band of filterbank channels hidden as augmentation, of 26
     freq_mask: int = setting(0, within(0, 26, "0 to 26 filterbank channels"))

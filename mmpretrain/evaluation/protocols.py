@@ -9,15 +9,24 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mmpretrain.columns import Words
+from mmpretrain.evaluation.dealing import (
+    Deal,
+    balanced,
+    by_dialogue,
+    by_hash,
+    by_split,
+    by_subject,
+    development_tested,
+    first_of,
+)
 from mmpretrain.evaluation.metrics import METRICS, ClassificationResult, pooled
 from mmpretrain.index import Index
-from mmpretrain.randomness import mixed, unit_of
 from mmpretrain.records import SPLITS
 
 
@@ -32,19 +41,38 @@ class Fold:
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """selection: the part on which the model is chosen; "validation" is the only rule there is so far.
+    """assign: see `dealing`. corpus: whose speakers are called `{corpus}-...`; "": of any, or `assign` knows them.
 
-    assign(clips, fold): the part of each clip, int [N], as a position in `SPLITS`, or -1 for one that the protocol
-    drops. speakers_cross: people may be in several parts, so that figures are of other clips of the same people.
+    shared: the parts whose people may be in others as well, so that figures are of other clips of the same people.
+    columns: the labels that it is about, and classes: those that are told apart, by sets of which a task must have one;
+    () is any. speakers: how many there are in all. test_clips: by the number of classes (0: of labels without), how
+    many clips each fold tests, or all together where there is one number alone.
     """
 
     name: str
     version: int
     description: str
     num_folds: int
-    assign: Callable[[Index, int], np.ndarray] = dataclasses.field(repr=False)
-    selection: str = "validation"
-    speakers_cross: bool = False
+    assign: Deal = dataclasses.field(repr=False)
+    shared: tuple[str, ...] = ()
+    corpus: str = ""
+    columns: tuple[str, ...] = ()
+    classes: tuple[tuple[str, ...], ...] = ()
+    speakers: int = 0
+    test_clips: Mapping[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+
+    def check_task(self, column: str, classes: Iterable[str] | None) -> None:
+        """Raises ValueError where a task is not what the protocol is about: its figures would be of another one."""
+        if self.columns and column not in self.columns:
+            raise ValueError(
+                f"protocol `{self.name}` is about {' or '.join(self.columns)}, and the task is of the label "
+                f"{column!r}: set the task's column, or use `speakers-5`"
+            )
+        if self.classes and classes is not None and set(classes) not in map(set, self.classes):
+            raise ValueError(
+                f"protocol `{self.name}` tells apart {'; or '.join(', '.join(of) for of in self.classes)}, and the "
+                f"task {', '.join(classes)}: set the task's classes, or use `speakers-5`"
+            )
 
     def fold(self, clips: Index, fold: int, classes: Iterable[str] | None = None, *, column: str) -> Fold:
         """The three parts of fold `fold`, counted from 1.
@@ -52,6 +80,7 @@ class Protocol:
         Clips without a label `column`, or with one that is not in `classes` (where given), appear nowhere. Raises
         ValueError where the clips are not what the protocol is about, a part is empty, or a speaker is in two parts.
         """
+        self.check_task(column, classes)
         wanted = None if classes is None else set(classes)
         labelled = np.flatnonzero(_is_labelled(clips, column, wanted))
         if not len(labelled):
@@ -66,6 +95,12 @@ class Protocol:
         if not 1 <= fold <= self.num_folds:
             raise ValueError(f"fold {fold}: protocol `{self.name}` has folds 1 to {self.num_folds}")
         chosen = clips.take(labelled)
+        strange = [s for s in chosen.speakers.kinds() if self.corpus and not s.startswith(f"{self.corpus}-")]
+        if strange:
+            raise ValueError(
+                f"clip {first_of(chosen, strange[0])}: its speaker `{strange[0]}` is not of {self.corpus}, whose are "
+                f"called `{self.corpus}-...`, and protocol `{self.name}` is of that corpus alone; use `speakers-5`"
+            )
         assigned = self.assign(chosen, fold)
         parts = {part: labelled[assigned == number] for number, part in enumerate(SPLITS)}
         for part, positions in parts.items():
@@ -75,9 +110,27 @@ class Protocol:
                     f"protocol `{self.name}`, fold {fold}: no labelled clip in its {part} part ({self.description}); "
                     f"the labelled clips are of {speakers}: prepare the missing ones or choose another protocol"
                 )
-        if not self.speakers_cross:
-            self._check_subjects(clips, parts)
+        self._check_subjects(clips, {part: rows for part, rows in parts.items() if part not in self.shared})
         return Fold(**parts)
+
+    def lacks(self, clips: Index, folds: Mapping[int, Fold], num_classes: int) -> str:
+        """What of the corpus is not there that these folds should test, in words; "" where all is, or nobody knows.
+
+        Figures of other clips than the protocol's do not compare with published ones.
+        """
+        parts, known = [], self.test_clips.get(num_classes, ())
+        found = [len(fold.test) for fold in folds.values()]
+        if len(known) == self.num_folds:
+            wanted = [known[number - 1] for number in folds]
+        else:  # of all folds together
+            found, wanted = [sum(found)], [*known] if len(folds) == self.num_folds else []
+        if wanted and found != wanted:
+            parts.append(f"its test parts have {_list(found)} clips in place of {_list(wanted)}")
+        used = np.concatenate([part for fold in folds.values() for part in (fold.train, fold.validation, fold.test)])
+        people = len(set(clips.speakers.take(np.unique(used)).kinds()))
+        if self.speakers and people != self.speakers:
+            parts.append(f"{people} of its {self.speakers} speakers are there")
+        return ", ".join(parts)
 
     def _check_subjects(self, clips: Index, parts: dict[str, np.ndarray]) -> None:
         part_of: dict[str, str] = {}
@@ -101,128 +154,132 @@ def _is_labelled(clips: Index, column: str, wanted: set[str] | None) -> np.ndarr
     return labels.map({word: wanted is None or word in wanted for word in labels.words if word}, False, bool)
 
 
-def _by_split(clips: Index, fold: int) -> np.ndarray:
-    return clips.splits.map({split: number for number, split in enumerate(SPLITS)}, -1, int)
+def _list(numbers: Sequence[int]) -> str:
+    return ", ".join(f"{number:,}" for number in numbers)
 
 
-def _parts(groups: Words[str], group_of: dict[str, int], fold: int, num_folds: int) -> np.ndarray:
-    """The part of each clip by the fold that tests its group, counted from 0."""
-    tests, validates = fold - 1, fold % num_folds
-    names = {tests: "test", validates: "validation"}
-    of_group = {name: SPLITS.index(names.get(group, "train")) for name, group in group_of.items()}
-    return groups.map(of_group, -1, int)
-
-
-def _by_subject(corpus: str, folds: Sequence[Iterable[int]], dropped: Sequence[str] = ()) -> Callable:
-    """Folds as subject numbers; speakers must be called `{corpus}-{number}`, with F or M behind it where the number is
-    that of a session of two. Drops clip ids that end in `dropped`."""
-    group_of = {subject: group for group, subjects in enumerate(folds) for subject in subjects}
-
-    def assign(clips: Index, fold: int) -> np.ndarray:
-        groups = {}
-        for speaker in clips.speakers.kinds():
-            match = re.fullmatch(rf"{corpus}-(\d+)[FM]?", speaker)
-            if not match or int(match[1]) not in group_of:
-                known = f"{corpus}-{min(group_of):02d} to {corpus}-{max(group_of):02d}"
-                raise ValueError(
-                    f"clip {_first_of(clips, speaker)}: its speaker `{speaker}` is none of this protocol's ({known}); "
-                    f"give the protocol that corpus alone, or use `speakers-5`"
-                )
-            groups[speaker] = group_of[int(match[1])]
-        parts = _parts(clips.speakers, groups, fold, len(folds))
-        if dropped:
-            parts[[clip_id.endswith(tuple(dropped)) for clip_id in clips.clip_ids]] = -1
-        return parts
-
-    return assign
-
-
-def _first_of(clips: Index, speaker: str) -> str:
-    return clips.clip_ids[int(clips.speakers.map({speaker: True}, False, bool).argmax())]
-
-
-def _balanced(num_folds: int) -> Callable:
-    """Speaker-disjoint folds of any corpus: the speaker with most clips first, each into the smallest fold so far."""
-
-    def assign(clips: Index, fold: int) -> np.ndarray:
-        of_speakers = zip(clips.speakers.words, clips.speakers.counts.tolist(), strict=True)
-        counts = {speaker: count for speaker, count in of_speakers if count}
-        if "" in counts:
-            raise ValueError(
-                f"protocol `speakers-{num_folds}`: clip {_first_of(clips, '')} has no speaker; name the speakers of "
-                f"labelled clips when preparing the corpus, or use the protocol `official`"
-            )
-        if len(counts) < num_folds:
-            remedy = f"speakers-{len(counts)}" if len(counts) >= 3 else "official (the corpus's own splits)"
-            raise ValueError(
-                f"protocol `speakers-{num_folds}`: the labelled clips have only {len(counts)} speakers; use {remedy}"
-            )
-        sizes, group_of = [0] * num_folds, {}
-        for speaker, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-            group_of[speaker] = sizes.index(min(sizes))
-            sizes[group_of[speaker]] += count
-        return _parts(clips.speakers, group_of, fold, num_folds)
-
-    return assign
-
-
-def _by_hash(num_folds: int) -> Callable:
-    """Folds of clips by a hash of their ids, whoever speaks, so that more clips move none of those that there were."""
-
-    def assign(clips: Index, fold: int) -> np.ndarray:
-        folds = (unit_of(mixed(clips.id_hashes, "folds of clips")) * num_folds).astype(int)
-        names = {fold - 1: SPLITS.index("test"), fold % num_folds: SPLITS.index("validation")}
-        return np.array([names.get(group, SPLITS.index("train")) for group in folds.tolist()])
-
-    return assign
-
-
-def _subject_protocol(
-    name: str, description: str, folds: Sequence[Iterable[int]], dropped: Sequence[str] = ()
+def _of_subjects(
+    name: str, description: str, folds: Sequence[Iterable[int | str]], dropped: Sequence[str] = (), **more: Any
 ) -> Protocol:
-    assign = _by_subject(name.split("-")[0], folds, dropped)
-    return Protocol(name, 1, f"{description}; validation subjects are the next fold's", len(folds), assign)
+    """Folds of speakers, each of whom is tested once."""
+    corpus = name.split("-")[0]
+    counted = dict(speakers=sum(len(list(subjects)) for subjects in folds)) | more
+    description = f"{description}; validation subjects are the next fold's"
+    return Protocol(name, 1, description, len(folds), by_subject(corpus, folds, dropped), **counted)
 
+
+def _of_muse(year: int, *columns: str) -> Protocol:
+    description = (
+        f"MuSe {year}: the organisers' development part is tested, for labels of their test part are withheld; a fifth "
+        "of the people of their training part validates"
+    )
+    return Protocol(
+        f"muse-{year}", 1, description, 1, development_tested(0.2), ("train", "validation"), "muse", columns
+    )
+
+
+_FOUR = ("neutral", "happy", "sad", "angry")
+_SIX = ("neutral", "happy", "sad", "angry", "excited", "frustrated")
+_MELD = (
+    ("neutral", "happy", "sad", "angry", "fearful", "disgust", "surprised"),
+    ("neutral", "positive", "negative"),
+)
+_CREMA = dict(
+    folds=[range(1001, 1019), range(1019, 1037), range(1037, 1055), range(1055, 1073), range(1073, 1092)],
+    dropped=("1064_IEO_DIS_MD", "1064_TIE_SAD_XX", "1076_MTI_NEU_XX", "1076_MTI_SAD_XX"),
+)
+_CREMA_TEXT = "test actors 1001-1018, 1019-1036, 1037-1054, 1055-1072, 1073-1091, without the four unreadable clips"
+_EVERYWHERE = tuple(SPLITS)
 
 _PROTOCOLS = (
-    Protocol("official", 1, "the train, validation and test splits of the corpus itself", 1, _by_split),
-    _subject_protocol(
+    Protocol("official", 1, "the train, validation and test splits of the corpus itself", 1, by_split),
+    Protocol(
+        "official-clips", 1, "the splits of the corpus itself, whoever speaks in them", 1, by_split, _EVERYWHERE
+    ),
+    _of_subjects(
         "ravdess-6x4",
         "RAVDESS, test actors 1-4, 5-8, 9-12, 13-16, 17-20, 21-24",
         [range(first, first + 4) for first in range(1, 25, 4)],
+        test_clips={8: (240,) * 6, 7: (208,) * 6},
     ),
-    _subject_protocol(
+    _of_subjects(
         "ravdess-5",
         "RAVDESS, the subject-wise folds of Luna-Jimenez et al.",
         [(2, 5, 14, 15, 16), (3, 6, 7, 13, 18), (10, 11, 12, 19, 20), (8, 17, 21, 23, 24), (1, 4, 9, 22)],
+        test_clips={8: (300, 300, 300, 300, 240), 7: (260, 260, 260, 260, 208)},
     ),
-    _subject_protocol(
+    _of_subjects(
         "ravdess-emobox6",
         "RAVDESS, the six folds of EmoBox",
         [(1, 11, 20, 21), (4, 10, 12, 14), (8, 9, 19, 23), (3, 5, 7, 24), (2, 15, 16, 18), (6, 13, 17, 22)],
+        test_clips={8: (240,) * 6, 7: (208,) * 6},
     ),
-    _subject_protocol(
-        "crema-5",
-        "CREMA-D, test actors 1001-1018, 1019-1036, 1037-1054, 1055-1072, 1073-1091, without the four unreadable clips",
-        [range(1001, 1019), range(1019, 1037), range(1037, 1055), range(1055, 1073), range(1073, 1092)],
-        dropped=("1064_IEO_DIS_MD", "1064_TIE_SAD_XX", "1076_MTI_NEU_XX", "1076_MTI_SAD_XX"),
+    _of_subjects("crema-5", f"CREMA-D, {_CREMA_TEXT}", **_CREMA, test_clips={6: (7_438,)}),
+    _of_subjects(
+        "crema-5-4class",
+        f"CREMA-D, neutral, happy, sad and angry alone, {_CREMA_TEXT}",
+        **_CREMA,
+        classes=(_FOUR,),
+        test_clips={4: (4_897,)},
     ),
-    _subject_protocol(
+    _of_subjects(
         "iemocap-5",
         "IEMOCAP, each session tests once (column `emotion4` for the usual four classes)",
         [(k,) for k in range(1, 6)],
+        speakers=10,
+        test_clips={4: (1_085, 1_023, 1_151, 1_031, 1_241)},
     ),
-    _subject_protocol("improv-6", "MSP-IMPROV, each session tests once", [(k,) for k in range(1, 7)]),
+    _of_subjects(
+        "iemocap-10",
+        "IEMOCAP, each speaker tests once (column `emotion4` for the usual four classes)",
+        [(f"{session}{sex}",) for sex in "FM" for session in range(1, 6)],
+        test_clips={4: (5_531,)},
+    ),
     Protocol(
-        "official-clips",
+        "iemocap-6class-dialogue",
         1,
-        "the splits of the corpus itself, whoever speaks in them",
+        "IEMOCAP in dialogues, six classes, WF1: session 5 tests, a tenth of the other dialogues validates",
         1,
-        _by_split,
-        speakers_cross=True,
+        by_dialogue(r"iemocap-5[FM]", 0.1),
+        ("train", "validation"),
+        "iemocap",
+        ("emotion",),
+        (_SIX,),
+        speakers=10,
+        test_clips={6: (1_623,)},
     ),
-    Protocol("meld", 1, "MELD's own splits, in which six people are in every part", 1, _by_split, speakers_cross=True),
-)
+    _of_subjects(
+        "improv-6",
+        "MSP-IMPROV, each session tests once",
+        [(k,) for k in range(1, 7)],
+        speakers=12,
+        test_clips={4: (916, 1_328, 1_622, 1_044, 1_407, 1_470)},
+    ),
+    Protocol(
+        "meld-official",
+        1,
+        "MELD's own splits, in which six people are in every part",
+        1,
+        by_split,
+        _EVERYWHERE,
+        "meld",
+        ("emotion", "sentiment"),
+        _MELD,
+        test_clips={7: (2_610,), 3: (2_610,)},
+    ),
+    _of_muse(2021, "valence", "arousal", "physio_arousal", "valence_class", "arousal_class"),
+    _of_muse(
+        2022, "humor", "valence", "physio_arousal", "adoration", "amusement", "anxiety", "disgust", "empathic_pain",
+        "fear", "surprise",
+    ),
+    _of_muse(2023, "humor", "valence", "physio_arousal", "approval", "disappointment", "uncertainty"),
+    _of_subjects(
+        "emodb-loso",
+        "EMO-DB, each speaker tests once",
+        [(3,), *[(k,) for k in range(8, 17)]],
+        test_clips={7: (535,)},
+    ),
+)  # fmt: skip
 
 
 def get_protocol(name: str) -> Protocol:
@@ -241,9 +298,9 @@ def get_protocol(name: str) -> Protocol:
         raise ValueError(f"protocol `{name}` needs at least 3 folds, to test, validate and train: use `{kind}-3`")
     if kind == "clips":
         description = f"{num_folds} folds of clips by id, whoever speaks; validation clips are the next fold's"
-        return Protocol(name, 1, description, num_folds, _by_hash(num_folds), speakers_cross=True)
+        return Protocol(name, 1, description, num_folds, by_hash(num_folds), _EVERYWHERE)
     description = f"{num_folds} speaker-disjoint folds of about equal size; validation speakers are the next fold's"
-    return Protocol(name, 1, description, num_folds, _balanced(num_folds))
+    return Protocol(name, 1, description, num_folds, balanced(num_folds))
 
 
 def summarize_folds(results: Sequence[ClassificationResult]) -> dict[str, Any]:

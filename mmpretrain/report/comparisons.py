@@ -22,6 +22,11 @@ READING = (
 )
 
 
+def marked(column: str, result: Mapping[str, Any]) -> str:
+    """The first column's name, with a mark where models were chosen on the test clips: figures are too good then."""
+    return f"{column} [test-best]" if result.get("selection") == "test-best" else column
+
+
 def interval_text(figures: Mapping[str, Any], metric: str = "ua") -> str:
     """E.g. 46.1-58.3; "" where it is not known."""
     found = (figures.get("intervals") or {}).get(metric)
@@ -44,9 +49,9 @@ def _line(comparison: Mapping[str, Any]) -> str:
     )
 
 
-def comparison_table(of_parts: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Table:
-    """A row a comparison. of_parts: comparisons of some clips, in words which: a fold, or all."""
-    columns = ["clips", "first", "second", "UA, points", "95%", "McNemar's p", ""]
+def comparison_table(of_parts: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], result: Mapping[str, Any]) -> Table:
+    """A row a comparison. of_parts: comparisons of some clips, in words which: a fold, or all. result: of what."""
+    columns = [marked("clips", result), "first", "second", "UA, points", "95%", "McNemar's p", ""]
     rows = []
     for part, comparisons in of_parts:
         for comparison in comparisons:
@@ -61,7 +66,7 @@ def fold_comparisons(summary: Mapping[str, Any]) -> Table:
     """Ours against the others in each fold, where there are several."""
     folds = [fold for fold in (summary.get("evaluation") or {}).get("folds") or () if fold.get("comparisons")]
     parts = [(f"fold {fold['fold']}", fold["comparisons"]) for fold in folds]
-    return comparison_table(parts if len(parts) > 1 else [])
+    return comparison_table(parts if len(parts) > 1 else [], summary.get("evaluation") or {})
 
 
 def _word(comparison: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from mmpretrain.report.comparisons import Table
+from mmpretrain.report.comparisons import Table, marked
 from mmpretrain.report.tables import text_table
 
 TITLES = {
@@ -27,7 +27,7 @@ def label_efficiency_table(curve: Mapping[str, Any]) -> Table:
         figures = [entry["classifiers"][name]["ua"] for name in names]
         cells = (f"{100 * f['mean']:.1f} ({100 * f['low']:.1f}-{100 * f['high']:.1f})" for f in figures)
         rows.append([f"{100 * entry['label_share']:g}%", _some(entry["training_clips"]), *cells])
-    return ["labels", "clips", *(TITLES[name] for name in names)], rows
+    return [marked("labels", curve), "clips", *(TITLES[name] for name in names)], rows
 
 
 def _some(counts: list[int]) -> str:

@@ -20,6 +20,7 @@ from mmpretrain.report.comparisons import (
     comparison_lines,
     fold_comparisons,
     interval_text,
+    marked,
 )
 
 NOTHING = "-"
@@ -153,7 +154,8 @@ def evaluation_table(summary: Mapping[str, Any]) -> Table:
 
     Where they are known, with the 95% intervals of UA and WA.
     """
-    columns, classifiers = ["classifier", "UA", "WA", "WF1", "macro F1"], _classifiers(summary)
+    columns = [marked("classifier", summary.get("evaluation") or {}), "UA", "WA", "WF1", "macro F1"]
+    classifiers = _classifiers(summary)
     known = any(interval_text(scores) for _, scores in classifiers)
     columns += ["UA, 95%", "WA, 95%"] * known
 
@@ -233,7 +235,7 @@ def _by_fold(summary: Mapping[str, Any], columns: Mapping[str, str]) -> Table:
             some = len(values) > 1
             spread.append(f"{percent(np.mean(values))} +- {100 * np.std(values, ddof=1):.1f}" if some else NOTHING)
         rows.append(["mean +- std", *spread])
-    return ["fold", *columns.values()], rows
+    return [marked("fold", summary.get("evaluation") or {}), *columns.values()], rows
 
 
 def speed_table(records: Sequence[Mapping[str, Any]], goodput: Mapping[str, Mapping[str, float]]) -> Table:
@@ -266,13 +268,21 @@ def speed_table(records: Sequence[Mapping[str, Any]], goodput: Mapping[str, Mapp
     return columns, rows
 
 
+# By `FinetuneConfig.selection`.
+CHOSEN = {
+    "val": "validation", "last": "nothing (the last step)", "test-best": "THE TEST CLIPS",
+}  # fmt: skip
+
+
 def protocol_line(summary: Mapping[str, Any]) -> str:
     result = summary.get("evaluation") or {}
     parts = []
     if result.get("protocol"):
         parts.append(f"protocol {result['protocol']}")
     if result.get("selection"):
-        parts.append(f"model chosen on: {result['selection']}")
+        parts.append(f"model chosen on: {CHOSEN.get(result['selection'], result['selection'])}")
+    if result.get("protocol_lacks"):
+        parts.append(f"not all of it: {result['protocol_lacks']}")
     few, share = result.get("labels_per_class", 0), result.get("label_share", 1)
     if few or share < 1:
         kept = f"{few} clips" if few else f"{100 * share:g}% of the training clips"
@@ -296,7 +306,7 @@ def render_summary(summary: Mapping[str, Any]) -> str:
         (f"{NAMES[ours(summary)].capitalize()}, fold by fold", fold_table(summary)),
         ("UA of all, fold by fold", fold_ua_table(summary)),
     ):
-        if table[1] and not (table[0][0] == "fold" and len(table[1]) == 1):
+        if table[1] and not (table[0][0].startswith("fold") and len(table[1]) == 1):
             blocks.append(f"{title}\n{text_table(table)}")
     if lines := gain_lines(summary.get("rounds") or ()):
         blocks.insert(2, "\n".join(map(_wrapped, lines)))

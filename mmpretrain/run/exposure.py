@@ -27,7 +27,8 @@ def check_exposure(finetuning: Finetuning) -> None:
         for number in finetuning.folds:
             fold, index, column = finetuning.fold(number), finetuning.table.index, finetuning.main_column
             test = fold.test
-            if doubles := pairs(index, test, np.concatenate([fold.train, fold.validation])):
+            parts = [fold.train, *[fold.validation] * (finetuning.config.selection != "test-best")]
+            if doubles := pairs(index, test, np.concatenate(parts)):
                 raise ValueError(
                     f"{len(doubles)} of the {len(test)} test clips of {finetuning.protocol_title}, fold {number}, are "
                     f"in its training or validation part as well, under another id ({told(index, doubles)}); remove "

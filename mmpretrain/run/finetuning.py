@@ -48,7 +48,16 @@ from mmpretrain.train.training import Training
 CLASSIFIER = "classifier"  # of a fold: the encoder and all heads, or, on a frozen one, the heads
 
 # Of the recipe's `finetune` part, what decides a regression on a frozen encoder; and what of a model does not.
-FROZEN_READS = ("tasks", "protocol", "label_share", "labels_per_class", "label_draw", "classifier", "select_by")
+FROZEN_READS = (
+    "tasks",
+    "protocol",
+    "label_share",
+    "labels_per_class",
+    "label_draw",
+    "classifier",
+    "select_by",
+    "selection",
+)
 RATES = ("dropout", "attention_dropout", "input_dropout", "activation_dropout", "layerdrop", "feature_grad_scale")
 
 
@@ -97,7 +106,12 @@ class Finetuning:
 
     @property
     def protocol_title(self) -> str:
-        return f"{self.protocol.name} v{self.protocol.version}"
+        """Marked where the model is chosen on the test clips."""
+        return f"{self.protocol.name} v{self.protocol.version}" + ", test-best" * self._on_test
+
+    @property
+    def _on_test(self) -> bool:
+        return self.config.selection == "test-best"
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -143,6 +157,8 @@ class Finetuning:
                 )
             field = f"finetune.protocol={self.config.protocol!r} on {self.table.folders()}"
             raise ValueError(f"{field}: {error}{because}") from error
+        if self._on_test:
+            fold = dataclasses.replace(fold, validation=fold.test)
         if self.few_labels:
             draws = self.table.draws(f"labels {self.config.label_draw}")[fold.train]
             share, per_class = self.config.label_share, self.config.labels_per_class
@@ -200,11 +216,21 @@ class Finetuning:
                 has = self.table.has(INPUTS[modality].needs)
                 if without := [part for part, rows in parts.items() if not has[rows].any()]:
                     log(f"fold {number}: none of the {' and '.join(without)} clips has {modality}")
+        if self.lacks:
+            log(f"{self.protocol_title}: {self.lacks}, so that figures do not compare with published ones")
+        if self._on_test:
+            log("finetune.selection='test-best': models are chosen on the test clips, so that every figure is too good")
         if self.main.kind == "class":
             said = self.table.label(self.main.column or self.main.name)
             others = sorted({word for word in said.kinds() if word} - set(self.main.classes))
             if count := int(said.map(dict.fromkeys(others, True), False, bool).sum()):
                 log(f"{count} clips are left out, labelled {', '.join(others[:8])}: no class of task {self.main.name}")
+
+    @property
+    def lacks(self) -> str:
+        """What the protocol should test and is not there, in words; "" if nothing."""
+        folds = {number: self.fold(number) for number in self.folds}
+        return self.protocol.lacks(self.table.index, folds, len(self.main.classes))
 
     @property
     def encoder(self) -> SourceEncoder:

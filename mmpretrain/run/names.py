@@ -27,7 +27,8 @@ def check_names(config: RunConfig) -> None:
             raise ValueError(f"checkpoint.best_by={best_by!r}; it must be one of {', '.join(better)}, or '': none")
     if config.finetune is not None:
         _check_tasks(config.finetune)
-        protocol, folds = get_protocol(config.finetune.protocol), config.finetune.folds
+        protocol, folds, main = get_protocol(config.finetune.protocol), config.finetune.folds, config.finetune.tasks[0]
+        protocol.check_task(main.column or main.name, main.classes or None)
         if folds and max(folds) > protocol.num_folds:
             raise ValueError(
                 f"finetune.folds={folds}; they must be of 1 to {protocol.num_folds}, the folds of the protocol "

@@ -68,7 +68,8 @@ def evaluate(run: Run) -> dict[str, Any]:
             log(line)
         return {
             "task": finetuning.main.name,
-            "protocol": finetuning.protocol_title, "selection": finetuning.protocol.selection,
+            "protocol": finetuning.protocol_title, "selection": config.selection,
+            "protocol_lacks": finetuning.lacks,
             "classes": list(finetuning.main.classes), "modalities": list(run.config.model.modalities),
             "classifier": config.classifier, "label_share": config.label_share,
             "labels_per_class": config.labels_per_class, "label_draw": config.label_draw,

@@ -107,13 +107,16 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
             values = finetuning.metrics(predict(state, fold.validation), fold.validation)
             return {f"validation/{name}": value for name, value in values.items()}
 
+        best_by = None if config.selection == "last" else finetuning.best_by
         loop = Loop(
             training, evaluate, **watched, workdir=run.workdir, title=f"fine-tuning {title}",
             log_every=run.config.log_every, eval_every=config.eval_every, checkpoint=run.config.checkpoint,
-            best_by=finetuning.best_by, evaluate_start=config.head == "frozen_linear",
+            best_by=best_by, evaluate_start=config.head == "frozen_linear",
         )  # fmt: skip
         with contextlib.closing(loop.writer):
-            state, _ = loop.best(loop.run())
+            state = loop.run()
+            if best_by:
+                state, _ = loop.best(state)
         model = trainer.model(whole(state, run.mesh))
         lineage = {
             "fingerprint": fingerprint(recipe | {"fold": number}), "fine-tuned on": finetuning.told,

@@ -24,8 +24,8 @@ from mmpretrain.stages.report import show, with_ours
 from mmpretrain.stages.run import run_all
 
 OF_RECIPE = (
-    "task", "protocol", "selection", "classes", "modalities", "classifier", "label_share", "labels_per_class",
-    "label_draw",
+    "task", "protocol", "selection", "protocol_lacks", "classes", "modalities", "classifier", "label_share",
+    "labels_per_class", "label_draw",
 )  # fmt: skip
 
 

@@ -114,7 +114,8 @@ def figures_of_curve(curves: Sequence[Curve]) -> dict[str, Any]:
         )  # fmt: skip
     whole = first.whole
     return {
-        "task": whole.main.name, "classes": list(whole.main.classes), "protocol": whole.protocol_title,
+        "task": whole.main.name, "selection": whole.config.selection,
+        "classes": list(whole.main.classes), "protocol": whole.protocol_title,
         "folds": [number for _, number in folds], "seed": first.run.config.seed, "test_clips": len(some.clip_ids),
         "chance_ua": some.result.chance_ua, "resampled": units_of(some)[1], "exposure": seen, "shares": shares,
     }  # fmt: skip

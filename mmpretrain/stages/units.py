@@ -39,7 +39,7 @@ def units(run: Run) -> dict[str, Any]:
             table = [entry for inputs in of_run.inputs for entry in _of_inputs(of_run, inputs)]
         about = {
             "task": of_run.task.name, "classes": list(of_run.task.classes), "silence": of_run.task.silence,
-            "protocol": f"{of_run.protocol.name} v{of_run.protocol.version}", "selection": of_run.protocol.selection,
+            "protocol": f"{of_run.protocol.name} v{of_run.protocol.version}", "selection": "val",
             "clips": clips, TEST_SEEN: str(of_run.exposure),
             "resampled": resampled_units(*of_run.who(of_run.test))[1],
         }  # fmt: skip

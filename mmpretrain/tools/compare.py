@@ -79,7 +79,7 @@ def render(found: dict[str, Any]) -> str:
         sides = {side: f"{NAMES[pair[side]]} ({side})" for side in ("first", "second")}
         names = {side: pair[side] for side in sides}
         of_folds = [(f"fold {each['fold']}", [each | names]) for each in pair["folds"]]
-        table = comparison_table([*of_folds * (len(of_folds) > 1), ("all", [pair["pooled"] | names])])
+        table = comparison_table([*of_folds * (len(of_folds) > 1), ("all", [pair["pooled"] | names])], found)
         lines = comparison_lines([pair["pooled"] | sides])
         if any(pair["left_out"]):
             first, second = pair["left_out"]

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,8 +135,119 @@ def test_sessions_of_two_people_are_tested_whole(name, corpus, sessions):
         assert len(fold.train) == 2 * sessions - 4
 
 
+WORDS = ("neutral", "happy", "sad", "angry")
+
+
+def whole_corpus(name):
+    """Clips as a protocol's corpus has them, as many of each speaker and class as make its official counts."""
+    if name.startswith("crema"):
+        takes = [(word, 14) for word in ("angry", "disgust", "fearful", "happy", "sad")] + [("neutral", 12)]
+        rows = [
+            row(f"{actor}_{word}_{i}", f"crema-{actor}", word)
+            for actor in range(1001, 1092)
+            for word, count in takes
+            for i in range(count)
+        ]
+        spare = {"angry": 3, "disgust": 3, "fearful": 3, "happy": 3, "sad": 3, "neutral": 5}  # 91 x 82 are 20 too many
+        for word, count in spare.items():
+            theirs = [r for r in rows if r.labels["emotion"] == word][-count:]
+            rows = [r for r in rows if r not in theirs]
+        lost = iter(("IEO_DIS_MD", "TIE_SAD_XX", "MTI_NEU_XX", "MTI_SAD_XX"))
+        for actor, word in (("1064", "disgust"), ("1064", "sad"), ("1076", "neutral"), ("1076", "sad")):
+            at = next(i for i, r in enumerate(rows) if r.clip_id.startswith(f"{actor}_{word}_"))
+            rows[at] = row(f"{actor}_{next(lost)}", f"crema-{actor}", word)
+        return rows
+    sizes = {
+        "iemocap-5": [1085, 1023, 1151, 1031, 1241], "iemocap-10": [1085, 1023, 1151, 1031, 1241],
+        "improv-6": [916, 1328, 1622, 1044, 1407, 1470],
+    }  # fmt: skip
+    if name in sizes:
+        return [
+            row(f"{k}-{i}", f"{name.split('-')[0]}-{k}{'FM'[i % 2]}", WORDS[i % 4])
+            for k, size in enumerate(sizes[name], start=1)
+            for i in range(size)
+        ]
+    words = ("neutral", "happy", "sad", "angry", "fearful", "disgust", "boredom")
+    return [
+        row(f"{i}", f"emodb-{speaker:02d}", words[i % 7])
+        for i, speaker in enumerate(s for s in (3, *range(8, 17)) for _ in range(54 if s < 12 else 53))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "folds", "total"),
+    [
+        ("crema-5", 5, 7438), ("crema-5-4class", 5, 4897), ("iemocap-5", 5, 5531), ("iemocap-10", 10, 5531),
+        ("improv-6", 6, 7787), ("emodb-loso", 10, 535),
+    ],
+)  # fmt: skip
+def test_the_official_counts_are_those_of_the_whole_corpus_and_what_is_not_there_is_said(name, folds, total):
+    rows, protocol = whole_corpus(name), get_protocol(name)
+    classes = WORDS if name.endswith("4class") else sorted({r.labels["emotion"] for r in rows})
+    index = index_of(rows)
+    dealt = {k: protocol.fold(index, k, classes, column="emotion") for k in range(1, protocol.num_folds + 1)}
+    assert protocol.num_folds == folds
+    assert sum(len(fold.test) for fold in dealt.values()) == total
+    assert protocol.lacks(index, dealt, len(classes)) == ""
+    fewer = index_of([r for r in rows if r.speaker != rows[0].speaker] + rows[:1])
+    dealt = {k: protocol.fold(fewer, k, classes, column="emotion") for k in range(1, protocol.num_folds + 1)}
+    assert f"clips in place of {total:,}" in protocol.lacks(fewer, dealt, len(classes)) or name[:3] in "iemocap-5improv"
+    without = index_of([r for r in rows if r.speaker != rows[-1].speaker])
+    if protocol.speakers == folds:  # then its fold is empty
+        with pytest.raises(ValueError, match="no labelled clip in its"):
+            [protocol.fold(without, k, classes, column="emotion") for k in range(1, folds + 1)]
+    else:
+        dealt = {k: protocol.fold(without, k, classes, column="emotion") for k in range(1, folds)}
+        found = protocol.lacks(without, dealt, len(classes))
+        assert f"{protocol.speakers - 1} of its {protocol.speakers} speakers are there" in found
+
+
+def test_speakers_of_one_session_are_chosen_by_others_of_another():
+    rows, protocol = whole_corpus("iemocap-10"), get_protocol("iemocap-10")
+    for number in range(1, 11):
+        fold = protocol.fold(index_of(rows), number, column="emotion")
+        (tested,), (validated,) = ({rows[i].speaker for i in part} for part in (fold.test, fold.validation))
+        assert tested[:-1] != validated[:-1], "the other of a session heard the same room"
+
+
+def test_dialogues_are_whole_and_session_5_is_tested():
+    rows = [
+        IndexRow(
+            f"{k}{d}{i}", 9, ("audio",), "train", f"iemocap-{k}{'FM'[i % 2]}",
+            {"emotion": "excited", "dialogue": f"Ses{k}-{d}"}, 0, 0,
+        )
+        for k in range(1, 6) for d in range(30) for i in range(4)
+    ]  # fmt: skip
+    index = Index.of(rows, {"emotion": "class", "dialogue": "class"})
+    classes = ("neutral", "happy", "sad", "angry", "excited", "frustrated")
+    protocol = get_protocol("iemocap-6class-dialogue")
+    fold = protocol.fold(index, 1, classes, column="emotion")
+    assert {rows[i].speaker for i in fold.test} == {"iemocap-5F", "iemocap-5M"}
+    dialogues = [{rows[i].labels["dialogue"] for i in part} for part in (fold.train, fold.validation, fold.test)]
+    assert sum(map(len, dialogues)) == len(set().union(*dialogues)) == 150
+    assert 4 <= len(dialogues[1]) <= 24
+    assert protocol.lacks(index, {1: fold}, 6) == "its test parts have 120 clips in place of 1,623"
+
+
+def test_muse_tests_the_development_part_and_validates_on_people_of_the_training_part():
+    parts = {"train": 20, "validation": 6, "test": 5}
+    rows = [
+        IndexRow(f"{split}{p}{i}", 9, ("audio",), split, f"muse-{split}{p}", {"fear": 0.1 * i}, 0, 0)
+        for split, people in parts.items() for p in range(people) for i in range(3)
+    ]  # fmt: skip
+    index = Index.of(rows, {"fear": "value"})
+    fold = get_protocol("muse-2022").fold(index, 1, column="fear")
+    assert {rows[i].split for i in fold.test} == {"validation"}
+    assert {rows[i].split for part in (fold.train, fold.validation) for i in part} == {"train"}
+    assert (len(fold.train), len(fold.validation), len(fold.test)) == (48, 12, 18)
+    with pytest.raises(ValueError, match=r"protocol `muse-2023` is about humor or .*of the label 'fear'"):
+        get_protocol("muse-2023").fold(index, 1, column="fear")
+
+
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"unknown protocol `ravdess`; known are official, ravdess-6x4, .*speakers-K"):
+    with pytest.raises(
+        ValueError, match=r"unknown protocol `ravdess`; known are official, official-clips, ravdess-6x4, .*speakers-K"
+    ):
         get_protocol("ravdess")
     with pytest.raises(ValueError, match="use `speakers-3`"):
         get_protocol("speakers-2")
@@ -173,6 +285,8 @@ def test_an_unknown_name_lists_the_known_ones():
             1,
             "no labelled clip in its test part (RAVDESS, test actors 1-4, 5-8",
         ),
+        ("meld-official", [row("a", "iemocap-1F")], 1, "its speaker `iemocap-1F` is not of meld, whose are called"),
+        ("emodb-loso", [row("a", "crema-1001")], 1, "`crema-1001` is none of this protocol's (emodb-03 to emodb-16)"),
         ("speakers-5", [row("a", f"s{i}") for i in range(4)], 1, "only 4 speakers; use speakers-4"),
         ("speakers-5", [row("a", f"s{i}") for i in range(2)], 1, "only 2 speakers; use official"),
         ("speakers-3", [row("a", "s"), row("b", "")], 1, "clip b has no speaker; name the speakers"),
@@ -181,6 +295,21 @@ def test_an_unknown_name_lists_the_known_ones():
 def test_what_a_protocol_cannot_do_is_said(name, rows, fold, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         get_protocol(name).fold(index_of(rows), fold, column="emotion")
+
+
+def test_every_protocol_is_told_of():
+    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    with pytest.raises(ValueError, match="known are") as raised:
+        get_protocol("?")
+    names = str(raised.value).split("known are ")[1].split(", speakers-K")[0].split(", ")
+    assert len(names) > 10
+    assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_other_classes_than_a_protocol_tells_apart_are_refused():
+    index = index_of([row("a", "crema-1001")])
+    with pytest.raises(ValueError, match="`crema-5-4class` tells apart neutral, happy, sad, angry, and the task happy"):
+        get_protocol("crema-5-4class").fold(index, 1, ("happy", "disgust"), column="emotion")
 
 
 def test_summary_of_folds_has_mean_std_and_pooled_value():

@@ -74,7 +74,7 @@ def _summary():
             "baseline": result(12),
             "from_scratch": result(15),
             "protocol": "official",
-            "selection": "validation",
+            "selection": "val",
             "folds": folds,
         },
         "export_max_error": 2.4e-7,

@@ -145,3 +145,20 @@ def test_what_does_not_go_with_it_is_refused(done, run_of, tmp_path):
     heads.write_bytes(changed)
     with pytest.raises(DamagedError, match=r"heads\.npz is damaged.*remove its fold's folder and run"):
         evaluate(again)
+
+
+def test_a_choice_on_the_test_clips_is_marked_wherever_its_figures_stand(run_of, tmp_path, capsys):
+    run = run_of(tmp_path / "run", selection="test-best", folds=(2,), compare_from_scratch=False)
+    finetune(run)
+    evaluation = evaluate(run)
+    result = result_of(run, "pretrained", 2)
+    assert result["validation/emotion/ua"] == pytest.approx(evaluation["folds"][0]["ua"]), "chosen by what is tested"
+    assert evaluation["selection"] == "test-best"
+    assert "18 clips with their label" in evaluation["unlabelled_test_seen"]
+    capsys.readouterr()
+    report(run)
+    for shown in (capsys.readouterr().out, (run.workdir / "report.html").read_text()):
+        assert "speakers-3 v1, test-best, model chosen on: THE TEST CLIPS" in shown
+        assert "classifier [test-best]" in shown
+    with pytest.raises(ValueError, match=r"finetune\.selection='last'; it must be val or test-best with finetune"):
+        run_of(tmp_path / "other", selection="last")

@@ -48,8 +48,9 @@ def test_what_gets_worse_by_training_ends_where_it_began(run_of, tmp_path):
 
 
 def test_it_is_learned_on_from_there_and_a_step_can_be_replayed(run_of, tmp_path):
-    run = run_of(tmp_path, compare_from_scratch=False, encoder_rate=0.1)
+    run = run_of(tmp_path, compare_from_scratch=False, encoder_rate=0.1, selection="last")
     finetune(run)
+    assert json.loads((run.workdir / "finetune" / "pretrained" / "fold2" / "result.json").read_text())["step"] == 4
     records = [json.loads(line) for line in (run.workdir / "metrics.jsonl").read_text().splitlines()]
     (logged,) = (r["train/loss"] for r in records if r["step"] == 1 and "train/loss" in r)
     assert replay(run, 1, "finetune/pretrained/fold2")["metrics"]["loss"] == logged

@@ -28,7 +28,7 @@ def store(folder, of_variants, **changes):
         for fold, said in of_folds.items():
             write_answers(folder / "evaluation" / table_name(variant, fold), said)
     folds = next(iter(of_variants.values()))
-    result = {"task": "truth", "protocol": "speakers-3 v1", "selection": "validation", "classes": list(CLASSES)}
+    result = {"task": "truth", "protocol": "speakers-3 v1", "selection": "val", "classes": list(CLASSES)}
     result |= {"folds": [{"fold": fold} for fold in folds], "wall_time_sec": 1.0, **{name: {} for name in of_variants}}
     write_sealed(folder / "evaluation" / "result.json", result | changes)
     return folder

@@ -89,7 +89,7 @@ def test_the_official_splits_have_a_protocol_though_people_are_in_all_of_them():
         for i, split in enumerate(("train", "validation", "test"))
     ]
     index = Index.of(rows, {"emotion": "class"})
-    fold = get_protocol("meld").fold(index, 1, column="emotion")
+    fold = get_protocol("meld-official").fold(index, 1, column="emotion")
     assert [part.tolist() for part in (fold.train, fold.validation, fold.test)] == [[0], [1], [2]]
     assert isinstance(fold.train, np.ndarray)
     with pytest.raises(ValueError, match="speaker meld-Joey is both in"):
