@@ -14,7 +14,6 @@ from flax import nnx
 
 from mmpretrain.config import FinetuneConfig, ModelConfig, TaskConfig, as_dict, flatten
 from mmpretrain.data.exposure import TrainingData
-from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.labels import (
     OF_FRAMES,
     class_counts,
@@ -25,13 +24,11 @@ from mmpretrain.data.labels import (
     why_not_learned,
     why_not_measured,
 )
-from mmpretrain.doubles import pairs, told
 from mmpretrain.evaluation.comparison import Answers
 from mmpretrain.evaluation.protocols import Fold, get_protocol
 from mmpretrain.evaluation.tasks import TASK_METRICS
 from mmpretrain.models.sharing import share_out
 from mmpretrain.objectives.supervised import Supervised
-from mmpretrain.observe.progress import log
 from mmpretrain.parallel.mesh import FrameShares
 from mmpretrain.records import Batch
 from mmpretrain.run.folds import fold_of, labelled_clips
@@ -193,44 +190,6 @@ class Finetuning:
             of_classes = zip(task.classes, class_counts(labels, task).tolist(), strict=True) if task.classes else ()
             counts[task.name] = dict(of_classes) or known
         return counts
-
-    def check(self) -> None:
-        """Looks at every fold before anything is trained or tested, and logs what its clips cannot show.
-
-        Raises what `fold` raises.
-        """
-        for number in self.folds:
-            fold = self.fold(number)
-            parts = {"training": fold.train, "validation": fold.validation, "test": fold.test}
-            if doubles := pairs(self.table.index, fold.validation, fold.train):
-                log(
-                    f"fold {number}: {len(doubles)} of the {len(fold.validation)} validation clips are in its training "
-                    f"part as well, under another id, so that it is chosen by what it has seen: "
-                    f"{told(self.table.index, doubles)}"
-                )
-            for task in self.config.tasks:
-                for part in ("validation", "test") if task == self.main else ("validation",):
-                    if lacks := why_not_measured(self.labels[task.name][parts[part]], task):
-                        log(f"fold {number}: the {part} part {lacks}, of which its {task.name} figures tell nothing")
-            for modality in self.run.config.model.modalities:
-                has = self.table.has(INPUTS[modality].needs)
-                if without := [part for part, rows in parts.items() if not has[rows].any()]:
-                    log(f"fold {number}: none of the {' and '.join(without)} clips has {modality}")
-        if self.lacks:
-            log(f"{self.protocol_title}: {self.lacks}, so that figures do not compare with published ones")
-        if self._on_test:
-            log("finetune.selection='test-best': models are chosen on the test clips, so that every figure is too good")
-        if self.main.kind == "class":
-            said = self.table.label(self.main.column or self.main.name)
-            others = sorted({word for word in said.kinds() if word} - set(self.main.classes))
-            if count := int(said.map(dict.fromkeys(others, True), False, bool).sum()):
-                log(f"{count} clips are left out, labelled {', '.join(others[:8])}: no class of task {self.main.name}")
-
-    @property
-    def lacks(self) -> str:
-        """What the protocol should test and is not there, in words; "" if nothing."""
-        folds = {number: self.fold(number) for number in self.folds}
-        return self.protocol.lacks(self.table.index, folds, len(self.main.classes))
 
     @property
     def encoder(self) -> SourceEncoder:

@@ -18,6 +18,7 @@ from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.comparisons import BLIND, comparison_lines
 from mmpretrain.run.baselines import NEEDS, answers_of_baselines
+from mmpretrain.run.checking import check_folds, lacks
 from mmpretrain.run.command import ACCEPT_CHANGES, Command
 from mmpretrain.run.exposure import TEST_SEEN, as_result, check_exposure, exposure_of_fold, pooled_exposure
 from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
@@ -33,7 +34,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     finetuning = Finetuning(run)
     recipe = {f"{variant}/{k}": v for variant in finetuning.variants for k, v in finetuning.recipe(variant).items()}
     run.check_begun(EVALUATION, recipe)
-    finetuning.check()
+    check_folds(finetuning)
     for fold in finetuning.folds:
         for variant in finetuning.variants:
             run.check_begun(fold_name(variant, fold), finetuning.recipe(variant) | finetuning.reads(fold))
@@ -69,7 +70,7 @@ def evaluate(run: Run) -> dict[str, Any]:
         return {
             "task": finetuning.main.name,
             "protocol": finetuning.protocol_title, "selection": config.selection,
-            "protocol_lacks": finetuning.lacks,
+            "protocol_lacks": lacks(finetuning),
             "classes": list(finetuning.main.classes), "modalities": list(run.config.model.modalities),
             "classifier": config.classifier, "label_share": config.label_share,
             "labels_per_class": config.labels_per_class, "label_draw": config.label_draw,

@@ -21,6 +21,7 @@ from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import whole
 from mmpretrain.parallel.processes import on_main
+from mmpretrain.run.checking import check_folds
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command
 from mmpretrain.run.exposure import TEST_SEEN, as_result, check_exposure, exposure_of_fold
 from mmpretrain.run.finetuning import CLASSIFIER, FROZEN_READS, Finetuning
@@ -47,7 +48,7 @@ def check_finetuning(finetuning: Finetuning) -> None:
     for variant in finetuning.variants:
         for fold in finetuning.folds:
             run.check_begun(fold_name(variant, fold), finetuning.recipe(variant))
-    finetuning.check()
+    check_folds(finetuning)
 
 
 def train_folds(finetuning: Finetuning, variants: Sequence[str]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.few_labels import render_label_efficiency
+from mmpretrain.run.checking import check_folds
 from mmpretrain.run.command import ACCEPT_CHANGES, Command
 from mmpretrain.run.curve import FROZEN, TRAINED, Curve, Point
 from mmpretrain.run.exposure import as_result, check_exposure, exposure_of_fold, pooled_exposure
@@ -34,7 +35,7 @@ PAIRS = (
 def label_efficiency(run: Run) -> dict[str, Any]:
     """Trains and tests every classifier on every share, draw and fold, passing over what is done."""
     curve = Curve(run)
-    curve.whole.check()
+    check_folds(curve.whole)
     check_exposure(curve.whole)
     points = curve.points
     for point in points:

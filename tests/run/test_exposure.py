@@ -16,6 +16,7 @@ from mmpretrain.data.exposure import TrainingData
 from mmpretrain.encoders.folder import TRAINING_DATA_FILE, read_training_data, save_encoder
 from mmpretrain.files import DamagedError
 from mmpretrain.models.encoder import AVEncoder
+from mmpretrain.run.checking import check_folds
 from mmpretrain.run.exposure import exposure_of_recipe
 from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.run import Run
@@ -261,7 +262,7 @@ def test_a_double_in_training_and_validation_is_said(corpora, tmp_path, capsys):
     corpus = write_corpus(tmp_path / "doubled", [*clips, double], 8, 24)
     config = recipe(tmp_path / "run", str(corpus), labelled=str(corpus), rounds=())
     config.finetune.encoder, config.finetune.protocol, config.finetune.folds = "none", "official", ()
-    Finetuning(Run(config)).check()
+    check_folds(Finetuning(Run(config)))
     said = (
         "fold 1: 1 of the 5 validation clips are in its training part as well, under another id, so that it is chosen"
     )

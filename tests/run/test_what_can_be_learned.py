@@ -5,6 +5,7 @@ import pytest
 
 from mmpretrain.config import CorpusConfig, FinetuneConfig, TaskConfig, emotion
 from mmpretrain.data.labels import why_not_learned, why_not_measured
+from mmpretrain.run.checking import check_folds
 from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
@@ -85,7 +86,7 @@ def _learns(run, fold) -> bool:
 
 def test_what_figures_cannot_tell_is_said(tmp_path, capsys):
     corpus = corpus_of(tmp_path, train=(*TRAIN, "calm"), validation=("happy", "happy"))
-    Finetuning(run_of(tmp_path, corpus, "happy", "sad")).check()
+    check_folds(Finetuning(run_of(tmp_path, corpus, "happy", "sad")))
     said = capsys.readouterr()
     assert "fold 1: the validation part has no clip labelled sad" in said.out + said.err
     assert "1 clips are left out, labelled calm" in said.out + said.err

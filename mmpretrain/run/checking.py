@@ -1,0 +1,50 @@
+"""What the clips of a fine-tuning's folds cannot show, said before anything is trained or tested."""
+
+from __future__ import annotations
+
+from mmpretrain.data.inputs import INPUTS
+from mmpretrain.data.labels import why_not_measured
+from mmpretrain.doubles import pairs, told
+from mmpretrain.observe.progress import log
+from mmpretrain.run.finetuning import Finetuning
+
+
+def check_folds(finetuning: Finetuning) -> None:
+    """Looks at every fold before anything is trained or tested, and logs what its clips cannot show.
+
+    Raises what `Finetuning.fold` raises.
+    """
+    for number in finetuning.folds:
+        fold = finetuning.fold(number)
+        parts = {"training": fold.train, "validation": fold.validation, "test": fold.test}
+        if doubles := pairs(finetuning.table.index, fold.validation, fold.train):
+            log(
+                f"fold {number}: {len(doubles)} of the {len(fold.validation)} validation clips are in its training "
+                f"part as well, under another id, so that it is chosen by what it has seen: "
+                f"{told(finetuning.table.index, doubles)}"
+            )
+        for task in finetuning.config.tasks:
+            for part in ("validation", "test") if task == finetuning.main else ("validation",):
+                if why := why_not_measured(finetuning.labels[task.name][parts[part]], task):
+                    log(f"fold {number}: the {part} part {why}, of which its {task.name} figures tell nothing")
+        for modality in finetuning.run.config.model.modalities:
+            has = finetuning.table.has(INPUTS[modality].needs)
+            if without := [part for part, rows in parts.items() if not has[rows].any()]:
+                log(f"fold {number}: none of the {' and '.join(without)} clips has {modality}")
+    if lacking := lacks(finetuning):
+        log(f"{finetuning.protocol_title}: {lacking}, so that figures do not compare with published ones")
+    if finetuning.config.selection == "test-best":
+        log("finetune.selection='test-best': models are chosen on the test clips, so that every figure is too good")
+    if finetuning.main.kind == "class":
+        said = finetuning.table.label(finetuning.main.column or finetuning.main.name)
+        others = sorted({word for word in said.kinds() if word} - set(finetuning.main.classes))
+        if count := int(said.map(dict.fromkeys(others, True), False, bool).sum()):
+            log(
+                f"{count} clips are left out, labelled {', '.join(others[:8])}: no class of task {finetuning.main.name}"
+            )
+
+
+def lacks(finetuning: Finetuning) -> str:
+    """What of the protocol's corpus is not there to be tested, in words; "" if nothing."""
+    folds = {number: finetuning.fold(number) for number in finetuning.folds}
+    return finetuning.protocol.lacks(finetuning.table.index, folds, len(finetuning.main.classes))
