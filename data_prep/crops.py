@@ -50,6 +50,47 @@ class Crops(NamedTuple):
     empty: np.ndarray
 
 
+class Cropper:
+    """Cuts mouth and face of one person out of picture after picture: `add` each, then `crops`.
+
+    points: float [T, 9, 2], x and y in pixels of a picture of size `first` (height, width; None: that of the first that
+    is added), onto which those of another size are laid (see `laid_onto`).
+    """
+
+    def __init__(self, points: np.ndarray, *, mouth_size: int, face_size: int, first: tuple[int, int] | None = None):
+        self._transforms = align(points[:, STABLE], MEAN_FACE)
+        self._squares = mouth_squares(self._transforms, points[:, MOUTH])
+        mouth, face = (np.empty((len(points), size, size), np.uint8) for size in (mouth_size, face_size))
+        self._crops = Crops(mouth, face, np.zeros(len(points), bool))
+        self._count, self._first = 0, first
+
+    def add(self, frame: np.ndarray) -> None:
+        """The next picture, RGB uint8 [H, W, 3] or grey [H, W]."""
+        t, size, (mouth, face, empty) = self._count, frame.shape[:2], self._crops
+        self._first = self._first or size
+        self._count += 1
+        if t >= len(empty):
+            return
+        transform = self._transforms[t]
+        if size != self._first:
+            transform = chain(laid_onto(size, self._first), transform)
+        mouth[t] = grey(cut(frame, transform, self._squares[t], mouth.shape[1]))
+        face[t] = grey(cut(frame, transform, Square(*FACE_SQUARE), face.shape[1]))
+        empty[t] = any(
+            crop[t].std() < MIN_DEVIATION or inside(size, transform, square) < MIN_INSIDE
+            for crop, square in ((mouth, self._squares[t]), (face, Square(*FACE_SQUARE)))
+        )
+
+    def crops(self) -> Crops:
+        """Of all. Raises ValueError if there were fewer or more pictures than points."""
+        if self._count != len(self._transforms):
+            raise ValueError(
+                f"{self._count} frames but landmarks of {len(self._transforms)}: the file has changed since it was "
+                "looked at"
+            )
+        return self._crops
+
+
 def crop_clip(
     frames: Iterable[np.ndarray],
     points: np.ndarray,
@@ -57,34 +98,24 @@ def crop_clip(
     mouth_size: int = CROP_SIZES["mouth"],
     face_size: int = CROP_SIZES["face"],
 ) -> Crops:
-    """Cuts mouth and face out of each picture of a clip.
+    """Cuts mouth and face out of each picture of a clip, read one at a time; see `Cropper`.
 
-    frames: T pictures, RGB uint8 [H, W, 3] or grey [H, W], read one at a time. points: float [T, 9, 2], x and y in
-    pixels of the first picture, onto which those of another size are laid (see `laid_onto`).
     Raises ValueError if there are fewer or more pictures than points.
     """
-    transforms = align(points[:, STABLE], MEAN_FACE)
-    squares = mouth_squares(transforms, points[:, MOUTH])
-    mouth = np.empty((len(points), mouth_size, mouth_size), np.uint8)
-    face = np.empty((len(points), face_size, face_size), np.uint8)
-    empty = np.zeros(len(points), bool)
-    count, first = 0, None
+    cropper = Cropper(points, mouth_size=mouth_size, face_size=face_size)
     for frame in frames:
-        first = first or frame.shape[:2]
-        if count < len(points):
-            transform = transforms[count]
-            if frame.shape[:2] != first:
-                transform = chain(laid_onto(frame.shape[:2], first), transform)
-            mouth[count] = grey(cut(frame, transform, squares[count], mouth_size))
-            face[count] = grey(cut(frame, transform, Square(*FACE_SQUARE), face_size))
-            empty[count] = any(
-                crop[count].std() < MIN_DEVIATION or inside(frame.shape[:2], transform, square) < MIN_INSIDE
-                for crop, square in ((mouth, squares[count]), (face, Square(*FACE_SQUARE)))
-            )
-        count += 1
-    if count != len(points):
-        raise ValueError(f"{count} frames but landmarks of {len(points)}: the file has changed since it was looked at")
-    return Crops(mouth, face, empty)
+        cropper.add(frame)
+    return cropper.crops()
+
+
+def face_boxes(points: np.ndarray) -> np.ndarray:
+    """What of the picture the square of the face covers, float32 [T, 4]: left, top, right, bottom in pixels, for points
+    [T, 9, 2]."""
+    left, top, side = FACE_SQUARE
+    corners = np.array([(left, top), (left + side, top), (left, top + side), (left + side, top + side)])
+    found = [apply(cv2.invertAffineTransform(transform), corners) for transform in align(points[:, STABLE], MEAN_FACE)]
+    boxes = [np.concatenate([corner.min(0), corner.max(0)]) for corner in found]
+    return np.array(boxes, np.float32).reshape(-1, 4)
 
 
 def laid_onto(size: tuple[int, int], first: tuple[int, int]) -> np.ndarray:

@@ -65,7 +65,11 @@ def eye_distance(points: np.ndarray) -> np.ndarray:
 
 
 def find_faces(
-    frames: Iterable[tuple[np.ndarray, int]], model_path: Path, regions: Sequence[Region] = ()
+    frames: Iterable[tuple[np.ndarray, int]],
+    model_path: Path,
+    regions: Sequence[Region] = (),
+    *,
+    num_faces: int = MAX_FACES,
 ) -> Iterator[tuple[Faces, int]]:
     """The faces of each distinct frame, and for how many frames of the clip it is shown.
 
@@ -79,7 +83,7 @@ def find_faces(
     options = vision.FaceLandmarkerOptions(
         base_options=BaseOptions(model_asset_buffer=model_path.read_bytes()),
         running_mode=vision.RunningMode.VIDEO,
-        num_faces=MAX_FACES,
+        num_faces=num_faces,
         output_face_blendshapes=True,
     )
     regions = regions or (WHOLE,)

@@ -33,9 +33,9 @@ def write_features(path: Path, clip_ids: Sequence[str], features: Sequence[np.nd
             with open(draft, "wb") as file:  # given a name, NumPy would add .npy to it
                 np.save(file, np.concatenate(features))
         else:
-            import h5py
+            import h5py  # whose own lock would meet that of the draft
 
-            with h5py.File(draft, "w") as file:
+            with h5py.File(draft, "w", locking=False) as file:
                 file["features"] = np.concatenate(features)
                 file["rows"] = np.array([len(x) for x in features])
                 file.create_dataset("clip_ids", data=list(clip_ids), dtype=h5py.string_dtype())

@@ -66,7 +66,7 @@ class RunBase:
         self.config, self.accept_changes, self.profile = config, accept_changes, profile
         self.workdir = Path(config.workdir)
         self.unreadable = Unreadable(config.data.max_unreadable_share, functools.partial(log, of_process=True))
-        _cache_compilations()
+        cache_compilations()
         self.mesh: Mesh = make_mesh(config.parallel, devices)
         parts, multiple = batch_multiple(self.mesh), config.data.batch_multiple
         micro_batches = config.parallel.micro_batches
@@ -221,7 +221,7 @@ def mesh_line(mesh: Mesh) -> str:
     return ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
 
 
-def _cache_compilations() -> None:
+def cache_compilations() -> None:
     """Keeps compiled programs between runs, so that a restart or a second round does not compile again."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mmpretrain" / "compiled"

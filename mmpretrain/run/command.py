@@ -52,11 +52,17 @@ class Option:
 
 @dataclasses.dataclass(frozen=True)
 class Argument:
-    """The file or folder that a command is given instead of a recipe, or several. name: as the usage shows them."""
+    """The file or folder that a command is given instead of a recipe, or several. name: as the usage shows them.
+
+    count: how many; None: one or more.
+    """
 
     name: str
     help: str
-    count: int = 1
+    count: int | None = 1
+
+    def takes(self, number: int) -> bool:
+        return number > 0 if self.count is None else number == self.count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,14 +144,14 @@ class Command:
     def usage(self) -> str:
         options = [option.shown if option.required else f"[{option.shown}]" for option in self.options]
         overrides = [] if self.takes else ["[--config.FIELD=VALUE ...]"]
-        given = [self.takes.name] * bool(self.takes.count) if self.takes else [RECIPE]
+        given = [self.takes.name] * (self.takes.count != 0) if self.takes else [RECIPE]
         return " ".join(["mmpretrain", self.name, *given, *options, *overrides])
 
     @property
     def line(self) -> str:
         """The summary, with what the command must be given besides a recipe."""
         needs = [option.shown for option in self.options if option.required]
-        if self.takes and self.takes.count:
+        if self.takes and self.takes.count != 0:
             needs = [" ".join([self.takes.name, *needs]), "no recipe"]
         return self.summary + (f" ({', '.join(needs)})" if needs else "")
 
@@ -159,8 +165,8 @@ def read_given(command: Command, config: RunConfig | None, paths: Sequence[str],
     form = command.instead if command.instead and paths else command
     if form.takes:
         lacks = any(option.required and values[option.name] is None for option in form.options)
-        if len(paths) != form.takes.count or config is not None or lacks:
-            what = f"; {form.takes.name} is {form.takes.help}" if form.takes.count else ""
+        if not form.takes.takes(len(paths)) or config is not None or lacks:
+            what = "" if form.takes.count == 0 else f"; {form.takes.name} is {form.takes.help}"
             raise ValueError(f"the command is `{form.usage}`, without a recipe{what}")
         for path in paths:
             check_local(form.takes.name, path)
@@ -237,7 +243,7 @@ def command_help(command: Command) -> str:
     blocks = ["\n".join(textwrap.fill(form.usage, WIDTH, subsequent_indent="    ") for form in command.forms)]
     blocks += ["\n".join(_sentence(form.summary) for form in command.forms)]
     blocks += [textwrap.fill(paragraph, WIDTH) for paragraph in command.details]
-    rows = [(form.takes.name, form.takes.help) for form in command.forms if form.takes and form.takes.count]
+    rows = [(form.takes.name, form.takes.help) for form in command.forms if form.takes and form.takes.count != 0]
     if command.takes is None:
         rows += [(RECIPE, "a file, or a name that `mmpretrain recipes` lists; RECIPE:VARIANT where it has variants")]
         rows += [("--config.FIELD=VALUE", "any field of it; mmpretrain/config/tree.py lists them")]

@@ -1,0 +1,174 @@
+"""The video of a prediction: faces framed and labelled, below them the probabilities of each person over time."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fractions
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from data_prep import media
+from data_prep.faults import ClipError, of_the_clip
+from mmpretrain.files import whole_file
+from mmpretrain.predict.results import Person, Prediction
+from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+
+MAX_WIDTH, MIN_WIDTH = 960, 320
+MAX_PEOPLE = 4  # with a strip of their own
+LEGEND_PX, STRIP_PX, NAME_PX = 26, 44, 84
+PART_SEC = 60.0
+# RGB, told apart by colour-blind people too (Okabe and Ito), then lighter and darker ones.
+COLOURS = (
+    (120, 120, 120), (0, 114, 178), (240, 190, 0), (86, 180, 233), (213, 94, 0), (204, 121, 167), (0, 158, 115),
+    (230, 159, 0), (150, 70, 140), (170, 210, 120), (110, 60, 20), (60, 60, 160), (30, 30, 30),
+)  # fmt: skip
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """The video `target` of what was found in the file `path`."""
+
+    path: Path
+    target: Path
+    found: Prediction
+    classes: tuple[str, ...]
+
+
+def render(job: Job) -> str:
+    """Writes the video, whole or not at all; returns why it could not be, or "". Memory is that of a minute."""
+    try:
+        with of_the_clip(), whole_file(job.target) as draft:
+            _write(job, draft)
+    except ClipError as error:
+        return str(error)
+    return ""
+
+
+def colours(count: int) -> list[tuple[int, int, int]]:
+    """One for each class."""
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]
+
+
+def _write(job: Job, draft: Path) -> None:
+    scale = min(1.0, MAX_WIDTH / job.found.width)
+    width = _even(max(job.found.width * scale, MIN_WIDTH))
+    height = _even(job.found.height * scale)
+    people = job.found.people[:MAX_PEOPLE]
+    board = _board(people, job.classes, width, job.found.seconds)
+    with contextlib.closing(av.open(str(draft), "w", format="mp4")) as container:
+        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+        picture = container.add_stream(codec, rate=FRAME_RATE_HZ)
+        picture.width, picture.height, picture.pix_fmt = width, height + len(board), "yuv420p"
+        sound = container.add_stream("aac", rate=SAMPLE_RATE_HZ, layout="mono")
+        number, samples = 0, 0
+        for opened in _parts(job):
+            first = number
+            for rgb in media.shown_frames(opened):
+                shown = _drawn(rgb, number, job, width, height, board)
+                frame = av.VideoFrame.from_ndarray(shown, "rgb24")
+                frame.pts, frame.time_base = number, fractions.Fraction(1, FRAME_RATE_HZ)
+                container.mux(picture.encode(frame))
+                number += 1
+            audio = media.audio_samples(opened, number - first)
+            if not len(audio):
+                audio = np.zeros((number - first) * SAMPLES_PER_FRAME, np.int16)
+            samples = _add_sound(container, sound, audio, samples)
+        container.mux(picture.encode(None))
+        container.mux(sound.encode(None))
+    if not number:
+        raise ValueError("nothing of its picture can be decoded")
+
+
+def _parts(job: Job) -> Iterator[media.Media]:
+    start = 0.0
+    while start < max(job.found.seconds, 0.04):
+        yield media.open_media(job.path, start, start + PART_SEC)
+        start += PART_SEC
+
+
+def _add_sound(container, stream, audio: np.ndarray, samples: int) -> int:
+    for first in range(0, len(audio), 1024):
+        frame = av.AudioFrame.from_ndarray(audio[None, first : first + 1024], "s16", "mono")
+        frame.sample_rate, frame.pts = SAMPLE_RATE_HZ, samples
+        frame.time_base = fractions.Fraction(1, SAMPLE_RATE_HZ)
+        samples += frame.samples
+        container.mux(stream.encode(frame))
+    return samples
+
+
+def _drawn(rgb: np.ndarray, number: int, job: Job, width: int, height: int, board: np.ndarray) -> np.ndarray:
+    shown = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
+    for person in job.found.people:
+        row = number - person.first_frame
+        if 0 <= row < len(person.boxes) and not np.isnan(person.boxes[row]).any():
+            _frame_face(shown, person, number, person.boxes[row], job.classes)
+    below = board.copy()
+    x = NAME_PX + round((width - NAME_PX - 1) * min(1.0, (number / FRAME_RATE_HZ) / max(job.found.seconds, 0.04)))
+    cv2.line(below, (x, LEGEND_PX), (x, len(below)), (255, 255, 255), 1)
+    return np.concatenate([shown, below])
+
+
+def _frame_face(shown: np.ndarray, person: Person, number: int, box: np.ndarray, classes: Sequence[str]) -> None:
+    height, width = shown.shape[:2]
+    left, top, right, bottom = (round(float(x)) for x in box * (width, height, width, height))
+    probabilities = at_time(person, number / FRAME_RATE_HZ)
+    best = int(probabilities.argmax())
+    colour = colours(len(classes))[best]
+    cv2.rectangle(shown, (left, top), (right, bottom), colour, 2)
+    text = f"{person.name}: {ascii_of(classes[best])} {100 * probabilities[best]:.0f} %"
+    (across, up), _ = cv2.getTextSize(text, _FONT, 0.5, 1)
+    x, y = min(max(left, 0), max(width - across - 6, 0)), max(top, up + 8)
+    cv2.rectangle(shown, (x, y - up - 8), (x + across + 6, y), colour, -1)
+    cv2.putText(shown, text, (x + 3, y - 5), _FONT, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+
+
+def at_time(person: Person, sec: float) -> np.ndarray:
+    """[C], of the window whose middle is nearest."""
+    of = person.moments
+    return of.probabilities[int(np.abs((of.start_sec + of.end_sec) / 2 - sec).argmin())]
+
+
+def _board(people: Sequence[Person], classes: Sequence[str], width: int, seconds: float) -> np.ndarray:
+    """What stands below the picture: the classes and their colours, and a strip for each person."""
+    board = np.full((_even(LEGEND_PX + STRIP_PX * len(people)), width, 3), 24, np.uint8)
+    x = 6
+    for name, colour in zip(map(ascii_of, classes), colours(len(classes)), strict=True):
+        (across, _), _ = cv2.getTextSize(name, _FONT, 0.42, 1)
+        cv2.rectangle(board, (x, 8), (x + 10, 18), colour, -1)
+        cv2.putText(board, name, (x + 14, 18), _FONT, 0.42, (230, 230, 230), 1, cv2.LINE_AA)
+        x += across + 26
+    for number, person in enumerate(people):
+        top = LEGEND_PX + STRIP_PX * number
+        cv2.putText(board, person.name, (6, top + 25), _FONT, 0.42, (230, 230, 230), 1, cv2.LINE_AA)
+        strip(board[top : top + STRIP_PX - 4, NAME_PX:], person, classes, seconds)
+    return board
+
+
+def strip(area: np.ndarray, person: Person, classes: Sequence[str], seconds: float) -> None:
+    """Paints probabilities over time, one above the other, into `area` uint8 [h, w, 3]; dark where nothing is known."""
+    height, width = area.shape[:2]
+    area[:] = 40
+    times = (np.arange(width) + 0.5) / width * max(seconds, 0.04)
+    of = person.moments
+    inside = (times[:, None] >= of.start_sec) & (times[:, None] <= of.end_sec)
+    middle = np.abs(times[:, None] - (of.start_sec + of.end_sec) / 2)
+    nearest = np.where(inside, middle, np.inf).argmin(1)
+    for x in np.flatnonzero(inside.any(1)):
+        edges = np.round(height * np.concatenate([[0], np.cumsum(of.probabilities[nearest[x]])])).astype(int)
+        for low, high, colour in zip(edges, edges[1:], colours(len(classes)), strict=False):
+            area[height - high : height - low, x] = colour
+
+
+def ascii_of(text: str) -> str:
+    """What OpenCV's font can write."""
+    return text.encode("ascii", "replace").decode()
+
+
+def _even(size: float) -> int:
+    return max(2, round(size / 2) * 2)

@@ -1,0 +1,115 @@
+"""Files in parts and windows: what comes out does not depend on where the parts end, and people stay themselves."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mmpretrain
+from data_prep.people import Contents, Facts, Part, Person
+from mmpretrain.predict import over_time
+from mmpretrain.predict.over_time import OverTime, Windows, spans
+from mmpretrain.predict.posteriors import Classifier
+from mmpretrain.records import Clip
+
+N = 25 * 11 + 7  # frames of the file
+SAMPLES = np.random.default_rng(0).integers(-999, 999, 640 * N).astype(np.int16)
+
+
+class Said:
+    """A classifier of two classes whose answer is of what it is given: how bright, and how loud."""
+
+    modalities = ("audio", "video")
+    classes = ("dark", "bright")
+
+    def probabilities(self, clips, num_frames, without=()):
+        assert all(clip.num_frames <= num_frames for clip in clips)
+        light = [np.mean(c.face) / 255 if len(c.face) and "video" not in without else 0.5 for c in clips]
+        loud = [np.abs(c.audio).mean() / 1e6 if len(c.audio) and "audio" not in without else 0.0 for c in clips]
+        first = np.array(light, np.float32) + np.array(loud, np.float32)
+        return np.stack([1 - first, first], axis=1)
+
+
+def seen(first: int, last: int, x: float, light: int, start: int, stop: int) -> Person | None:
+    """A face at `x` in frames first to last of the file, as it is in the part of frames start to stop."""
+    a, b = max(first, start), min(last, stop)
+    if b <= a:
+        return None
+    boxes = np.tile(np.array([x, 0.2, x + 0.2, 0.6], np.float32), (b - a, 1))
+    crops = np.full((b - a, 8, 8), light, np.uint8)
+    return Person(a - start, boxes, np.ones(b - a, bool), crops, crops)
+
+
+def predicted(part_sec: int, monkeypatch, windows=Windows(smoothing_sec=0), audio=SAMPLES):  # noqa: B008
+    """Ann is on the left all the time, Ben comes after 4 s for 5 s."""
+    monkeypatch.setattr(over_time, "PART_SEC", part_sec)
+    facts = Facts(N / 25, True, True, 100, 100, 25.0)
+    found = OverTime(Said(), windows, "clip.mp4", facts)
+    parts = spans(facts, windows)
+    for number, (start_sec, end_sec) in enumerate(parts, start=1):
+        start, stop = round(start_sec * 25), min(round(end_sec * 25), N)
+        people = (seen(0, N, 0.1, 50, start, stop), seen(100, 225, 0.6, 200, start, stop))
+        contents = Contents(
+            stop - start, True, audio[start * 640 : stop * 640], tuple(person for person in people if person)
+        )
+        found.add(Part(Path("clip.mp4"), start_sec, end_sec, None, None, 5), contents, is_last=number == len(parts))
+    return len(parts), found.result()
+
+
+def test_parts_make_no_difference(monkeypatch):
+    one, whole = predicted(60, monkeypatch)
+    several, of_parts = predicted(4, monkeypatch)
+    assert (one, several) == (1, 3)
+    assert [person.name for person in of_parts.people] == ["person 1", "person 2"]
+    for ours, theirs in zip(of_parts.people, whole.people, strict=True):
+        np.testing.assert_array_equal(ours.moments.start_sec, theirs.moments.start_sec)
+        np.testing.assert_allclose(ours.moments.probabilities, theirs.moments.probabilities)
+        assert ours.first_frame == theirs.first_frame
+        np.testing.assert_array_equal(ours.boxes, theirs.boxes)
+    ann, ben = whole.people
+    assert ann.moments.start_sec[:3].tolist() == [0, 0.48, 1]
+    assert ann.moments.end_sec[-1] == N / 25
+    assert (ben.moments.end_sec > 4 + 1.5).all()  # half of every window at least is his
+    assert ben.moments.overall.argmax() == 1
+
+
+def test_smoothing_and_contributions(monkeypatch):
+    _, plain = predicted(60, monkeypatch, Windows(smoothing_sec=0, contributions=True))
+    _, smooth = predicted(60, monkeypatch, Windows(smoothing_sec=1.0, contributions=True))
+    alone = plain.people[1].moments.alone
+    np.testing.assert_allclose(alone["video"][:, 1], 200 / 255, atol=1e-6)
+    assert (alone["audio"][:, 1] > 0.5).all()
+    before, after = (found.people[0].moments.probabilities for found in (plain, smooth))
+    np.testing.assert_allclose(after[5], before[4:7].mean(0), atol=1e-6)
+
+
+def test_without_a_sound_and_without_a_face(monkeypatch):
+    _, mute = predicted(60, monkeypatch, audio=SAMPLES[:0])
+    assert {use for person in mute.people for use in person.moments.uses} == {"video"}
+    found = OverTime(Said(), Windows(), "clip.wav", Facts(2.0, False, True))
+    found.add(Part(Path("clip.wav"), 0, 63, None, None, 5), Contents(50, False, SAMPLES[: 640 * 50]), is_last=True)
+    (voice,) = found.result().people
+    assert (voice.name, voice.moments.uses, voice.moments.end_sec.tolist()) == ("voice", ("audio",), [2.0])
+    nothing = OverTime(Said(), Windows(), "clip.mp4", Facts(2.0, True, True))
+    nothing.add(Part(Path("clip.mp4"), 0, 63, None, None, 5), Contents(50, True), is_last=True)
+    assert "no face is seen for half a second, and its sound is silence" in nothing.result().error
+
+
+def test_a_classifier_says_in_batches_what_the_encoder_says_of_one_clip(encoder_folder):
+    encoder, random = mmpretrain.load_encoder(encoder_folder), np.random.default_rng(1)
+    classifier = Classifier(encoder)
+    clips = []
+    for frames in (10, 25, 17):
+        crops = random.integers(0, 256, (frames, 32, 32)).astype(np.uint8)
+        clips.append(Clip("", random.integers(-5000, 5000, 640 * frames).astype(np.int16), crops, crops))
+    clips[2] = Clip("", clips[2].audio, crops[:0], crops[:0])
+    found = classifier.probabilities(clips, 25)
+    for clip, row in zip(clips, found, strict=True):
+        given = {"audio": clip.audio} | ({"video": clip.mouth} if len(clip.mouth) else {})
+        logits = encoder.outputs(**given).logits["emotion"]
+        np.testing.assert_allclose(row, np.exp(logits) / np.exp(logits).sum(), atol=1e-5)
+    muted = classifier.probabilities(clips, 25, without=["audio"])
+    assert np.isnan(muted[2]).all()
+    assert not np.isnan(muted[:2]).any()
+    with pytest.raises(ValueError, match="no head of that name, but of emotion"):
+        Classifier(encoder, "valence")

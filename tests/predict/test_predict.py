@@ -1,0 +1,101 @@
+"""`mmpretrain predict`: of every file an answer or a reason, and never a crash."""
+
+import csv
+import json
+import zipfile
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from mmpretrain.__main__ import main
+from tests.predict.conftest import LANDMARKER
+
+
+@pytest.fixture
+def command(encoder_folder, tmp_path, monkeypatch, capsys):
+    """command(*arguments): exit code, standard output and error of `mmpretrain predict` with the tiny encoder."""
+    monkeypatch.chdir(tmp_path)
+    model = LANDMARKER
+    if not model.is_file():  # which no test without real clips comes to use
+        model = tmp_path / "stand_in.task"
+        zipfile.ZipFile(model, "w").close()
+
+    def run(*arguments):
+        code = 0
+        try:
+            main(["predict", *map(str, arguments), f"--encoder={encoder_folder}", f"--landmarker={model}"])
+        except SystemExit as left:
+            code = left.code
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return code, printed.out, printed.err
+
+    return run
+
+
+def test_people_voices_and_all_that_is_neither(command, real, tmp_path):
+    random = np.random.default_rng(0)
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "two.mp4").symlink_to(real / "edge" / "two_people_12fps_24khz.mp4")
+    (source / "nobody.mp4").symlink_to(real / "edge" / "no_face_no_audio.mp4")
+    (source / "mute.mp4").symlink_to(real / "mead" / "silent" / "M030_front_sad_level3_001.mp4")
+    whole = (real / "grid" / "other" / "brbk7n.mpg").read_bytes()
+    (source / "truncated.mpg").write_bytes(whole[: len(whole) // 2])
+    (source / "text.mp4").write_text("this is no video\n" * 200)
+    (source / "empty.mp4").write_bytes(b"")
+    soundfile.write(source / "voice.wav", random.normal(0, 0.1, (70_000, 2)), 11_025)
+    soundfile.write(source / "silence.flac", np.zeros(64_000), 16_000)
+    code, _, err = command(source, "--output=out", "--render", "--window=2", "--workers=2")
+    assert code == 0, err
+    assert "4 of 8 files, 5 people" in err
+    for name, words in {
+        "nobody.mp4": "no face is seen for half a second, and it has no sound",
+        "text.mp4": "cannot be opened",
+        "empty.mp4": "the file is empty",
+        "silence.flac": "it has no picture, and its sound is silence",
+    }.items():
+        assert any(name in line and words in line for line in err.splitlines()), name
+
+    two = json.loads((tmp_path / "out" / "two.json").read_text())
+    assert [person["person"] for person in two["people"]] == ["person 1", "person 2"]
+    moment = two["people"][0]["moments"][0]
+    assert moment["uses"] == "audio+video"
+    assert sum(moment["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+    left, top, right, bottom = moment["box"]
+    assert 0.4 < left < right < 0.9
+    assert 0 < top < bottom < 0.6
+    with open(tmp_path / "out" / "mute.csv", newline="") as file:
+        assert {row["uses"] for row in csv.DictReader(file)} == {"video"}
+    with open(tmp_path / "out" / "voice.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["person"], row["uses"], row["left"]) for row in rows} == {("voice", "audio", "")}
+    assert float(rows[-1]["end_sec"]) == pytest.approx(70_000 / 11_025, abs=0.04)
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.mp4")) == ["mute.mp4", "truncated.mp4", "two.mp4"]
+    with av.open(str(tmp_path / "out" / "two.mp4")) as video:
+        assert (video.streams.video[0].width, len(list(video.decode(video=0)))) == (320, 219)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["gone.mp4"], "gone.mp4 does not exist"),
+        (["text.mp4"], "text.mp4: cannot be opened"),
+        (["text.mp4", "--window=long"], "--window=long; it must be a number of seconds, such as 2.5"),
+        (["text.mp4", "--hop=0"], "--hop=0; it must be 0.04 to 30 seconds"),
+        (["text.mp4", "--render"], "--render needs --output=DIR"),
+        (["text.mp4", "--task=valence"], "--task=valence: the encoder has no head of that name, but of emotion"),
+        (["."], ". holds no sound or video file"),
+        ([], "the command is `mmpretrain predict CLIP... --encoder=DIR"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_a_user_gets_wrong_is_one_line(command, arguments, words, tmp_path):
+    if "text.mp4" in arguments:
+        (tmp_path / "text.mp4").write_text("this is no video\n" * 200)
+    code, out, err = command(*arguments)
+    assert code == 2
+    assert words in err.splitlines()[-1]
+    assert not out
