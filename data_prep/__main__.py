@@ -80,14 +80,14 @@ def _check(corpus: Corpus, args: argparse.Namespace) -> int:
 
 def _run(corpus: Corpus, args: argparse.Namespace) -> int:
     from data_prep import preparation
+    from data_prep.given_landmarks import with_landmarks
     from data_prep.landmarker import landmarker_model
     from data_prep.options import Options
-    from data_prep.sources import may_have_picture
 
     options = Options(args.mouth_size, args.face_size, args.min_face_rate, args.max_clip_sec, args.max_gap_sec)
     clips, name, labels = corpus.clips(args)
-    has_videos = any(clip.path and may_have_picture(clip.path) for clip in clips if not clip.refused)
-    model = landmarker_model(args.landmarker) if has_videos else None
+    clips = with_landmarks(clips, args.landmarks) if args.landmarks else clips
+    model = landmarker_model(args.landmarker) if any(clip.needs_landmarker for clip in clips) else None
     preparation.prepare(
         clips, args.output, options, name=name, tracks=corpus.tracks, labels=labels, model=model,
         num_workers=args.workers, overwrite=args.overwrite,

@@ -77,7 +77,7 @@ class Corpus:
             description=self.layout + (f"\n\nClips as released: {official}." if official else ""),
         )  # fmt: skip
         parser.set_defaults(
-            landmarker=None, min_face_rate=0.5, max_clip_sec=60.0, max_gap_sec=1.0, workers=1
+            landmarker=None, landmarks=None, min_face_rate=0.5, max_clip_sec=60.0, max_gap_sec=1.0, workers=1
         )  # for what is drawn
         parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the prepared corpus")
         parser.set_defaults(check=None)
@@ -138,6 +138,14 @@ _OF_FILES = (
             metavar="PATH",
             help="MediaPipe's face_landmarker.task (default: $MMPRETRAIN_LANDMARKER, else ~/.cache/mmpretrain, fetched "
             "there once)",
+        ),
+    ),
+    Argument(
+        "landmarks",
+        dict(
+            type=Path, metavar="DIR",
+            help="landmarks that are known already: CLIP_ID.npz with `points` [frames, 68 or 478, 2] and, if it is not "
+            "25, `fps`; faces are looked for only in clips without",
         ),
     ),
     Argument(

@@ -14,6 +14,7 @@ import numpy as np
 
 from data_prep import faces, media
 from data_prep.faults import ClipError, is_shortage, of_the_clip, reason
+from data_prep.given_landmarks import faces_of_file
 from data_prep.landmarker import eye_distance, find_faces
 from data_prep.opening import open_clip
 from data_prep.sources import SourceClip
@@ -136,7 +137,9 @@ def _look(clip: SourceClip, model: Path | None) -> tuple[Inspection, faces.FaceT
     if not opened.has_picture and not sound.has_sound:
         raise ValueError("has neither a picture nor sound that can be decoded")
     track, audio = faces.NO_FACE, media.audio_samples(sound)
-    if opened.has_picture and model is not None:
+    if opened.has_picture and clip.landmarks:
+        track = faces.track_face(faces_of_file(clip, media.video_frames(opened)), audio)
+    elif opened.has_picture and model is not None:
         track = faces.track_face(find_faces(media.video_frames(opened), model, clip.regions), audio)
     if len(audio) == 0 and len(track.detected) == 0 and clip.start_sec > 0:
         ends = f", and the file ends after {opened.file_sec:.1f} s" if opened.file_sec else ""
@@ -183,6 +186,7 @@ def _key(clip: SourceClip, model_hash: str) -> str:
     parts = [VERSION, _content_hash(clip.path), clip.start_sec, clip.end_sec, model_hash]
     parts += [_content_hash(clip.sound.path), clip.sound.start_sec] if clip.sound else []
     parts += [clip.regions] if clip.regions else []
+    parts += [_content_hash(clip.landmarks.path), clip.landmarks.from_sec] if clip.landmarks else []
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

@@ -27,7 +27,7 @@ from data_prep.landmarker import MODEL_SHA256
 from data_prep.options import Options
 from data_prep.parts import cut_long_clips
 from data_prep.processing import Made, Task, make_clip, task_of
-from data_prep.sources import SourceClip, may_have_picture
+from data_prep.sources import SourceClip
 from data_prep.workers import Failed, ordered_map
 from mmpretrain import records
 from mmpretrain.files import DamagedError, read_json, write_json
@@ -178,7 +178,7 @@ def _inspect_all(
     todo = [clip for clip in clips if not clip.refused and clip.render is None and clip.clip_id not in found]
     if not todo:
         return found
-    if model is None and any(may_have_picture(clip.path) for clip in todo):
+    if model is None and any(clip.needs_landmarker for clip in todo):
         raise ValueError("a face landmarker is needed for videos; give --landmarker PATH")
     if model and model_hash != MODEL_SHA256:
         print(f"note: {model} is not the face landmarker this was tested with")

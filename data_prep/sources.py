@@ -70,6 +70,13 @@ class Sound(NamedTuple):
     start_sec: float = 0.0
 
 
+class Landmarks(NamedTuple):
+    """A file of landmarks that are known already, and where in the clip's file it begins."""
+
+    path: Path
+    from_sec: float = 0.0
+
+
 class Official(NamedTuple):
     """What a clip counts for where its makers count: a part of the corpus (see `Corpus.official`) and the name of the
     recording there, which several clips may be made of."""
@@ -87,10 +94,10 @@ class SourceClip:
     `render`. start_sec, end_sec: the part of the file, end_sec None for its end. refused: why the reader itself leaves
     the clip out (it still gets a row in the report). note: anything the report should say. render: draws the clip, for
     corpora without files. words, curves: what is said of stretches of time, on the clock of `path`; where there are
-    words they are those of the label `text`. sound: where that
-    is in another file. regions: the parts of the picture in which faces are looked for, all of it without
-    any. by_sound: only a face whose mouth moves with the sound will do, where there are several.
-    official: what the clip counts for. missing: the corpus has the clip, but its file is not here, as `refused` says.
+    words they are those of the label `text`. sound: where that is in another file. regions: the parts of the picture in
+    which faces are looked for, all of it without any. by_sound: only a face whose mouth moves with the sound will do.
+    landmarks: of its face, if they are known already. official: what the clip counts for. missing: the corpus has the
+    clip, but its file is not here, as `refused` says.
     """
 
     clip_id: str
@@ -109,8 +116,14 @@ class SourceClip:
     sound: Sound | None = None
     regions: tuple[Region, ...] = ()
     by_sound: bool = False
+    landmarks: Landmarks | None = None
     official: Official | None = None
     missing: bool = False
+
+    @property
+    def needs_landmarker(self) -> bool:
+        """Whether faces may have to be looked for in it."""
+        return not self.refused and self.path is not None and may_have_picture(self.path) and not self.landmarks
 
     def part(self, start_sec: float, end_sec: float | None, **changes: Any) -> SourceClip:
         """The clip from start_sec to end_sec of its file, which it holds, with what is said of that time.
@@ -135,7 +148,8 @@ class SourceClip:
         said += [self.start_sec, self.end_sec, *([found.st_size, found.st_mtime_ns] if found else [])]
         curves = {name: [curve.times_sec.tolist(), curve.values.tolist()] for name, curve in self.curves.items()}
         sound = self.sound and [str(self.sound.path), self.sound.start_sec]
-        return said + [more for more in (self.words, curves, sound, self.regions, self.by_sound) if more]
+        landmarks = self.landmarks and [self.landmarks.path.stat().st_mtime_ns, self.landmarks.from_sec]
+        return said + [more for more in (self.words, curves, sound, self.regions, self.by_sound, landmarks) if more]
 
 
 def standard_emotion(word: str) -> str | None:
