@@ -42,6 +42,18 @@ def check(config: RunConfig) -> None:
         _check_finetune(config.finetune)
     if config.units is not None:
         _check_units(config.units)
+    if config.label_efficiency.shares and config.finetune is not None:
+        wanted = "'class' with label_efficiency.shares"
+        _require(
+            config.finetune.tasks[0].kind == "class", "finetune.tasks[0].kind", config.finetune.tasks[0].kind, wanted
+        )
+    if config.finetune is not None and config.parallel.micro_batches > 1:
+        for i, task in enumerate(config.finetune.tasks):
+            wanted = "squared or absolute with parallel.micro_batches above 1: CCC is of a whole batch"
+            whole = task.kind in OF_VALUES and task.loss == "usual"
+            _require(not whole, f"finetune.tasks[{i}].loss", task.loss, wanted)
+        mixup, wanted = config.finetune.mixup, "0 with parallel.micro_batches above 1: it mixes clips of a whole batch"
+        _require(mixup == 0, "finetune.mixup", mixup, wanted)
 
 
 def check_model(model: ModelConfig) -> None:
@@ -122,6 +134,17 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
         if field := next((f for f in ("classifier", "head") if getattr(finetune, f) == "frozen_linear"), ""):
             wanted = f"'class' with finetune.{field}='frozen_linear', which tells classes alone"
             _require(task.kind == "class", f"finetune.tasks[{i}].kind", task.kind, wanted)
+    for field in ("layer_decay", "unfreeze_every", "freeze_steps"):
+        usual = 1.0 if field == "layer_decay" else 0
+        fits = finetune.lora_rank == 0 or getattr(finetune, field) == usual
+        wanted = f"{usual} with finetune.lora_rank={finetune.lora_rank}: the encoder's own weights stay as they are"
+        _require(fits, f"finetune.{field}", getattr(finetune, field), wanted)
+    mixable = all(task.kind in (*OF_ONE_CLASS, "classes") for task in finetune.tasks)
+    _require(finetune.mixup == 0 or mixable, "finetune.mixup", finetune.mixup, "0 where tasks are no classes of clips")
+    balanced = finetune.sampling == "balanced"
+    fits = not balanced or finetune.tasks[0].kind in OF_ONE_CLASS
+    wanted = f"as_it_is with finetune.tasks[0].kind={shown(finetune.tasks[0].kind)}"
+    _require(fits, "finetune.sampling", finetune.sampling, wanted)
     per_class = finetune.labels_per_class
     _require(not per_class or finetune.label_share == 1, "finetune.label_share", finetune.label_share,
            f"1.0 with finetune.labels_per_class={per_class}: one of the two says how many labels are used")  # fmt: skip
@@ -148,10 +171,27 @@ def _check_units(units: UnitsConfig) -> None:
     _check_optimizer(units.optimizer, "units.optimizer", units.num_steps)
 
 
+OF_VALUES = ("value", "values")  # kinds of labels without classes
+OF_ONE_CLASS = ("class", "votes", "binary", "ordinal")  # those of whose classes a clip has one, or shares
+
+
 def _check_task(task: TaskConfig, name: str) -> None:
-    if task.kind in ("class", "frames"):
+    kind = f"with {name}.kind={shown(task.kind)}"
+    if task.kind in ("class", "votes", "classes", "ordinal", "frames"):
         fits = len(set(task.classes)) == len(task.classes) >= 2
         _require(fits, f"{name}.classes", task.classes, 'two or more, e.g. ("neutral", "happy")')
+    if task.kind == "binary":
+        _require(len(task.classes) == 2, f"{name}.classes", task.classes, 'two, the positive one last: ("no", "yes")')
+    if task.kind in OF_VALUES:
+        _require(not task.classes, f"{name}.classes", task.classes, f"() {kind}, whose labels are numbers")
+        low, high = task.range
+        _require(low < high, f"{name}.range", task.range, "the lowest value and then a higher one")
+    losses = ("usual", "squared", "absolute") if task.kind in OF_VALUES else ("usual", "focal")
+    if task.kind in ("binary", "ordinal", "classes"):
+        losses = ("usual",)
+    _require(task.loss in losses, f"{name}.loss", task.loss, f"one of {', '.join(losses)} {kind}")
+    weighted = task.class_weights == "none" or task.kind in OF_ONE_CLASS
+    _require(weighted, f"{name}.class_weights", task.class_weights, f"none {kind}")
 
 
 def _check_optimizer(optimizer: OptimizerConfig, name: str, num_steps: int) -> None:

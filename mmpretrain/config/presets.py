@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any
 
 from mmpretrain.config.reference import ReferenceModelConfig, ReferenceRoundConfig
-from mmpretrain.config.tree import ModelConfig, RunConfig, TargetsConfig, TaskConfig
+from mmpretrain.config.tasks import TaskConfig
+from mmpretrain.config.tree import ModelConfig, RunConfig, TargetsConfig
 
 _SIZES = {
     "tiny": dict(width=96, num_layers=3, num_heads=4, mlp_dim=384, resnet_width=8, proj_dim=64),

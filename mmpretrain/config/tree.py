@@ -2,17 +2,18 @@
 
 A recipe (`configs/*.py`) returns a `RunConfig`; `--config.a.b=value` changes one field of it. Beside each default
 stands what the field may hold (`config/ranges.py`); `config/checks.py` says which fields do not go together. Devices,
-checkpoints and the like are in `config/running.py`. Defaults follow the released AV-HuBERT Base recipe unless a comment
-says otherwise.
+checkpoints and the like are in `config/running.py`, tasks in `config/tasks.py`. Defaults follow the released AV-HuBERT
+Base recipe unless a comment says otherwise.
 """
 
 # No `from __future__ import annotations`: the command line reads the fields' types as objects.
 import copy
 import dataclasses
 
-from mmpretrain.config.ranges import above, below, each, one_of, plain_word, setting, within, words
+from mmpretrain.config.ranges import above, below, each, one_of, setting, within, words
 from mmpretrain.config.reference import ReferenceModelConfig, ReferenceRoundConfig
 from mmpretrain.config.running import CheckpointConfig, HealthConfig, ObserveConfig, ParallelConfig
+from mmpretrain.config.tasks import TaskConfig
 
 AUDIO_DIM = 104  # four stacked 10 ms frames of 26 log filterbank energies: one row per 40 ms frame
 
@@ -224,23 +225,6 @@ class RoundConfig:
 
 
 @dataclasses.dataclass
-class TaskConfig:
-    """What one head learns to tell of labelled clips (data/labels.py)."""
-
-    name: str = setting("emotion", plain_word())  # of the head, and of its metrics: emotion/ua
-    column: str = setting("", words())  # of the corpora's labels; "": the one called `name`
-    # of the labels, as the corpora declare it; "frames": a class of every frame, whose column is a track, or is "words"
-    # or "phones" of `alignments`
-    kind: str = setting("class", words("a kind of labels"))
-    # those that are told apart; clips with another label are left out. Of a track the names of its numbers, in order
-    classes: tuple[str, ...] = setting((), each(words(), distinct=True, text='two or more, e.g. ("neutral", "happy")'))
-    # of kind "frames": words with their times in clips, a CSV file (clip,start_s,end_s,word), in place of a track
-    alignments: str = setting("", words("a CSV file of words with their times"))
-    silence: str = setting("", words())  # of kind "frames": the class that is left out of sequences; "": none
-    weight: float = setting(1.0, above(0, most=1_000_000))  # of its loss beside those of other tasks
-
-
-@dataclasses.dataclass
 class FinetuneConfig:
     """Labelled tasks with the encoder of `encoder`, trained and chosen under a named protocol."""
 
@@ -270,7 +254,17 @@ class FinetuneConfig:
     encoder_rate: float = setting(1.0, above(0, most=1_000))  # times the learning rate, of a pretrained encoder
     # first steps in which only the heads learn; num_steps: the encoder never does
     freeze_steps: int = setting(0, within(0, LARGE))
+    # layer-wise decay: times the learning rate once for every layer from the top, the front-ends' once more
+    layer_decay: float = setting(1.0, above(0, most=1))
+    # gradual unfreezing: after `freeze_steps` the top layer learns, the next one so many steps later, and so on, the
+    # front-ends last; 0: all at once
+    unfreeze_every: int = setting(0, within(0, LARGE))
+    # LoRA: the encoder stays as it is, but for a product of two matrices of this rank beside each matrix of its
+    # layers, which is added to it in the end; 0: off
+    lora_rank: int = setting(0, within(0, 65_536))
     batch_frames: int = setting(4_000, within(1, LARGE))
+    # "balanced": of each class of the first task as many clips an epoch, over all as many as there are
+    sampling: str = setting("as_it_is", one_of("as_it_is", "balanced"))
     eval_every: int = setting(100, STEPS)  # steps between evaluations on validation, which choose the model
     select_by: str = setting("emotion/ua", words("TASK/METRIC"))  # TASK/METRIC on validation
     # how the model of a fold is chosen: "val": by `select_by` on its validation clips; "last": the last step is taken;
@@ -281,6 +275,8 @@ class FinetuneConfig:
     freq_mask: int = setting(0, within(0, 26, "0 to 26 filterbank channels"))
     # 0.1: frequencies are stretched by 0.9 to 1.1 as augmentation (other vocal tracts)
     freq_warp: float = setting(0.0, below(0.5, least=0))
+    # inputs and labels of two clips of a batch are mixed, by shares of Beta(mixup, mixup); 0: off
+    mixup: float = setting(0.0, within(0, 100))
     dropout: float = setting(0.1, RATE)
     label_smoothing: float = setting(0.0, SHARE)
     feature_grad_scale: float = setting(1.0, within(0, 1_000))

@@ -49,14 +49,7 @@ def frame_classes(table: ClipTable, task: TaskConfig) -> np.ndarray:
             num_frames = int(table.lengths[row])
             labels_NT[row, :num_frames] = units_of_frames(known, task.classes, num_frames, FRAME_RATE_HZ)
         return labels_NT
-    rows = np.flatnonzero(table.has(_column(task)))
-    if not len(rows):
-        tracks = ", ".join(sorted(set(table.index.has) - {"audio", "video"})) or "none"
-        raise ValueError(
-            f"task {task.name} is of kind 'frames', but no clip of {table.folders()} has a track {_column(task)!r} "
-            f"(tracks: {tracks}); name another in its `column`, or give `alignments`: a table of words with their times"
-        )
-    for row in rows:
+    for row in _with_track(table, task, ", or give `alignments`: a table of words with their times"):
         try:
             clip = table.load(row)
             ids_T = clip.tracks[_column(task)]
@@ -74,6 +67,39 @@ def frame_classes(table: ClipTable, task: TaskConfig) -> np.ndarray:
             )
         labels_NT[row, : len(ids_T)] = np.maximum(ids_T, -1)
     return labels_NT
+
+
+def frame_values(table: ClipTable, task: TaskConfig) -> np.ndarray:
+    """float32 [N, T]: the number of every frame by a track, NaN where there is none, beyond the end of a clip included.
+
+    Raises ValueError where no clip has that track, or it is no number a frame.
+    """
+    labels_NT = np.full((len(table), int(table.lengths.max(initial=0))), np.nan, np.float32)
+    for row in _with_track(table, task):
+        try:
+            values_T = table.load(row).tracks[_column(task)]
+        except UnreadableClipError as error:
+            table.unreadable.add(error)
+            continue
+        if values_T.ndim != 1:
+            raise ValueError(
+                f"clip {table.clip_ids[row]!r}: its track {_column(task)!r} is {values_T.dtype} "
+                f"{list(values_T.shape)}, but task {task.name} wants one number a frame; name another track"
+            )
+        labels_NT[row, : len(values_T)] = values_T
+    return labels_NT
+
+
+def _with_track(table: ClipTable, task: TaskConfig, remedy: str = "") -> np.ndarray:
+    """The rows that have the track of a task. Raises ValueError where none has."""
+    rows = np.flatnonzero(table.has(_column(task)))
+    if not len(rows):
+        tracks = ", ".join(sorted(set(table.index.has) - {"audio", "video"})) or "none"
+        raise ValueError(
+            f"task {task.name} is of kind {task.kind!r}, but no clip of {table.folders()} has a track "
+            f"{_column(task)!r} (tracks: {tracks}); name another in its `column`{remedy}"
+        )
+    return rows
 
 
 def _column(task: TaskConfig) -> str:

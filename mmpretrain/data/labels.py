@@ -1,7 +1,7 @@
 """Tasks: what a head learns to tell of labelled clips, and where its labels come from.
 
 A task is a name, a label column of the corpora and the kind of its labels. A kind has its array here, its head and loss
-in `objectives.supervised`, and its metrics in `evaluation.tasks`, each under the name of the kind. Labels of the kinds
+in `objectives.task_losses`, and its metrics in `evaluation.tasks`, each under the name of the kind. Labels of the kinds
 in `OF_FRAMES` are of every frame, [N, T]: their column is a track, or of a table of alignments (`data.frame_labels`).
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from mmpretrain.columns import Words
 from mmpretrain.config import TaskConfig
 from mmpretrain.data.clips import ClipTable
-from mmpretrain.data.frame_labels import frame_classes
+from mmpretrain.data.frame_labels import frame_classes, frame_values
 from mmpretrain.records import VOCABULARIES
 
 
@@ -28,13 +28,44 @@ def task_labels(table: ClipTable, task: TaskConfig) -> np.ndarray:
     if task.kind in OF_FRAMES:
         return ARRAYS[task.kind](table, task)
     column = task.column or task.name
-    values = table.label(column)
-    if (found := table.label_kinds[column]) != task.kind:
+    values, wanted = table.label(column), COLUMN_KINDS.get(task.kind, (task.kind,))
+    if (found := table.label_kinds[column]) not in wanted:
+        fit = [kind for kind in ARRAYS if found in COLUMN_KINDS.get(kind, (kind,)) and kind not in OF_FRAMES]
+        remedy = " or ".join(f"finetune.tasks[].kind={kind!r}" for kind in fit)
         raise ValueError(
             f"task {task.name} is of kind {task.kind!r}, but the label column {column!r} of {table.folders()} holds "
-            f"{found!r}; set finetune.tasks[].kind={found!r}, or name another column"
+            f"{found!r}; {f'set {remedy}, or ' if fit else ''}name another column"
         )
-    return ARRAYS[task.kind](values, task)
+    labels = ARRAYS[task.kind](values, task)
+    if task.kind == "value":
+        check_range(labels, task, table)
+    return labels
+
+
+def check_range(labels: np.ndarray, task: TaskConfig, table: ClipTable) -> None:
+    """Raises ValueError naming the first clip with a value outside the range of a task. labels: [N, ...]."""
+    low, high = task.range
+    at = np.argwhere((labels < low) | (labels > high))
+    if len(at):
+        row, *frame = at[0].tolist()
+        raise ValueError(
+            f"clip {table.clip_ids[row]!r}: its {task.column or task.name} is {labels[tuple(at[0])]:g}"
+            f"{f' in frame {frame[0]}' if frame else ''}, but task {task.name} has values from {low:g} to {high:g}; "
+            "correct the label, or set finetune.tasks[].range"
+        )
+
+
+def class_weights(labels: np.ndarray, task: TaskConfig) -> np.ndarray:
+    """float32 [N]: what each clip is to count, inversely to how many have its class; on average 1 over labelled ones.
+
+    labels: as `task_labels` of the clips to learn from; of votes a clip weighs what its shares say. 1 without a label.
+    """
+    known = has_label(labels)
+    share_NC = labels if labels.ndim > 1 else np.eye(len(task.classes))[np.maximum(labels, 0)]
+    share_NC = np.where(known[:, None], np.nan_to_num(share_NC), 0.0)
+    of_class_C = share_NC.sum(0)
+    weight_C = known.sum() / (np.maximum(of_class_C, 1e-9) * (of_class_C > 0).sum())
+    return np.where(known, share_NC @ weight_C, 1.0).astype(np.float32)
 
 
 def has_label(labels: np.ndarray) -> np.ndarray:
@@ -48,7 +79,7 @@ def class_counts(labels: np.ndarray, task: TaskConfig) -> np.ndarray:
 
     labels: one of its classes, several marked ones, or one a frame.
     """
-    known = labels[labels >= 0] if task.kind in OF_FRAMES else labels[has_label(labels)]
+    known = labels[labels >= 0] if task.kind == "frames" else labels[has_label(labels)]
     if known.ndim == 1:
         return np.bincount(known.astype(np.int64), minlength=len(task.classes))
     return (known > 0).reshape(-1, len(task.classes)).sum(0)
@@ -77,13 +108,15 @@ def why_not_learned(labels: np.ndarray, task: TaskConfig) -> str:
         counts = class_counts(labels, task)
         missing = [name for name, count in zip(task.classes, counts, strict=True) if not count]
         of_each = ", ".join(f"{name} {count}" for name, count in zip(task.classes, counts, strict=True) if count)
-        if task.kind in OF_FRAMES:  # of many classes some may well be in no clip of a few
+        if task.kind == "frames":  # of many classes some may well be in no clip of a few
             return f"all labelled frames are of one class ({of_each})" if len(missing) == len(task.classes) - 1 else ""
         if known.ndim == 1 and len(missing) == len(task.classes) - 1:
             return f"all {len(known)} labelled training clips are of one class ({of_each})"
-        if missing:
+        if missing and task.kind != "ordinal":  # a level that nobody has lies between its neighbours all the same
             return f"no training clip is labelled {' or '.join(missing)} (there are {of_each or 'none'})"
-        if known.ndim > 1 and (always := [c for c, n in zip(task.classes, counts, strict=True) if n == len(known)]):
+        if task.kind == "classes" and (
+            always := [c for c, n in zip(task.classes, counts, strict=True) if n == len(known)]
+        ):
             return f"all {len(known)} labelled training clips are labelled {' and '.join(always)}"
     elif _all_equal(known):
         value = known.flat[0]
@@ -96,7 +129,7 @@ def why_not_measured(labels: np.ndarray, task: TaskConfig) -> str:
     known = labels[has_label(labels)]
     if not len(known):
         return "has no label of it"
-    if task.kind in OF_FRAMES:
+    if task.kind == "frames":
         return ""
     if task.classes:
         counts = class_counts(labels, task)
@@ -115,14 +148,75 @@ def _all_equal(values: np.ndarray) -> bool:
     return bool((values == values[:1]).all())
 
 
-def _class_ids(values: Words[str], task: TaskConfig) -> np.ndarray:
-    """int32 [N]: the position of each clip's word in the task's classes."""
-    column = task.column or task.name
+def class_of_word(task: TaskConfig, column: str) -> dict[str, int]:
+    """The class of every word that means one: the classes themselves, and what `merge` takes for one of them.
+
+    Raises ValueError for a word that the column cannot hold, or a merge that is none.
+    """
+    number_of = {name: i for i, name in enumerate(task.classes)}
+    merged, meant = dict(number_of), {entry.partition("=")[2] for entry in task.merge}
+    for entry in task.merge:
+        word, _, name = entry.partition("=")
+        if not word or name not in number_of or word in number_of:
+            raise ValueError(
+                f"the merge of task {task.name} has {entry!r}; it must be WORD=CLASS, the class being one of "
+                f"{', '.join(task.classes)} and the word none of them"
+            )
+        merged[word] = number_of[name]
     known = VOCABULARIES.get(column)
-    if known and (unknown := sorted(set(task.classes) - set(known))):
+    if known and (unknown := sorted({*merged} - {*known, *meant})):
         raise ValueError(f"the classes of task {task.name} have {unknown}; {column}s are {', '.join(known)}")
-    class_of = {name: i for i, name in enumerate(task.classes)}
-    return values.map(class_of, -1, np.int32)
+    return merged
+
+
+def _class_ids(values: Words[str] | np.ndarray, task: TaskConfig) -> np.ndarray:
+    """int32 [N]: the position of each clip's word, or number, in the task's classes; -1 for another."""
+    column = task.column or task.name
+    if isinstance(values, Words):
+        return values.map(class_of_word(task, column), -1, np.int32)
+    try:
+        numbers = np.array([float(name) for name in task.classes])
+    except ValueError as error:
+        raise ValueError(
+            f"the classes of task {task.name} are {', '.join(task.classes)}, but its column {column!r} holds numbers; "
+            'name them as classes, e.g. ("0", "1")'
+        ) from error
+    equal_NC = np.asarray(values)[:, None] == numbers
+    return np.where(equal_NC.any(1), equal_NC.argmax(1), -1).astype(np.int32)
+
+
+def _counts(values: Words[tuple[str, ...]], task: TaskConfig) -> np.ndarray:
+    """int64 [N, C]: how often each class is among a clip's words."""
+    class_of = class_of_word(task, task.column or task.name)
+    of_word = np.zeros((len(values.words), len(task.classes)), np.int64)
+    for row, said in enumerate(values.words):
+        np.add.at(of_word[row], [class_of[word] for word in said if word in class_of], 1)
+    return of_word[values.codes]
+
+
+def _shares(values: Words[tuple[str, ...]], task: TaskConfig) -> np.ndarray:
+    """float32 [N, C]: of each clip's votes for one of the classes, how many each has; NaN where there are none."""
+    counts_NC = _counts(values, task)
+    total_N1 = counts_NC.sum(1, keepdims=True)
+    return np.where(total_N1 > 0, counts_NC / np.maximum(total_N1, 1), np.nan).astype(np.float32)
+
+
+def _marked(values: Words[tuple[str, ...]], task: TaskConfig) -> np.ndarray:
+    """int32 [N, C]: 1 for every class that is among a clip's words, else 0; -1 where there is no word at all."""
+    there_N1 = values.map({(): False}, True, bool)[:, None]
+    return np.where(there_N1, _counts(values, task) > 0, -1).astype(np.int32)
+
+
+def _values(values: np.ndarray, task: TaskConfig) -> np.ndarray:
+    """float32 [N], NaN for none."""
+    del task
+    return np.asarray(values, np.float32)
+
+
+def _frame_values(table: ClipTable, task: TaskConfig) -> np.ndarray:
+    labels_NT = frame_values(table, task)
+    check_range(labels_NT, task, table)
+    return labels_NT
 
 
 def labels_fingerprint(labels: Mapping[str, np.ndarray]) -> str:
@@ -135,5 +229,10 @@ def labels_fingerprint(labels: Mapping[str, np.ndarray]) -> str:
 
 
 # By the kind of the labels: from the column, as `ClipTable.label` returns it, to the array; of frames, from the table.
-ARRAYS: dict[str, Callable[..., np.ndarray]] = {"class": _class_ids, "frames": frame_classes}
-OF_FRAMES = ("frames",)
+ARRAYS: dict[str, Callable[..., np.ndarray]] = {
+    "class": _class_ids, "votes": _shares, "classes": _marked, "binary": _class_ids, "ordinal": _class_ids,
+    "value": _values, "frames": frame_classes, "values": _frame_values,
+}  # fmt: skip
+OF_FRAMES = ("frames", "values")
+# The kinds of columns that labels of a kind are made of, where these are not called alike.
+COLUMN_KINDS = {"votes": ("classes",), "binary": ("class", "value"), "ordinal": ("class", "value")}

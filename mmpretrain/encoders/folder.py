@@ -184,7 +184,9 @@ def load_encoder(path: str | Path, *, dtype: str | None = None, kind: type[AnyEn
     if not tasks:
         return kind(module, lineage, crop_size=crop_size)
     heads = nnx.eval_shape(
-        lambda: nnx.Dict({task.name: ClipHead(config, len(task.classes), rngs=nnx.Rngs(0)) for task in tasks})
+        lambda: nnx.Dict(
+            {task.name: ClipHead(config, len(task.classes), task.pooling, rngs=nnx.Rngs(0)) for task in tasks}
+        )
     )
     load_weights(Path(path), heads, TASK_HEADS_FILE)
     return kind(module, lineage, tasks, heads, crop_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -71,30 +72,57 @@ class MaskedClusterModel(nnx.Module):
 
 
 class ClipHead(nnx.Module):
-    """A learned mix of all layers, its attentive mean and deviation over the valid frames, then one linear layer.
+    """A learned mix of all layers, pooled over the valid frames, then one linear layer.
 
-    Attentive statistics (Okabe, Koshinaka, Shinoda 2018): a learned weight a frame, so that silence need not count.
+    pooling: "attentive_statistics" (Okabe, Koshinaka, Shinoda 2018): mean and deviation by a learned weight a frame, so
+    that silence need not count; "attention": that mean alone; "mean": the plain one.
     """
 
-    def __init__(self, config: ModelConfig, num_outputs: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, num_outputs: int, pooling: str = "attentive_statistics", *, rngs: nnx.Rngs):
+        self.pooling = pooling
         self.layer_weights = nnx.Param(jnp.zeros(config.num_layers + 1), axes=(None,))
-        self.attend = linear(
-            config.width, 1, ("embed", None), dtype="float32", rngs=rngs, kernel_init=nnx.initializers.zeros
-        )  # starts as the plain mean
+        if pooling != "mean":
+            self.attend = linear(
+                config.width, 1, ("embed", None), dtype="float32", rngs=rngs, kernel_init=nnx.initializers.zeros
+            )  # starts as the plain mean
+        size = 2 * config.width if pooling == "attentive_statistics" else config.width
         self.out = linear(
-            2 * config.width, num_outputs, ("embed", None), dtype="float32", rngs=rngs,
-            kernel_init=nnx.initializers.normal(0.02),
-        )  # fmt: skip
+            size, num_outputs, ("embed", None), dtype="float32", rngs=rngs, kernel_init=nnx.initializers.normal(0.02)
+        )
         self.dropout = config.dropout
 
     def __call__(self, layers_LBTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
         """[B, num_outputs] in float32. layers_LBTD: every layer's stream, float32."""
-        mixed = mix(layers_LBTD, self.layer_weights[...])
-        scores = jnp.where(valid_BT[..., None], self.attend(mixed), jnp.finfo(jnp.float32).min)
-        weight = jnp.where(valid_BT[..., None], jax.nn.softmax(scores, axis=1), 0)
+        return self.out(dropout(self.pooled(layers_LBTD, valid_BT), self.dropout, key))
+
+    def pooled(self, layers_LBTD: jax.Array, valid_BT: jax.Array) -> jax.Array:
+        """What the last layer takes, [B, D] or, of mean and deviation, [B, 2 D]."""
+        mixed, valid_BT1 = mix(layers_LBTD, self.layer_weights[...]), valid_BT[..., None]
+        scores = 0.0 if self.pooling == "mean" else self.attend(mixed)
+        scores = jnp.where(valid_BT1, scores, jnp.finfo(jnp.float32).min)
+        weight = jnp.where(valid_BT1, jax.nn.softmax(scores, axis=1), 0)
         centre = (mixed * weight).sum(1)
+        if self.pooling != "attentive_statistics":
+            return centre
         spread = jnp.sqrt((jnp.square(mixed - centre[:, None]) * weight).sum(1) + 1e-5)
-        return self.out(dropout(jnp.concatenate([centre, spread], axis=-1), self.dropout, key))
+        return jnp.concatenate([centre, spread], axis=-1)
+
+
+class OrdinalHead(nnx.Module):
+    """How high a clip is on a scale of levels: one score, and a threshold between each two levels, in ascending order.
+
+    Proportional odds (McCullagh 1980): level k is passed with probability sigmoid(score - threshold k).
+    """
+
+    def __init__(self, config: ModelConfig, num_levels: int, pooling: str = "attentive_statistics", *, rngs: nnx.Rngs):
+        self.score = ClipHead(config, 1, pooling, rngs=rngs)
+        self.first = nnx.Param(jnp.full(1, -(num_levels - 2) / 2), axes=(None,))
+        self.gaps = nnx.Param(jnp.full(num_levels - 2, math.log(math.e - 1)), axes=(None,))  # softplus of it is 1
+
+    def __call__(self, layers_LBTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
+        """[B, levels - 1] in float32: for each level but the lowest, the log odds of being that high or higher."""
+        steps = jnp.concatenate([self.first[...], jax.nn.softplus(self.gaps[...])])
+        return self.score(layers_LBTD, valid_BT, key) - jnp.cumsum(steps)
 
 
 class StatisticsHead(nnx.Module):

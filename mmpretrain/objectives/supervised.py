@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -12,66 +12,27 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmpretrain.config import FinetuneConfig, ModelConfig, TaskConfig
-from mmpretrain.models.heads import ClipHead, FrameHead, MultiTaskModel, StatisticsHead
+from mmpretrain.models.adapters import attach, merge
+from mmpretrain.models.heads import MultiTaskModel, StatisticsHead
 from mmpretrain.objectives.base import Better, Objective, Sums, total
 from mmpretrain.objectives.masking import span_mask
+from mmpretrain.objectives.task_losses import TASK_LOSSES, Asked
 from mmpretrain.randomness import named
 from mmpretrain.records import Batch
 
 
-class InputMasks(NamedTuple):
-    """Stretches hidden as augmentation: bool [B, T] each."""
+def weights_of(task: TaskConfig) -> str:
+    """The name in `Batch.labels` of what each clip counts in the loss of a task, where not all count alike."""
+    return f"{task.name}/weight"
+
+
+class Changes(NamedTuple):
+    """Augmentation: stretches that are hidden, bool [B, T] each; how much of a clip is its own, [B], the rest being
+    the one before it in the batch."""
 
     audio_BT: jax.Array
     video_BT: jax.Array
-
-
-class TaskLoss(NamedTuple):
-    """How labels of a kind are learned.
-
-    make_head(model, task, rngs): a module called as `ClipHead` is. loss(output, labels, smoothing): for each clip its
-    loss, whether it has a label, and by name the metrics, [B] each; what is said of clips without a label is not used.
-    """
-
-    make_head: Callable[[ModelConfig, TaskConfig, nnx.Rngs], nnx.Module]
-    loss: Callable[[jax.Array, jax.Array, float], tuple[jax.Array, jax.Array, dict[str, jax.Array]]]
-
-
-def _classifier(model: ModelConfig, task: TaskConfig, rngs: nnx.Rngs) -> ClipHead:
-    return ClipHead(model, len(task.classes), rngs=rngs)
-
-
-def _cross_entropy(
-    logits_BC: jax.Array, label_B: jax.Array, smoothing: float
-) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-    """label_B: int32, -1 where there is none; of frames [B, T]. `nll` is the loss without smoothing."""
-    label = jnp.maximum(label_B, 0)
-    log_probs = jax.nn.log_softmax(logits_BC)
-    nll = -jnp.take_along_axis(log_probs, label[..., None], axis=-1)[..., 0]
-    loss = (1 - smoothing) * nll - smoothing * log_probs.mean(-1)
-    return loss, label_B >= 0, {"nll": nll, "accuracy": logits_BC.argmax(-1) == label}
-
-
-def _frame_classifier(model: ModelConfig, task: TaskConfig, rngs: nnx.Rngs) -> FrameHead:
-    return FrameHead(model, len(task.classes), rngs=rngs)
-
-
-def _frame_cross_entropy(
-    logits_BTC: jax.Array, label_BT: jax.Array, smoothing: float
-) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-    """The mean over a clip's labelled frames. label_BT: int32, -1 where there is none, padding included."""
-    of_frame, known_BT, values = _cross_entropy(logits_BTC, label_BT, smoothing)
-
-    def mean(x_BT: jax.Array) -> jax.Array:
-        return jnp.where(known_BT, x_BT, 0).sum(1) / jnp.maximum(known_BT.sum(1), 1)
-
-    return mean(of_frame), known_BT.any(1), {name: mean(x_BT) for name, x_BT in values.items()}
-
-
-TASK_LOSSES: dict[str, TaskLoss] = {
-    "class": TaskLoss(_classifier, _cross_entropy),
-    "frames": TaskLoss(_frame_classifier, _frame_cross_entropy),
-}
+    own_B: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +43,7 @@ class Supervised(Objective):
 
     model: ModelConfig
     finetune: FinetuneConfig
+    lora_rank: int = 0
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -89,32 +51,42 @@ class Supervised(Objective):
         return "loss", *(f"{task.name}/accuracy" for task in self.finetune.tasks)
 
     def make_model(self, rngs: nnx.Rngs) -> MultiTaskModel:
-        """The encoder and a head for each task."""
+        """The encoder, with adapters of `lora_rank` beside its layers where that is not 0, and a head for each task."""
         make_heads = {task.name: functools.partial(self._make_head, task) for task in self.finetune.tasks}
-        return MultiTaskModel(self.model, make_heads, rngs=rngs)
+        model = MultiTaskModel(self.model, make_heads, rngs=rngs)
+        if self.lora_rank:
+            attach(model.encoder.transformer, self.lora_rank, rngs=rngs)
+        return model
 
     def _make_head(self, task: TaskConfig, rngs: nnx.Rngs) -> nnx.Module:
         if self.finetune.head == "frozen_linear":
             return StatisticsHead(self.model, len(task.classes), rngs=rngs)
         return TASK_LOSSES[task.kind].make_head(self.model, task, rngs)
 
-    def draw(self, keys_B: jax.Array, batch: Batch, *, step: jax.Array, train: bool) -> InputMasks:
+    def draw(self, keys_B: jax.Array, batch: Batch, *, step: jax.Array, train: bool) -> Changes:
         """Nothing is hidden unless in training, and where fine-tuning has masks at all."""
         del step
-        masking, valid = self.finetune.masking, batch.valid_BT
-        if masking is None or not train:
-            return InputMasks(jnp.zeros_like(valid), jnp.zeros_like(valid))
+        masking, valid, mixup = self.finetune.masking, batch.valid_BT, self.finetune.mixup
+        nothing, own_B = jnp.zeros_like(valid), jnp.ones(len(valid))
+        if not train:
+            return Changes(nothing, nothing, own_B)
+        if mixup > 0:
+            share_B = jax.vmap(lambda key: jax.random.beta(key, mixup, mixup))(named(keys_B, "mixup"))
+            own_B = jnp.where(_before(batch.clip_B) >= 0, jnp.maximum(share_B, 1 - share_B), 1)
+        if masking is None:
+            return Changes(nothing, nothing, own_B)
         audio_keys, video_keys = named(keys_B, "audio mask"), named(keys_B, "video mask")
-        return InputMasks(
+        return Changes(
             span_mask(audio_keys, valid, prob=masking.audio_prob, span_frames=masking.audio_span_frames),
             span_mask(video_keys, valid, prob=masking.video_prob, span_frames=masking.video_span_frames),
+            own_B,
         )
 
     def loss(
         self,
         model: MultiTaskModel,
         batch: Batch,
-        draws: InputMasks,
+        draws: Changes,
         key: jax.Array | None,
         *,
         train: bool,
@@ -125,30 +97,66 @@ class Supervised(Objective):
         outputs = self.outputs(model, batch, draws if train else None, key, train=train)
         smoothing = self.finetune.label_smoothing if train else 0.0
         loss, any_label, metrics = jnp.zeros([]), jnp.zeros(len(batch.valid_BT), bool), {}
+        mixed = train and self.finetune.mixup > 0
         for task in self.finetune.tasks:
-            of_clip, has_label, values = TASK_LOSSES[task.kind].loss(
-                outputs[task.name], batch.labels[task.name], smoothing
-            )
+            of_clip, has_label, values = self._loss(task, outputs, batch.labels, smoothing)
+            if mixed:
+                labels = jax.tree.map(_before, batch.labels)
+                other, other_has, _ = self._loss(task, outputs, labels, smoothing)
+                of_clip = jnp.where(other_has, draws.own_B * of_clip + (1 - draws.own_B) * other, of_clip)
             loss += task.weight * total(of_clip, has_label)
             any_label |= has_label
             count = total(1, has_label)
             metrics |= {f"{task.name}/{name}": (total(value, has_label), count) for name, value in values.items()}
         return Sums(loss, total(1, any_label), metrics)
 
+    def _loss(
+        self, task: TaskConfig, outputs: Mapping[str, jax.Array], labels: Mapping[str, jax.Array], smoothing: float
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+        """What `TaskLoss.loss` returns, the loss times what each clip counts."""
+        of_kind = TASK_LOSSES[task.kind]
+        of_clip, has_label, values = of_kind.loss(outputs[task.name], labels[task.name], Asked(task, smoothing))
+        if (weight_B := labels.get(weights_of(task))) is not None:
+            of_clip *= weight_B
+        return of_clip, has_label, values
+
     def outputs(
         self,
         model: MultiTaskModel,
         batch: Batch,
-        masks: InputMasks | None = None,
+        changes: Changes | None = None,
         key: jax.Array | None = None,
         *,
         train: bool = False,
     ) -> dict[str, jax.Array]:
         """By task, what its head says. Masked frames of a stream read 0: the mean row of sound, the mean grey."""
+        if self.lora_rank:
+            model = nnx.clone(model)  # the encoder's own weights do not learn, so that no statistics move that are lost
+            merge(model.encoder.transformer)
         prepared = model.encoder.prepare(batch.inputs, batch.valid_BT)
-        for name, mask_BT in (("audio", masks.audio_BT), ("video", masks.video_BT)) if masks is not None else ():
-            if name in prepared:
-                x = prepared[name]
-                prepared[name] = jnp.where(mask_BT.reshape(*mask_BT.shape, *[1] * (x.ndim - 2)), 0, x)
+        if changes is not None:
+            prepared = {name: self._changed(name, x, batch, changes) for name, x in prepared.items()}
         x, _ = model.encoder.embed(prepared, batch.valid_BT, batch.present, key, train=train)
         return model(x, batch.valid_BT, key)
+
+    def _changed(self, name: str, x: jax.Array, batch: Batch, changes: Changes) -> jax.Array:
+        """The prepared input of a modality, mixed, and then with stretches hidden, which read 0.
+
+        A clip without the modality, or behind one without it, is not mixed in it; one behind a shorter clip is, from
+        where that ends, a share of itself.
+        """
+
+        def each(of_clips: jax.Array) -> jax.Array:
+            return of_clips.reshape(*of_clips.shape, *[1] * (x.ndim - of_clips.ndim))
+
+        if self.finetune.mixup > 0:
+            both_B = batch.present[name] & _before(batch.present[name])
+            own_B = each(jnp.where(both_B, changes.own_B, 1))
+            x = jnp.where(each(batch.valid_BT), own_B * x + (1 - own_B) * _before(x), x)
+        hidden = {"audio": changes.audio_BT, "video": changes.video_BT}
+        return jnp.where(each(hidden[name]), 0, x) if name in hidden and self.finetune.masking is not None else x
+
+
+def _before(of_clips: jax.Array) -> jax.Array:
+    """Of every clip what is of the one before it in the batch; of the first that of the last."""
+    return jnp.roll(of_clips, 1, axis=0)

@@ -143,15 +143,27 @@ class RunBase:
         return part_seed(self.config.seed, name)
 
     def training_batches(
-        self, name: str, table: ClipTable, model: ModelConfig, num_steps: int, *, batch_frames: int, **inputs: Any
+        self,
+        name: str,
+        table: ClipTable,
+        model: ModelConfig,
+        num_steps: int,
+        *,
+        batch_frames: int,
+        weights: np.ndarray | None = None,
+        **inputs: Any,
     ) -> TrainingBatches:
-        """Of the stage of that name. inputs: what else `make_batch` takes. Raises what `check_noise` raises."""
+        """Of the stage of that name. inputs: what else `make_batch` takes. Raises what `check_noise` raises.
+
+        weights: float [N], how often each clip is in an epoch, times the weight of its corpus; None: 1.
+        """
         self.check_noise()
         seed = self.stage_seed(name)
         data = dataclasses.replace(self.config.data, batch_frames=batch_frames)
+        weights = table.weights if weights is None else table.weights * weights
         plan = BatchPlan(
             table.lengths, batch_frames=batch_frames, bucket_frames=data.bucket_frames,
-            multiple=data.batch_multiple, seed=seed, weights=table.weights,
+            multiple=data.batch_multiple, seed=seed, weights=weights,
         )  # fmt: skip
 
         def load(planned: PlannedBatch) -> Batch:

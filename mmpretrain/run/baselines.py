@@ -28,12 +28,12 @@ def answers_of_baselines(finetuning: Finetuning) -> dict[str, list[list[int]]]:
 
     A clip without sound, or without a picture, is answered as the mean of the training clips is.
     """
-    labels, classes, folds = finetuning.labels[finetuning.main.name], finetuning.main.classes, finetuning.folds
+    labels, classes, folds = finetuning.classes_N, finetuning.main.classes, finetuning.folds
     answers = {}
     for name, features in statistics_of_clips(finetuning).items():
         try:
             answers[name] = [
-                baseline_answers(features, labels, finetuning.fold(fold), classes).tolist() for fold in folds
+                baseline_answers(features, labels, finetuning.graded(fold), classes).tolist() for fold in folds
             ]
         except ValueError as error:
             log(f"no {name.replace('_', ' ')}: {error} with {NEEDS[name]}")
@@ -46,7 +46,7 @@ def statistics_of_clips(finetuning: Finetuning) -> dict[str, np.ndarray]:
     A clip that cannot be read has neither sound nor picture.
     """
     table, model = finetuning.table, finetuning.model(finetuning.variants[0])
-    rows = np.flatnonzero(finetuning.labels[finetuning.main.name] >= 0)
+    rows = np.flatnonzero(finetuning.classes_N >= 0)
     sizes = {SOUND: NUM_SOUND_STATISTICS}
     if "video" in model.modalities:
         sizes[PICTURE] = NUM_PICTURE_STATISTICS

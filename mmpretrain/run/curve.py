@@ -23,7 +23,7 @@ from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
 from mmpretrain.run.frozen import Frozen, fit_heads
 from mmpretrain.run.layout import LABEL_EFFICIENCY, PRETRAINED, SCRATCH, fold_name
 from mmpretrain.run.run import Run
-from mmpretrain.run.trained import trained_logits
+from mmpretrain.run.trained import trained_outputs
 
 TRAINED = (PRETRAINED, SCRATCH)  # as `finetune` calls them, too
 FROZEN = {"frozen": PRETRAINED, "untrained_frozen": SCRATCH}
@@ -140,7 +140,7 @@ class Curve:
         finetuning, name = self.finetuning(point), point.classifier
         fold, main = finetuning.fold(number), finetuning.main
         if name in STATISTICS:
-            labels = finetuning.labels[main.name]
+            labels = finetuning.classes_N
             return np.array(
                 on_main(
                     lambda: baseline_answers(self._statistics[STATISTICS[name]], labels, fold, main.classes).tolist()
@@ -157,7 +157,7 @@ class Curve:
 
             return np.array(on_main(said))
         classifier = finetuning.run.workdir / fold_name(name, number) / CLASSIFIER
-        return trained_logits(finetuning, name, classifier, fold.test).argmax(-1)
+        return trained_outputs(finetuning, name, classifier, fold.test)[main.name].argmax(-1)
 
     def _layers(self, draw: int) -> Frozen:
         """What the layers say of every clip; untrained ones have the random weights of a draw."""

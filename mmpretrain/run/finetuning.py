@@ -17,6 +17,8 @@ from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.labels import (
     OF_FRAMES,
     class_counts,
+    class_of_word,
+    class_weights,
     few_of,
     has_label,
     labels_fingerprint,
@@ -28,18 +30,18 @@ from mmpretrain.evaluation.comparison import Answers
 from mmpretrain.evaluation.protocols import Fold, get_protocol
 from mmpretrain.evaluation.tasks import TASK_METRICS
 from mmpretrain.models.sharing import share_out
-from mmpretrain.objectives.supervised import Supervised
+from mmpretrain.objectives.supervised import Supervised, weights_of
 from mmpretrain.parallel.mesh import FrameShares
 from mmpretrain.records import Batch
 from mmpretrain.run.folds import fold_of, labelled_clips
 from mmpretrain.run.forward import Forward
 from mmpretrain.run.layout import PRETRAINED, SCRATCH, fold_name, folds_of, variants
+from mmpretrain.run.learning import what_learns
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import SourceEncoder
 from mmpretrain.train.best import BestBy
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
 from mmpretrain.train.step import Trainer, TrainState
-from mmpretrain.train.trainable import Group, Trainable
 from mmpretrain.train.training import Training
 
 CLASSIFIER = "classifier"  # of a fold: the encoder and all heads, or, on a frozen one, the heads
@@ -92,6 +94,11 @@ class Finetuning:
         return tuple(task.name for task in self.config.tasks if task.kind in OF_FRAMES)
 
     @property
+    def of_classes(self) -> bool:
+        """Whether the main task's labels are classes that exclude one another, so that UA and the like are told."""
+        return TASK_METRICS[self.main.kind].chances is not None
+
+    @property
     def main_column(self) -> str:
         """The label column of the main task."""
         return self.main.column or self.main.name
@@ -132,10 +139,21 @@ class Finetuning:
         kept = "labels_per_class" if config.labels_per_class else "label_share"
         return f"finetune.{kept}={getattr(config, kept)}, label_draw={config.label_draw}"
 
+    @functools.cached_property
+    def classes_N(self) -> np.ndarray:
+        """int [N]: the class that each clip of the table has by the main task; -1: none, or votes say two as often."""
+        labels, metrics = self.labels[self.main.name], TASK_METRICS[self.main.kind]
+        return metrics.classes(labels) if self.of_classes else np.where(has_label(labels), 0, -1)
+
+    def graded(self, number: int) -> Fold:
+        """The clips of a fold whose class by the main task is clear, as right and wrong are counted on."""
+        fold = self.fold(number)
+        return Fold(*(rows[self.classes_N[rows] >= 0] for rows in (fold.train, fold.validation, fold.test)))
+
     def answers(self, rows: np.ndarray, predictions: np.ndarray) -> Answers:
         """What a classifier says, int class ids, of the main task of these rows of the table."""
         texts = (tuple(texts[row] for row in rows) for texts in (self.table.clip_ids, self.table.speakers))
-        return Answers(tuple(self.main.classes), *texts, self.labels[self.main.name][rows], predictions)
+        return Answers(tuple(self.main.classes), *texts, self.classes_N[rows], predictions)
 
     def fold(self, number: int) -> Fold:
         """The clips of a fold, of the training clips those that are learned from.
@@ -143,7 +161,7 @@ class Finetuning:
         Raises ValueError where a task cannot be learned on them, or no model be chosen.
         """
         try:
-            fold = fold_of(self.run.config, self.table, number)
+            fold = fold_of(self.run.config, self.table, number, self.labels[self.main.name])
         except ValueError as error:
             because, modalities = "", tuple(self.run.config.model.modalities)
             if left_out := len(self._left_out):
@@ -159,7 +177,7 @@ class Finetuning:
         if self.few_labels:
             draws = self.table.draws(f"labels {self.config.label_draw}")[fold.train]
             share, per_class = self.config.label_share, self.config.labels_per_class
-            kept = few_of(self.labels[self.main.name][fold.train], draws, share=share, per_class=per_class)
+            kept = few_of(self.classes_N[fold.train], draws, share=share, per_class=per_class)
             fold = dataclasses.replace(fold, train=fold.train[kept])
         for i, task in enumerate(self.config.tasks):
             if why := why_not_learned(self.labels[task.name][fold.train], task):
@@ -235,22 +253,24 @@ class Finetuning:
 
     def _make_trainer(self, variant: str) -> Trainer:
         config, pretrained = self.config, variant == PRETRAINED
-        start = (None if config.freeze_steps >= config.num_steps else config.freeze_steps) if pretrained else 0
-        encoder = Group("encoder", from_step=start, rate=config.encoder_rate if pretrained else 1.0)
-        set_once = Group(r"heads\.\w+\.(mean|scale)$", from_step=None)
-        groups = [encoder] * (encoder != Group("encoder")) + [set_once] * (config.head == "frozen_linear")
-        trainable = Trainable(tuple(groups))
+        trainable = what_learns(config, self.model(variant).num_layers, pretrained=pretrained)
         tx = make_optimizer(self.config.optimizer, self.config.num_steps, trainable)
-        return self.run.make_trainer(Supervised(self.model(variant), self.config), tx, trainable)
+        rank = config.lora_rank if pretrained else 0
+        return self.run.make_trainer(Supervised(self.model(variant), self.config, rank), tx, trainable)
 
     def training(self, variant: str, number: int) -> Training:
         """What decides every step of a fold."""
         config, fold, trainer = self.config, self.fold(number), self.trainer(variant)
         name = fold_name(variant, number)
         labels = {name: of_table[fold.train] for name, of_table in self.labels.items()}
+        for task in config.tasks:
+            if task.class_weights == "inverse":
+                labels[weights_of(task)] = class_weights(labels[task.name], task)
+        balanced = config.sampling == "balanced"
+        weights = class_weights(self.labels[self.main.name][fold.train], self.main) if balanced else None
         batches = self.run.training_batches(
             name, self.table.select(fold.train), self.model(variant), config.num_steps,
-            batch_frames=config.batch_frames, labels=labels, of_frames=self.of_frames,
+            batch_frames=config.batch_frames, weights=weights, labels=labels, of_frames=self.of_frames,
             freq_mask=config.freq_mask, freq_warp=config.freq_warp,
         )  # fmt: skip
         return Training(
@@ -326,7 +346,7 @@ class Finetuning:
             "folds",
             "compare_from_scratch",
             "accept_seen_labels",
-            *["freeze_steps", "encoder_rate"] * (not pretrained),
+            *["freeze_steps", "encoder_rate", "layer_decay", "unfreeze_every", "lora_rank"] * (not pretrained),
         ]
         model = self.model(variant)
         own = run.fields("seed", "finetune", but=[*[f"finetune.{name}" for name in others], *unread])

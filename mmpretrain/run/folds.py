@@ -10,6 +10,7 @@ import numpy as np
 from mmpretrain.config import RunConfig
 from mmpretrain.data.clips import ClipTable, open_clips
 from mmpretrain.data.exposure import TrainingData
+from mmpretrain.data.labels import OF_FRAMES, has_label, task_labels
 from mmpretrain.data.unreadable import Unreadable
 from mmpretrain.evaluation.protocols import Fold, get_protocol
 from mmpretrain.observe.progress import log
@@ -26,11 +27,21 @@ def labelled_clips(config: RunConfig, unreadable: Unreadable | None = None) -> t
     return table.require(modalities), table.select(~table.has_any(modalities))
 
 
-def fold_of(config: RunConfig, table: ClipTable, number: int) -> Fold:
-    """Fold `number` of those clips."""
-    main = config.finetune.tasks[0]
-    protocol = get_protocol(config.finetune.protocol)
-    return protocol.fold(table.index, number, main.classes or None, column=main.column or main.name)
+def fold_of(config: RunConfig, table: ClipTable, number: int, labels: np.ndarray | None = None) -> Fold:
+    """Fold `number` of those clips that have a label of the first task.
+
+    labels: those of the table, where the caller has them. Raises ValueError where none has one, or the protocol cannot
+    deal them out.
+    """
+    main, protocol = config.finetune.tasks[0], get_protocol(config.finetune.protocol)
+    labelled = np.flatnonzero(has_label(task_labels(table, main) if labels is None else labels))
+    if not len(labelled):
+        among = f" among {', '.join(sorted(main.classes))}" if main.classes else ""
+        raise ValueError(
+            f"protocol `{protocol.name}`: none of the {len(table)} clips has a label {main.column or main.name!r}"
+            f"{among}; fine-tune on a labelled corpus"
+        )
+    return protocol.deal(table.index, number, labelled)
 
 
 def check_excluded_folds(config: RunConfig) -> None:
@@ -80,12 +91,13 @@ def excluded_data(config: RunConfig) -> TrainingData | None:
         return None
     (table, _), main = labelled_clips(config), config.finetune.tasks[0]
     column = main.column or main.name
-    words = table.label(column).kinds() if table.label_kinds.get(column) == "class" else ()
-    if not set(words) & set(main.classes):
+    known = main.kind in OF_FRAMES or column in table.label_kinds
+    labels = task_labels(table, main) if known else np.zeros(0)
+    if not has_label(labels).any():
         log(f"data.exclude_folds={folds}: no clip has a label of {column}, so there is no test clip to leave out")
         return None
     try:
-        tested = np.concatenate([fold_of(config, table, number).test for number in folds])
+        tested = np.concatenate([fold_of(config, table, number, labels).test for number in folds])
     except ValueError as error:
         raise ValueError(
             f"data.exclude_folds={folds}: {error}; or set data.exclude_folds=() to pretrain on all clips"

@@ -72,12 +72,15 @@ class Frozen:
             seal(draft)
         return values
 
-    def logits(self, variant: str, classifier: Path, rows: np.ndarray) -> np.ndarray:
-        """float32 [rows, C]: what the head of the main task says of these clips. classifier: the folder of its fold."""
-        folder, main = present_folder(classifier), self._finetuning.main.name
+    def outputs(self, variant: str, classifier: Path, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """By task float32 [rows, C]: what its head says of these clips. classifier: the folder of its fold."""
+        folder, features_ND, said = present_folder(classifier), self.features(variant, rows), {}
         check_seal(folder, HEADS_FILE, remedy=REMEDY)
-        arrays = read_arrays(folder / HEADS_FILE, *(f"{main}/{field}" for field in LinearHead._fields), remedy=REMEDY)
-        return LinearHead(*arrays.values()).logits(self.features(variant, rows))
+        for task in self._finetuning.config.tasks:
+            fields = (f"{task.name}/{field}" for field in LinearHead._fields)
+            arrays = read_arrays(folder / HEADS_FILE, *fields, remedy=REMEDY)
+            said[task.name] = LinearHead(*arrays.values()).logits(features_ND)
+        return said
 
 
 def fit_heads(

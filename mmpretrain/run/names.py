@@ -42,11 +42,6 @@ def _check_tasks(finetune: FinetuneConfig) -> None:
     for i, kind in enumerate(kinds.values()):
         if kind not in whole:
             raise ValueError(f"finetune.tasks[{i}].kind={kind!r}; it must be one of {', '.join(whole)}")
-    if (kind := finetune.tasks[0].kind) != "class":
-        raise ValueError(
-            f"finetune.tasks[0].kind={kind!r}: the protocol deals out the clips by the first task's classes; put a "
-            "task of kind 'class' first"
-        )
     task, _, metric = finetune.select_by.partition("/")
     if metric not in (better := TASK_METRICS[kinds[task]].better):
         names = ", ".join(f"{task}/{name}" for name in better)

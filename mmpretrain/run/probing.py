@@ -30,7 +30,9 @@ class Probing:
 
     def __init__(self, finetuning: Finetuning):
         self.finetuning, self.run, self.number = finetuning, finetuning.run, finetuning.folds[0]
-        fold = finetuning.fold(self.number)
+        if not finetuning.of_classes:
+            raise ValueError(f"the first task, {finetuning.main.name}, has no classes that exclude one another")
+        fold = finetuning.graded(self.number)
         self.train, self.validation = _some(fold.train), _some(fold.validation)
         self._rows = np.concatenate([self.train, self.validation])
 
@@ -95,7 +97,7 @@ class Probing:
     def _probe(self, features_NLF: np.ndarray) -> Probe:
         rows, main = self._rows, self.finetuning.main
         train, validation = np.split(np.arange(len(rows)), [len(self.train)])
-        labels, speakers = self.finetuning.labels[main.name][rows], self.finetuning.table.speakers.take(rows)
+        labels, speakers = self.finetuning.classes_N[rows], self.finetuning.table.speakers.take(rows)
         return linear_probe(features_NLF, labels, np.array(list(speakers)), train, validation, main.classes)
 
 

@@ -58,8 +58,11 @@ class SourceEncoder:
     def put_into(self, state: TrainState, trainer: Trainer) -> TrainState:
         """The state with this encoder's weights in place of its own; everything else as it was."""
         model = trainer.model(state)
-        source = nnx.state(self.load().module, WEIGHTS)
-        target = nnx.state(model.encoder, WEIGHTS)
-        placed = jax.tree.map(lambda new, old: jax.device_put(np.asarray(new), old.sharding), source, target)
-        nnx.update(model.encoder, placed)
+        source = nnx.to_flat_state(nnx.state(self.load().module, WEIGHTS))
+        target = dict(nnx.to_flat_state(nnx.state(model.encoder, WEIGHTS)))  # which may have adapters besides
+        placed = [
+            (path, new.replace(jax.device_put(np.asarray(new.get_value()), target[path].get_value().sharding)))
+            for path, new in source
+        ]
+        nnx.update(model.encoder, nnx.from_flat_state(placed))
         return trainer.with_model(state, model)

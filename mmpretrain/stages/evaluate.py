@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mmpretrain.evaluation.comparison import Answers, comparisons_with, figures_over_folds, figures_with_intervals
+from mmpretrain.evaluation.tasks import TASK_METRICS
 from mmpretrain.files import present_folder
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
@@ -26,7 +25,7 @@ from mmpretrain.run.frozen import Frozen
 from mmpretrain.run.layout import EVALUATION, SCRATCH, fold_name
 from mmpretrain.run.predictions import table_name, write_answers
 from mmpretrain.run.run import Run
-from mmpretrain.run.trained import trained_logits
+from mmpretrain.run.trained import trained_outputs
 
 
 def evaluate(run: Run) -> dict[str, Any]:
@@ -46,11 +45,33 @@ def evaluate(run: Run) -> dict[str, Any]:
             v: [exposure_of_fold(finetuning, v, k) for k in finetuning.folds] for v in (*finetuning.variants, SCRATCH)
         }
         config = finetuning.config
-        logits_of = Frozen(finetuning).logits if finetuning.frozen else functools.partial(trained_logits, finetuning)
+        outputs_of = Frozen(finetuning).outputs if finetuning.frozen else functools.partial(trained_outputs, finetuning)
+        said = {
+            variant: [_outputs(finetuning, outputs_of, variant, fold) for fold in finetuning.folds]
+            for variant in finetuning.variants
+        }
+        of_tasks = {variant: figures_of_tasks(finetuning, outputs) for variant, outputs in said.items()}
+        common = {
+            "task": finetuning.main.name, "tasks": of_tasks,
+            "protocol": finetuning.protocol_title, "selection": config.selection,
+            "protocol_lacks": lacks(finetuning),
+            "classes": list(finetuning.main.classes), "modalities": list(run.config.model.modalities),
+            "classifier": config.classifier, "label_share": config.label_share,
+            "labels_per_class": config.labels_per_class, "label_draw": config.label_draw,
+        }  # fmt: skip
+        if not finetuning.of_classes:
+            of_folds = [
+                {
+                    "fold": fold, **as_result(seen[finetuning.variants[0]][i]),
+                    "training_labels": finetuning.training_labels(fold)[finetuning.main.name],
+                }
+                for i, fold in enumerate(finetuning.folds)
+            ]  # fmt: skip
+            return common | {"folds": of_folds} | as_result(pooled_exposure(seen[finetuning.variants[0]]))
         tested = {
             variant: [
-                _test_fold(finetuning, logits_of, variant, fold, folder, str(of_fold["test"]))
-                for fold, of_fold in zip(finetuning.folds, seen[variant], strict=True)
+                _answers(finetuning, outputs, variant, fold, folder, str(of_fold["test"]))
+                for fold, outputs, of_fold in zip(finetuning.folds, said[variant], seen[variant], strict=True)
             ]
             for variant in finetuning.variants
         }
@@ -68,12 +89,7 @@ def evaluate(run: Run) -> dict[str, Any]:
         for line in comparison_lines(comparisons):
             log(line)
         return {
-            "task": finetuning.main.name,
-            "protocol": finetuning.protocol_title, "selection": config.selection,
-            "protocol_lacks": lacks(finetuning),
-            "classes": list(finetuning.main.classes), "modalities": list(run.config.model.modalities),
-            "classifier": config.classifier, "label_share": config.label_share,
-            "labels_per_class": config.labels_per_class, "label_draw": config.label_draw,
+            **common,
             "chance_ua": whole[main].result.chance_ua, "majority_wa": whole[main].result.majority_wa,
             "folds": [
                 {
@@ -91,22 +107,47 @@ def evaluate(run: Run) -> dict[str, Any]:
     return run.stage(EVALUATION, recipe | {"folds": list(finetuning.folds)}, work)
 
 
-def _test_fold(
+def _outputs(
     finetuning: Finetuning,
-    logits_of: Callable[[str, Path, np.ndarray], np.ndarray],
+    outputs_of: Callable[[str, Path, np.ndarray], dict[str, np.ndarray]],
     variant: str,
     number: int,
-    folder: Path,
-    seen: str,
-) -> Answers:
+) -> dict[str, np.ndarray]:
+    """By task what a fold's heads say of its test clips."""
     classifier = finetuning.run.workdir / fold_name(variant, number) / CLASSIFIER
     if not on_main(lambda: present_folder(classifier).exists()):
         raise FileNotFoundError(f"{classifier} does not exist: run `mmpretrain finetune` with this recipe first")
-    rows = finetuning.fold(number).test
-    logits_NC = logits_of(variant, classifier, rows)
-    answers = finetuning.answers(rows, logits_NC.argmax(-1))
-    probabilities_NC = np.asarray(jax.nn.softmax(jnp.asarray(logits_NC)))
-    on_main(lambda: write_answers(folder / table_name(variant, number), answers, probabilities_NC))
+    return outputs_of(variant, classifier, finetuning.fold(number).test)
+
+
+def figures_of_tasks(finetuning: Finetuning, outputs: Sequence[dict[str, np.ndarray]]) -> dict[str, dict[str, Any]]:
+    """By TASK/METRIC its value on the test clips of each fold, their mean and deviation, and that of all clips.
+
+    outputs: of each fold what the heads say of its test clips. A metric that a fold cannot tell is None there.
+    """
+    rows = [finetuning.fold(number).test for number in finetuning.folds]
+    of_folds = [finetuning.metrics(said, tested) for said, tested in zip(outputs, rows, strict=True)]
+    together = {task.name: np.concatenate([said[task.name] for said in outputs]) for task in finetuning.config.tasks}
+    pooled = finetuning.metrics(together, np.concatenate(rows))
+    del pooled["loss"]
+    figures = {}
+    for name, value in pooled.items():
+        values = [of_fold.get(name) for of_fold in of_folds]
+        known = np.array([value for value in values if value is not None])
+        std = float(known.std(ddof=1)) if len(known) > 1 else 0.0
+        figures[name] = {"folds": values, "mean": float(known.mean()), "std": std, "pooled": value}
+    return figures
+
+
+def _answers(
+    finetuning: Finetuning, outputs: dict[str, np.ndarray], variant: str, number: int, folder: Path, seen: str
+) -> Answers:
+    """What a fold's head of the main task answers, of the test clips whose class is clear; writes them as a table."""
+    kept = finetuning.classes_N[finetuning.fold(number).test] >= 0
+    rows = finetuning.graded(number).test
+    log_probs_NC = TASK_METRICS[finetuning.main.kind].chances(outputs[finetuning.main.name][kept])
+    answers = finetuning.answers(rows, log_probs_NC.argmax(-1))
+    on_main(lambda: write_answers(folder / table_name(variant, number), answers, np.exp(log_probs_NC)))
     result = answers.result
     log(
         f"{variant}, fold {number}: UA {100 * result.ua:.1f}, WA {100 * result.wa:.1f} on {len(rows)} test clips; "
@@ -119,7 +160,7 @@ def _test_baselines(finetuning: Finetuning, folder: Path) -> dict[str, list[Answ
     """By name, of each plain baseline what it answers on every fold."""
 
     def test(name: str, number: int, predictions: list[int]) -> Answers:
-        answers = finetuning.answers(finetuning.fold(number).test, np.array(predictions))
+        answers = finetuning.answers(finetuning.graded(number).test, np.array(predictions))
         on_main(lambda: write_answers(folder / table_name(name, number), answers))
         return answers
 
@@ -135,7 +176,7 @@ def _blind(finetuning: Finetuning, name: str) -> dict[str, int]:
     if name not in NEEDS:
         return {}
     there = finetuning.table.has(NEEDS[name])
-    return {BLIND: sum(int((~there[finetuning.fold(number).test]).sum()) for number in finetuning.folds)}
+    return {BLIND: sum(int((~there[finetuning.graded(number).test]).sum()) for number in finetuning.folds)}
 
 
 COMMAND = Command(

@@ -16,6 +16,7 @@ from mmpretrain.data.exposure import TrainingData
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.encoders.weights import save_weights
 from mmpretrain.files import seal, whole_folder
+from mmpretrain.models.adapters import merge
 from mmpretrain.models.heads import ClipHead, MultiTaskModel
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
@@ -83,10 +84,11 @@ def _announce(finetuning: Finetuning, variant: str, number: int) -> dict[str, An
     fold, seen = finetuning.fold(number), as_result(exposure_of_fold(finetuning, variant, number))
     labels = finetuning.training_labels(number)
     counts = labels[finetuning.main.name]
+    of_each = ", ".join(f"{name} {count}" for name, count in counts.items()) if finetuning.main.classes else counts
     kept = f" kept by {finetuning.few_labels}" if finetuning.few_labels else ""
     log(
         f"{variant}, fold {number}: {len(fold.train)} training clips{kept} "
-        f"({', '.join(f'{name} {count}' for name, count in counts.items())}), {len(fold.validation)} validation, "
+        f"({of_each}), {len(fold.validation)} validation, "
         f"{len(fold.test)} test clips; {TEST_SEEN}: {seen[TEST_SEEN]}"
     )
     return {"training_labels": labels} | seen
@@ -145,7 +147,8 @@ def _save(
     with whole_folder(folder / CLASSIFIER) as draft:
         save_weights(draft, model)
         seal(draft)
-    known = [task for task in tasks if isinstance(model.heads[task.name], ClipHead)]
+    merge(model.encoder.transformer)
+    known = [task for task in tasks if task.kind == "class" and isinstance(model.heads[task.name], ClipHead)]
     heads = nnx.Dict({task.name: model.heads[task.name] for task in known})
     save_encoder(
         folder / ENCODER, model.encoder, lineage=lineage, training_data=training_data, tasks=known, heads=heads,

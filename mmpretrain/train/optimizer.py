@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from mmpretrain.config import OptimizerConfig
@@ -59,14 +60,19 @@ def scale_by_adam(
     def update(grads, state, params=None, *, phase: int = 0, **extra):
         del params, extra
         ages = {start: age + 1 if start <= phase else age for start, age in state.ages.items()}
-        corrections = {start: jnp.sqrt(1 - b2**age) / (1 - b1**age) for start, age in ages.items() if start <= phase}
+        if trainable.waiting:
+            grads = _where_learning(trainable, ages, grads)
+        starts, waits = trainable.of_each(grads, "from_step"), trainable.waits(grads)
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, grads)
 
-        def scale(start: int, m: jax.Array, v: jax.Array) -> jax.Array:
-            return corrections.get(start, 0) * m / (jnp.sqrt(v) + eps)
+        def scale(start: int, wait: int | np.ndarray, m: jax.Array, v: jax.Array) -> jax.Array:
+            if start > phase:
+                return 0 * m
+            age = ages[start] if isinstance(wait, int) else jnp.maximum(ages[start] - wait, 1)
+            return jnp.sqrt(1 - b2**age) / (1 - b1**age) * m / (jnp.sqrt(v) + eps)
 
-        return jax.tree.map(scale, trainable.of_each(grads, "from_step"), mu, nu), AdamState(ages, mu, nu)
+        return jax.tree.map(scale, starts, waits, mu, nu), AdamState(ages, mu, nu)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -83,12 +89,36 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformationExtraArg
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
+def _where_learning(trainable: Trainable, ages: dict[int, jax.Array], updates: optax.Updates) -> optax.Updates:
+    """0 in place of the updates of layers that still wait. ages: the updates that each phase has seen, with this."""
+
+    def keep(start: int, wait: int | np.ndarray, u: jax.Array) -> jax.Array:
+        return u if isinstance(wait, int) else jnp.where(ages[start] > wait, u, 0)
+
+    return jax.tree.map(keep, trainable.of_each(updates, "from_step"), trainable.waits(updates), updates)
+
+
+def hold_back(trainable: Trainable) -> optax.GradientTransformationExtraArgs:
+    """No update, weight decay included, for layers that still wait."""
+
+    def init(params):
+        del params
+        return {start: jnp.zeros([], jnp.int32) for start in trainable.phases}
+
+    def update(updates, ages, params=None, *, phase: int = 0, **extra):
+        del params, extra
+        ages = {start: age + 1 if start <= phase else age for start, age in ages.items()}
+        return _where_learning(trainable, ages, updates), ages
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 def scale_by_rate(trainable: Trainable) -> optax.GradientTransformation:
     """Each parameter's update times the rate of its group."""
 
     def update(updates, state, params=None):
         del params
-        return jax.tree.map(lambda rate, u: u * rate, trainable.of_each(updates, "rate"), updates), state
+        return jax.tree.map(lambda rate, u: u * rate, trainable.rates(updates), updates), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
@@ -103,6 +133,8 @@ def make_optimizer(
         decays = None if all(g.decays for g in trainable.groups) else lambda params: trainable.of_each(params, "decays")
         parts.append(optax.add_decayed_weights(config.weight_decay, mask=decays))
     parts.append(optax.scale_by_learning_rate(make_schedule(config, num_steps)))
-    if any(group.rate != 1.0 for group in trainable.groups):
+    if any(group.rate != 1.0 or group.layer_rates for group in trainable.groups):
         parts.append(scale_by_rate(trainable))
+    if trainable.waiting:
+        parts.append(hold_back(trainable))
     return optax.with_extra_args_support(optax.chain(*parts))

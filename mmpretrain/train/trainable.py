@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from mmpretrain.models.layers import BatchNorm
@@ -21,13 +23,16 @@ class Group:
     """Parameters whose path begins with the regular expression `paths`.
 
     from_step: how many steps they stay still before they learn; None: they never do. rate: times the learning rate.
-    decays: whether weight decay is on them.
+    decays: whether weight decay is on them. Of parameters whose first dim is layers, one number a layer:
+    layer_rates: times the learning rate besides; layer_waits: how many steps more a layer stays still.
     """
 
     paths: str
     from_step: int | None = 0
     rate: float = 1.0
     decays: bool = True
+    layer_rates: tuple[float, ...] = ()
+    layer_waits: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +68,39 @@ class Trainable:
         """A field of its group for each parameter, as a tree of the same structure."""
         return jax.tree_util.tree_map_with_path(lambda path, _: getattr(self.group(names_of(path)), field), params)
 
+    def rates(self, params: nnx.State) -> nnx.State:
+        """Of each parameter what its updates are multiplied by: a number, or an array with a dim of layers."""
+
+        def rate(group: Group, ndim: int) -> Any:
+            return group.rate * _by_layer(group.layer_rates, ndim, np.float32) if group.layer_rates else group.rate
+
+        return self._of_each(params, rate)
+
+    def waits(self, params: nnx.State) -> nnx.State:
+        """Of each parameter how many updates its layers stay still behind the group's `from_step`: 0, or an array."""
+        return self._of_each(
+            params, lambda group, n: _by_layer(group.layer_waits, n, np.int32) if group.layer_waits else 0
+        )
+
+    @property
+    def waiting(self) -> bool:
+        """Whether some layers begin later than others of their group."""
+        return any(any(group.layer_waits) for group in self.groups)
+
+    def _of_each(self, params: nnx.State, make: Callable[[Group, int], Any]) -> nnx.State:
+        return jax.tree_util.tree_map_with_path(lambda path, x: make(self.group(names_of(path)), x.ndim), params)
+
     def hold_still(self, model: nnx.Module, phase: int) -> None:
         """Batch norms that do not learn in a phase use their running averages from now on, and do not move them."""
         for path, module in nnx.iter_modules(model):
             if isinstance(module, BatchNorm):
                 start = self.group((*path, "scale")).from_step
                 module.still = start is None or start > phase
+
+
+def _by_layer(numbers: tuple[float, ...], ndim: int, dtype: type) -> np.ndarray:
+    """[L, 1, ...] of `ndim` dims."""
+    return np.array(numbers, dtype).reshape(-1, *[1] * (ndim - 1))
 
 
 EVERYTHING = Trainable()

@@ -15,7 +15,7 @@ from mmpretrain.evaluation.tasks import TASK_METRICS, TaskMetrics
 from mmpretrain.models.frontends import FRONTENDS
 from mmpretrain.models.heads import ClipHead
 from mmpretrain.models.layers import linear
-from mmpretrain.objectives.supervised import TASK_LOSSES, TaskLoss
+from mmpretrain.objectives.task_losses import TASK_LOSSES, TaskLoss
 from mmpretrain.observe.metric_log import read_metrics
 from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
