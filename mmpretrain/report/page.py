@@ -37,6 +37,7 @@ from mmpretrain.report.tables import (
     task_title,
     told_apart_lines,
 )
+from mmpretrain.report.tasks import READING, tasks_table
 from mmpretrain.report.units import error_by_clips, units_line, units_table
 
 __all__ = ["render_summary", "write_report"]
@@ -102,6 +103,7 @@ def write_report(
         _clusters(cluster_counts, unit_tables),
         _evaluation(summary),
         _few_labels(summary.get("label_efficiency")),
+        _tasks(summary.get("tasks")),
         _units(summary.get("units") or (), summary.get("units_of") or {}),
         _finetuning(records),
         _pictures(pictures),
@@ -248,6 +250,11 @@ def _few_labels(curve: Mapping[str, Any] | None) -> str:
     lines = "".join(f"<p>{html.escape(line)}</p>" for line in label_efficiency_lines(curve))
     title, table = f"{curve['task'].capitalize()} from few labels", html_table(label_efficiency_table(curve))
     return section(title, "", picture, table, lines)
+
+
+def _tasks(tasks: Mapping[str, Any] | None) -> str:
+    table = tasks_table(tasks["figures"], tasks["shown"]) if tasks else ([], [])
+    return section(f"Tasks, {tasks['protocol']}", READING, html_table(table)) if table[1] else ""
 
 
 def _units(entries: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.few_labels import flat, render_label_efficiency
 from mmpretrain.report.tables import render_summary
+from mmpretrain.report.tasks import render_tasks
 from mmpretrain.report.units import render_units
 from mmpretrain.run.command import Command, Given
 from mmpretrain.run.layout import (
@@ -59,6 +60,8 @@ def show(summary: dict[str, Any]) -> None:
     print(render_summary(summary))
     if curve := summary.get(LABEL_EFFICIENCY):
         print(f"\n{curve['task'].capitalize()} from few labels\n{render_label_efficiency(curve)}")
+    if (tasks := summary.get("tasks")) and (table := render_tasks(tasks["figures"], tasks["shown"])):
+        print(f"\nTasks, {tasks['protocol']}\n{table}")
     if entries := summary.get(UNITS):
         print(f"\nUnits from few labels\n{render_units(entries, summary['units_of'])}")
 
@@ -81,7 +84,10 @@ def _summary(run: Run) -> dict[str, Any]:
                 if (fold := known_result(run.workdir, name)) is not None:
                     times[name] = fold["wall_time_sec"]
         times[EVALUATION] = result.pop("wall_time_sec")
-        summary["evaluation"] = with_ours(result)
+        if PRETRAINED in result or SCRATCH in result:  # else the first task has no classes
+            summary["evaluation"] = with_ours(result)
+        shown = result["task"] if "evaluation" in summary else ""
+        summary["tasks"] = {"protocol": result["protocol"], "shown": shown, "figures": result.pop("tasks")}
     if (curve := known_result(run.workdir, LABEL_EFFICIENCY)) is not None:
         times[LABEL_EFFICIENCY] = curve.pop("wall_time_sec")
         summary = {curve["task"]: flat(curve)} | summary | {LABEL_EFFICIENCY: curve}

@@ -13,6 +13,7 @@ from flax import nnx
 from mmpretrain.config import FinetuneConfig, OptimizerConfig, ParallelConfig, emotion
 from mmpretrain.objectives.supervised import Supervised
 from mmpretrain.parallel.mesh import make_mesh, shard_batch
+from mmpretrain.run.learning import what_learns
 from mmpretrain.train.checkpoint import Checkpointer, read
 from mmpretrain.train.optimizer import make_optimizer, scale_by_adam
 from mmpretrain.train.step import Trainer
@@ -166,3 +167,60 @@ def test_rates_and_decay_are_of_the_group():
 def test_the_first_group_that_fits_counts(path, start):
     trainable = Trainable((Group("encoder.transformer", from_step=2), Group("encoder", from_step=None)))
     assert trainable.group(path).from_step == start
+
+
+def test_layers_of_a_stack_wait_and_learn_as_parameters_of_their_own_would():
+    rates, waits = (0.25, 0.5, 1.0), (4, 2, 0)
+    apart = Trainable(
+        tuple(
+            Group(f"layer{k}", from_step=wait, rate=rate)
+            for k, (rate, wait) in enumerate(zip(rates, waits, strict=True))
+        )
+    )
+    stacked = Trainable((Group("layers", layer_rates=rates, layer_waits=waits),))
+    start, grads = np.random.default_rng(0).normal(size=(2, 3, 2)).astype(np.float32)
+    one = nnx.State({f"layer{k}": nnx.Param(jnp.array(start[k])) for k in range(3)})
+    other = nnx.State({"layers": nnx.Param(jnp.array(start))})
+    of_one, of_other = (make_optimizer(OPTIMIZER, 100, trainable) for trainable in (apart, stacked))
+    one_state, other_state = of_one.init(one), of_other.init(other)
+    for step in range(6):
+        phase, g = apart.phase_of(step), jnp.array(grads * (step + 1))
+        learn = [wait <= step for wait in waits]
+        given = nnx.State({f"layer{k}": nnx.Param(g[k] * learn[k]) for k in range(3)})
+        updates, one_state = of_one.update(given, one_state, one, phase=phase, grad_norm=jnp.ones([]))
+        moves = nnx.State({name: nnx.Param(u[...] * learn[int(name[-1])]) for name, u in updates.items()})
+        one = optax.apply_updates(one, moves)
+        updates, other_state = of_other.update(
+            nnx.State({"layers": nnx.Param(g)}), other_state, other, phase=0, grad_norm=jnp.ones([])
+        )
+        other = optax.apply_updates(other, updates)
+        found = np.asarray(other["layers"][...])
+        np.testing.assert_allclose(found, np.stack([one[f"layer{k}"][...] for k in range(3)]), rtol=1e-6)
+        assert [bool((found[k] != start[k]).all()) for k in range(3)] == learn
+
+
+@pytest.mark.parametrize(
+    ("changes", "groups"),
+    [
+        ({}, ()),
+        ({"freeze_steps": 5}, (Group("encoder", 5),)),
+        ({"freeze_steps": 10}, (Group("encoder", None),)),
+        ({"lora_rank": 2, "encoder_rate": 3.0}, (Group(r"encoder\..*\.lora_", rate=3.0), Group("encoder", None))),
+        (
+            {"layer_decay": 0.5},
+            (Group("encoder.transformer.layers", layer_rates=(0.125, 0.25, 0.5)), Group("encoder", 0, 0.0625)),
+        ),
+        (
+            {"unfreeze_every": 2, "freeze_steps": 1},
+            (Group("encoder.transformer.layers", 1, layer_waits=(4, 2, 0)), Group("encoder", 7)),
+        ),
+    ],
+)
+def test_what_of_an_encoder_learns(changes, groups):
+    config = FinetuneConfig(tasks=(emotion("a", "b"),), num_steps=10, **changes)
+    found = what_learns(config, 3, pretrained=True).groups
+    assert [group.paths.replace("\\", "") for group in found] == [group.paths.replace("\\", "") for group in groups]
+    assert [dataclasses.replace(group, paths="") for group in found] == [
+        dataclasses.replace(group, paths="") for group in groups
+    ]
+    assert what_learns(config, 3, pretrained=False) == EVERYTHING

@@ -1,0 +1,51 @@
+"""Mixup: inputs and losses of two clips by the same share, at values."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mmpretrain.config import FinetuneConfig, emotion
+from mmpretrain.objectives.supervised import Changes, Supervised
+from tests.tiny import clip_keys, initial, random_batch, tiny_model, with_inputs, with_present
+
+
+def test_mixed_clips_are_shares_of_two_and_learn_both_labels():
+    task = emotion("a", "b", "c")
+    mixing, plain = (
+        Supervised(tiny_model(), FinetuneConfig(tasks=(task,), dropout=0.0, mixup=mixup)) for mixup in (0.4, 0.0)
+    )
+    model = nnx.merge(*initial(plain.make_model))
+    batch = random_batch((9, 9, 9, 6), model=plain.model, emotions=(0, 2, -1, 1))
+    none, own = jnp.zeros((4, 9), bool), np.array([0.7, 0.9, 0.6, 0.8], np.float32)
+    run = jax.jit(lambda batch, own: mixing.loss(model, batch, Changes(none, none, own), None, train=True))
+
+    def mixed(x):
+        share = own[:, None, None]
+        other = np.where(np.roll(batch.valid_BT, 1, 0)[..., None], np.roll(x, 1, 0), 0)  # what is behind a clip is 0
+        return share * x + (1 - share) * other
+
+    clean = np.where(batch.valid_BT[..., None], batch.inputs["audio"], 0)
+    given = with_inputs(batch, audio=mixed(clean))
+    logits = jax.jit(plain.outputs)(model, given)["emotion"]
+    log_p = np.asarray(jax.nn.log_softmax(logits))
+    # The clip before the first is the last; that before the last has no label, so that its own is learned alone.
+    expected = -(0.7 * log_p[0, 0] + 0.3 * log_p[0, 1]) - (0.9 * log_p[1, 2] + 0.1 * log_p[1, 0]) - log_p[3, 1]
+    found = run(with_inputs(batch, audio=clean), own)
+    assert float(found.loss) == pytest.approx(expected, rel=1e-4)
+    assert float(found.weight) == 3
+    # A clip behind one without sound is not mixed in it; here only labels are then.
+    alone = run(with_present(with_inputs(batch, audio=clean), audio=(1, 1, 1, 0)), own)
+    assert float(alone.loss) != pytest.approx(expected, rel=1e-4)
+
+
+def test_shares_are_of_the_clip_and_at_least_a_half():
+    objective = Supervised(tiny_model(), FinetuneConfig(tasks=(emotion("a", "b", "c"),), mixup=0.4))
+    batch = random_batch((5,) * 64, model=objective.model)
+    batch = batch._replace(clip_B=np.where(np.arange(64) == 7, -1, batch.clip_B))
+    own = np.asarray(objective.draw(clip_keys(batch), batch, step=0, train=True).own_B)
+    assert own[8] == 1, "behind a row that only fills the batch"
+    assert own.min() >= 0.5
+    assert 0.7 < own.mean() < 0.95
+    assert (np.asarray(objective.draw(clip_keys(batch), batch, step=0, train=False).own_B) == 1).all()
