@@ -134,6 +134,11 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
         if field := next((f for f in ("classifier", "head") if getattr(finetune, f) == "frozen_linear"), ""):
             wanted = f"'class' with finetune.{field}='frozen_linear', which tells classes alone"
             _require(task.kind == "class", f"finetune.tasks[{i}].kind", task.kind, wanted)
+            unread = {"pooling": "attentive_statistics"}
+            unread |= {"loss": "usual", "class_weights": "none"} if field == "classifier" else {}
+            for name, usual in unread.items():
+                wanted = f"{usual} with finetune.{field}='frozen_linear', which does not look at it"
+                _require(getattr(task, name) == usual, f"finetune.tasks[{i}].{name}", getattr(task, name), wanted)
     for field in ("layer_decay", "unfreeze_every", "freeze_steps"):
         usual = 1.0 if field == "layer_decay" else 0
         fits = finetune.lora_rank == 0 or getattr(finetune, field) == usual

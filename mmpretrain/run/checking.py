@@ -36,7 +36,10 @@ def check_folds(finetuning: Finetuning) -> None:
     if finetuning.config.selection == "test-best":
         log("finetune.selection='test-best': models are chosen on the test clips, so that every figure is too good")
     if finetuning.table.label_kinds.get(finetuning.main_column) == "class":
-        said, known = finetuning.table.label(finetuning.main_column), class_of_word(finetuning.main, finetuning.main_column)
+        said, known = (
+            finetuning.table.label(finetuning.main_column),
+            class_of_word(finetuning.main, finetuning.main_column),
+        )
         others = sorted({word for word in said.kinds() if word} - set(known))
         if count := int(said.map(dict.fromkeys(others, True), False, bool).sum()):
             log(

@@ -17,7 +17,6 @@ from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.labels import (
     OF_FRAMES,
     class_counts,
-    class_of_word,
     class_weights,
     few_of,
     has_label,

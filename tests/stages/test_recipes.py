@@ -149,7 +149,7 @@ def another(field: str, value: Any, corpus: Path, done: Path, folder: Path) -> A
         "data.exclude_speakers": ("a",), "data.min_frames": 15, "data.long_clips": "drop", "finetune.folds": (2,),
         "data.exclude_folds": (1,), "data.max_validation_clips": 1,
         "data.validation_share": 0.7, "finetune.tasks[0].classes": ("sad", "angry"), "finetune.tasks[0].column": "mood",
-        "finetune.label_share": 0.5, "finetune.classifier": "frozen_linear",
+        "finetune.tasks[0].merge": ("calm=sad",), "finetune.label_share": 0.5, "finetune.classifier": "frozen_linear",
         "finetune.select_by": "emotion/wa", "finetune.protocol": "speakers-4",
         "model.modalities": ("audio",),
     }  # fmt: skip

@@ -36,7 +36,8 @@ TASKS = (
 def labels_of(i):
     votes = (("happy", "happy", "sad"), ("sad", "sad"), ("happy", "sad"))[i // 6 % 3]
     labels = {
-        "emotion": ("happy", "sad", "excited")[i // 6 % 3], "votes": votes, "tags": (("x",), ("x", "y"), ("y",))[i // 6 % 3],
+        "emotion": ("happy", "sad", "excited")[i // 6 % 3], "votes": votes,
+        "tags": (("x",), ("x", "y"), ("y",))[i // 6 % 3],
         "arousal": i / 36, "humour": ("no", "yes")[i // 6 % 2], "stress": i // 6 % 3,
     }  # fmt: skip
     return labels if i % 5 else {name: labels[name] for name in ("votes", "arousal")}

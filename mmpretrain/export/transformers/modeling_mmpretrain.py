@@ -46,6 +46,7 @@ class MMPretrainConfig(PreTrainedConfig):
     input_dropout: float = 0.1
     layerdrop: float = 0.05
     feature_grad_scale: float = 0.1  # of the gradient into the front-ends
+    pooling: str = "attentive_statistics"  # of the classifier; or "attention", "mean"
 
 
 @dataclasses.dataclass
@@ -244,25 +245,31 @@ class Transformer(nn.Module):
 
 
 class ClipHead(nn.Module):
-    """A learned mix of all layers, its attentive mean and deviation over the real frames, then one linear layer."""
+    """A learned mix of all layers, pooled over the real frames, then one linear layer."""
 
     def __init__(self, config: MMPretrainConfig):
         super().__init__()
         width = config.hidden_size
         self.layer_weights = nn.Parameter(torch.empty(config.num_hidden_layers + 1))
-        self.attend, self.out = nn.Linear(width, 1), nn.Linear(2 * width, config.num_labels)
+        self.pooling = config.pooling
+        if self.pooling != "mean":
+            self.attend = nn.Linear(width, 1)
+        self.out = nn.Linear(width * (1 + (self.pooling == "attentive_statistics")), config.num_labels)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, layers: tuple[torch.Tensor, ...], valid_BT: torch.Tensor) -> torch.Tensor:
         """[B, number of labels]."""
         layers_LBTD = torch.stack([functional.layer_norm(x.float(), x.shape[-1:], eps=1e-5) for x in layers])
         mixed = torch.einsum("LBTD,L->BTD", layers_LBTD, self.layer_weights.float().softmax(0))
-        mixed = mixed.to(self.attend.weight.dtype)
-        scores = torch.where(valid_BT[..., None], self.attend(mixed).float(), torch.finfo(torch.float32).min)
+        mixed = mixed.to(self.out.weight.dtype)
+        scores = mixed.new_zeros(1, dtype=torch.float32) if self.pooling == "mean" else self.attend(mixed).float()
+        scores = torch.where(valid_BT[..., None], scores, torch.finfo(torch.float32).min)
         weight = torch.where(valid_BT[..., None], scores.softmax(1), 0)
         centre = (mixed * weight).sum(1)
-        spread = ((mixed - centre[:, None]).square() * weight).sum(1).add(1e-5).sqrt()
-        return self.out(self.dropout(torch.cat([centre, spread], -1).to(self.out.weight.dtype)))
+        if self.pooling == "attentive_statistics":
+            spread = ((mixed - centre[:, None]).square() * weight).sum(1).add(1e-5).sqrt()
+            centre = torch.cat([centre, spread], -1)
+        return self.out(self.dropout(centre.to(self.out.weight.dtype)))
 
 
 class MMPretrainPreTrainedModel(PreTrainedModel):
@@ -289,7 +296,8 @@ class MMPretrainPreTrainedModel(PreTrainedModel):
             initialization.zeros_(module.bias)
         elif isinstance(module, ClipHead):
             initialization.zeros_(module.layer_weights)
-            initialization.zeros_(module.attend.weight)  # starts as the plain mean
+            if module.pooling != "mean":
+                initialization.zeros_(module.attend.weight)  # starts as the plain mean
 
 
 class MMPretrainModel(MMPretrainPreTrainedModel):

@@ -72,7 +72,8 @@ def network_config(encoder: Encoder) -> dict[str, Any]:
     """`config.json`: what the network is, which class reads it, and how it came about."""
     config, head = encoder.config, next(iter(encoder.tasks), None)
     labels = {"id2label": dict(enumerate(head.classes)), "label2id": {name: i for i, name in enumerate(head.classes)},
-              "task": head.name, "problem_type": "single_label_classification"} if head else {}  # fmt: skip
+              "task": head.name, "pooling": head.pooling,
+              "problem_type": "single_label_classification"} if head else {}  # fmt: skip
     return {
         "model_type": "mmpretrain", "architectures": [CLASSIFIER if head else ENCODER], "dtype": "float32",
         "auto_map": {

@@ -61,6 +61,12 @@ def test_every_layer_is_ours(tmp_path, config):
     assert said[0].startswith(f"loaded back and compared on {2 * 2 * both} inputs, 5 outputs of each")
 
 
+@pytest.mark.parametrize("pooling", ["attention", "mean"])
+def test_every_pooling_is_ours(tmp_path, pooling):
+    said = write_from(tmp_path, tiny_model("audio"), head=True, pooling=pooling)
+    assert said[0].startswith("loaded back and compared on 4 inputs, 6 outputs of each")
+
+
 def test_a_weight_that_differs_is_found_and_nothing_is_left(tmp_path, monkeypatch):
     honest = write.tensors_of
 
