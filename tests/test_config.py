@@ -173,44 +173,6 @@ def test_labels_are_kept_by_a_share_or_by_a_number_and_a_frozen_head_tells_class
             check(config)
 
 
-@pytest.mark.parametrize(
-    ("task", "changes", "message"),
-    [
-        ({"kind": "binary", "classes": ("a", "b", "c")}, {}, r"classes=.*; it must be two, the positive one last"),
-        (
-            {"kind": "value", "classes": ("a", "b")},
-            {},
-            r"classes=.*; it must be \(\) with .*kind='value', whose labels",
-        ),
-        ({"kind": "value", "classes": (), "range": (1.0, 1.0)}, {}, r"range=.*; it must be the lowest value and then"),
-        ({"kind": "class", "loss": "squared"}, {}, r"loss='squared'; it must be one of usual, focal with"),
-        ({"kind": "classes", "class_weights": "inverse"}, {}, r"class_weights='inverse'; it must be none with"),
-        ({"kind": "votes", "classes": ("a",)}, {}, r"classes=.*; it must be two or more"),
-        ({"pooling": "mean"}, {"head": "frozen_linear"}, r"pooling='mean'; it must be attentive_statistics with"),
-        ({}, {"lora_rank": 4, "layer_decay": 0.9}, r"layer_decay=0\.9; it must be 1\.0 with finetune\.lora_rank=4"),
-        ({"kind": "value", "classes": ()}, {"mixup": 0.2}, r"mixup=0\.2; it must be 0 where tasks are no classes"),
-        ({"kind": "value", "classes": ()}, {"sampling": "balanced"}, r"sampling='balanced'; it must be as_it_is with"),
-    ],
-)
-def test_what_does_not_go_with_a_kind_of_labels_is_refused(task, changes, message):
-    config = tiny_run()
-    config.finetune.tasks = (dataclasses.replace(config.finetune.tasks[0], **task),)
-    config.finetune = dataclasses.replace(config.finetune, **changes)
-    with pytest.raises(ValueError, match=message):
-        check(config)
-
-
-def test_a_batch_of_parts_has_nothing_that_is_of_the_whole():
-    config = tiny_run()
-    config.parallel.micro_batches = 2
-    config.finetune.tasks += (TaskConfig("arousal", kind="value"),)
-    with pytest.raises(ValueError, match=r"tasks\[1\]\.loss='usual'; it must be squared or absolute with parallel"):
-        check(config)
-    config.finetune.tasks, config.finetune.mixup = config.finetune.tasks[:1], 0.3
-    with pytest.raises(ValueError, match=r"finetune\.mixup=0\.3; it must be 0 with parallel\.micro_batches"):
-        check(config)
-
-
 def test_augmentation_by_masks_has_none_of_the_options_of_pretraining():
     config = tiny_run()
     config.finetune.masking = MaskingConfig(kind="input", video_source="other_clip")
