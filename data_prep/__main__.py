@@ -39,8 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
     """
     name, *rest = _with_corpus(sys.argv[1:] if arguments is None else arguments)
     # Only the module of this corpus is loaded, and what prepares clips only after `--help` has been answered.
-    corpus: Corpus = importlib.import_module(f"data_prep.corpora.{name}").CORPUS
-    args = corpus.arguments_of(rest)
+    return run(importlib.import_module(f"data_prep.corpora.{name}").CORPUS, rest)
+
+
+def run(corpus: Corpus, words: list[str]) -> int:
+    """The command for this corpus, one of one's own say. words: what is given behind its name."""
+    args = corpus.arguments_of(words)
     from mmpretrain.files import check_local  # brings NumPy with it
 
     sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be text, nor of the terminal's letters
@@ -49,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
             check_local(f"--{option.replace('_', '-')}", value if isinstance(value, str | Path) else "")
         return _check(corpus, args) if args.check else _run(corpus, args)
     except (ValueError, OSError) as error:
-        print(f"data_prep {name}: {error}", file=sys.stderr)
+        print(f"data_prep {corpus.name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
