@@ -7,8 +7,6 @@ from transformers import AutoModel, AutoProcessor
 
 model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
 processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
-sound, _ = librosa.load(sys.argv[2], sr=16_000)
-outputs = model(
-    **processor(audio=[sound], sampling_rate=16_000, return_tensors="pt")
-)  # videos=: crops, where there are
-print(tuple(outputs.last_hidden_state.shape))
+sound, rate = soundfile.read(sys.argv[2])  # mono, 16 kHz
+inputs = processor(audio=[sound], sampling_rate=rate, return_tensors="pt")  # videos=: crops, where there are any
+print(tuple(model(**inputs).last_hidden_state.shape))

@@ -108,7 +108,9 @@ def module(name: str):
 @pytest.fixture(scope="module")
 def torch_folder(tmp_path_factory) -> Path:
     """Of an encoder of sound and picture, in the format of transformers."""
-    os.environ.setdefault("HF_HOME", str(tmp_path_factory.mktemp("hf")))  # where code that lies in a folder is copied to
+    os.environ.setdefault(
+        "HF_HOME", str(tmp_path_factory.mktemp("hf"))
+    )  # where code that lies in a folder is copied to
     pytest.importorskip("torch", reason="extra `torch` is not installed")
     pytest.importorskip("transformers", reason="extra `torch` is not installed")
     from mmpretrain.export.parity import made_up_clips
