@@ -80,7 +80,9 @@ def on_shared_clips(first: Answers, second: Answers) -> tuple[Answers, Answers]:
 
 
 def intervals(answers: Answers) -> dict[str, Any]:
-    """95 % intervals of all figures, ready for JSON: {metric: {"low", "high"}, "resampled", "units"}.
+    """95 % intervals of all figures, ready for JSON: {metric: {"low", "high"}, "resampled", "units", "recalls"}.
+
+    recalls: by class that occurs its recall and interval, {"mean", "low", "high"}.
 
     resampled: in words what was: speakers, or clips where there are no two known speakers, which makes intervals too
     narrow. units: how many of them. Of a single one nothing is known, and an interval is from 0 to 1. A class that is
@@ -89,7 +91,22 @@ def intervals(answers: Answers) -> dict[str, Any]:
     unit_N, resampled = units_of(answers)
     value, values_B, units = resample(answers, unit_N)
     found = {name: bounds(value[name], reach(values_B[name], units)) for name in METRICS}
-    return {"resampled": resampled, "units": units, **found}
+    recalls = recall_intervals(answers.classes, value["recalls"][None], values_B["recalls"][None], units)
+    return {"resampled": resampled, "units": units, **found, "recalls": recalls}
+
+
+def recall_intervals(
+    classes: Sequence[str], recall_DC: np.ndarray, recall_DBC: np.ndarray, units: int
+) -> dict[str, dict[str, float]]:
+    """By class that occurs {"mean", "low", "high"} of its recall, over D draws and B resamples that have the class."""
+    found = {}
+    for c, name in enumerate(classes):
+        resampled_B = recall_DBC[..., c].mean(0)
+        if not np.isnan(recall_DC[:, c]).any():
+            mean = float(recall_DC[:, c].mean())
+            reached = reach(resampled_B[~np.isnan(resampled_B)], units, recall_DC[:, c])
+            found[name] = {"mean": mean, **bounds(mean, reached)}
+    return found
 
 
 def figures_with_intervals(answers: Answers) -> dict[str, Any]:
@@ -187,7 +204,7 @@ def resampled_units(clip_ids: Sequence[str], speakers: Sequence[str]) -> tuple[n
 
 
 def resample(answers: Answers, unit_N: np.ndarray) -> tuple[dict[str, float], dict[str, np.ndarray], int]:
-    """The figures, those of every resample, float64 [B] each, and the number of units."""
+    """The figures, those of every resample, float64 [B] each, and the number of units; `recalls` are [C] and [B, C]."""
     units, classes = int(unit_N.max(initial=0)) + 1, len(answers.classes)
     result = answers.result  # looks at the ids
     cells_N = (unit_N * classes + answers.labels_N) * classes + answers.predictions_N
@@ -200,7 +217,7 @@ def resample(answers: Answers, unit_N: np.ndarray) -> tuple[dict[str, float], di
         times_BU = np.bincount(drawn.ravel(), minlength=count * units).reshape(count, units)
         resamples.append(times_BU.astype(np.float64) @ confusion_UC)
     confusion_BCC = np.concatenate(resamples).reshape(RESAMPLES, classes, classes)
-    return {name: getattr(result, name) for name in METRICS}, figures_of(confusion_BCC), units
+    return {name: getattr(result, name) for name in (*METRICS, "recalls")}, figures_of(confusion_BCC), units
 
 
 def _some(clip_ids: Sequence[str]) -> str:

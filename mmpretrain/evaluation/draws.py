@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmpretrain.evaluation.comparison import Answers, check_same, resample, units_of
+from mmpretrain.evaluation.comparison import Answers, check_same, recall_intervals, resample, units_of
 from mmpretrain.evaluation.intervals import bounds, reach
 from mmpretrain.evaluation.metrics import METRICS
 
@@ -17,6 +17,12 @@ def figures_over_draws(draws: Sequence[Answers]) -> dict[str, Interval]:
     """{metric: {"mean", "low", "high"}}, 95 %, of what was said of the same clips in each draw."""
     of_draws, units = _resampled(draws)
     return {name: _interval(*of_draws[name], units, lowest=0) for name in METRICS}
+
+
+def recalls_over_draws(draws: Sequence[Answers]) -> dict[str, Interval]:
+    """By class that occurs the same of its recall."""
+    of_draws, units = _resampled(draws)
+    return recall_intervals(draws[0].classes, *of_draws["recalls"], units)
 
 
 def differences_over_draws(first: Sequence[Answers], second: Sequence[Answers]) -> dict[str, Interval]:
@@ -40,7 +46,10 @@ def _resampled(draws: Sequence[Answers]) -> tuple[dict[str, tuple[np.ndarray, np
         check_same(draws[0], other)
     unit_N, _ = units_of(draws[0])
     values, values_B, units = zip(*(resample(answers, unit_N) for answers in draws), strict=True)
-    found = {name: (np.array([v[name] for v in values]), np.stack([v_B[name] for v_B in values_B])) for name in METRICS}
+    found = {
+        name: (np.array([v[name] for v in values]), np.stack([v_B[name] for v_B in values_B]))
+        for name in (*METRICS, "recalls")
+    }
     return found, units[0]
 
 

@@ -66,6 +66,11 @@ class ClassificationResult:
         return self.confusion.sum(1)
 
     @property
+    def recalls(self) -> np.ndarray:
+        """Of each class, float64 [C]; NaN for one without a clip."""
+        return figures_of(self.confusion)["recalls"]
+
+    @property
     def chance_ua(self) -> float:
         """The UA of any answer that does not look at the clip: one over the number of classes that occur."""
         return 1 / int(np.count_nonzero(self.support))
@@ -82,6 +87,7 @@ class ClassificationResult:
             "chance_ua": self.chance_ua,
             "majority_wa": self.majority_wa,
             "classes": list(self.classes),
+            "recalls": [None if np.isnan(recall) else float(recall) for recall in self.recalls],
             "support": self.support.tolist(),
             "confusion": self.confusion.tolist(),
         }
@@ -90,7 +96,8 @@ class ClassificationResult:
 def figures_of(confusion_BCC: np.ndarray) -> dict[str, np.ndarray]:
     """The figures of many confusion matrices at once, by name: float64 [...] for [..., C, C], as those of one are.
 
-    For resamples, of which there are thousands. Every matrix has at least one clip in it.
+    For resamples, of which there are thousands. Every matrix has at least one clip in it. "recalls" are of the classes,
+    [..., C], NaN where a class does not occur.
     """
     hits_BC = np.diagonal(confusion_BCC, axis1=-2, axis2=-1).astype(np.float64)
     support_BC, said_BC = confusion_BCC.sum(-1).astype(np.float64), confusion_BCC.sum(-2)
@@ -103,6 +110,7 @@ def figures_of(confusion_BCC: np.ndarray) -> dict[str, np.ndarray]:
         "wa": hits_BC.sum(-1) / total_B,
         "wf1": (f1_BC * support_BC).sum(-1) / total_B,
         "macro_f1": f1_BC.sum(-1) / occurring_B,
+        "recalls": np.where(occurring_BC, recall_BC, np.nan),
     }
 
 

@@ -87,7 +87,7 @@ def draw_curves(title: str, lines: Mapping[str, Sequence[tuple[Series, str]]]) -
         if "loss" not in title and "per second" not in title:
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
         _label_ends(axes, ends, colours)
-        return _svg(figure)
+        return svg(figure)
 
 
 def draw_few_labels(
@@ -121,7 +121,7 @@ def draw_few_labels(
         axes.set_title(f"{title}, with 95% intervals")
         axes.grid(axis="y", color=FAINT, linewidth=0.6)
         _label_ends(axes, ends, colours)
-        return _svg(figure)
+        return svg(figure)
 
 
 def draw_cluster_usage(cluster_counts: Sequence[np.ndarray]) -> str:
@@ -147,7 +147,7 @@ def draw_cluster_usage(cluster_counts: Sequence[np.ndarray]) -> str:
         axes.set_title("share of frames")
         axes.grid(axis="y", color=FAINT, linewidth=0.6)
         _label_ends(axes, ends, colours)
-        return _svg(figure)
+        return svg(figure)
 
 
 def draw_unit_tables(unit_tables: Sequence[np.ndarray | None]) -> str:
@@ -174,7 +174,7 @@ def draw_unit_tables(unit_tables: Sequence[np.ndarray | None]) -> str:
         bar = figure.colorbar(image, ax=list(all_axes), fraction=0.02, pad=0.01, ticks=[0, 0.5, 1])
         bar.outline.set_visible(False)
         bar.ax.set_yticklabels(["0%", "50%", "100%"])
-        return _svg(figure)
+        return svg(figure)
 
 
 def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
@@ -202,7 +202,7 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -
         axes.set_yticks(np.arange(len(classes) + 1) - 0.5, minor=True)
         axes.grid(which="minor", color="white", linewidth=1.5)
         axes.tick_params(which="minor", length=0)
-        return _svg(figure)
+        return svg(figure)
 
 
 def draw_bars(values: Mapping[str, float], write: Callable[[float], str]) -> str:
@@ -220,7 +220,7 @@ def draw_bars(values: Mapping[str, float], write: Callable[[float], str]) -> str
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0, labelcolor=INK)
         axes.set_xticks([])
-        return _svg(figure)
+        return svg(figure)
 
 
 def draw_shares(shares: Mapping[str, Mapping[str, float]]) -> str:
@@ -249,7 +249,7 @@ def draw_shares(shares: Mapping[str, Mapping[str, float]]) -> str:
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0, labelcolor=INK)
         figure.legend(loc="outside lower center", ncols=len(parts), frameon=False, fontsize=8.5, handlelength=1)
-        return _svg(figure)
+        return svg(figure)
 
 
 def _colours(names: Sequence[str]) -> dict[str, str]:
@@ -287,7 +287,8 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[str, float, float]], colours: M
         )
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """The text of a drawing."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", dpi=200, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()

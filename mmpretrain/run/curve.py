@@ -12,6 +12,7 @@ import functools
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 
 from mmpretrain.config import CLASSIFIERS
 from mmpretrain.evaluation.baselines import baseline_answers
@@ -135,29 +136,29 @@ class Curve:
         }  # fmt: skip
         return recipe | folds | {"folds": list(finetuning.folds)}
 
-    def predictions(self, point: Point, number: int) -> np.ndarray:
-        """int [test clips]: the classes that a point says of the test clips of a fold. All processes ask together."""
+    def said(self, point: Point, number: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """What a point says of the test clips of a fold: the classes, int [N], and, but of plain statistics, how likely
+        each class is, float64 [N, C]. All processes ask together."""
         finetuning, name = self.finetuning(point), point.classifier
         fold, main = finetuning.fold(number), finetuning.main
         if name in STATISTICS:
             labels = finetuning.classes_N
-            return np.array(
-                on_main(
-                    lambda: baseline_answers(self._statistics[STATISTICS[name]], labels, fold, main.classes).tolist()
-                )
-            )
+            statistics = self._statistics[STATISTICS[name]]
+            return np.array(on_main(lambda: baseline_answers(statistics, labels, fold, main.classes).tolist())), None
         if name in FROZEN:
             rows = np.concatenate([fold.train, fold.validation, fold.test])
             features_ND = self._layers(0 if FROZEN[name] == PRETRAINED else point.draw).features(FROZEN[name], rows)
             learned_ND, tested_ND = np.split(features_ND, [-len(fold.test)])
 
-            def said() -> list[int]:
+            def logits() -> list[list[float]]:
                 heads, _ = fit_heads(finetuning, number, learned_ND)
-                return heads[main.name].logits(tested_ND).argmax(-1).tolist()
+                return heads[main.name].logits(tested_ND).tolist()
 
-            return np.array(on_main(said))
-        classifier = finetuning.run.workdir / fold_name(name, number) / CLASSIFIER
-        return trained_outputs(finetuning, name, classifier, fold.test)[main.name].argmax(-1)
+            logits_NC = np.array(on_main(logits))
+        else:
+            classifier = finetuning.run.workdir / fold_name(name, number) / CLASSIFIER
+            logits_NC = trained_outputs(finetuning, name, classifier, fold.test)[main.name]
+        return logits_NC.argmax(-1), softmax(logits_NC, axis=-1)
 
     def _layers(self, draw: int) -> Frozen:
         """What the layers say of every clip; untrained ones have the random weights of a draw."""

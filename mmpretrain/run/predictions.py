@@ -35,6 +35,15 @@ def write_answers(path: Path, answers: Answers, probabilities_NC: np.ndarray | N
     write_sealed_text(path, text.getvalue())
 
 
+def read_probabilities(path: Path, classes: Sequence[str]) -> np.ndarray | None:
+    """float64 [clips, C], to four digits; None where the table has none. The table is one that `read_answers` reads."""
+    with open(path, encoding="utf-8", newline="") as file:
+        columns, *rows = csv.reader(file)
+    if columns[len(COLUMNS) :] != list(classes):
+        return None
+    return np.array([row[len(COLUMNS) :] for row in rows], np.float64)
+
+
 def read_answers(path: Path, classes: Sequence[str], command: str = "evaluate") -> Answers:
     """What `write_answers` wrote under `command`. Raises FileNotFoundError, or DamagedError saying what to do."""
     remedy = f"remove the folder {path.parent} and run `mmpretrain {command}` again"

@@ -11,6 +11,7 @@ COMMANDS = (
     "label-efficiency",
     "units",
     "folds",
+    "crossval",
     "export",
     "report",
 )

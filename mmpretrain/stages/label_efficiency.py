@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from mmpretrain.config import as_dict
 from mmpretrain.evaluation.comparison import Answers, units_of
 from mmpretrain.evaluation.draws import differences_over_draws, figures_over_draws
 from mmpretrain.files import write_json
 from mmpretrain.observe.progress import log
-from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.few_labels import render_label_efficiency
-from mmpretrain.run.checking import check_folds
 from mmpretrain.run.command import ACCEPT_CHANGES, Command
 from mmpretrain.run.curve import FROZEN, TRAINED, Curve, Point
-from mmpretrain.run.exposure import as_result, check_exposure, exposure_of_fold, pooled_exposure
-from mmpretrain.run.layout import CONFIG_FILE, LABEL_EFFICIENCY
-from mmpretrain.run.predictions import read_answers, table_name, write_answers
+from mmpretrain.run.exposure import as_result, exposure_of_fold, pooled_exposure
+from mmpretrain.run.layout import LABEL_EFFICIENCY
 from mmpretrain.run.run import Run
 from mmpretrain.run.sealed import write_sealed
 from mmpretrain.run.stage import RESULT_FILE
-from mmpretrain.stages.finetune import train_folds
+from mmpretrain.stages.points import answers_of, measure_curve
 
 # Of which the differences are shown, where both are there.
 PAIRS = (
@@ -35,45 +30,12 @@ PAIRS = (
 def label_efficiency(run: Run) -> dict[str, Any]:
     """Trains and tests every classifier on every share, draw and fold, passing over what is done."""
     curve = Curve(run)
-    check_folds(curve.whole)
-    check_exposure(curve.whole)
-    points = curve.points
-    for point in points:
-        run.check_begun(point.stage, curve.recipe(point))
-    seconds = sum(_measure(curve, point) for point in points)
+    seconds = measure_curve(curve)
     result = on_main(lambda: figures_of_curve([curve]) | {"wall_time_sec": seconds})
     on_main(lambda: write_sealed(run.workdir / LABEL_EFFICIENCY / RESULT_FILE, result))
     on_main(lambda: write_json(run.workdir / f"{LABEL_EFFICIENCY}.json", result))
     log(f"{LABEL_EFFICIENCY}: {run.workdir / LABEL_EFFICIENCY}.json\n{render_label_efficiency(result)}")
     return result
-
-
-def _measure(curve: Curve, point: Point) -> float:
-    """Trains a point, if it is, and tests it on all folds. Returns the seconds that this took, whenever that was."""
-    finetuning, name, seconds = curve.finetuning(point), point.classifier, 0.0
-    if name in TRAINED:
-        own = finetuning.run is not curve.run
-        if own:  # for `replay`
-            recipe = as_dict(finetuning.run.config)
-            on_main(lambda: write_sealed(finetuning.run.workdir / CONFIG_FILE, recipe))
-        trained = train_folds(finetuning, [name])
-        if own:  # else it is counted as `finetune`
-            seconds += sum(result["wall_time_sec"] for result in trained)
-
-    def work(folder: Path, wall: WallTime) -> dict[str, Any]:
-        of_folds = []
-        for number in finetuning.folds:
-            with wall.during("evaluation"):
-                said = curve.predictions(point, number)
-            answers = finetuning.answers(finetuning.fold(number).test, said)
-            on_main(lambda answers=answers, number=number: write_answers(folder / table_name(name, number), answers))
-            of_folds.append(answers)
-        figures = Answers.joined(of_folds).result
-        log(f"{100 * point.share:g}% of the labels, draw {point.draw}, {name}: UA {100 * figures.ua:.1f}")
-        counts = [finetuning.training_labels(number)[finetuning.main.name] for number in finetuning.folds]
-        return figures.as_dict() | {"training_labels": counts}
-
-    return seconds + curve.run.stage(point.stage, curve.recipe(point), work)["wall_time_sec"]
 
 
 def figures_of_curve(curves: Sequence[Curve]) -> dict[str, Any]:
@@ -93,7 +55,9 @@ def figures_of_curve(curves: Sequence[Curve]) -> dict[str, Any]:
     shares, some = [], None
     for share in sorted(first.asked.shares):
         draws = {
-            name: [_answers(curves, Point(share, draw, name)) for draw in range(first.draws(share, name))]
+            name: [
+                Answers.joined(answers_of(curves, Point(share, draw, name))) for draw in range(first.draws(share, name))
+            ]
             for name in names
         }
         some = draws[names[0]][0]
@@ -120,21 +84,6 @@ def figures_of_curve(curves: Sequence[Curve]) -> dict[str, Any]:
         "folds": [number for _, number in folds], "seed": first.run.config.seed, "test_clips": len(some.clip_ids),
         "chance_ua": some.result.chance_ua, "resampled": units_of(some)[1], "exposure": seen, "shares": shares,
     }  # fmt: skip
-
-
-def _answers(curves: Sequence[Curve], point: Point) -> Answers:
-    """Those of all folds."""
-    return Answers.joined(
-        [
-            read_answers(
-                curve.run.workdir / point.stage / table_name(point.classifier, number),
-                curve.whole.main.classes,
-                "label-efficiency",
-            )
-            for curve in curves
-            for number in curve.whole.folds
-        ]
-    )
 
 
 COMMAND = Command(

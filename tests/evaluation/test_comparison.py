@@ -29,6 +29,7 @@ def answered(right, speakers) -> Answers:
 def test_figures_of_many_matrices_are_those_of_each(pairs):
     result = classification_metrics(*np.array(pairs).T, CLASSES)
     found = figures_of(np.stack([result.confusion, np.eye(4, dtype=int)]))
+    np.testing.assert_array_equal(found.pop("recalls")[0], result.recalls)
     assert {name: values[0] for name, values in found.items()} == pytest.approx(
         {name: getattr(result, name) for name in METRICS}
     )

@@ -9,6 +9,7 @@ import pytest
 from mmpretrain.config import CorpusConfig, FinetuneConfig, LabelEfficiencyConfig, emotion, mfcc
 from mmpretrain.encoders.folder import read_training_data
 from mmpretrain.run.run import Run
+from mmpretrain.stages.crossval import crossval
 from mmpretrain.stages.folds import run_folds
 from tests.stages.tones import PITCH_HZ
 from tests.tiny import tiny_model, tiny_round, tiny_run
@@ -46,6 +47,12 @@ def test_every_fold_is_pretrained_without_its_speakers_and_all_are_pooled(tones,
     assert [entry["label_share"] for entry in summary["emotion"]] == [0.5, 1.0]
     assert summary["emotion"][1]["frozen_ua"]["mean"] == pytest.approx(evaluation["ua"])
     assert summary["label_efficiency"]["folds"] == [1, 4]
+
+    config.label_efficiency.classifiers = ("frozen",)
+    results = crossval(Run(config), 1, by_fold=True)
+    assert results["folds"] == [1, 4]
+    assert results["classifiers"]["frozen"]["ua"] == summary["emotion"][1]["frozen_ua"], "the same encoders"
+    config.label_efficiency.classifiers = ("frozen", "sound_statistics")
 
     capsys.readouterr()
     assert run_folds(Run(config)) == summary

@@ -140,7 +140,7 @@ def test_all_points_run_one_program_and_an_encoder_looks_at_every_clip_once(run_
     assert [point.classifier for point in points] == ["frozen"] * 7 + ["pretrained"] * 9, "cheap ones first"
     for point in points[:7]:
         for fold in (1, 2):
-            curve.predictions(point, fold)
+            curve.said(point, fold)
     assert len(looked) == len(set(looked)) == 54
     trainers = {id(curve.finetuning(point).trainer("pretrained")) for point in points[7:]}
     assert len(trainers) == 1

@@ -1,0 +1,78 @@
+"""Cross-validation: what is in its results and on its page, and that nothing is done twice."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from mmpretrain.config import LabelEfficiencyConfig
+from mmpretrain.run.predictions import read_answers, read_probabilities
+from mmpretrain.stages.crossval import crossval
+from tests.stages.tones import PITCH_HZ
+
+CLASSES = tuple(PITCH_HZ)
+ASKED = LabelEfficiencyConfig(classifiers=("frozen", "untrained_frozen", "sound_statistics"))
+
+
+@pytest.fixture(scope="module")
+def done(tone_run, tmp_path_factory):
+    run = tone_run(tmp_path_factory.mktemp("runs") / "tones", ASKED)
+    return run, crossval(run, 2)
+
+
+def test_figures_are_of_all_folds_and_seeds(done):
+    run, results = done
+    assert json.loads((run.workdir / "results.json").read_text()) == results
+    assert (results["folds"], results["test_clips"], results["selection"]) == ([1, 2, 3], 54, "val")
+    assert {name: figures["seeds"] for name, figures in results["classifiers"].items()} == {
+        "frozen": 1, "untrained_frozen": 2, "sound_statistics": 1,
+    }, "nothing is drawn for those of one"  # fmt: skip
+    figures = results["classifiers"]["untrained_frozen"]
+    said, cells = [], []
+    for seed in (0, 1):
+        folder = run.workdir / "label_efficiency" / f"share1-draw{seed}" / "untrained_frozen"
+        tables = [folder / f"untrained_frozen-fold{fold}.csv" for fold in (1, 2, 3)]
+        said.append([read_answers(table, CLASSES) for table in tables])
+        cells += [answers.result.ua for answers in said[-1]]
+        for answers, probabilities in zip(
+            said[-1], [read_probabilities(table, CLASSES) for table in tables], strict=True
+        ):
+            np.testing.assert_allclose(probabilities.sum(1), 1, atol=2e-4)
+            assert (probabilities.argmax(1) == answers.predictions_N).mean() > 0.9, "but for ties of four digits"
+    over = figures["over_folds_and_seeds"]["ua"]
+    assert over["mean"] == pytest.approx(np.mean(cells))
+    assert over["std"] == pytest.approx(np.std(cells, ddof=1))
+    confusions = [sum(answers.result.confusion for answers in of_seed) for of_seed in said]
+    assert figures["confusion"] == sum(confusions).tolist()
+    for c, word in enumerate(CLASSES):
+        recall = figures["recalls"][word]
+        assert recall["mean"] == pytest.approx(np.mean([of[c, c] / of[c].sum() for of in confusions]))
+        assert recall["low"] <= recall["mean"] <= recall["high"]
+    assert sum(one["clips"] for one in figures["reliability"]["bins"]) == 108
+    assert "reliability" not in results["classifiers"]["sound_statistics"], "which says no more than a class"
+    assert {(d["first"], d["second"]) for d in results["differences"]} == {
+        ("frozen", "untrained_frozen"), ("frozen", "sound_statistics"), ("untrained_frozen", "sound_statistics"),
+    }  # fmt: skip
+
+
+def test_the_page_has_every_picture(done):
+    run, _ = done
+    page = (run.workdir / "crossval.html").read_text()
+    pictures = re.findall(r'<img alt="([^"]+)" src="data:image/svg', page)
+    assert {"recalls by class", "reliability diagram", "clips by emotion", "clips by speaker"} <= set(pictures)
+    assert "chance, majority class" in page
+    assert "speakers-3 v1" in page
+
+
+def test_it_goes_on_with_more_seeds_and_does_nothing_twice(done, tone_run, capsys):
+    run, results = done
+    again = tone_run(run.workdir, ASKED)
+    capsys.readouterr()
+    more = crossval(again, 3)
+    assert capsys.readouterr().err.count("started in") == 1, "the third seed of what has one"
+    assert more["classifiers"]["frozen"] == results["classifiers"]["frozen"]
+    assert more["classifiers"]["untrained_frozen"]["seeds"] == 3
+    few = tone_run(run.workdir, ASKED, labels_per_class=2)
+    with pytest.raises(ValueError, match=r"finetune\.labels_per_class=2: crossval learns from all labels"):
+        crossval(few)
