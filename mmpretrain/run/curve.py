@@ -12,7 +12,6 @@ import functools
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import softmax
 
 from mmpretrain.config import CLASSIFIERS
 from mmpretrain.evaluation.baselines import baseline_answers
@@ -139,6 +138,8 @@ class Curve:
     def said(self, point: Point, number: int) -> tuple[np.ndarray, np.ndarray | None]:
         """What a point says of the test clips of a fold: the classes, int [N], and, but of plain statistics, how likely
         each class is, float64 [N, C]. All processes ask together."""
+        from scipy.special import softmax  # slow to import
+
         finetuning, name = self.finetuning(point), point.classifier
         fold, main = finetuning.fold(number), finetuning.main
         if name in STATISTICS:
