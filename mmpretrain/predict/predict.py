@@ -206,7 +206,7 @@ def _render(
 
 COMMAND = Command(
     "predict",
-    "what everybody in recordings shows over time, by a fine-tuned encoder",
+    "what everybody in recordings shows over time",
     _command,
     takes=Argument("CLIP...", "video and sound files in any container, or folders of them", count=None),
     options=(

@@ -16,7 +16,7 @@ from mmpretrain.evaluation.metrics import METRICS
 from mmpretrain.files import write_json
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
-from mmpretrain.report.crossval import Map, render_crossval, write_crossval_page
+from mmpretrain.report.crossval import Map, render_crossval
 from mmpretrain.run.checking import lacks
 from mmpretrain.run.command import ACCEPT_CHANGES, Command, Given, Option
 from mmpretrain.run.curve import FROZEN, TRAINED, Curve, Point
@@ -50,6 +50,8 @@ def crossval(run: Run, seeds: int = SEEDS, *, by_fold: bool = False) -> dict[str
     places = _map_of_clips(curves[0])
 
     def write() -> None:
+        from mmpretrain.report.crossval_page import write_crossval_page  # brings matplotlib
+
         write_json(run.workdir / RESULTS_FILE, results)
         write_crossval_page(run.workdir / PAGE_FILE, run.workdir.name, results, places)
 
