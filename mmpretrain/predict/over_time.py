@@ -19,6 +19,7 @@ from mmpretrain.predict.results import VOICE, Moments, Person, Prediction
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME, Clip
 
 PART_SEC = 60
+KEPT_CROPS = 8  # of a person
 SAME_PERSON = 0.3  # of the faces of two parts, by how much they cover each other where both are seen
 
 
@@ -83,6 +84,7 @@ class OverTime:
         for seen in contents.people if "video" in self._classifier.modalities else ():
             someone = self._find(before, first, seen)
             someone.show(first + seen.first, seen.boxes)
+            someone.keep(getattr(seen, self._classifier.view))
             left -= set(self._judge(someone, first, contents, seen, starts))
         if left and len(contents.audio) and "audio" in self._classifier.modalities:
             self._judge(self._voice(), first, contents, None, sorted(left))
@@ -177,6 +179,11 @@ class _Someone:
         self.moments: list[Moments] = []
         self._first = 0
         self._boxes = np.zeros((0, 4), np.float32)
+        self._crops: list[np.ndarray] = []
+
+    def keep(self, crops_TSS: np.ndarray) -> None:
+        """A few of the crops, for people to look at."""
+        self._crops += [crops_TSS[t] for t in np.linspace(0, len(crops_TSS) - 1, KEPT_CROPS).astype(int)]
 
     def show(self, first: int, boxes: np.ndarray) -> None:
         """first: of the file's frames. What is known of frames already is replaced; NaN stands where nobody is seen."""
@@ -206,4 +213,5 @@ class _Someone:
         moments = Moments.join(self.moments)
         if smoothing_sec > 0:
             moments = moments.smoothed(smoothing_sec)
-        return Person(self.name, moments, self._first, self._boxes)
+        kept = np.linspace(0, len(self._crops) - 1, KEPT_CROPS).astype(int) if self._crops else []
+        return Person(self.name, moments, self._first, self._boxes, tuple(self._crops[k] for k in kept))

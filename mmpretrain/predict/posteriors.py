@@ -37,6 +37,11 @@ class Classifier:
         self.modalities = encoder.config.modalities
 
     @property
+    def view(self) -> str:
+        """Which crops it sees, "mouth" or "face"."""
+        return self.encoder.config.inputs.view
+
+    @property
     def classes(self) -> tuple[str, ...]:
         return self.task.classes
 

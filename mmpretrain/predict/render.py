@@ -15,6 +15,7 @@ import numpy as np
 from data_prep import media
 from data_prep.faults import ClipError, of_the_clip
 from mmpretrain.files import whole_file
+from mmpretrain.predict.colours import colours
 from mmpretrain.predict.results import Person, Prediction
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 
@@ -22,11 +23,6 @@ MAX_WIDTH, MIN_WIDTH = 960, 320
 MAX_PEOPLE = 4  # with a strip of their own
 LEGEND_PX, STRIP_PX, NAME_PX = 26, 44, 84
 PART_SEC = 60.0
-# RGB, told apart by colour-blind people too (Okabe and Ito), then lighter and darker ones.
-COLOURS = (
-    (120, 120, 120), (0, 114, 178), (240, 190, 0), (86, 180, 233), (213, 94, 0), (204, 121, 167), (0, 158, 115),
-    (230, 159, 0), (150, 70, 140), (170, 210, 120), (110, 60, 20), (60, 60, 160), (30, 30, 30),
-)  # fmt: skip
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -48,11 +44,6 @@ def render(job: Job) -> str:
     except ClipError as error:
         return str(error)
     return ""
-
-
-def colours(count: int) -> list[tuple[int, int, int]]:
-    """One for each class."""
-    return [COLOURS[i % len(COLOURS)] for i in range(count)]
 
 
 def _write(job: Job, draft: Path) -> None:

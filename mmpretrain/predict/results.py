@@ -58,12 +58,14 @@ class Moments:
 
 @dataclasses.dataclass(frozen=True)
 class Person:
-    """first_frame, boxes: where the face is in every frame since then, [T, 4] as shares; none of a voice."""
+    """first_frame, boxes: where the face is in every frame since then, [T, 4] as shares; none of a voice. crops: a few,
+    uint8 [S, S], as the encoder sees them."""
 
     name: str
     moments: Moments
     first_frame: int = 0
     boxes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    crops: tuple[np.ndarray, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ class Said:
 
     modalities = ("audio", "video")
     classes = ("dark", "bright")
+    view = "face"
 
     def probabilities(self, clips, num_frames, without=()):
         assert all(clip.num_frames <= num_frames for clip in clips)
@@ -71,6 +72,8 @@ def test_parts_make_no_difference(monkeypatch):
     assert ann.moments.end_sec[-1] == N / 25
     assert (ben.moments.end_sec > 4 + 1.5).all()  # half of every window at least is his
     assert ben.moments.overall.argmax() == 1
+    assert len(ben.crops) == 8
+    assert {int(crop.max()) for crop in ben.crops} == {200}
 
 
 def test_smoothing_and_contributions(monkeypatch):

@@ -1,0 +1,94 @@
+"""The page of `mmpretrain serve`, made with Gradio: a recording goes in, marks and probabilities come out.
+
+It loads nothing from elsewhere and tells nobody anything. Recordings are taken one at a time, others wait; what was
+uploaded and made is deleted after a while, and all of it when the server ends.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
+
+import gradio as gr
+
+from mmpretrain.observe.progress import log
+from mmpretrain.predict.answer import Answers
+
+KEPT_SEC, CLEAN_EVERY_SEC = 900, 60
+MAX_WAITING = 16
+TEXT = """# What people in a recording show over time
+
+Drop a video or a sound, or use the camera. {limits} The task: **{task}** ({classes}), by {encoder}.
+
+Probabilities of a model that learned from acted or labelled clips. They do not measure what anybody feels; not for
+decisions about people. Nothing leaves this machine; recordings are deleted within {minutes:.0f} minutes.
+"""
+
+
+def make_page(answers: Answers, about: dict[str, str]) -> gr.Blocks:
+    """about: `task`, `classes` and `encoder`, in words."""
+    limits = f"At most {answers.limits.max_sec:.0f} s and {answers.limits.max_mb} MB."
+    with gr.Blocks(
+        title="mmpretrain", analytics_enabled=False, delete_cache=(CLEAN_EVERY_SEC, KEPT_SEC), fill_width=True
+    ) as page:
+        gr.Markdown(TEXT.format(limits=limits, minutes=KEPT_SEC / 60, **about))
+        with gr.Row():
+            with gr.Column(scale=2):
+                video = gr.Video(sources=["upload", "webcam"], label="video", elem_id="video", height=300)
+                sound = gr.Audio(sources=["upload", "microphone"], type="filepath", label="or sound", elem_id="sound")
+                go = gr.Button("Look and listen", variant="primary", elem_id="go")
+            with gr.Column(scale=3):
+                marked = gr.Video(
+                    label="faces, and probabilities over time", interactive=False, elem_id="marked", height=520
+                )
+                said = gr.Markdown(elem_id="said")
+        plot = gr.Plot(label="over time; on the whole: together, and each modality alone", elem_id="plot")
+        crops = gr.Gallery(label="what the encoder sees of each person", columns=1, height="auto", elem_id="crops")
+        files = gr.File(label="JSON and CSV", file_count="multiple", elem_id="files")
+
+        def answer(video_path: str | None, sound_path: str | None) -> tuple[Any, ...]:
+            path = video_path or sound_path
+            if not path:
+                raise gr.Error("Give a video or a sound first.", print_exception=False)
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    found = answers.of(Path(path), Path(folder))
+                except (ValueError, OSError) as error:
+                    raise gr.Error(f"No answer: {error}", print_exception=False) from error
+                files_made = [_kept(page, file) for file in found.files]
+                video_made = _kept(page, found.video) if found.video else None
+            return video_made, found.summary, found.figure, found.crops, files_made
+
+        go.click(
+            answer, [video, sound], [marked, said, plot, crops, files], api_visibility="private", concurrency_limit=1
+        )
+    page.queue(max_size=MAX_WAITING, api_open=False)
+    return page
+
+
+def _kept(page: gr.Blocks, file: Path) -> str:
+    """A copy among Gradio's own files, which it serves and deletes."""
+    folder = tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])
+    target = Path(folder) / file.name
+    file.replace(target)
+    return str(target)
+
+
+def serve_page(answers: Answers, about: dict[str, str], host: str, port: int) -> None:
+    """Until Ctrl-C or SIGTERM. Raises OSError where the port is taken."""
+    with tempfile.TemporaryDirectory(prefix="mmpretrain-page-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        page = make_page(answers, about)
+        _, address, _ = page.launch(
+            server_name=host, server_port=port, max_file_size=f"{answers.limits.max_mb}mb", share=False, quiet=True,
+            ssr_mode=False, footer_links=[], enable_monitoring=False, prevent_thread_lock=True, inbrowser=False,
+        )  # fmt: skip
+        log(f"the page is at {address}; Ctrl-C ends it, and deletes what was uploaded")
+        try:
+            page.block_thread()
+        finally:
+            page.close()
