@@ -88,7 +88,9 @@ def _run(corpus: Corpus, args: argparse.Namespace) -> int:
     from data_prep.landmarker import landmarker_model
     from data_prep.options import Options
 
-    options = Options(args.mouth_size, args.face_size, args.min_face_rate, args.max_clip_sec, args.max_gap_sec)
+    options = Options(
+        args.mouth_size, args.face_size, args.min_face_rate, args.max_clip_sec, args.max_gap_sec, args.compression
+    )
     clips, name, labels = corpus.clips(args)
     clips = with_landmarks(clips, args.landmarks) if args.landmarks else clips
     model = landmarker_model(args.landmarker) if any(clip.needs_landmarker for clip in clips) else None

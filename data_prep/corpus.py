@@ -16,6 +16,7 @@ from data_prep.check import ALL
 from data_prep.sources import Official, SourceClip, without_missing
 from mmpretrain.features.mean_face import CROP_SIZES
 from mmpretrain.records import FACE_TRACKS, TrackSpec
+from mmpretrain.storage import COMPRESSIONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +95,10 @@ class Corpus:
         for view, size in CROP_SIZES.items():
             text = f"side of the {view} crop (default: %(default)s)"
             parser.add_argument(f"--{view}-size", type=int, default=size, metavar="PX", help=text)
+        parser.add_argument(
+            "--compression", choices=tuple(COMPRESSIONS), default="none",
+            help="of sound and pictures: zstd takes a third less space and loads slower (default: %(default)s)",
+        )  # fmt: skip
         parser.add_argument(
             "--overwrite", action="store_true", help="replace what other arguments made; landmarks are used again"
         )

@@ -6,6 +6,7 @@ import dataclasses
 
 from mmpretrain import records
 from mmpretrain.features.mean_face import CROP_SIZES
+from mmpretrain.storage import COMPRESSIONS
 
 MAX_RECORD_BYTES = 2e9  # a record is one message of at most 2 GiB
 
@@ -16,7 +17,7 @@ class Options:
 
     mouth_size, face_size: sides of the crops in pixels. min_face_rate: the share of the frames in which the face must
     be found. max_clip_sec: longer files are cut at pauses. max_gap_sec: for longer without the face its place is not
-    guessed, and the clip is cut there.
+    guessed, and the clip is cut there. compression: how sound and pictures are stored, one of `COMPRESSIONS`.
     """
 
     mouth_size: int = CROP_SIZES["mouth"]
@@ -24,6 +25,7 @@ class Options:
     min_face_rate: float = 0.5
     max_clip_sec: float = 60.0
     max_gap_sec: float = 1.0
+    compression: str = "none"
 
     def __post_init__(self) -> None:
         for name in ("mouth_size", "face_size"):
@@ -32,6 +34,8 @@ class Options:
                 raise ValueError(f"{flag} {getattr(self, name)} is out of range; use 16 to 512 pixels")
         if not 0 <= self.min_face_rate <= 1:
             raise ValueError(f"--min-face-rate {self.min_face_rate} is not a share; use a number from 0 to 1")
+        if self.compression not in COMPRESSIONS:
+            raise ValueError(f"--compression {self.compression} is not known; use {' or '.join(COMPRESSIONS)}")
         if not 0 <= self.max_gap_sec <= 60:
             raise ValueError(f"--max-gap-sec {self.max_gap_sec:g} is out of range; use 0 to 60 s")
         most_sec = MAX_RECORD_BYTES / 2 / (records.FRAME_RATE_HZ * (self.mouth_size**2 + self.face_size**2))

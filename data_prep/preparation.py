@@ -38,7 +38,7 @@ from mmpretrain.prepared import check_corpus, finish_corpus
 
 REQUEST_FILE = "preparation.json"  # what was asked for, written first
 AGAIN_FILE = "again.json"  # the clips that failed for want of memory or the like, for the next run
-SHARD_BYTES = 512e6  # of arrays, before they are compressed: so much is in memory at once
+SHARD_BYTES = 512e6  # of arrays, before they are compressed
 DRAWN_FRAMES = 150  # what a clip that is yet to be drawn is taken for
 _FINE = Inspection()
 
@@ -121,7 +121,7 @@ def _request(
     sources = json.dumps([clip.fingerprint() for clip in clips], sort_keys=True, default=np.ndarray.tolist)
     digest = hashlib.sha256(sources.encode()).hexdigest()[:16]
     asked = {"corpus": name, **schema.to_json(), "landmarker": model_hash[:16]}
-    asked |= {name: getattr(options, name) for name in ("min_face_rate", "max_clip_sec", "max_gap_sec")}
+    asked |= {name: getattr(options, name) for name in ("min_face_rate", "max_clip_sec", "max_gap_sec", "compression")}
     asked |= {"record_version": records.DATASET_VERSION}
     return asked | {"num_clips": len(clips), "sources": digest}
 
@@ -243,7 +243,7 @@ def _write_dataset(
 
     splits = [split for split in records.SPLITS if any(task.clip.split == split for task in tasks)]
     with tqdm(total=len(tasks), desc="writing crops and sound", unit="clip", disable=None) as bar:
-        return write_dataset(output, {split: shards_of(split) for split in splits}, schema)
+        return write_dataset(output, {split: shards_of(split) for split in splits}, schema, options.compression)
 
 
 def _shard_sizes(num_frames: list[int], schema: records.Schema) -> list[int]:

@@ -13,8 +13,7 @@ from typing import Any
 from mmpretrain.files import SEAL, DamagedError, check_seal, digests, read_json, write_json
 from mmpretrain.index import Index
 from mmpretrain.records import CORPUS_FILE, DATASET_VERSION, FRAME_RATE_HZ, SAMPLE_RATE_HZ, Schema, dataset_dir
-
-SHARD = ".array_record-"  # in the name of a file with clips, of which every record has a checksum of its own
+from mmpretrain.storage import SHARD
 
 
 def finish_corpus(folder: Path, name: str, schema: Schema, indices: Mapping[str, Index], wall_time_sec: float) -> None:
@@ -34,12 +33,16 @@ def finish_corpus(folder: Path, name: str, schema: Schema, indices: Mapping[str,
     write_json(folder / SEAL, digests(folder, [CORPUS_FILE]))
 
 
-def check_corpus(folder: str | Path, *, every_shard: bool = False) -> dict[str, Any]:
+def check_corpus(
+    folder: str | Path, *, every_shard: bool = False, damaged: dict[str, str] | None = None
+) -> dict[str, Any]:
     """The content of `corpus.json`, after a look at the files that it names.
 
     The size of every shard is compared, and the digest of every other file; of shards too where `every_shard`, which
-    reads the whole corpus. Raises FileNotFoundError for a folder that is not there or not whole, DamagedError naming
-    the file that is not what was written, ValueError for a corpus of another version; each with the remedy.
+    reads the whole corpus. damaged: takes by file what is wrong with a shard, in place of an error.
+
+    Raises FileNotFoundError for a folder that is not there or not whole, DamagedError naming the file that is not what
+    was written, ValueError for a corpus of another version; each with the remedy.
     """
     folder = Path(folder)
     command = f"`python -m data_prep CORPUS --source DIR --output {folder}`"
@@ -61,7 +64,12 @@ def check_corpus(folder: str | Path, *, every_shard: bool = False) -> dict[str, 
         check_seal(folder, CORPUS_FILE)
         corpus = read_json(folder / CORPUS_FILE)
         for name, (size, digest) in corpus["files"].items():
-            _check_file(folder, name, size, digest if every_shard or SHARD not in name else None)
+            try:
+                _check_file(folder, name, size, digest if every_shard or SHARD not in name else None)
+            except DamagedError as error:
+                if damaged is None or SHARD not in name:
+                    raise
+                damaged[name] = f"{error}; prepare the corpus again with {command}"
     except DamagedError as error:
         raise DamagedError(f"{error}; prepare the corpus again with {command}") from error
     return corpus

@@ -49,7 +49,7 @@ SPLITS = ("train", "validation", "test")
 # A prepared corpus is a folder: the TFDS dataset `clips`, one index file a split beside its shards, and `corpus.json`
 # with the digests of them all (prepared.py): a folder without it is not whole.
 DATASET_NAME = "clips"
-DATASET_VERSION = "4.0.0"  # a corpus of another version is not read (4: order as listed, index of columns, digests)
+DATASET_VERSION = "5.0.0"  # a corpus of another version is not read (5: sound and pictures in files of their own)
 CORPUS_FILE = "corpus.json"
 
 # Words that may stand in a label of this name; labels of other names may be any word.
@@ -183,6 +183,25 @@ class Schema:
                     f"{', '.join(VOCABULARIES[name])}; use one of them or leave the label out"
                 )
 
+    def check_views(self, clip: Clip) -> None:
+        """Raises ValueError for sound or pictures of another shape or dtype."""
+        for view, found, wanted in (
+            ("audio", clip.audio, ("int16", ())),
+            ("mouth", clip.mouth, ("uint8", (self.mouth_size,) * 2)),
+            ("face", clip.face, ("uint8", (self.face_size,) * 2)),
+        ):
+            if found.ndim != 1 + len(wanted[1]) or (found.dtype, found.shape[1:]) != (np.dtype(wanted[0]), wanted[1]):
+                dims = ["N" if view == "audio" else "T", *wanted[1]]
+                raise ValueError(
+                    f"clip {clip.clip_id!r}: {view} is {found.dtype} {list(found.shape)}, but its corpus has "
+                    f"{wanted[0]} {dims}; convert it, or change the corpus's schema"
+                )
+        if len(clip.face) != len(clip.mouth):
+            raise ValueError(
+                f"clip {clip.clip_id!r} has {len(clip.mouth)} pictures of the mouth and {len(clip.face)} of the face; "
+                "give both of every frame"
+            )
+
     def check_tracks(self, clip: Clip) -> None:
         """Raises ValueError for a track that is not one of the corpus, or that has another shape or dtype."""
         for name, track in clip.tracks.items():
@@ -301,16 +320,13 @@ class Batch(NamedTuple):
 
 
 def dataset_features(schema: Schema) -> tfds.features.FeaturesDict:
-    """The TFDS features of a clip. Sizes are fixed per corpus, since TFDS reads one unknown dim without TensorFlow."""
+    """The TFDS features of a clip without its sound and pictures (storage.py)."""
     from tensorflow_datasets import features
 
     text = features.Text
     return features.FeaturesDict(
         {
             "clip_id": text(),
-            "audio": _tensor(features, (None,), "int16"),
-            "mouth": _tensor(features, (None, schema.mouth_size, schema.mouth_size), "uint8"),
-            "face": _tensor(features, (None, schema.face_size, schema.face_size), "uint8"),
             "tracks": {
                 name: _tensor(features, (None, *spec.shape), spec.dtype) for name, spec in schema.tracks.items()
             },
@@ -323,23 +339,25 @@ def dataset_features(schema: Schema) -> tfds.features.FeaturesDict:
 
 
 def encode_clip(clip: Clip, schema: Schema) -> dict[str, Any]:
-    """A clip as the example that the TFDS builder writes. Raises ValueError for what is not in the schema."""
+    """What the TFDS builder writes of a clip: all but its sound and pictures. Raises ValueError for what is not in the
+    schema."""
+    schema.check_views(clip)
     schema.check_tracks(clip)
     schema.check_labels(clip.clip_id, clip.labels)
     absent = {name: np.zeros((0, *spec.shape), spec.dtype) for name, spec in schema.tracks.items()}
     empty = {name: LABEL_KINDS[kind].empty for name, kind in schema.labels.items()}
     return {
-        "clip_id": clip.clip_id, "audio": clip.audio, "mouth": clip.mouth, "face": clip.face,
-        "tracks": absent | dict(clip.tracks), "labels": empty | dict(clip.labels),
+        "clip_id": clip.clip_id, "tracks": absent | dict(clip.tracks), "labels": empty | dict(clip.labels),
         "split": clip.split, "speaker": clip.speaker, "info_json": json.dumps(clip.info, sort_keys=True),
     }  # fmt: skip
 
 
 def decode_clip(example: Mapping[str, Any], schema: Schema) -> Clip:
-    """The inverse of `encode_clip`, from what a TFDS data source returns."""
+    """The inverse of `encode_clip`, from what a TFDS data source returns: a clip without sound and pictures."""
     fields = {name: value.decode() if isinstance(value, bytes) else value for name, value in example.items()}
     labels = {name: LABEL_KINDS[schema.labels[name]].decode(value) for name, value in fields.pop("labels").items()}
-    return Clip(labels=labels, info=json.loads(fields.pop("info_json")), **fields)
+    info, no_picture = json.loads(fields.pop("info_json")), np.zeros((0, 0, 0), np.uint8)
+    return Clip(audio=np.zeros(0, np.int16), mouth=no_picture, face=no_picture, labels=labels, info=info, **fields)
 
 
 def read_schema(corpus_dir: str | Path) -> Schema:

@@ -59,16 +59,10 @@ def make_clip(clip_id: str, num_frames: int, *, audio: bool = True, video: bool 
     )
 
 
-def damage_record(corpus: Path, split: str = "train") -> None:
-    """Spoils bytes in the middle of the first shard, of a split of clips of noise: one clip cannot be read then."""
-    shard = min(records.dataset_dir(corpus).glob(f"*{split}*array_record*"))
+def damage_record(corpus: Path, view: str = "audio", split: str = "train") -> None:
+    """Spoils some bytes in the middle of the first shard of a view: one clip cannot be read then."""
+    (shard, *_) = sorted(records.dataset_dir(corpus).glob(f"{view}-{split}.array_record-*"))
     content = bytearray(shard.read_bytes())
-    content[len(content) // 2 : len(content) // 2 + 100] = bytes(100)
+    middle = slice(len(content) // 2, len(content) // 2 + 100)
+    content[middle] = bytes(byte ^ 255 for byte in content[middle])
     shard.write_bytes(content)
-
-
-def noisy(clip: records.Clip) -> records.Clip:
-    """The clip with a sound of noise, which no compression makes short."""
-    rng = np.random.default_rng(clip.num_frames)
-    clip.audio[:] = rng.integers(-1000, 1000, clip.audio.shape)
-    return clip

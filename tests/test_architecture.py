@@ -13,7 +13,8 @@ OURS = ("mmpretrain", "data_prep", "configs")
 
 # Room -> what of ours it may import, besides itself. The longest room that fits a module counts.
 GROUND = (
-    "mmpretrain.records", "mmpretrain.columns", "mmpretrain.index", "mmpretrain.prepared", "mmpretrain.randomness",
+    "mmpretrain.records", "mmpretrain.columns", "mmpretrain.storage", "mmpretrain.index", "mmpretrain.prepared",
+    "mmpretrain.randomness",
     "mmpretrain.files", "mmpretrain.lease", "mmpretrain.listing", "mmpretrain.doubles", "mmpretrain.config",
     "mmpretrain.features",
 )  # fmt: skip
@@ -32,7 +33,8 @@ ARROWS = {
     "mmpretrain.doubles": ("mmpretrain.index",),
     "mmpretrain.columns": (),
     "mmpretrain.index": ("mmpretrain.columns", "mmpretrain.records", "mmpretrain.randomness", "mmpretrain.files"),
-    "mmpretrain.prepared": ("mmpretrain.index", "mmpretrain.records", "mmpretrain.files"),
+    "mmpretrain.storage": ("mmpretrain.records", "mmpretrain.randomness"),
+    "mmpretrain.prepared": ("mmpretrain.index", "mmpretrain.records", "mmpretrain.storage", "mmpretrain.files"),
     "mmpretrain.config": (),
     "mmpretrain.features": ("mmpretrain.records",),
     "mmpretrain.text": ("mmpretrain.records",),
@@ -69,7 +71,8 @@ ARROWS = {
     "mmpretrain": ("mmpretrain.predict",),
     "configs": ("mmpretrain.config",),
     "data_prep": (
-        "mmpretrain.records", "mmpretrain.index", "mmpretrain.prepared", "mmpretrain.features", "mmpretrain.files",
+        "mmpretrain.records", "mmpretrain.storage", "mmpretrain.index", "mmpretrain.prepared", "mmpretrain.features",
+        "mmpretrain.files",
         "mmpretrain.lease", "mmpretrain.listing", "mmpretrain.doubles",
     ),
 }  # fmt: skip

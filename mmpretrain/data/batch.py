@@ -72,7 +72,7 @@ def make_batch(
     batch.clip_B[:] = planned.clips
 
     def put(b: int, row: int, occurrence: int) -> None:
-        clip = table.load(row)
+        clip = table.open(row)
         batch.chance_B[b] = clip_number(clip.clip_id, occurrence)
         stream = functools.partial(
             clip_generator, seed, epoch=planned.epoch, clip_id=clip.clip_id, occurrence=occurrence

@@ -15,37 +15,14 @@ from mmpretrain import records
 from mmpretrain.columns import Strings, Words
 from mmpretrain.config import CorpusConfig, DataConfig
 from mmpretrain.data.inputs import INPUTS
-from mmpretrain.data.unreadable import Unreadable, UnreadableClipError
+from mmpretrain.data.stored import RecordSource, StoredClip
+from mmpretrain.data.unreadable import Unreadable
 from mmpretrain.files import DamagedError, read_json
 from mmpretrain.index import Index, index_path, read_index
 from mmpretrain.prepared import check_corpus
 from mmpretrain.randomness import mixed, unit_of
 from mmpretrain.records import Clip, Schema
-
-
-class RecordSource:
-    """The records of one split of one corpus by position. Opened at first use; threads may share it; it pickles."""
-
-    def __init__(self, corpus_dir: str, split: str):
-        self.corpus_dir = corpus_dir
-        self.split = split
-
-    def __reduce__(self):
-        return RecordSource, (self.corpus_dir, self.split)
-
-    def __getitem__(self, record: int) -> Clip:
-        return records.decode_clip(self._data_source[record], self._schema)
-
-    @functools.cached_property
-    def _schema(self) -> Schema:
-        return records.read_schema(self.corpus_dir)
-
-    @functools.cached_property
-    def _data_source(self):
-        import tensorflow_datasets as tfds
-
-        builder = tfds.builder_from_directory(records.dataset_dir(self.corpus_dir))
-        return builder.as_data_source(self.split)
+from mmpretrain.storage import shard_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -127,21 +104,15 @@ class ClipTable:
         """Of the clips in their order, their names and what is in them, not of what anybody said of them."""
         return self.index.fingerprint("id_hashes", "num_frames", "content_hashes")
 
-    def load(self, i: int) -> Clip:
-        """The clip of row i, named as in the table. Raises UnreadableClipError if its record cannot be read."""
-        clip_id, length, record = self.clip_ids[i], int(self.lengths[i]), int(self.record_N[i])
+    def open(self, i: int) -> StoredClip:
+        """The clip of row i, named as in the table, each part of which is read when it is first asked for."""
+        has = tuple(name for name, column in self.index.has.items() if column[i])
         source = self.sources[self.source_N[i]]
-        try:
-            clip = source[record]
-        except Exception as error:  # a damaged file may fail in any layer: ArrayRecord, protobuf, TFDS, JSON
-            place = source.corpus_dir, source.split, record
-            raise UnreadableClipError(clip_id, place, f"{type(error).__name__}: {error}") from error
-        if clip.num_frames != length or not clip_id.endswith(clip.clip_id):
-            raise ValueError(
-                f"{index_path(source.corpus_dir, source.split)} says that record {record} is {clip_id!r} "
-                f"of {length} frames, but it is {clip.clip_id!r} of {clip.num_frames}; prepare the corpus again"
-            )
-        return dataclasses.replace(clip, clip_id=clip_id)
+        return StoredClip(self.clip_ids[i], int(self.lengths[i]), has, source, int(self.record_N[i]))
+
+    def load(self, i: int) -> Clip:
+        """All of the clip of row i. Raises UnreadableClipError if a part of it cannot be read."""
+        return self.open(i).whole()
 
     def select(self, keep: np.ndarray) -> ClipTable:
         """The rows that `keep` names: bool [N], or positions."""
@@ -288,7 +259,8 @@ def _open_each(corpora: Sequence[CorpusConfig], splits: Sequence[str], unreadabl
 
 
 def _open_corpus(corpus: CorpusConfig, splits: Sequence[str], unreadable: Unreadable) -> ClipTable:
-    whole = _read_corpus(corpus.path)
+    damaged: dict[str, str] = {}
+    whole = _read_corpus(corpus.path, damaged)
     present = [split for split in splits if split in whole["splits"]]
     indices = [read_index(corpus.path, split) for split in present]
     for split, index in zip(present, indices, strict=True):
@@ -298,6 +270,7 @@ def _open_corpus(corpus: CorpusConfig, splits: Sequence[str], unreadable: Unread
                 f"{whole['splits'][split]['clips']}; prepare the corpus again"
             )
         unreadable.open(corpus.path, split, len(index))
+    _count_lost(corpus.path, present, damaged, unreadable)
     kinds, counts = Schema.from_json(whole["schema"]).labels, [len(index) for index in indices]
     return ClipTable(
         index=Index.join(indices, kinds) if indices else Index.of([], kinds),
@@ -310,10 +283,20 @@ def _open_corpus(corpus: CorpusConfig, splits: Sequence[str], unreadable: Unread
     )
 
 
-def _read_corpus(path: str) -> dict[str, Any]:
-    """The content of corpus.json, of a whole corpus whose files are what was written."""
+def _count_lost(path: str, splits: Sequence[str], damaged: Mapping[str, str], unreadable: Unreadable) -> None:
+    """Raises DamagedError where too many clips are in damaged shards; a clip in two of them counts once."""
+    shards = {place: why for name, why in damaged.items() if (place := shard_of(name)) and place[0] in splits}
+    if shards:
+        lengths = {split: RecordSource(path, split).shard_lengths for split in splits}
+        lost = sum(lengths[split][number] for split, number in shards)
+        unreadable.lose(lost, "data.corpora: " + " and ".join(shards.values()))
+
+
+def _read_corpus(path: str, damaged: dict[str, str]) -> dict[str, Any]:
+    """The content of corpus.json, of a whole corpus whose files are what was written, but for the shards in `damaged`,
+    which takes them."""
     try:
-        return check_corpus(path)
+        return check_corpus(path, damaged=damaged)
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"data.corpora: {error}") from error
 
@@ -329,7 +312,11 @@ def _join(corpora: Sequence[CorpusConfig], tables: Sequence[ClipTable]) -> ClipT
     shifts = np.cumsum([0, *(len(table.sources) for table in tables[:-1])]).astype(np.uint16)
     return ClipTable(
         index=Index.join([table.index.named(name) for name, table in zip(names, tables, strict=True)], kinds),
-        sources=tuple(source for table in tables for source in table.sources),
+        sources=tuple(
+            RecordSource(source.corpus_dir, source.split, f"{name}/")
+            for name, table in zip(names, tables, strict=True)
+            for source in table.sources
+        ),
         weight_of_source=tuple(weight for table in tables for weight in table.weight_of_source),
         source_N=np.concatenate([table.source_N + shift for shift, table in zip(shifts, tables, strict=True)]),
         record_N=np.concatenate([table.record_N for table in tables]),

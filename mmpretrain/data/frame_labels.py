@@ -27,7 +27,7 @@ def with_classes(table: ClipTable, task: TaskConfig) -> TaskConfig:
     if task.alignments:
         names = unit_names(_spans(table, task))
     else:
-        texts = (table.load(row).labels.get("text", "") for row in np.flatnonzero(table.has(WORDS)))
+        texts = (table.open(row).labels.get("text", "") for row in np.flatnonzero(table.has(WORDS)))
         names = sorted({word for text in texts for word in text.split()} | ({task.silence} - {""}))
     return dataclasses.replace(task, classes=tuple(names))
 
@@ -51,7 +51,7 @@ def frame_classes(table: ClipTable, task: TaskConfig) -> np.ndarray:
         return labels_NT
     for row in _with_track(table, task, ", or give `alignments`: a table of words with their times"):
         try:
-            clip = table.load(row)
+            clip = table.open(row)
             ids_T = clip.tracks[_column(task)]
         except UnreadableClipError as error:
             table.unreadable.add(error)

@@ -52,9 +52,12 @@ def _audio(clip: Clip, frames: range, config: InputConfig, augmentation: Augment
     sound_N = clip.audio[frames.start * SAMPLES_PER_FRAME : frames.stop * SAMPLES_PER_FRAME]
     band, warp = None, 1.0
     if augmentation is not None:
-        sound_N = _add_noise(sound_N, augmentation.data, augmentation.stream("noise"))
-        band = _draw_band(augmentation.freq_mask, augmentation.stream("band"))
-        warp += augmentation.freq_warp * augmentation.stream("warp").uniform(-1, 1)
+        if augmentation.data.noise.prob:
+            sound_N = _add_noise(sound_N, augmentation.data, augmentation.stream("noise"))
+        if augmentation.freq_mask:
+            band = _draw_band(augmentation.freq_mask, augmentation.stream("band"))
+        if augmentation.freq_warp:
+            warp += augmentation.freq_warp * augmentation.stream("warp").uniform(-1, 1)
     return audio_features(sound_N, len(frames), config.audio_normalization, band, warp)
 
 

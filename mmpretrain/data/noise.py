@@ -95,7 +95,10 @@ def noise_segment(folder: str, num_samples: int, rng: np.random.Generator) -> np
     """int16 [num_samples] from a place drawn in a file drawn from the folder; at its end the file starts over."""
     files = noise_files(folder)
     noise_N = read_noise(files[rng.integers(len(files))])
-    return np.take(noise_N, np.arange(num_samples) + rng.integers(len(noise_N)), mode="wrap")
+    start = int(rng.integers(len(noise_N)))
+    if start + num_samples <= len(noise_N):
+        return noise_N[start : start + num_samples]
+    return np.take(noise_N, np.arange(start, start + num_samples), mode="wrap")
 
 
 def mix_noise(clean_N: np.ndarray, noise_N: np.ndarray, snr_db: float) -> np.ndarray:
@@ -109,7 +112,7 @@ def mix_noise(clean_N: np.ndarray, noise_N: np.ndarray, snr_db: float) -> np.nda
     if not len(noise_N):
         raise ValueError("noise of length 0 cannot be mixed; remove the empty file from data.noise.path")
     clean = clean_N.astype(np.float32)
-    noise = np.resize(noise_N, len(clean_N)).astype(np.float32)
+    noise = (noise_N if len(noise_N) == len(clean_N) else np.resize(noise_N, len(clean_N))).astype(np.float32)
     noise_rms = _rms(noise)
     if noise_rms == 0:
         return clean_N.copy()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mmpretrain.files import DamagedError
+
 SHOWN = 50  # clips that a message names
 
 Place = tuple[str, str, int]  # folder of the corpus, split, record
@@ -35,6 +37,13 @@ class Unreadable:
 
     def open(self, corpus_dir: str, split: str, num_clips: int) -> None:
         self._num_clips[corpus_dir, split] = num_clips
+
+    def lose(self, num_clips: int, why: str) -> None:
+        """Raises DamagedError where so many clips in damaged files are too many; they are counted as they are met."""
+        if num_clips > self.share * sum(self._num_clips.values()):
+            raise DamagedError(why)
+        if self._say:
+            self._say(f"{num_clips} clips will be passed over: {why}")
 
     @property
     def clip_ids(self) -> list[str]:

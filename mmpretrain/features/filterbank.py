@@ -11,7 +11,7 @@ import functools
 import numpy as np
 
 from mmpretrain.features.deltas import deltas
-from mmpretrain.features.spectrum import FFT_SIZE, HOP, STACK, WINDOW, check_sound, power_spectrum, windows
+from mmpretrain.features.spectrum import FFT_SIZE, HOP, STACK, WINDOW, band_energies, check_sound, windows
 from mmpretrain.records import SAMPLE_RATE_HZ
 
 NUM_BANDS = 26
@@ -40,7 +40,7 @@ def log_filterbank(audio_N: np.ndarray) -> np.ndarray:
     signal[1:] -= PRE_EMPHASIS * audio_N[:-1]
     num_frames = 1 + max(0, -(-(len(signal) - WINDOW) // HOP))
     signal = np.pad(signal, (0, (num_frames - 1) * HOP + WINDOW - len(signal)))
-    energies = power_spectrum(windows(signal)) / FFT_SIZE @ _filterbank_weights()
+    energies = band_energies(windows(signal), _filterbank_weights() / FFT_SIZE)
     return np.log(np.where(energies == 0, np.finfo(np.float64).eps, energies)).astype(np.float32)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 WINDOW = 400  # samples: 25 ms
 HOP = 160  # samples: 10 ms
 FFT_SIZE = 512
 STACK = 4  # 10 ms rows in a frame of 40 ms
+BLOCK = 64  # windows that are worked on at a time
 
 
 def check_sound(name: str, audio_N: np.ndarray) -> None:
@@ -21,7 +24,23 @@ def windows(signal_N: np.ndarray) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(signal_N, WINDOW)[::HOP]
 
 
-def power_spectrum(frames: np.ndarray) -> np.ndarray:
-    """[count, 257] of windows [count, 400]."""
-    spectrum = np.fft.rfft(frames, FFT_SIZE)
-    return np.square(spectrum.real) + np.square(spectrum.imag)
+def band_energies(
+    frames: np.ndarray, weights: np.ndarray, prepare: Callable[[np.ndarray], np.ndarray] = lambda block: block
+) -> np.ndarray:
+    """float64 [count, bands]: power spectra of windows [count, 400], summed with weights [up to 257, bands].
+
+    prepare: what is done to some of the windows before. A few windows are worked on at a time, in the same memory: that
+    of all of them at once would be asked of the system anew for every clip, which takes longer than the arithmetic.
+    """
+    padded, spectrum = np.zeros((BLOCK, FFT_SIZE)), np.empty((BLOCK, FFT_SIZE // 2 + 1), np.complex128)
+    power, squares = np.empty(spectrum.shape), np.empty(spectrum.shape)
+    energies = np.empty((len(frames), weights.shape[1]))
+    for start in range(0, len(frames), BLOCK):
+        block = frames[start : start + BLOCK]
+        padded[: len(block), :WINDOW] = prepare(block)
+        np.fft.rfft(padded, out=spectrum)
+        np.square(spectrum.real, out=power)
+        np.square(spectrum.imag, out=squares)
+        power += squares
+        np.matmul(power[: len(block), : len(weights)], weights, out=energies[start : start + BLOCK])
+    return energies

@@ -54,7 +54,7 @@ def statistics_of_clips(finetuning: Finetuning) -> dict[str, np.ndarray]:
     there = {name: table.has(NEEDS[name]) for name in sizes}
     for row in track(rows, "baselines: statistics of sound and picture", unit="clip"):
         try:
-            clip = table.load(row)
+            clip = table.open(row)
             if there[SOUND][row]:
                 features[SOUND][row] = sound_statistics(clip.audio)
             if PICTURE in sizes and there[PICTURE][row]:

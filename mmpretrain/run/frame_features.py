@@ -88,11 +88,11 @@ def _sound(run: RunBase, table: ClipTable, row: int, read: bool) -> np.ndarray:
     num_frames = int(table.lengths[row])
     if not read or not table.has("audio")[row]:
         return np.zeros((num_frames, PER_FRAME * MFCC_DIM), np.float32)
-    return mfcc39_of_frames(table.load(row).audio, num_frames, PER_FRAME).reshape(num_frames, -1)
+    return mfcc39_of_frames(table.open(row).audio, num_frames, PER_FRAME).reshape(num_frames, -1)
 
 
 def _picture(run: RunBase, table: ClipTable, row: int, read: bool) -> np.ndarray:
     num_frames, config = int(table.lengths[row]), run.config.model.inputs
     if not read or not table.has("video")[row]:
         return picture_cells(np.zeros((num_frames, config.image_size, config.image_size), np.uint8))
-    return picture_cells(INPUTS["video"].make(table.load(row), range(num_frames), config, None))
+    return picture_cells(INPUTS["video"].make(table.open(row), range(num_frames), config, None))

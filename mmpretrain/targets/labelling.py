@@ -198,7 +198,7 @@ def clip_sums(
 
     def load(row: int) -> ClipSums | None:
         try:
-            return ClipSums(*CLIP_FEATURES[kind].relative.sums(table.load(row)))
+            return ClipSums(*CLIP_FEATURES[kind].relative.sums(table.open(row)))
         except UnreadableClipError as error:
             table.unreadable.add(error)
             return None
@@ -220,7 +220,7 @@ def _features_and_units(
     def load(row: int) -> tuple[np.ndarray, np.ndarray | None]:
         given = rate if centre_of is None else (centre_of(row),)
         try:
-            clip = table.load(row)
+            clip = table.open(row)
             return CLIP_FEATURES[kind].of_clip(clip, *given), clip.tracks.get("units")
         except UnreadableClipError as error:
             table.unreadable.add(error)

@@ -268,7 +268,7 @@ def test_broken_record_is_an_error_that_names_the_clip(tmp_path):
     for clip in clips:  # noise, so that the file is as long as the clips
         clip.face[:] = np.random.default_rng(0).integers(0, 256, clip.face.shape)
     path = write_corpus(tmp_path / "broken", clips, 8, 24)
-    (shard,) = records.dataset_dir(path).glob("*array_record*")
+    (shard,) = records.dataset_dir(path).glob("face-*array_record*")
     content = bytearray(shard.read_bytes())
     content[100_000:101_000] = bytes(1000)
     shard.write_bytes(content)

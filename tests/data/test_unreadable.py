@@ -8,7 +8,7 @@ from mmpretrain.data.batch import empty_batch, make_batch
 from mmpretrain.data.batch_plan import PlannedBatch
 from mmpretrain.data.clips import open_clips
 from mmpretrain.data.unreadable import Unreadable, UnreadableClipError
-from tests.corpus_fixture import damage_record, make_clip, noisy, write_corpus
+from tests.corpus_fixture import damage_record, make_clip, write_corpus
 from tests.tiny import tiny_model
 
 FRAMES = 12
@@ -16,7 +16,7 @@ FRAMES = 12
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    clips = [noisy(make_clip(f"c{i}", FRAMES, size=16, labels={"emotion": "sad"})) for i in range(10)]
+    clips = [make_clip(f"c{i}", FRAMES, size=16, labels={"emotion": "sad"}) for i in range(10)]
     path = write_corpus(tmp_path_factory.mktemp("corpora") / "hurt", clips, 16, 32)
     damage_record(path)
     return str(path)

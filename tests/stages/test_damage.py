@@ -18,7 +18,7 @@ from mmpretrain.run.run import Run
 from mmpretrain.stages.run import run_all
 from mmpretrain.targets.store import open_store
 from mmpretrain.tools.status import status
-from tests.corpus_fixture import damage_record, make_clip, noisy, write_corpus
+from tests.corpus_fixture import damage_record, make_clip, write_corpus
 from tests.data_prep.authored import tone, write_wav
 from tests.tiny import IMAGE_SIZE, tiny_model, tiny_round, tiny_run
 
@@ -36,10 +36,10 @@ ALWAYS_WRITTEN = ("config.json", "summary.json", "report.html")  # at the top of
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     clips = [
-        noisy(make_clip(
+        make_clip(
             f"{speaker}{i}", 16 + i, size=IMAGE_SIZE, video=False, speaker=speaker, split=split,
             labels={"emotion": ("angry", "sad")[i % 2]},
-        ))
+        )
         for speaker, split in {"a": "train", "b": "train", "c": "train", "d": "validation", "e": "test"}.items()
         for i in range(4)
     ]  # fmt: skip
