@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
-
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
-
-import gradio as gr
+from typing import TYPE_CHECKING, Any
 
 from mmpretrain.observe.progress import log
 from mmpretrain.predict.answer import Answers
+
+if TYPE_CHECKING:
+    import gradio
 
 KEPT_SEC, CLEAN_EVERY_SEC = 900, 60
 MAX_WAITING = 16
@@ -29,8 +28,10 @@ decisions about people. Nothing leaves this machine; recordings are deleted with
 """
 
 
-def make_page(answers: Answers, about: dict[str, str]) -> gr.Blocks:
-    """about: `task`, `classes` and `encoder`, in words."""
+def make_page(answers: Answers, about: dict[str, str]) -> gradio.Blocks:
+    """about: `task`, `classes` and `encoder`, in words. Needs the extra `serve`."""
+    import gradio as gr
+
     limits = f"At most {answers.limits.max_sec:.0f} s and {answers.limits.max_mb} MB."
     with gr.Blocks(
         title="mmpretrain", analytics_enabled=False, delete_cache=(CLEAN_EVERY_SEC, KEPT_SEC), fill_width=True
@@ -59,8 +60,8 @@ def make_page(answers: Answers, about: dict[str, str]) -> gr.Blocks:
                     found = answers.of(Path(path), Path(folder))
                 except (ValueError, OSError) as error:
                     raise gr.Error(f"No answer: {error}", print_exception=False) from error
-                files_made = [_kept(page, file) for file in found.files]
-                video_made = _kept(page, found.video) if found.video else None
+                files_made = [_kept(file) for file in found.files]
+                video_made = _kept(found.video) if found.video else None
             return video_made, found.summary, found.figure, found.crops, files_made
 
         go.click(
@@ -70,7 +71,7 @@ def make_page(answers: Answers, about: dict[str, str]) -> gr.Blocks:
     return page
 
 
-def _kept(page: gr.Blocks, file: Path) -> str:
+def _kept(file: Path) -> str:
     """A copy among Gradio's own files, which it serves and deletes."""
     folder = tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])
     target = Path(folder) / file.name
@@ -81,7 +82,7 @@ def _kept(page: gr.Blocks, file: Path) -> str:
 def serve_page(answers: Answers, about: dict[str, str], host: str, port: int) -> None:
     """Until Ctrl-C or SIGTERM. Raises OSError where the port is taken."""
     with tempfile.TemporaryDirectory(prefix="mmpretrain-page-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
+        os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}  # read when it is imported
         page = make_page(answers, about)
         _, address, _ = page.launch(
             server_name=host, server_port=port, max_file_size=f"{answers.limits.max_mb}mb", share=False, quiet=True,
