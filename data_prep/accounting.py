@@ -30,7 +30,7 @@ UNEQUAL_SEC = 0.1  # so much that sound and picture, or a part and what is left 
 LONGER_SEC = 5.0  # a clip may be this much longer than its file said when it was decided whether to cut it
 _MEASURED = (
     "fps", "width", "height", "sample_rate", "channels", "face_rate", "faces", "eye_distance_px", "evidence", "rival",
-    "lag_ms", "confidence",
+    "lag_ms", "confidence", "jitter_pct", "loudness_dbfs", "clipped", "spoilt", "dropped", "damaged",
 )  # fmt: skip
 
 
@@ -39,7 +39,8 @@ class ReportRow:
     """One clip of the source, kept, refused or cut into others, with what was found in it.
 
     Sizes and rates are those of the file. unknown_emotion: the corpus's own word, where it is none of ours. again:
-    it is refused for want of memory or the like; the next run tries it again.
+    it is refused for want of memory or the like; the next run tries it again. What was measured is explained in
+    docs/corpora.md.
     """
 
     clip_id: str
@@ -63,6 +64,15 @@ class ReportRow:
     rival: float = 0.0
     lag_ms: int = 0
     confidence: float = 0.0
+    frames_with_face: int = 0
+    jitter_pct: float = 0.0
+    sharpness: float = 0.0
+    black_share: float = 0.0
+    loudness_dbfs: float = 0.0
+    clipped: int = 0
+    spoilt: int = 0
+    dropped: int = 0
+    damaged: int = 0
     emotion: str = ""
     unknown_emotion: str = ""
     speaker: str = ""
@@ -78,11 +88,13 @@ class ReportRow:
     def set_length(self, num_frames: int) -> None:
         self.frames, self.seconds = num_frames, round(num_frames / FRAME_RATE_HZ, 2)
 
-    def set_contents(self, clip: Clip, note: str) -> None:
+    def set_contents(self, clip: Clip, note: str, measures: Mapping[str, float]) -> None:
         """What was in fact written, and what is to be said of it."""
         self.notes = "; ".join(filter(None, (self.notes, note)))
         self.has_audio, self.has_video = int(len(clip.audio) > 0), int(len(clip.mouth) > 0)
         self.set_length(clip.num_frames)
+        for name, value in measures.items():
+            setattr(self, name, value)
 
 
 def row_of_cut(cut: Cut) -> ReportRow:
@@ -111,6 +123,7 @@ def row_of(clip: SourceClip, found: Inspection | None, options: Options) -> Repo
         for name in _MEASURED:
             setattr(row, name, getattr(found, name))
         row.by_sound = int(found.by_sound)
+        row.frames_with_face = round(found.face_rate * found.num_frames)
         row.has_video, picture_note = _judge_picture(clip, found, options)
         row.has_audio, sound_note = _judge_sound(found)
         notes += [picture_note, sound_note, *found.notes]

@@ -16,6 +16,7 @@ from data_prep import faces, media
 from data_prep.faults import ClipError, is_shortage, of_the_clip, reason
 from data_prep.given_landmarks import faces_of_file
 from data_prep.landmarker import eye_distance, find_faces
+from data_prep.measures import SILENCE_DBFS, clipped, jitter_pct, loudness_dbfs
 from data_prep.opening import open_clip
 from data_prep.sources import SourceClip
 from mmpretrain.files import DamagedError, read_arrays, write_arrays
@@ -23,7 +24,7 @@ from mmpretrain.records import FRAME_RATE_HZ
 
 MIN_GAP = 5  # frames without the face: shorter gaps are not listed
 _OF_THIS_RUN = ("cache_file", "cached", "remade", "again")
-VERSION = 8  # of what an inspection finds: raised when a change here would find something else
+VERSION = 10  # of what an inspection finds: raised when a change here would find something else
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +36,11 @@ class Inspection:
     num_frames: pictures on the 25 Hz grid, 0 without a picture. num_samples: of sound at 16 kHz (as much as there is,
     not cut to the picture). sound_from_sec: where it begins, from the clip's beginning. faces: the most seen at once.
     face_rate: share of the frames in which the face that is taken was found. gaps: the frames (first, last + 1) of each
-    longer stretch without it. by_sound: it was taken since its mouth moves with the sound; evidence, rival: how much
-    says so, of it and of the next face; lag_ms, confidence: how much later than the mouth the sound comes, and how
-    clearly (see `speaking.Agreement`). picture_lost: there is a track of pictures, but
-    none could be decoded. damaged, dropped, restarts, still_sec, unread: see `media.Media`. notes: what was chosen and
+    longer stretch without it. by_sound: its mouth clearly moves with the sound; evidence, rival: how much says so, of
+    it and of the next face; lag_ms, confidence: how much later than the mouth the sound comes, and how clearly (see
+    `speaking.Agreement`). jitter_pct, loudness_dbfs, clipped: see `measures.py`; spoilt: samples that are no numbers.
+    picture_lost: there is a track of pictures, but none could be decoded. damaged, dropped, restarts, still_sec,
+    unread: see `media.Media`. notes: what was chosen and
     mended while decoding. cache_file: where the landmarks are.
     """
 
@@ -72,6 +74,10 @@ class Inspection:
     rival: float = 0.0
     lag_ms: int = 0
     confidence: float = 0.0
+    jitter_pct: float = 0.0
+    loudness_dbfs: float = SILENCE_DBFS
+    clipped: int = 0
+    spoilt: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -172,6 +178,10 @@ def _look(clip: SourceClip, model: Path | None) -> tuple[Inspection, faces.FaceT
         rival=round(track.rival, 2),
         lag_ms=1000 * track.speaks.lag_frames // FRAME_RATE_HZ,
         confidence=round(track.speaks.confidence, 2),
+        jitter_pct=jitter_pct(track.points),
+        loudness_dbfs=loudness_dbfs(audio),
+        clipped=clipped(audio),
+        spoilt=sound.spoilt,
         notes=(*opened.notes, *sound.sound_notes),
     )
     return found, track

@@ -27,6 +27,7 @@ from data_prep.landmarker import MODEL_SHA256
 from data_prep.options import Options
 from data_prep.parts import cut_long_clips
 from data_prep.processing import Made, Task, make_clip, task_of
+from data_prep.report_page import write_page
 from data_prep.sources import SourceClip
 from data_prep.workers import Failed, ordered_map
 from mmpretrain import records
@@ -100,6 +101,9 @@ def prepare(
         finally:
             rows = {clip_id: row_of_cut(cut) for clip_id, cut in cuts.items()} | rows
             write_report(output / "report.csv", rows.values())
+        clips_by_id = {clip.clip_id: clip for clip in clips}
+        page = output / "report.html"
+        write_page(page, name, list(rows.values()), clips_by_id, found, options, num_workers, patience)
         again = [clip_id for clip_id, row in rows.items() if row.again]
         (output / AGAIN_FILE).unlink(missing_ok=True)
         if again:
@@ -111,7 +115,7 @@ def prepare(
     if again:
         print(f"{len(again)} clips failed for want of memory or the like, not for what they are: {_listed(again)}")
         print("the same command tries them again; fewer --workers leave each of them more memory")
-    print(f"corpus {output}, report {output / 'report.csv'}, {time.monotonic() - started:.0f} s")
+    print(f"corpus {output}, report {output / 'report.csv'} and report.html, {time.monotonic() - started:.0f} s")
 
 
 def _request(
@@ -235,7 +239,7 @@ def _write_dataset(
         for task, result in made:
             bar.update()
             if isinstance(result, Made):
-                rows[task.clip.clip_id].set_contents(result.clip, result.note)
+                rows[task.clip.clip_id].set_contents(result.clip, result.note, result.measures)
                 yield result.clip
             else:
                 failed = result if isinstance(result, Failed) else Failed(result)

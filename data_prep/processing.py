@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from data_prep.accounting import ReportRow, span_of
 from data_prep.crops import crop_clip
 from data_prep.faults import ClipError, of_the_clip
 from data_prep.inspection import Inspection, load_face
+from data_prep.measures import measures_of_crops
 from data_prep.opening import open_clip
 from data_prep.options import MAX_RECORD_BYTES, Options
 from data_prep.sources import SourceClip
@@ -46,10 +48,11 @@ def task_of(clip: SourceClip, found: Inspection, row: ReportRow, options: Option
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """A clip as it is written, and what the report has to say of it."""
+    """A clip as it is written, and what the report has to say of it. measures: of its crops, see `measures.py`."""
 
     clip: Clip
     note: str = ""
+    measures: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def make_clip(task: Task) -> Made | str:
@@ -61,7 +64,7 @@ def make_clip(task: Task) -> Made | str:
             described = {name: getattr(source, name) for name in ("clip_id", "split", "speaker", "labels")}
             clip = Clip(**described, **contents)
             _check_size(clip)
-            return Made(clip, note)
+            return Made(clip, note, measures_of_crops(clip.mouth, clip.face))
     except ClipError as error:
         return str(error)
 

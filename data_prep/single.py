@@ -50,5 +50,5 @@ def _prepared(source: SourceClip, options: Options, model: Path | None) -> Singl
     if isinstance(made, str):
         row.refuse(made)
         return Single(None, row, source.start_sec)
-    row.set_contents(made.clip, made.note)
+    row.set_contents(made.clip, made.note, made.measures)
     return Single(made.clip, row, source.start_sec)

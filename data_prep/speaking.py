@@ -23,7 +23,8 @@ MIN_FRAMES = 12  # of fewer nothing can be said
 class Agreement(NamedTuple):
     """Of a mouth and a sound. evidence: how many standard deviations their correlation (at most MOST_LAG apart) is
     above that of strangers, less where the mouth hardly moves; 0 where nothing can be said. lag_frames: how much later
-    than the mouth the sound agrees best with it. confidence: their correlation there less the median over all lags."""
+    than the mouth the sound agrees best with it. confidence: their correlation there less the best at lags more than
+    MOST_LAG away, so little where speech has an even beat."""
 
     evidence: float = 0.0
     lag_frames: int = 0
@@ -52,7 +53,7 @@ def agreement(opening: np.ndarray, level: np.ndarray) -> Agreement:
     """opening: how far the mouth is open in each frame, in eye distances [T], NaN where it is not seen. level: that of
     the voice [T], see `voice_level`. They are compared where the mouth is seen."""
     seen = np.flatnonzero(np.isfinite(opening))
-    if len(seen) < MIN_FRAMES:
+    if len(seen) < MIN_FRAMES or level.std() < 1e-6:
         return NOT_KNOWN
     filled = np.interp(np.arange(len(opening)), seen, opening[seen])
     mouth, voice = _without_trend(filled), _without_trend(level)
@@ -63,7 +64,8 @@ def agreement(opening: np.ndarray, level: np.ndarray) -> Agreement:
     moves = np.nanvar(mouth)
     evidence = np.arctanh(min(near, 0.99)) * np.sqrt(len(seen) / ALIKE_FRAMES) * moves / (moves + STILL**2)
     best = int(found.argmax())
-    return Agreement(float(evidence), lags[best], float(found[best] - np.median(found)))
+    elsewhere = [found[k] for k in range(len(lags)) if abs(k - best) > MOST_LAG]
+    return Agreement(float(evidence), lags[best], float(found[best] - max(elsewhere)))
 
 
 def _without_trend(values: np.ndarray) -> np.ndarray:

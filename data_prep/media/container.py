@@ -59,8 +59,8 @@ class Media:
     aspects: since when pixels have another aspect than the file says, found while reading: (time, aspect) in order.
     unread: share of the file behind the last packet of what is read. file_sec: the length of the whole file, as it
     claims; 0 if it does not. notes: what a report should say. sound_from_sec: where the sound begins, from the clip's
-    beginning; sound_notes: what was done with it. Both are known once the sound is read, and its rate and channels are
-    then those of the track that was taken.
+    beginning; sound_notes: what was done with it; spoilt: its samples that are no numbers, now silence. All
+    are known once the sound is read, and its rate and channels are then those of the track that was taken.
     """
 
     path: Path
@@ -84,6 +84,7 @@ class Media:
     notes: tuple[str, ...] = ()
     sound_from_sec: float = 0.0
     sound_notes: tuple[str, ...] = ()
+    spoilt: int = 0
     aspects: list[tuple[float, float]] = dataclasses.field(default_factory=list)
 
 

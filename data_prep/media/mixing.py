@@ -40,12 +40,13 @@ class Reader:
 class Mix:
     """What is done with samples of one format: those beyond `limit` (or no numbers) become silence, what is left is
     multiplied by `scale`, and channels are added by `weights_C`. energy: of the loudest channel, in seconds at full
-    scale. notes: what a report should say."""
+    scale. spoilt: samples that are no numbers or beyond the limit. notes: what a report should say."""
 
     weights_C: np.ndarray
     scale: float
     limit: float
     energy: float
+    spoilt: int
     notes: tuple[str, ...]
 
     def apply(self, samples_CN: np.ndarray) -> np.ndarray:
@@ -103,14 +104,14 @@ class Listener:
         self._cancelled_2[which] += np.where(left_2 < CANCELLED * expected_2, expected_2, 0)
 
     def mix(self) -> Mix:
-        scale, limit, notes = self._range()
+        scale, limit, spoilt, notes = self._range()
         heard = slice(None) if limit > MOST_OVER else slice(1)
         weights_C, note = self._weights(heard)
         energy = float(self._energy_C[heard].sum(axis=0).max()) * scale**2 / self._rate
-        return Mix(weights_C, scale, limit, energy, (*notes, *([note] if note else [])))
+        return Mix(weights_C, scale, limit, energy, spoilt, (*notes, *([note] if note else [])))
 
-    def _range(self) -> tuple[float, float, list[str]]:
-        """(scale, limit, notes): what full scale is, by how far nearly all samples go that are not silence."""
+    def _range(self) -> tuple[float, float, int, list[str]]:
+        """(scale, limit, spoilt, notes): what full scale is, by how far nearly all samples go that are not silence."""
         above = _at_least(self._by_exponent.sum(axis=0))
         reach = _reach(above)
         # A stretch of rubbish is neither most of a track, nor near in size to what is beside it.
@@ -129,7 +130,7 @@ class Listener:
         if spoilt := self._no_numbers + int(above[int(np.log2(limit)) + 16]):
             of_all = f"{spoilt} of {self._num_samples} samples"
             notes.append(f"{of_all} are no numbers or far out of range and are made silence")
-        return scale, limit, notes
+        return scale, limit, spoilt, notes
 
     def _weights(self, heard: slice) -> tuple[np.ndarray, str]:
         """What each channel counts in the mix, and what is to be said about that."""

@@ -37,6 +37,7 @@ def audio_samples(media: Media, num_frames: int | None = None) -> np.ndarray:
         media.sample_rate, media.channels = stream.rate or 0, stream.channels or 0
         settled_sec = media.origin_sec - SETTLED_SEC if seek(container, stream, media) else -math.inf
         runs = list(_sound_runs(container, stream, media, track.mixes, settled_sec))
+    media.spoilt = sum(mix.spoilt for mix in track.mixes.values())
     media.sound_notes = (*notes, *_gap_notes(runs, media))
     if not runs:
         return np.zeros(0, np.int16)
