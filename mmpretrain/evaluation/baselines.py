@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ NUM_SOUND_STATISTICS = 4 * 39
 PICTURE_CELLS = 16  # across and down
 NUM_PICTURE_STATISTICS = 4 * PICTURE_CELLS**2
 INVERSE_PENALTIES = (0.001, 0.01, 0.1, 1.0)
+SVM_INVERSE_PENALTIES = (0.1, 1.0, 10.0, 100.0)
 
 
 def sound_statistics(audio: np.ndarray) -> np.ndarray:
@@ -56,10 +58,24 @@ def _cells(size: int) -> np.ndarray:
     return (np.maximum(overlap, 0) * PICTURE_CELLS / size).astype(np.float32)
 
 
-def baseline_answers(features_ND: np.ndarray, labels_N: np.ndarray, fold: Fold, classes: Sequence[str]) -> np.ndarray:
-    """The class ids, int [test rows], that logistic regression gives the fold's test rows, which it has not seen.
+def svm(features_ND: np.ndarray, labels_N: np.ndarray, inverse_penalty: float) -> Any:
+    """Scikit-learn's support vector machine with a radial kernel, fitted, of features of mean 0 and deviation 1."""
+    from sklearn.pipeline import make_pipeline  # slow to import
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
 
-    It is trained on the train rows; the penalty is chosen by UA on the validation rows.
+    return make_pipeline(StandardScaler(), SVC(C=inverse_penalty)).fit(features_ND, labels_N)
+
+
+def baseline_answers(
+    features_ND: np.ndarray, labels_N: np.ndarray, fold: Fold, classes: Sequence[str],
+    fit: Callable[[np.ndarray, np.ndarray, float], Any] = regression,
+    inverse_penalties: Sequence[float] = INVERSE_PENALTIES,
+) -> np.ndarray:  # fmt: skip
+    """The class ids, int [test rows], that a classifier gives the fold's test rows, which it has not seen.
+
+    It is trained on the train rows; the penalty is chosen by UA on the validation rows. fit: logistic regression, or
+    `svm` with `SVM_INVERSE_PENALTIES`.
 
     features_ND: float32, statistics of every row of the index, NaN where a clip has no sound or picture: such a clip
     is not trained on, and is answered as the mean of the training clips is. labels_N: int class ids, read at the
@@ -74,7 +90,7 @@ def baseline_answers(features_ND: np.ndarray, labels_N: np.ndarray, fold: Fold, 
     mean_D = features_ND[rows].mean(0)
 
     def train(inverse_penalty: float):
-        return regression(features_ND[rows], labels_N[rows], inverse_penalty)
+        return fit(features_ND[rows], labels_N[rows], inverse_penalty)
 
     def answer(model, wanted: np.ndarray) -> np.ndarray:
         return model.predict(np.where(known_N[wanted, None], features_ND[wanted], mean_D))
@@ -83,4 +99,4 @@ def baseline_answers(features_ND: np.ndarray, labels_N: np.ndarray, fold: Fold, 
         return classification_metrics(labels_N[fold.validation], answer(model, fold.validation), classes).ua
 
     # max keeps the first of equals, which is the strongest penalty.
-    return answer(max(map(train, INVERSE_PENALTIES), key=validation_ua), fold.test)
+    return answer(max(map(train, inverse_penalties), key=validation_ua), fold.test)

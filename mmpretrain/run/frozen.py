@@ -44,7 +44,7 @@ class Frozen:
         if not known.keys() >= set(rows.tolist()):
             missing = np.array([row for row in self._used.tolist() if row not in known])
             table, title = finetuning.table.select(missing), f"{variant}: statistics of layers"
-            found = layer_statistics(run, self._encoder(variant), table, title)
+            found = layer_statistics(run, self.encoder(variant), table, title)
             known.update(zip(missing.tolist(), found.reshape(len(found), -1), strict=True))
         return np.stack([known[row] for row in rows.tolist()])
 
@@ -54,7 +54,7 @@ class Frozen:
         folds = [self._finetuning.fold(number) for number in self._finetuning.folds]
         return np.unique(np.concatenate([part for f in folds for part in (f.train, f.validation, f.test)]))
 
-    def _encoder(self, variant: str) -> AVEncoder:
+    def encoder(self, variant: str) -> AVEncoder:
         """The pretrained one, or the network from random weights that training from scratch would begin with."""
         finetuning, run = self._finetuning, self._finetuning.run
         if variant == PRETRAINED:

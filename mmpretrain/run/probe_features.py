@@ -1,0 +1,104 @@
+"""What an encoder, ours or one of another project, says of the clips of a fine-tuning, for probes to read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmpretrain.data.unreadable import UnreadableClipError
+from mmpretrain.encoders.foreign import ForeignEncoder
+from mmpretrain.evaluation.probes import Features
+from mmpretrain.models.encoder import AVEncoder
+from mmpretrain.observe.progress import track
+from mmpretrain.records import Batch
+from mmpretrain.run.finetuning import Finetuning
+from mmpretrain.run.forward import encode
+from mmpretrain.run.frozen import Frozen
+from mmpretrain.run.layout import PRETRAINED, SCRATCH
+
+OURS = {"pretrained": PRETRAINED, "untrained": SCRATCH}
+
+
+class Probed:
+    """An encoder by the name that it is given: `pretrained`, `untrained`, or the folder of one of another project."""
+
+    def __init__(self, finetuning: Finetuning, name: str):
+        if name == "pretrained" and finetuning.config.encoder == "none":
+            raise ValueError("model `pretrained`: finetune.encoder='none'; name an encoder, or probe others")
+        self.finetuning, self.name = finetuning, name
+        self._foreign = None if name in OURS else ForeignEncoder(Path(name))
+
+    @property
+    def title(self) -> str:
+        """A plain word, for folders and tables."""
+        return self.name if self._foreign is None else Path(self.name).resolve().name
+
+    @property
+    def modality(self) -> str:
+        """What of a clip it cannot do without; "" for ours."""
+        return self._foreign.modality if self._foreign else ""
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """All that decides what it says."""
+        if self._foreign is not None:
+            return self._foreign.fingerprint
+        if self.name == "pretrained":
+            return {"encoder": self.finetuning.encoder.fingerprint}
+        return self.finetuning.run.fields("seed", "model")
+
+    def features(self, rows: np.ndarray, *, frames: bool) -> Features:
+        """Of these rows of the table, in their order. frames: those of the last layer too, else there is none.
+
+        All processes ask together. A clip without what it takes, or one that cannot be read, has zeros.
+        """
+        return self._others(rows, frames) if self._foreign else self._ours(rows, frames)
+
+    def _ours(self, rows: np.ndarray, frames: bool) -> Features:
+        finetuning, variant = self.finetuning, OURS[self.name]
+        frozen, width = Frozen(finetuning), finetuning.model(variant).width
+        means_NLD = frozen.features(variant, rows).reshape(len(rows), -1, 2 * width)[..., :width]
+        said: list[np.ndarray] = [np.zeros((1, width), np.float16)] * len(rows)
+        if frames:
+            title = f"{self.title}: frames of the last layer"
+            for row, num_frames, made_TD in encode(
+                finetuning.run, frozen.encoder(variant), finetuning.table.select(rows), _last, everywhere=True,
+                title=title,
+            ):  # fmt: skip
+                said[row] = made_TD[: max(1, num_frames)].astype(np.float16)
+        return _together(means_NLD, said)
+
+    def _others(self, rows: np.ndarray, frames: bool) -> Features:
+        table, means, said = self.finetuning.table, {}, {}
+        there = table.has(self._foreign.modality)
+        for i, row in enumerate(track(rows, f"{self.title}: layers", unit="clip")):
+            if there[row]:
+                try:
+                    layers_LTD = self._foreign.layers(table.load(row))
+                except UnreadableClipError as error:
+                    table.unreadable.add(error)
+                    continue
+                means[i], said[i] = layers_LTD.mean(1), layers_LTD[-1 if frames else slice(0)].astype(np.float16)
+        if not means:
+            raise ValueError(f"{self.name}: none of the clips has {self._foreign.modality}, which it takes")
+        blank = np.zeros_like(next(iter(means.values())))
+        of_frames = [said[i] if frames and i in said else np.zeros((1, blank.shape[1]), np.float16)
+                     for i in range(len(rows))]  # fmt: skip
+        return _together(np.stack([means.get(i, blank) for i in range(len(rows))]), of_frames)
+
+
+def _last(encoder: AVEncoder, batch: Batch) -> jax.Array:
+    return encoder.all_layers(encoder.embed_batch(batch), batch.valid_BT)[-1].astype(jnp.float32)
+
+
+def _together(means_NLD: np.ndarray, said: list[np.ndarray]) -> Features:
+    longest = max(map(len, said))
+    frames_NTD = np.zeros((len(said), longest, means_NLD.shape[-1]), np.float16)
+    valid_NT = np.zeros((len(said), longest), bool)
+    for i, own in enumerate(said):
+        frames_NTD[i, : len(own)], valid_NT[i, : len(own)] = own, True
+    return Features(means_NLD, frames_NTD, valid_NT)

@@ -1,0 +1,61 @@
+"""Encoders of other projects: small random ones, saved as transformers saves them, and loaded by the product's code."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="extra `torch` is not installed")
+transformers = pytest.importorskip("transformers", reason="extra `torch` is not installed")
+
+from mmpretrain.encoders.foreign import ForeignEncoder  # noqa: E402
+from tests.corpus_fixture import make_clip  # noqa: E402
+
+
+def test_a_model_of_sound_says_every_layer_and_is_normalised_as_it_wants(tmp_path):
+    config = transformers.Wav2Vec2Config(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, conv_dim=(8, 8),
+        conv_stride=(5, 4), conv_kernel=(10, 8), num_feat_extract_layers=2, num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2, mask_time_prob=0.0,
+    )  # fmt: skip
+    transformers.Wav2Vec2Model(config).save_pretrained(tmp_path)
+    clip = make_clip("c", 10, video=False)
+    plain = ForeignEncoder(tmp_path)
+    assert plain.modality == "audio"
+    layers = plain.layers(clip)
+    assert layers.shape[0] == 3
+    assert layers.shape[2] == 16
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(tmp_path)
+    extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(tmp_path)
+    given = extractor(clip.audio.astype(np.float32) / 32768, sampling_rate=16_000, return_tensors="pt")
+    with torch.inference_mode():
+        model = transformers.AutoModel.from_pretrained(tmp_path).eval()
+        expected = model(**given, output_hidden_states=True).hidden_states
+    found = ForeignEncoder(tmp_path).layers(clip)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other[0].numpy(), atol=1e-4)
+    short = make_clip("d", 1, video=False)
+    assert np.isfinite(ForeignEncoder(tmp_path).layers(short)).all()
+
+
+def test_a_model_of_pictures_says_every_layer_of_every_frame(tmp_path):
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=16
+    )
+    transformers.ViTModel(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"has no preprocessor_config\.json"):
+        ForeignEncoder(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    encoder, clip = ForeignEncoder(tmp_path), make_clip("c", 5)
+    assert encoder.modality == "video"
+    assert encoder.layers(clip).shape == (3, 5, 16)
+
+
+def test_what_is_none_of_them_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
+        ForeignEncoder(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "nothing"}')
+    with pytest.raises(ValueError, match="is no model that transformers reads"):
+        ForeignEncoder(tmp_path)
+    bert = transformers.BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    transformers.BertModel(bert).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="a bert takes input_ids; sound"):
+        ForeignEncoder(tmp_path)

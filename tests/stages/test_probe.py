@@ -1,0 +1,41 @@
+"""Probes of frozen encoders by the names of benchmarks, ours beside plain statistics."""
+
+import json
+
+import pytest
+
+from mmpretrain.run.predictions import read_answers
+from mmpretrain.stages.probe import probe, render_probes
+from tests.stages.tones import PITCH_HZ
+
+
+def test_models_stand_side_by_side_under_each_probe_and_nothing_is_done_twice(tone_run, tmp_path, capsys):
+    run = tone_run(tmp_path / "run", folds=(1, 3))
+    models, probes = ("mfcc-svm", "pretrained", "untrained"), ("probe-superb", "probe-emobox")
+    results = probe(run, probes, models, shorter=10)
+    assert json.loads((run.workdir / "probes.json").read_text()) == results
+    rows = [f"{model}, {name}" for model in models[1:] for name in probes]
+    assert list(results["models"]) == ["mfcc-svm", *rows]
+    for name, figures in results["models"].items():
+        assert sum(figures["support"]) == 36
+        seen = "unknown" if name.startswith("pretrained") else "no"
+        assert figures["unlabelled_test_seen"].startswith(seen), name
+    assert results["models"]["mfcc-svm"]["ua"] > 0.9, "the planted label is heard"
+    table = run.workdir / "probes" / "probe-superb-1in10" / "pretrained" / "probe-fold3.csv"
+    assert len(read_answers(table, tuple(PITCH_HZ)).clip_ids) == 18
+    text = render_probes(results)
+    assert "trained for 1 in 10 steps" in text
+    assert "pretrained, probe-emobox" in text
+    capsys.readouterr()
+    assert probe(tone_run(run.workdir, folds=(1, 3)), probes, models, shorter=10) == results
+    assert "started in" not in capsys.readouterr().err
+
+
+def test_what_cannot_be_probed_is_said(tone_run, tmp_path):
+    run = tone_run(tmp_path / "run", encoder="none")
+    with pytest.raises(ValueError, match=r"model `pretrained`: finetune\.encoder='none'"):
+        probe(run, ["probe-superb"], ["pretrained"])
+    with pytest.raises(FileNotFoundError, match=r"wavlm has no config\.json; give the folder of a model"):
+        probe(run, ["probe-superb"], [str(tmp_path / "wavlm")])
+    with pytest.raises(ValueError, match="unknown probe `superb`"):
+        probe(run, ["superb"], ["untrained"])
