@@ -85,18 +85,27 @@ def _check(corpus: Corpus, args: argparse.Namespace) -> int:
 def _run(corpus: Corpus, args: argparse.Namespace) -> int:
     from data_prep import preparation
     from data_prep.given_landmarks import with_landmarks
+    from data_prep.hands import hand_model
     from data_prep.landmarker import landmarker_model
     from data_prep.options import Options
+    from mmpretrain.records import HAND_TRACKS
 
     options = Options(
-        args.mouth_size, args.face_size, args.min_face_rate, args.max_clip_sec, args.max_gap_sec, args.compression
+        args.mouth_size,
+        args.face_size,
+        args.min_face_rate,
+        args.max_clip_sec,
+        args.max_gap_sec,
+        args.compression,
+        hand_model(args.hand_landmarker) if args.hand_landmarker else None,
     )
     clips, name, labels = corpus.clips(args)
     clips = with_landmarks(clips, args.landmarks) if args.landmarks else clips
     model = landmarker_model(args.landmarker) if any(clip.needs_landmarker for clip in clips) else None
+    tracks = {**corpus.tracks, **(HAND_TRACKS if args.hand_landmarker else {})}
     preparation.prepare(
-        clips, args.output, options, name=name, tracks=corpus.tracks, labels=labels, model=model,
-        num_workers=args.workers, overwrite=args.overwrite,
+        clips, args.output, options, name=name, tracks=tracks, labels=labels, model=model, num_workers=args.workers,
+        overwrite=args.overwrite,
     )  # fmt: skip
     return 0
 

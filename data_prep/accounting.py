@@ -68,6 +68,7 @@ class ReportRow:
     jitter_pct: float = 0.0
     sharpness: float = 0.0
     black_share: float = 0.0
+    hands_rate: float = 0.0
     loudness_dbfs: float = 0.0
     clipped: int = 0
     spoilt: int = 0

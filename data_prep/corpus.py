@@ -78,7 +78,13 @@ class Corpus:
             description=self.layout + (f"\n\nClips as released: {official}." if official else ""),
         )  # fmt: skip
         parser.set_defaults(
-            landmarker=None, landmarks=None, min_face_rate=0.5, max_clip_sec=60.0, max_gap_sec=1.0, workers=1
+            landmarker=None,
+            landmarks=None,
+            hand_landmarker=None,
+            min_face_rate=0.5,
+            max_clip_sec=60.0,
+            max_gap_sec=1.0,
+            workers=1,
         )  # for what is drawn
         parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the prepared corpus")
         parser.set_defaults(check=None)
@@ -151,6 +157,13 @@ _OF_FILES = (
             type=Path, metavar="DIR",
             help="landmarks that are known already: CLIP_ID.npz with `points` [frames, 68 or 478, 2] and, if it is not "
             "25, `fps`; faces are looked for only in clips without",
+        ),
+    ),
+    Argument(
+        "hand_landmarker",
+        dict(
+            metavar="PATH",
+            help="MediaPipe's hand_landmarker.task: the hands of the person whose face is followed are looked for too",
         ),
     ),
     Argument(

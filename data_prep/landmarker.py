@@ -172,16 +172,16 @@ def landmarker_model(given: str | None) -> Path:
     if given:
         if not Path(given).is_file():
             raise FileNotFoundError(f"--landmarker {given} does not exist; give the path of face_landmarker.task")
-        _check_bundle(Path(given), "give the path of a whole face_landmarker.task")
+        check_bundle(Path(given), "--landmarker", "give the path of a whole face_landmarker.task")
         return Path(given)
     cached = Path.home() / ".cache" / "mmpretrain" / "face_landmarker.task"
     if not cached.is_file():
         return _fetch(MODEL_URL, cached)
-    _check_bundle(cached, "remove it, and it is fetched again")
+    check_bundle(cached, "--landmarker", "remove it, and it is fetched again")
     return cached
 
 
-def _check_bundle(path: Path, remedy: str) -> None:
+def check_bundle(path: Path, flag: str, remedy: str) -> None:
     """A model is a zip archive whose members have checksums."""
     try:
         with zipfile.ZipFile(path) as bundle:
@@ -189,9 +189,9 @@ def _check_bundle(path: Path, remedy: str) -> None:
     except Exception as error:  # whatever changed bytes bring about in zipfile and zlib
         if isinstance(error, OSError):
             raise
-        raise ValueError(f"--landmarker {path} is no whole MediaPipe bundle ({error}); {remedy}") from None
+        raise ValueError(f"{flag} {path} is no whole MediaPipe bundle ({error}); {remedy}") from None
     if damaged:
-        raise ValueError(f"--landmarker {path} is damaged: {damaged} is not what was packed; {remedy}")
+        raise ValueError(f"{flag} {path} is damaged: {damaged} is not what was packed; {remedy}")
 
 
 def _fetch(url: str, target: Path) -> Path:

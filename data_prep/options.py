@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from mmpretrain import records
 from mmpretrain.features.mean_face import CROP_SIZES
@@ -18,6 +19,7 @@ class Options:
     mouth_size, face_size: sides of the crops in pixels. min_face_rate: the share of the frames in which the face must
     be found. max_clip_sec: longer files are cut at pauses. max_gap_sec: for longer without the face its place is not
     guessed, and the clip is cut there. compression: how sound and pictures are stored, one of `COMPRESSIONS`.
+    hand_landmarker: MediaPipe's model, where hands are to be looked for.
     """
 
     mouth_size: int = CROP_SIZES["mouth"]
@@ -26,6 +28,7 @@ class Options:
     max_clip_sec: float = 60.0
     max_gap_sec: float = 1.0
     compression: str = "none"
+    hand_landmarker: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("mouth_size", "face_size"):

@@ -126,6 +126,8 @@ def _request(
     digest = hashlib.sha256(sources.encode()).hexdigest()[:16]
     asked = {"corpus": name, **schema.to_json(), "landmarker": model_hash[:16]}
     asked |= {name: getattr(options, name) for name in ("min_face_rate", "max_clip_sec", "max_gap_sec", "compression")}
+    if options.hand_landmarker:
+        asked["hand_landmarker"] = hashlib.sha256(options.hand_landmarker.read_bytes()).hexdigest()[:16]
     asked |= {"record_version": records.DATASET_VERSION}
     return asked | {"num_clips": len(clips), "sources": digest}
 

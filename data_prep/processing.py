@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -12,12 +13,14 @@ from data_prep import media
 from data_prep.accounting import ReportRow, span_of
 from data_prep.crops import crop_clip
 from data_prep.faults import ClipError, of_the_clip
+from data_prep.hands import HandWatch
 from data_prep.inspection import Inspection, load_face
 from data_prep.measures import measures_of_crops
 from data_prep.opening import open_clip
 from data_prep.options import MAX_RECORD_BYTES, Options
 from data_prep.sources import SourceClip
 from data_prep.timed import tracks_of
+from mmpretrain.features.hands import hands_seen
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME, Clip
 
 FEW_EMPTY = 0.02  # so many crops in which nothing is to be seen are not worth a note
@@ -64,13 +67,23 @@ def make_clip(task: Task) -> Made | str:
             described = {name: getattr(source, name) for name in ("clip_id", "split", "speaker", "labels")}
             clip = Clip(**described, **contents)
             _check_size(clip)
-            return Made(clip, note, measures_of_crops(clip.mouth, clip.face))
+            return Made(clip, note, measures_of_crops(clip.mouth, clip.face) | _of_hands(clip))
     except ClipError as error:
         return str(error)
 
 
 def _sizes(task: Task) -> dict[str, int]:
     return {"mouth_size": task.options.mouth_size, "face_size": task.options.face_size}
+
+
+def _hand_watch(task: Task, points: np.ndarray) -> contextlib.AbstractContextManager[HandWatch | None]:
+    model = task.options.hand_landmarker
+    return HandWatch(model, points) if model else contextlib.nullcontext()
+
+
+def _of_hands(clip: Clip) -> dict[str, float]:
+    hands = clip.tracks.get("hands")
+    return {} if hands is None else {"hands_rate": round(float(hands_seen(hands).any(1).mean()), 4)}
 
 
 def _check_size(clip: Clip) -> None:
@@ -96,11 +109,14 @@ def _decode(task: Task) -> tuple[dict[str, Any], str]:
         points, blendshapes = load_face(task.cache_file)
         kept = slice(*task.span) if task.span else slice(None)
         points, blendshapes = points[kept], blendshapes[kept]
-        crops = crop_clip(media.shown_frames(opened), points, **_sizes(task))
+        with _hand_watch(task, points) as hands:
+            frames = media.shown_frames(opened)
+            crops = crop_clip(hands.watch(frames) if hands else frames, points, **_sizes(task))
         empty = crops.empty.mean()
         said = f"{100 * empty:.0f} % of the crops are empty or outside of the picture"
         if empty <= 1 - task.options.min_face_rate:
             mouth, face, tracks = crops.mouth, crops.face, {"blendshapes": blendshapes}
+            tracks |= {"hands": hands.features().astype(np.float16)} if hands else {}
             note = said if empty > FEW_EMPTY else ""
         elif task.has_audio:
             note = f"{said}; kept as sound only"

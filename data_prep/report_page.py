@@ -28,6 +28,7 @@ MEASURES: dict[str, tuple[str, Callable[[ReportRow], float | None]]] = {
     "jitter_pct": ("jitter, % of the eye distance", lambda row: row.jitter_pct if row.has_video else None),
     "sharpness": ("sharpness of the mouth, grey levels", lambda row: -row.sharpness if row.has_video else None),
     "black_share": ("black share of the face crop", lambda row: row.black_share if row.has_video else None),
+    "hands_rate": ("share of the frames with a hand", lambda row: -row.hands_rate if row.hands_rate else None),
     "lag_ms": (
         "sound behind the mouth, ms",
         lambda row: abs(row.lag_ms) if row.has_video and row.confidence > CLEAR_LAG else None,

@@ -221,6 +221,7 @@ class Schema:
 
 
 FACE_TRACKS = {"blendshapes": TrackSpec((NUM_BLENDSHAPES,), "float16")}  # what preparation finds in every face
+HAND_TRACKS = {"hands": TrackSpec((146,), "float16")}  # see `features.hands`
 TRUE_UNITS = {"units": TrackSpec((), "int32")}
 
 
@@ -232,7 +233,7 @@ class Clip:
     audio: int16 [N], mono at 16 kHz.
     tracks: by name, what is known of every frame, arrays [T, ...]. `units`: int32 [T], the true phone-like unit.
     `blendshapes`: float16 [T, 52], how far each movement of the face goes (0 to 1), in the order of `BLENDSHAPES`, such
-    as a smile or an opened jaw, whoever's face it is.
+    as a smile or an opened jaw, whoever's face it is. `hands`: float16 [T, 146], see `features.hands`.
     labels: by name, what somebody said of the clip. `emotion`: one of `EMOTIONS`. `text`: what is spoken.
     Tracks and labels that are empty are left out. info: the corpus's own words and anything else worth keeping.
     """
