@@ -25,7 +25,7 @@ TORCH ?= torch==2.13.0
 test-export: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-deps $(TORCH)
 	$(BIN)/python -m pip install --quiet filelock fsspec jinja2 networkx 'sympy>=1.13.3' transformers onnx onnxruntime onnxscript
-	$(BIN)/pytest tests/export/test_formats.py tests/export/transformers tests/test_torch_baseline.py tests/test_examples.py -rs
+	$(BIN)/pytest tests/export/test_formats.py tests/export/transformers tests/text tests/test_torch_baseline.py tests/test_examples.py -rs
 
 .venv/installed: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mmpretrain needs Python 3.11 or newer, this is " + sys.version)'

@@ -82,7 +82,10 @@ FILES_AND_PROCESSES = ("os", "pathlib", "io", "shutil", "subprocess", "multiproc
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax")
 PICKLE = ("pickle", "dill", "cloudpickle", "joblib", "torch", "tensorflow")
 # The rooms that write, load and run networks of PyTorch, and read no file of `torch.save`.
-TORCH = ("mmpretrain.encoders.foreign", "mmpretrain.export.transformers", "mmpretrain.export.onnx", "mmpretrain.torch")
+TORCH = (
+    "mmpretrain.export.transformers", "mmpretrain.export.onnx", "mmpretrain.torch", "mmpretrain.text.transcripts",
+    "mmpretrain.encoders.foreign",
+)  # fmt: skip
 BANS = {
     "mmpretrain.records": JAX,
     "mmpretrain.columns": JAX,

@@ -14,7 +14,7 @@ from mmpretrain.config.presets import (
 from mmpretrain.config.ranges import range_text, shown
 from mmpretrain.config.recipe import as_dict, fields_of, fingerprint, flatten, from_dict
 from mmpretrain.config.reference import ReferenceModelConfig, ReferenceRoundConfig
-from mmpretrain.config.tasks import TaskConfig
+from mmpretrain.config.tasks import TaskConfig, TextConfig
 from mmpretrain.config.tree import (
     AUDIO_DIM,
     CLASSIFIERS,
@@ -63,6 +63,7 @@ __all__ = [
     "RunConfig",
     "TargetsConfig",
     "TaskConfig",
+    "TextConfig",
     "UnitsConfig",
     "as_dict",
     "emotion",

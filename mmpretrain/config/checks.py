@@ -144,6 +144,14 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
         fits = finetune.lora_rank == 0 or getattr(finetune, field) == usual
         wanted = f"{usual} with finetune.lora_rank={finetune.lora_rank}: the encoder's own weights stay as they are"
         _require(fits, f"finetune.{field}", getattr(finetune, field), wanted)
+    if finetune.text is not None:
+        _require(finetune.text.encoder != "", "finetune.text.encoder", "", "the folder of a model of transformers")
+        wanted = "None with finetune.classifier='frozen_linear', which hears the encoder alone"
+        fits = finetune.classifier == "trained" and finetune.head == "attentive"
+        _require(fits, "finetune.text", finetune.text, wanted.replace("classifier", "classifier or head", 1))
+        whole = finetune.text.fusion == "early" or not any(t.kind in ("frames", "values") for t in finetune.tasks)
+        _require(whole, "finetune.text.fusion", finetune.text.fusion, "early where tasks are of frames")
+        _require(finetune.mixup == 0, "finetune.mixup", finetune.mixup, "0 with finetune.text: words do not mix")
     mixable = all(task.kind in (*OF_ONE_CLASS, "classes") for task in finetune.tasks)
     _require(finetune.mixup == 0 or mixable, "finetune.mixup", finetune.mixup, "0 where tasks are no classes of clips")
     balanced = finetune.sampling == "balanced"

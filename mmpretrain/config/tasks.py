@@ -35,3 +35,16 @@ class TaskConfig:
     alignments: str = setting("", words("a CSV file of words with their times"))
     silence: str = setting("", words())  # of kind "frames": the class that is left out of sequences; "": none
     weight: float = setting(1.0, above(0, most=1_000_000))  # of its loss beside those of other tasks
+
+
+@dataclasses.dataclass
+class TextConfig:
+    """What is spoken, the label column `text`, heard beside sound and picture (docs/training.md)."""
+
+    encoder: str = setting("", words("the folder of a model of transformers with its tokenizer"))
+    # how many turns before it in its dialogue (columns `dialogue`, `turn`) a text is read with; never later ones
+    context: int = setting(0, within(0, 1_000))
+    max_tokens: int = setting(64, within(1, 512))  # of a text, the first; each keeps two bytes a number of the model
+    # "early": the text's mean is added to every frame before the transformer; "gated" and "intermediate": a gate, or
+    # attention both ways, of a task's head; "late": the mean of what a head of the frames and one of the text say
+    fusion: str = setting("gated", one_of("early", "gated", "intermediate", "late"))

@@ -13,7 +13,7 @@ import dataclasses
 from mmpretrain.config.ranges import above, below, each, one_of, setting, within, words
 from mmpretrain.config.reference import ReferenceModelConfig, ReferenceRoundConfig
 from mmpretrain.config.running import CheckpointConfig, HealthConfig, ObserveConfig, ParallelConfig
-from mmpretrain.config.tasks import TaskConfig
+from mmpretrain.config.tasks import TaskConfig, TextConfig
 
 AUDIO_DIM = 104  # four stacked 10 ms frames of 26 log filterbank energies: one row per 40 ms frame
 
@@ -275,6 +275,11 @@ class FinetuneConfig:
     freq_mask: int = setting(0, within(0, 26, "0 to 26 filterbank channels"))
     # 0.1: frequencies are stretched by 0.9 to 1.1 as augmentation (other vocal tracts)
     freq_warp: float = setting(0.0, below(0.5, least=0))
+    text: TextConfig | None = None  # heard beside the model's modalities
+    # in training each modality of a clip, its text too, is left out with this probability, but never all that it has
+    modality_dropout: float = setting(0.0, SHARE)
+    # test figures with each of the modalities alone, and with every some of them, shown (two, or text: 7 with text)
+    modality_table: bool = False
     # inputs and labels of two clips of a batch are mixed, by shares of Beta(mixup, mixup); 0: off
     mixup: float = setting(0.0, within(0, 100))
     dropout: float = setting(0.1, RATE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -119,10 +120,13 @@ class OrdinalHead(nnx.Module):
         self.first = nnx.Param(jnp.full(1, -(num_levels - 2) / 2), axes=(None,))
         self.gaps = nnx.Param(jnp.full(num_levels - 2, math.log(math.e - 1)), axes=(None,))  # softplus of it is 1
 
-    def __call__(self, layers_LBTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
-        """[B, levels - 1] in float32: for each level but the lowest, the log odds of being that high or higher."""
+    def __call__(self, layers_LBTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None, *others: Any) -> jax.Array:
+        """[B, levels - 1] in float32: for each level but the lowest, the log odds of being that high or higher.
+
+        others: what `score` takes besides.
+        """
         steps = jnp.concatenate([self.first[...], jax.nn.softplus(self.gaps[...])])
-        return self.score(layers_LBTD, valid_BT, key) - jnp.cumsum(steps)
+        return self.score(layers_LBTD, valid_BT, key, *others) - jnp.cumsum(steps)
 
 
 class StatisticsHead(nnx.Module):
@@ -185,7 +189,9 @@ class MultiTaskModel(nnx.Module):
         self.tasks = tuple(make_heads)  # a replay captures what `heads.items()` returns, in place of it
         self.heads = nnx.Dict({task: make(rngs) for task, make in make_heads.items()})
 
-    def __call__(self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> dict[str, jax.Array]:
-        """What each head says, from the encoder's `embed` output."""
+    def __call__(
+        self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None, *others: Any
+    ) -> dict[str, jax.Array]:
+        """What each head says, from the encoder's `embed` output. others: what the heads take besides."""
         layers = self.encoder.all_layers(x_BTD, valid_BT, key).astype(jnp.float32)
-        return {task: self.heads[task](layers, valid_BT, named(key, f"head {task}")) for task in self.tasks}
+        return {task: self.heads[task](layers, valid_BT, named(key, f"head {task}"), *others) for task in self.tasks}

@@ -13,7 +13,8 @@ from flax import nnx
 
 from mmpretrain.config import FinetuneConfig, ModelConfig, TaskConfig
 from mmpretrain.models.adapters import attach, merge
-from mmpretrain.models.heads import MultiTaskModel, StatisticsHead
+from mmpretrain.models.heads import MultiTaskModel, OrdinalHead, StatisticsHead
+from mmpretrain.models.text_heads import TEXT_HEADS, TextMean, text_of
 from mmpretrain.objectives.base import Better, Objective, Sums, total
 from mmpretrain.objectives.masking import span_mask
 from mmpretrain.objectives.task_losses import TASK_LOSSES, Asked
@@ -28,11 +29,12 @@ def weights_of(task: TaskConfig) -> str:
 
 class Changes(NamedTuple):
     """Augmentation: stretches that are hidden, bool [B, T] each; how much of a clip is its own, [B], the rest being
-    the one before it in the batch."""
+    the one before it in the batch; by modality whether it is left, bool [B] (None: all are)."""
 
     audio_BT: jax.Array
     video_BT: jax.Array
     own_B: jax.Array
+    left: dict[str, jax.Array] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Supervised(Objective):
     model: ModelConfig
     finetune: FinetuneConfig
     lora_rank: int = 0
+    text_dim: int = 0
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -56,12 +59,26 @@ class Supervised(Objective):
         model = MultiTaskModel(self.model, make_heads, rngs=rngs)
         if self.lora_rank:
             attach(model.encoder.transformer, self.lora_rank, rngs=rngs)
+        if self._fusion == "early":
+            model.early = TextMean(self.model, self.text_dim, rngs=rngs, starts_at_zero=True)
         return model
+
+    @property
+    def _fusion(self) -> str:
+        """How a text is heard; "": not at all."""
+        return self.finetune.text.fusion if self.finetune.text is not None else ""
 
     def _make_head(self, task: TaskConfig, rngs: nnx.Rngs) -> nnx.Module:
         if self.finetune.head == "frozen_linear":
             return StatisticsHead(self.model, len(task.classes), rngs=rngs)
-        return TASK_LOSSES[task.kind].make_head(self.model, task, rngs)
+        head = TASK_LOSSES[task.kind].make_head(self.model, task, rngs)
+        if self._fusion in TEXT_HEADS:
+            make = functools.partial(TEXT_HEADS[self._fusion], self.model, dim=self.text_dim, rngs=rngs)
+            if isinstance(head, OrdinalHead):
+                head.score = make(1, task.pooling)
+            else:
+                head = make(head.out.out_features, task.pooling)
+        return head
 
     def draw(self, keys_B: jax.Array, batch: Batch, *, step: jax.Array, train: bool) -> Changes:
         """Nothing is hidden unless in training, and where fine-tuning has masks at all."""
@@ -73,13 +90,17 @@ class Supervised(Objective):
         if mixup > 0:
             share_B = jax.vmap(lambda key: jax.random.beta(key, mixup, mixup))(named(keys_B, "mixup"))
             own_B = jnp.where(_before(batch.clip_B) >= 0, jnp.maximum(share_B, 1 - share_B), 1)
+        left = (
+            left_of(batch.present, keys_B, self.finetune.modality_dropout) if self.finetune.modality_dropout else None
+        )
         if masking is None:
-            return Changes(nothing, nothing, own_B)
+            return Changes(nothing, nothing, own_B, left)
         audio_keys, video_keys = named(keys_B, "audio mask"), named(keys_B, "video mask")
         return Changes(
             span_mask(audio_keys, valid, prob=masking.audio_prob, span_frames=masking.audio_span_frames),
             span_mask(video_keys, valid, prob=masking.video_prob, span_frames=masking.video_span_frames),
             own_B,
+            left,
         )
 
     def loss(
@@ -128,8 +149,15 @@ class Supervised(Objective):
         key: jax.Array | None = None,
         *,
         train: bool = False,
+        shown: Mapping[str, jax.Array] | None = None,
     ) -> dict[str, jax.Array]:
-        """By task, what its head says. Masked frames of a stream read 0: the mean row of sound, the mean grey."""
+        """By task, what its head says. Masked frames of a stream read 0: the mean row of sound, the mean grey.
+
+        shown: by modality, bool, whether it is, of clips that have it; None: all are.
+        """
+        for some in (shown, changes.left if changes is not None else None):
+            if some is not None:
+                batch = batch._replace(present={name: has_B & some[name] for name, has_B in batch.present.items()})
         if self.lora_rank:
             model = nnx.clone(model)  # the encoder's own weights do not learn, so that no statistics move that are lost
             merge(model.encoder.transformer)
@@ -137,7 +165,13 @@ class Supervised(Objective):
         if changes is not None:
             prepared = {name: self._changed(name, x, batch, changes) for name, x in prepared.items()}
         x, _ = model.encoder.embed(prepared, batch.valid_BT, batch.present, key, train=train)
-        return model(x, batch.valid_BT, key)
+        if not self._fusion:
+            return model(x, batch.valid_BT, key)
+        frames_B = jnp.stack([batch.present[name] for name in self.model.modalities]).any(0)
+        text = text_of(batch.inputs["text"], batch.present["text"], frames_B)
+        if self._fusion == "early":
+            return model(x + model.early(text)[:, None].astype(x.dtype), batch.valid_BT, key)
+        return model(x, batch.valid_BT, key, text)
 
     def _changed(self, name: str, x: jax.Array, batch: Batch, changes: Changes) -> jax.Array:
         """The prepared input of a modality, mixed, and then with stretches hidden, which read 0.
@@ -155,6 +189,15 @@ class Supervised(Objective):
             x = jnp.where(each(batch.valid_BT), own_B * x + (1 - own_B) * _before(x), x)
         hidden = {"audio": changes.audio_BT, "video": changes.video_BT}
         return jnp.where(each(hidden[name]), 0, x) if name in hidden and self.finetune.masking is not None else x
+
+
+def left_of(present: Mapping[str, jax.Array], keys_B: jax.Array, prob: float) -> dict[str, jax.Array]:
+    """By modality, bool [B], whether it is left: each with probability 1 - prob, and at least one that is there."""
+    names = tuple(present)
+    chance_MB = jnp.stack([jax.vmap(jax.random.uniform)(named(keys_B, f"modality {name}")) for name in names])
+    chance_MB = jnp.where(jnp.stack([present[name] for name in names]), chance_MB, -1)
+    left_MB = (chance_MB >= prob) | (chance_MB == chance_MB.max(0))
+    return dict(zip(names, left_MB, strict=True))
 
 
 def _before(of_clips: jax.Array) -> jax.Array:

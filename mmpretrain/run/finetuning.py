@@ -14,6 +14,7 @@ from flax import nnx
 
 from mmpretrain.config import FinetuneConfig, ModelConfig, TaskConfig, as_dict, flatten
 from mmpretrain.data.exposure import TrainingData
+from mmpretrain.data.extras import ClipFeatures
 from mmpretrain.data.labels import (
     OF_FRAMES,
     class_counts,
@@ -38,6 +39,7 @@ from mmpretrain.run.layout import PRETRAINED, SCRATCH, fold_name, folds_of, vari
 from mmpretrain.run.learning import what_learns
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import SourceEncoder
+from mmpretrain.run.texts import text_features, text_recipe
 from mmpretrain.train.best import BestBy
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
 from mmpretrain.train.step import Trainer, TrainState
@@ -56,6 +58,11 @@ FROZEN_READS = (
     "select_by",
     "selection",
 )
+# What the trained heads of a fold do not depend on; and what they do alone where they stand on a pretrained encoder.
+UNREAD = (
+    "encoder", "corpora", "folds", "compare_from_scratch", "accept_seen_labels", "modality_table", "text.encoder",
+)  # fmt: skip
+OF_ENCODER = ("freeze_steps", "encoder_rate", "layer_decay", "unfreeze_every", "lora_rank")
 RATES = ("dropout", "attention_dropout", "input_dropout", "activation_dropout", "layerdrop", "feature_grad_scale")
 
 
@@ -68,7 +75,7 @@ class Finetuning:
     """
 
     def __init__(self, run: Run, like: Finetuning | None = None):
-        self.run, self.config = run, _require(run)
+        self.run, self.config, self._like = run, _require(run), like
         self.protocol = get_protocol(self.config.protocol)
         self.table, self._left_out = (
             (like.table, like._left_out) if like else labelled_clips(run.config, run.unreadable)
@@ -255,7 +262,7 @@ class Finetuning:
         trainable = what_learns(config, self.model(variant).num_layers, pretrained=pretrained)
         tx = make_optimizer(self.config.optimizer, self.config.num_steps, trainable)
         rank = config.lora_rank if pretrained else 0
-        return self.run.make_trainer(Supervised(self.model(variant), self.config, rank), tx, trainable)
+        return self.run.make_trainer(Supervised(self.model(variant), self.config, rank, self.text_dim), tx, trainable)
 
     def training(self, variant: str, number: int) -> Training:
         """What decides every step of a fold."""
@@ -270,7 +277,7 @@ class Finetuning:
         batches = self.run.training_batches(
             name, self.table.select(fold.train), self.model(variant), config.num_steps,
             batch_frames=config.batch_frames, weights=weights, labels=labels, of_frames=self.of_frames,
-            freq_mask=config.freq_mask, freq_warp=config.freq_warp,
+            freq_mask=config.freq_mask, freq_warp=config.freq_warp, extras=self.extras,
         )  # fmt: skip
         return Training(
             name, trainer, batches, config.num_steps, self.run.stage_seed(name),
@@ -279,10 +286,26 @@ class Finetuning:
             else (lambda state: state),
         )  # fmt: skip
 
-    def predictor(self, variant: str) -> Callable[[TrainState, np.ndarray], dict[str, np.ndarray]]:
-        """A function (state, rows of the table) -> by task what its head says, [rows, ...], everywhere alike.
+    @functools.cached_property
+    def extras(self) -> dict[str, ClipFeatures]:
+        """What batches have beside the encoder's modalities: the features of texts, if any is heard."""
+        if self.config.text is None or self._like is not None:
+            return {} if self._like is None else self._like.extras
+        return {"text": text_features(self.run, self.config.text, self.table)}
 
-        Of frames as many as the labels have, 0 beyond the end of a clip.
+    @property
+    def text_dim(self) -> int:
+        return self.extras["text"].shape[1] if self.extras else 0
+
+    @property
+    def heard(self) -> tuple[str, ...]:
+        """The modalities that the heads hear of, the text last."""
+        return (*self.run.config.model.modalities, *["text"] * (self.config.text is not None))
+
+    def predictor(self, variant: str) -> Callable[..., dict[str, np.ndarray]]:
+        """A function (state, rows of the table, shown) -> by task what its head says, [rows, ...], everywhere alike.
+
+        Of frames as many as the labels have, 0 beyond the end of a clip. shown: the modalities that are; None: all.
         """
         if variant not in self._forwards:
             of_frames = {task.name: task.kind in OF_FRAMES for task in self.config.tasks}
@@ -292,10 +315,11 @@ class Finetuning:
             ]
         forwards = self._forwards[variant]
 
-        def predict(state: TrainState, rows: np.ndarray) -> dict[str, np.ndarray]:
+        def predict(state: TrainState, rows: np.ndarray, shown: Sequence[str] | None = None) -> dict[str, np.ndarray]:
             outputs: dict[str, np.ndarray] = {}
+            seen = {name: np.array(shown is None or name in shown) for name in self.heard}
             for forward in forwards:
-                for row, num_frames, values in forward(state, self.table.select(rows)):
+                for row, num_frames, values in forward((state, seen), self.table.select(rows)):
                     for name, x in values.items():
                         if not forward.of_clips:
                             missing = self.labels[name].shape[1] - num_frames
@@ -309,15 +333,17 @@ class Finetuning:
         trainer = self.trainer(variant)
         graphdef, objective = trainer.graphdef, trainer.objective
 
-        def apply(state: TrainState, batch: Batch) -> dict[str, jax.Array]:
+        def apply(given: tuple[TrainState, dict[str, jax.Array]], batch: Batch) -> dict[str, jax.Array]:
+            state, shown = given
             model = nnx.merge(graphdef, state.params, state.kept, copy=True)
             share_out(model, FrameShares(self.run.mesh))
-            outputs = objective.outputs(model, batch)
+            outputs = objective.outputs(model, batch, shown=shown)
             return {name: outputs[name] for name in tasks}
 
         return Forward(
-            self.run, self.model(variant), apply, self.config.batch_frames, everywhere=True, of_clips=not of_frames
-        )
+            self.run, self.model(variant), apply, self.config.batch_frames, everywhere=True, of_clips=not of_frames,
+            extras=self.extras,
+        )  # fmt: skip
 
     def metrics(self, outputs: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, float]:
         """TASK/METRIC of what `predictor` says of these rows, over those that have a label; `loss` is of all tasks."""
@@ -339,18 +365,12 @@ class Finetuning:
             if pretrained:
                 return own | {"encoder": self.encoder.fingerprint}
             return own | run.fields("seed", "model", but=[f"model.{rate}" for rate in RATES]) | {"encoder": ""}
-        others = [
-            "encoder",
-            "corpora",
-            "folds",
-            "compare_from_scratch",
-            "accept_seen_labels",
-            *["freeze_steps", "encoder_rate", "layer_decay", "unfreeze_every", "lora_rank"] * (not pretrained),
-        ]
+        others = [*UNREAD, *OF_ENCODER * (not pretrained)]
         model = self.model(variant)
         own = run.fields("seed", "finetune", but=[*[f"finetune.{name}" for name in others], *unread])
         own |= run.fields("finetune.corpora[*].weight" if self.config.corpora else "data.corpora[*].weight")
         own |= run.batches_recipe(model) | flatten(as_dict(model), "model")
+        own |= text_recipe(self.config.text, self.table) if self.config.text is not None else {}
         return own | {"encoder": self.encoder.fingerprint if pretrained else ""}
 
     def reads(self, number: int, *, test: bool = False) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ from flax import nnx
 from mmpretrain.config import ModelConfig
 from mmpretrain.data.batch import Targets
 from mmpretrain.data.clips import ClipTable
+from mmpretrain.data.extras import ClipFeatures
 from mmpretrain.data.windows import WINDOW_FRAMES, windows
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.models.sharing import share_out
@@ -46,7 +47,8 @@ class Forward:
 
     model: whose inputs the batches have. everywhere: each process gets all rows; else those that its devices hold.
     targets: what the batches have as such. of_clips: the values are of whole clips; else they have a dim of time,
-    [B, T, ...]. A clip that comes in windows has the mean of theirs, or each frame what its own window says.
+    [B, T, ...]. A clip that comes in windows has the mean of theirs, or each frame what its own window says. extras: of
+    the batches, as such.
     """
 
     run: RunBase
@@ -56,6 +58,7 @@ class Forward:
     everywhere: bool = False
     targets: Sequence[Targets] = ()
     of_clips: bool = False
+    extras: Mapping[str, ClipFeatures] | None = None
 
     def __call__(self, state: Any, table: ClipTable, title: str = "") -> Iterator[Output]:
         """Every clip of the table once, unchanged. title: of a line of progress; "": none.
@@ -80,7 +83,12 @@ class Forward:
         begun = (
             (planned.occurrences, self._compiled(state, shard_batch(batch, mesh)))
             for planned, batch in self.run.evaluation_batches(
-                table, self.model, batch_frames=self.batch_frames, wanted=wanted, targets=self.targets
+                table,
+                self.model,
+                batch_frames=self.batch_frames,
+                wanted=wanted,
+                targets=self.targets,
+                extras=self.extras,
             )
         )
         for window_B, made in one_behind(begun):

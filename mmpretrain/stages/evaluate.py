@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     """Tests every fold's classifier on its test clips, beside the plain baselines."""
     finetuning = Finetuning(run)
     recipe = {f"{variant}/{k}": v for variant in finetuning.variants for k, v in finetuning.recipe(variant).items()}
+    recipe |= run.fields("finetune.modality_table")
     run.check_begun(EVALUATION, recipe)
     check_folds(finetuning)
     for fold in finetuning.folds:
@@ -50,9 +52,12 @@ def evaluate(run: Run) -> dict[str, Any]:
             variant: [_outputs(finetuning, outputs_of, variant, fold) for fold in finetuning.folds]
             for variant in finetuning.variants
         }
+        tables = {}
+        if config.modality_table and not finetuning.frozen:
+            tables = {variant: _modality_table(finetuning, variant) for variant in finetuning.variants}
         of_tasks = {variant: figures_of_tasks(finetuning, outputs) for variant, outputs in said.items()}
         common = {
-            "task": finetuning.main.name, "tasks": of_tasks,
+            "task": finetuning.main.name, "tasks": of_tasks, "modality_table": tables,
             "protocol": finetuning.protocol_title, "selection": config.selection,
             "protocol_lacks": lacks(finetuning),
             "classes": list(finetuning.main.classes), "modalities": list(run.config.model.modalities),
@@ -118,6 +123,30 @@ def _outputs(
     if not on_main(lambda: present_folder(classifier).exists()):
         raise FileNotFoundError(f"{classifier} does not exist: run `mmpretrain finetune` with this recipe first")
     return outputs_of(variant, classifier, finetuning.fold(number).test)
+
+
+def _modality_table(finetuning: Finetuning, variant: str) -> dict[str, dict[str, Any]]:
+    """As `figures_of_tasks`, by the modalities that are shown, joined by +: each alone first, all together last.
+
+    A clip that has none of them is answered all the same, by what the network says of nothing.
+    """
+    cells = {}
+    for shown in some_of(finetuning.heard):
+        outputs = functools.partial(trained_outputs, finetuning, shown=shown)
+        said = [_outputs(finetuning, outputs, variant, fold) for fold in finetuning.folds]
+        cells["+".join(shown)] = figures_of_tasks(finetuning, said)
+    log(f"{variant}, by modality: " + "; ".join(f"{name} {_told(finetuning, cell)}" for name, cell in cells.items()))
+    return cells
+
+
+def some_of(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every choice of one or more of these, by their number."""
+    return [some for size in range(1, len(names) + 1) for some in itertools.combinations(names, size)]
+
+
+def _told(finetuning: Finetuning, figures: dict[str, dict[str, Any]]) -> str:
+    name = next(name for name in figures if name.startswith(f"{finetuning.main.name}/") and not name.endswith("/loss"))
+    return f"{name} {figures[name]['pooled']:.3f}"
 
 
 def figures_of_tasks(finetuning: Finetuning, outputs: Sequence[dict[str, np.ndarray]]) -> dict[str, dict[str, Any]]:

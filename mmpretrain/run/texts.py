@@ -1,0 +1,78 @@
+"""What a language model says of the transcripts of a fine-tuning's clips: made once, and kept with its lineage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmpretrain.config import TextConfig
+from mmpretrain.data.clips import ClipTable, UnreadableClipError
+from mmpretrain.data.extras import ClipFeatures
+from mmpretrain.files import read_arrays, whole_file, write_arrays
+from mmpretrain.observe.progress import log, track
+from mmpretrain.observe.wall_time import WallTime
+from mmpretrain.parallel.processes import on_main
+from mmpretrain.run.base import RunBase
+from mmpretrain.text.transcripts import TextEncoder, folder_digest, with_context
+
+TEXT, FEATURES_FILE = "text", "features.npz"
+
+
+def text_recipe(config: TextConfig, table: ClipTable) -> dict[str, Any]:
+    """All that decides the features: the model's files, and what is spoken."""
+    return {
+        "text.encoder": folder_digest(config.encoder), "text.context": config.context,
+        "text.max_tokens": config.max_tokens, "clips": table.fingerprint,
+        "transcripts": table.index.fingerprint("label_hashes", "speakers"),
+    }  # fmt: skip
+
+
+def text_features(run: RunBase, config: TextConfig, table: ClipTable) -> ClipFeatures:
+    """Of every clip that has a text, from the run's stage `text`, which is made if it is not there.
+
+    Raises ValueError where no clip has a text, or the model cannot be loaded.
+    """
+
+    def work(folder: Path, wall: WallTime) -> dict[str, Any]:
+        del wall
+        return on_main(lambda: _make(config, table, folder))
+
+    recipe = text_recipe(config, table)
+    run.stage(TEXT, recipe, work)
+    found = read_arrays(
+        run.workdir / TEXT / FEATURES_FILE, "clip_ids", "starts", "tokens", remedy="remove the folder text"
+    )
+    return ClipFeatures(found["clip_ids"].tolist(), found["starts"], found["tokens"], config.max_tokens)
+
+
+def _make(config: TextConfig, table: ClipTable, folder: Path) -> dict[str, Any]:
+    if table.label_kinds.get("text") != "text":
+        raise ValueError(f"finetune.text: the corpora {table.folders()} have no label column 'text'; leave it out")
+    texts = [_text(table, row) for row in track(range(len(table)), "texts: read", unit="clip")]
+    if not any(text.strip() for text in texts):
+        raise ValueError(f"finetune.text: no clip of {table.folders()} has a text; leave it out")
+    kinds = table.label_kinds
+    # Corpora, and MELD's splits, count their dialogues from the same number.
+    named = list(table.label("dialogue")) if kinds.get("dialogue") == "class" else [""] * len(table)
+    dialogues = [name and f"{source}/{name}" for source, name in zip(table.source_N.tolist(), named, strict=True)]
+    turns = table.label("turn") if kinds.get("turn") == "value" else np.full(len(table), np.nan)
+    spoken = with_context(texts, list(table.speakers), dialogues, turns, config.context)
+    encoder = TextEncoder(config.encoder, config.max_tokens)
+    made = [encoder.tokens(turn).astype(np.float16) for turn in track(spoken, "texts: encoded", unit="clip")]
+    starts = np.cumsum([0, *map(len, made)])
+    tokens = np.concatenate([*made, np.zeros((0, encoder.dim), np.float16)])
+    with whole_file(folder / FEATURES_FILE) as draft:
+        write_arrays(draft, clip_ids=np.array(list(table.clip_ids)), starts=starts, tokens=tokens)
+    with_text = sum(map(bool, map(len, made)))
+    log(f"text: {with_text} of {len(table)} clips have one, {len(tokens) / max(with_text, 1):.1f} tokens on average")
+    return {"clips": len(table), "clips_with_text": with_text, "dim": encoder.dim}
+
+
+def _text(table: ClipTable, row: int) -> str:
+    try:
+        return table.load(row).labels.get("text", "")
+    except UnreadableClipError as error:
+        table.unreadable.add(error)
+        return ""

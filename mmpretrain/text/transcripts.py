@@ -1,0 +1,115 @@
+"""What a language model of a folder, read by transformers, makes of what is spoken.
+
+transformers and torch come with `pip install mmpretrain[torch]`, and are imported where a model is loaded alone.
+Dims: L tokens, D numbers a token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
+WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json")  # those of torch.save are pickles, and not read
+
+
+class Turn(NamedTuple):
+    """What somebody says; `before`: what was said before it in the dialogue, oldest first, each with its speaker."""
+
+    text: str
+    before: tuple[str, ...] = ()
+
+
+def folder_digest(folder: str | Path) -> str:
+    """16 hex digits of all files of a model's folder. Raises ValueError where it cannot be one."""
+    folder = Path(folder)
+    if not (folder / "config.json").exists():
+        raise ValueError(f"finetune.text.encoder={str(folder)!r} is no model of transformers: it has no config.json")
+    for what, names in (("tokenizer", TOKENIZER_FILES), ("weights", WEIGHTS_FILES)):
+        if not any((folder / name).exists() for name in names):
+            raise ValueError(
+                f"finetune.text.encoder={str(folder)!r} has no {what} (none of {', '.join(names)}); save it there by "
+                "`save_pretrained`"
+            )
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+        digest.update(file.name.encode())
+        with open(file, "rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()
+
+
+class TextEncoder:
+    """A model and its tokenizer. Raises ValueError for a folder that holds none, ImportError without transformers."""
+
+    def __init__(self, folder: str | Path, max_tokens: int):
+        try:
+            import torch
+            from safetensors import SafetensorError
+            from transformers import AutoModel, AutoTokenizer
+        except ImportError as error:
+            raise ImportError(
+                f"finetune.text needs transformers and torch ({error}): pip install 'mmpretrain[torch]'"
+            ) from error
+        folder_digest(folder)
+        self._torch, self._max_tokens = torch, max_tokens
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, truncation_side="left")
+            self._model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"finetune.text.encoder={str(folder)!r} cannot be loaded: {reason}") from error
+        most = int(getattr(self._model.config, "max_position_embeddings", 512))
+        self._longest = (
+            most - 2 if getattr(self._model.config, "model_type", "") in ("roberta", "xlm-roberta") else most
+        )
+
+    @property
+    def dim(self) -> int:
+        return int(self._model.config.hidden_size)
+
+    def tokens(self, turn: Turn) -> np.ndarray:
+        """float32 [L, D]: the last layer at the tokens of a turn, at most `max_tokens` of them, the first.
+
+        What was said before is read too, as far as it fits, and has no tokens of its own here. Empty: [0, D].
+        """
+        if not turn.text.strip():
+            return np.zeros((0, self.dim), np.float32)
+        separator = f" {self._tokenizer.sep_token or ''} "
+        whole = separator.join((*turn.before, turn.text))
+        given = dict(truncation=True, max_length=self._longest, return_special_tokens_mask=True)
+        start = len(whole) - len(turn.text)
+        offsets: dict[str, Any] = {"return_offsets_mapping": True} if self._tokenizer.is_fast else {}
+        encoded = self._tokenizer(whole, return_tensors="pt", **given, **offsets)
+        special = encoded.pop("special_tokens_mask")[0].numpy().astype(bool)
+        own = ~special
+        if offsets:
+            own &= encoded.pop("offset_mapping")[0, :, 1].numpy() > start
+        with self._torch.no_grad():
+            states = self._model(**encoded).last_hidden_state[0].float().numpy()
+        return states[own if own.any() else slice(None)][: self._max_tokens]
+
+
+def with_context(
+    texts: Sequence[str], speakers: Sequence[str], dialogues: Sequence[str], turns: Sequence[float], context: int
+) -> list[Turn]:
+    """Each text with the `context` turns before it in its dialogue, never those after it.
+
+    dialogues: "" for none; turns: NaN where it is not known when.
+    """
+    of_dialogue: dict[str, list[int]] = {}
+    for i, dialogue in enumerate(dialogues):
+        if dialogue and not np.isnan(turns[i]):
+            of_dialogue.setdefault(dialogue, []).append(i)
+    before: dict[int, tuple[str, ...]] = {}
+    for rows in of_dialogue.values():
+        rows.sort(key=lambda i: turns[i])
+        for i in rows:
+            earlier = [j for j in rows if turns[j] < turns[i] and texts[j].strip()]
+            earlier = earlier[-context:] if context else []
+            before[i] = tuple(f"{speakers[j]}: {texts[j]}" if speakers[j] else texts[j] for j in earlier)
+    return [Turn(text, before.get(i, ())) for i, text in enumerate(texts)]

@@ -1,0 +1,105 @@
+"""Texts through a language model of a folder, and a fine-tuning that hears them beside the sound."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from mmpretrain.config import CorpusConfig, FinetuneConfig, OptimizerConfig, TextConfig, emotion
+from mmpretrain.run.run import Run
+from mmpretrain.stages.evaluate import evaluate
+from mmpretrain.stages.finetune import finetune
+from mmpretrain.text.transcripts import TextEncoder, Turn, folder_digest, with_context
+from tests.corpus_fixture import make_clip, write_corpus
+from tests.tiny import IMAGE_SIZE, tiny_model, tiny_run
+
+WORDS = ("i", "am", "so", "glad", "sorry", "you", "a", "b", ":")
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    """The folder of a BERT of 8 dims with its tokenizer."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("bert")
+    (folder / "vocab.txt").write_text("\n".join(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS)))
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=14, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=16,
+    )  # fmt: skip
+    transformers.BertModel(config).save_pretrained(folder)
+    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder
+
+
+def test_context_is_what_was_said_before_in_the_same_dialogue_and_never_after():
+    texts, speakers = ("one", "two", "three", "other", "four"), ("a", "b", "a", "c", "")
+    turns = with_context(texts, speakers, ("d", "d", "d", "e", "d"), (1.0, 2.0, 3.0, 1.0, np.nan), 1)
+    assert turns == [Turn("one"), Turn("two", ("a: one",)), Turn("three", ("b: two",)), Turn("other"), Turn("four")]
+    assert with_context(texts[:3], speakers[:3], ("d",) * 3, (3.0, 2.0, 1.0), 5)[0].before == ("a: three", "b: two")
+
+
+def test_tokens_are_those_of_the_model_at_the_turn_itself(bert):
+    import torch
+    import transformers
+
+    encoder = TextEncoder(bert, 4)
+    model = transformers.AutoModel.from_pretrained(bert).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(bert)
+    with torch.no_grad():
+        alone = model(**tokenizer("i am glad", return_tensors="pt")).last_hidden_state[0].numpy()
+        beside = model(**tokenizer("b : sorry [SEP] i am glad", return_tensors="pt")).last_hidden_state[0].numpy()
+    np.testing.assert_allclose(encoder.tokens(Turn("i am glad")), alone[1:-1], atol=1e-6)
+    np.testing.assert_allclose(encoder.tokens(Turn("i am glad", ("b: sorry",))), beside[-4:-1], atol=1e-6)
+    assert encoder.tokens(Turn("i am so sorry you a b")).shape == (4, 8), "the first ones"
+    long_ago = encoder.tokens(Turn("i am glad", ("b: " + "so " * 40,)))
+    assert long_ago.shape == (3, 8), "what was said before is cut, not the turn"
+    assert encoder.tokens(Turn("  ")).shape == (0, 8)
+
+
+def test_a_folder_that_holds_no_model_is_one_line(bert, tmp_path):
+    with pytest.raises(ValueError, match=r"finetune\.text\.encoder=.* is no model of transformers: it has no config"):
+        folder_digest(tmp_path)
+    (tmp_path / "config.json").write_text((bert / "config.json").read_text())
+    with pytest.raises(ValueError, match=r"has no tokenizer \(none of tokenizer\.json.*; save it there by"):
+        TextEncoder(tmp_path, 4)
+    (tmp_path / "vocab.txt").write_text((bert / "vocab.txt").read_text())
+    with pytest.raises(ValueError, match=r"has no weights"):
+        TextEncoder(tmp_path, 4)
+    (tmp_path / "model.safetensors").write_bytes(b"none")
+    with pytest.raises(ValueError, match=r"cannot be loaded: .+") as refusal:
+        TextEncoder(tmp_path, 4)
+    assert "\n" not in str(refusal.value)
+
+
+def test_sound_and_text_are_learned_together_and_told_apart(bert, tmp_path, capsys):
+    random, clips = np.random.default_rng(0), []
+    splits = ("train", "train", "train", "train", "validation", "test")
+    for i in range(36):
+        word = ("happy", "sad")[i // 6 % 2]
+        text = {} if i % 9 == 0 else {"text": {"happy": "i am so glad", "sad": "so sorry"}[word]}
+        clip = make_clip(
+            f"c{i}", 12, video=False, size=IMAGE_SIZE, speaker=f"s{i % 6}", split=splits[i % 6],
+            labels={"emotion": word, "dialogue": f"d{i % 6}", "turn": i // 6, **text},
+        )  # fmt: skip
+        clips.append(dataclasses.replace(clip, audio=(random.normal(size=len(clip.audio)) * 3000).astype(np.int16)))
+    columns = {"emotion": "class", "text": "text", "dialogue": "class", "turn": "value"}
+    corpus = write_corpus(tmp_path / "corpus", clips, IMAGE_SIZE, IMAGE_SIZE + 16, columns)
+    config = tiny_run(workdir=str(tmp_path / "run"), model=tiny_model(), rounds=())
+    config.data.corpora, config.data.batch_multiple = (CorpusConfig(str(corpus)),), jax.device_count()
+    config.finetune = FinetuneConfig(
+        encoder="none", tasks=(emotion("happy", "sad"),), num_steps=30, eval_every=15, batch_frames=400, dropout=0.0,
+        text=TextConfig(str(bert), context=1, fusion="gated"), modality_dropout=0.3, modality_table=True,
+        optimizer=OptimizerConfig(schedule="tri_stage", peak_lr=2e-2, warmup_steps=0),
+    )  # fmt: skip
+    finetune(Run(config))
+    result = evaluate(Run(config))
+    cells = {name: cell["emotion/ua"]["pooled"] for name, cell in result["modality_table"]["scratch"].items()}
+    assert list(cells) == ["audio", "text", "audio+text"]
+    assert cells["text"] >= 0.8, "words tell, noise does not"
+    assert cells["audio+text"] == result["scratch"]["ua"]
+    said = capsys.readouterr().err
+    assert "text: 32 of 36 clips have one" in said
+    assert said.count("text: started in") == 1, "made once for training and test"
+    assert "text: done already" in said
