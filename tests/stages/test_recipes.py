@@ -17,6 +17,7 @@ from mmpretrain.config import (
     FinetuneConfig,
     MaskingConfig,
     RunConfig,
+    TextConfig,
     UnitsConfig,
     as_dict,
     emotion,
@@ -141,6 +142,10 @@ def another(field: str, value: Any, corpus: Path, done: Path, folder: Path) -> A
             return (CorpusConfig(str(corpus)),)
         case "finetune.masking":
             return MaskingConfig(kind="input")
+        case "finetune.text":
+            for name in ("config.json", "vocab.txt", "model.safetensors"):
+                (folder / name).write_text("")
+            return TextConfig(str(folder))
         case "units":
             return UnitsConfig()
         case "rounds[1].init":
