@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.config import TextConfig
-from mmpretrain.data.clips import ClipTable, UnreadableClipError
+from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.extras import ClipFeatures
+from mmpretrain.data.unreadable import UnreadableClipError
 from mmpretrain.files import read_arrays, whole_file, write_arrays
 from mmpretrain.observe.progress import log, track
 from mmpretrain.observe.wall_time import WallTime
