@@ -1,6 +1,6 @@
 """What a language model of a folder, read by transformers, makes of what is spoken.
 
-transformers and torch come with `pip install mmpretrain[torch]`, and are imported where a model is loaded alone.
+transformers and torch come with `pip install mmpretrain-jax[torch]`, and are imported where a model is loaded alone.
 Dims: L tokens, D numbers a token.
 """
 
@@ -53,7 +53,7 @@ class TextEncoder:
             from transformers import AutoModel, AutoTokenizer
         except ImportError as error:
             raise ImportError(
-                f"finetune.text needs transformers and torch ({error}): pip install 'mmpretrain[torch]'"
+                f"finetune.text needs transformers and torch ({error}): pip install 'mmpretrain-jax[torch]'"
             ) from error
         folder_digest(folder)
         self._torch, self._max_tokens = torch, max_tokens
