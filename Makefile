@@ -1,11 +1,11 @@
 # `make demo` runs every stage on the embedded corpus; `make test` checks the style and runs the tests, `make test-slow`
-# those that it leaves out, `make test-export` those of other formats; `make lint` mends what can be mended of the
-# style. Each sets up what it needs first.
+# those that it leaves out, `make test-export` those of other formats; `make docs` builds the site of docs/; `make lint`
+# mends what can be mended of the style. Each sets up what it needs first.
 PYTHON ?= python3
 BIN := .venv/bin
 PARALLEL := --numprocesses=2 --dist=loadfile
 
-.PHONY: demo test test-slow test-export lint lock clean
+.PHONY: demo test test-slow test-export docs lint lock clean
 
 demo: .venv/installed
 	$(BIN)/mmpretrain run --config=demo
@@ -26,6 +26,12 @@ test-export: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-deps $(TORCH)
 	$(BIN)/python -m pip install --quiet filelock fsspec jinja2 networkx 'sympy>=1.13.3' transformers onnx onnxruntime onnxscript
 	$(BIN)/pytest tests/export/test_formats.py tests/export/transformers tests/text tests/test_torch_baseline.py tests/test_examples.py -rs
+
+# In an environment of its own, which needs nothing of ours: the API's pages are read from the source.
+docs:
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet 'mkdocs-material>=9.7' 'mkdocstrings-python>=2'
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 
 .venv/installed: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mmpretrain needs Python 3.11 or newer, this is " + sys.version)'
@@ -49,4 +55,4 @@ lint: .venv/installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv runs build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-docs site runs build *.egg-info .pytest_cache .ruff_cache .hypothesis
