@@ -1,6 +1,7 @@
 """Recipes: the typed tree (`tree`), its named parts (`presets`), its JSON (`recipe`), what cannot work (`checks`)."""
 
 from mmpretrain.config.presets import (
+    cepstra,
     emotion,
     encoder_size,
     face_appearance,
@@ -66,6 +67,7 @@ __all__ = [
     "TextConfig",
     "UnitsConfig",
     "as_dict",
+    "cepstra",
     "emotion",
     "encoder_size",
     "face_appearance",

@@ -31,6 +31,11 @@ def mfcc(num_clusters: int = 100, **changes: Any) -> tuple[TargetsConfig, ...]:
     return (TargetsConfig(features="mfcc", num_clusters=num_clusters, **changes),)
 
 
+def cepstra(num_clusters: int = 100, **changes: Any) -> tuple[TargetsConfig, ...]:
+    """One codebook of the cepstra of all four rows of a frame on the clip's own scale: what is said, not who speaks."""
+    return (TargetsConfig(features="cepstra", num_clusters=num_clusters, **changes),)
+
+
 def fbank(num_clusters: int = 100, **changes: Any) -> tuple[TargetsConfig, ...]:
     """One codebook of log filterbanks: sharper about phones than MFCC, and less about who speaks."""
     return (TargetsConfig(features="fbank", num_clusters=num_clusters, **changes),)

@@ -17,8 +17,8 @@ from mmpretrain.config.tasks import TaskConfig, TextConfig
 
 AUDIO_DIM = 104  # four stacked 10 ms frames of 26 log filterbank energies: one row per 40 ms frame
 
-# What clusters can be made of: of a clip's sound (three), of its face (two), or of an encoder's layer (the last).
-FEATURES = ("mfcc", "fbank", "prosody", "face_appearance", "face_geometry", "hidden")
+# What clusters can be made of: of a clip's sound (four), of its face (two), or of an encoder's layer (the last).
+FEATURES = ("mfcc", "cepstra", "fbank", "prosody", "face_appearance", "face_geometry", "hidden")
 RELATIVE_FEATURES = ("prosody", "face_appearance", "face_geometry")  # those that `relative_to` can be said of
 
 LARGE = 2**31 - 1
@@ -90,8 +90,9 @@ class InputConfig:
     image_size: int = setting(88, above(0, most=2_048))  # side of the (cropped) picture in pixels
     pixel_mean: float = setting(0.421, within(-1_000, 1_000))
     pixel_std: float = setting(0.165, above(0, most=1_000))
-    # each row by itself (the reference); or "level": see features/filterbank.py
-    audio_normalization: str = setting("frame", one_of("frame", "level"))
+    # "frame": each row by itself (the reference); "level": with a share of its level; "clip": each band over the clip,
+    # less the speaker and the channel: see features/filterbank.py
+    audio_normalization: str = setting("frame", one_of("frame", "level", "clip"))
 
 
 @dataclasses.dataclass

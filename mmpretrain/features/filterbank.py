@@ -11,6 +11,7 @@ import functools
 import numpy as np
 
 from mmpretrain.features.deltas import deltas
+from mmpretrain.features.scale import standardized
 from mmpretrain.features.spectrum import FFT_SIZE, HOP, STACK, WINDOW, band_energies, check_sound, windows
 from mmpretrain.records import SAMPLE_RATE_HZ
 
@@ -20,7 +21,7 @@ PRE_EMPHASIS = 0.97
 FBANK_DIM = 2 * NUM_BANDS  # with deltas
 FBANK_CHANGE_SCALE = np.float32(0.5)  # with it the slopes vary about half as much as the bands (RAVDESS)
 
-NORMALIZATIONS = ("frame", "level")
+NORMALIZATIONS = ("frame", "level", "clip")
 # For "level": log energies measured over RAVDESS, GRID, MEAD, HDTF and LRS3 in about equal parts, rounded (mean 7.5,
 # deviation 5.1 after the floor). The floor is the rounding noise of int16: without it digital silence, at -36, would
 # be the loudest event of a clip. With the whole level left in, 90 % of the variance of a row is the level (RAVDESS).
@@ -62,6 +63,8 @@ def audio_features(
 
     normalization: "frame" scales each row to mean 0 and variance 1 (AV-HuBERT): nothing of the level survives. "level"
     adds a share of the row's level back (on a fixed scale, the same for all clips), since emotion is heard in it.
+    "clip" scales each of the 26 bands to mean 0 and variance 1 over the sound that is given, whatever the speaker's
+    voice and the channel add to it (cepstral mean and variance normalisation, Viikki and Laurila 1998).
     freq_mask: (first, width) of the bands, of 26, that are set to 0 after normalisation. freq_warp: the band that
     stands at place b is b * freq_warp, as if the speaker's vocal tract were that much longer (Jaitly and Hinton 2013).
     Sound that ends early is continued with rows of zeros, sound that goes on is cut; no sound is all zeros.
@@ -71,19 +74,28 @@ def audio_features(
             f"model.inputs.audio_normalization={normalization!r} is not known; use one of {NORMALIZATIONS}"
         )
     fbank_NF = _warp(log_filterbank(audio_N), freq_warp)
-    if normalization == "level":
+    if normalization != "frame":
         fbank_NF = np.maximum(fbank_NF, LEVEL_FLOOR)
+    if normalization == "clip":
+        fbank_NF = standardized(fbank_NF[: num_frames * STACK])
     rows_TF = stack_frames(fbank_NF)[:num_frames]
+    if normalization != "clip":
+        rows_TF = _of_rows(rows_TF, normalization)
+    if freq_mask is not None:
+        first, width = freq_mask
+        rows_TF.reshape(-1, STACK, NUM_BANDS)[:, :, first : first + width] = 0
+    return np.pad(rows_TF, ((0, num_frames - len(rows_TF)), (0, 0)))
+
+
+def _of_rows(rows_TF: np.ndarray, normalization: str) -> np.ndarray:
+    """Each row scaled by itself, as "frame" and "level" say."""
     # In float64, where the mean of equal values is exactly that value: digital silence becomes 0, not noise.
     mean_T1 = rows_TF.mean(axis=1, keepdims=True, dtype=np.float64)
     centred = rows_TF - mean_T1
     rows_TF = (centred / np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + 1e-5)).astype(np.float32)
     if normalization == "level":
         rows_TF += LEVEL_SHARE * ((mean_T1 - LEVEL_MEAN) / LEVEL_SCALE).astype(np.float32)
-    if freq_mask is not None:
-        first, width = freq_mask
-        rows_TF.reshape(-1, STACK, NUM_BANDS)[:, :, first : first + width] = 0
-    return np.pad(rows_TF, ((0, num_frames - len(rows_TF)), (0, 0)))
+    return rows_TF
 
 
 def _warp(fbank_NF: np.ndarray, factor: float) -> np.ndarray:

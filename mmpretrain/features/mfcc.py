@@ -11,11 +11,13 @@ import functools
 import numpy as np
 
 from mmpretrain.features.deltas import deltas
+from mmpretrain.features.scale import standardized
 from mmpretrain.features.spectrum import FFT_SIZE, STACK, WINDOW, band_energies, check_sound, windows
 from mmpretrain.records import SAMPLE_RATE_HZ
 
 NUM_CEPSTRA = 13
 MFCC_DIM = 3 * NUM_CEPSTRA  # with deltas and second deltas
+CEPSTRA_DIM = STACK * NUM_CEPSTRA
 MFCC_BANDS = 23
 MFCC_LOW_HZ, MFCC_HIGH_HZ = 20.0, 8000.0
 
@@ -51,6 +53,16 @@ def mfcc39_of_frames(audio_N: np.ndarray, num_frames: int, targets_per_frame: in
         raise ValueError("a clip without sound has no MFCC; leave it out, or use other targets.features")
     rows = mfcc39(np.pad(audio_N, (0, max(0, WINDOW - len(audio_N)))))[:: STACK // targets_per_frame]
     return rows[np.minimum(np.arange(num_frames * targets_per_frame), len(rows) - 1)]
+
+
+def cepstra_of_frames(audio_N: np.ndarray, num_frames: int) -> np.ndarray:
+    """The 13 cepstra of all four rows of each frame, each cepstrum on its own scale over the clip: [num_frames, 52].
+
+    One row of 10 ms, as a frame of `mfcc39_of_frames` is, does not say what happens within the 40 ms, and its scale is
+    the speaker's. Where the sound ends early, its last row is repeated. Raises ValueError where there is no sound.
+    """
+    rows_NF = mfcc39_of_frames(audio_N, num_frames, STACK)[:, :NUM_CEPSTRA]
+    return standardized(rows_NF).reshape(num_frames, CEPSTRA_DIM)
 
 
 @functools.cache

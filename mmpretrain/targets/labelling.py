@@ -25,7 +25,7 @@ from mmpretrain.features.face import (
     geometry_sums,
 )
 from mmpretrain.features.filterbank import FBANK_DIM, fbank_of_frames
-from mmpretrain.features.mfcc import MFCC_DIM, mfcc39_of_frames
+from mmpretrain.features.mfcc import CEPSTRA_DIM, MFCC_DIM, cepstra_of_frames, mfcc39_of_frames
 from mmpretrain.features.prosody import PROSODY_DIM, TYPICAL, prosody_features, prosody_sums
 from mmpretrain.parallel.flight import one_behind
 from mmpretrain.parallel.mesh import replicated
@@ -75,6 +75,10 @@ def _mfcc(clip: Clip, targets_per_frame: int = 1) -> np.ndarray:
     return mfcc39_of_frames(clip.audio, clip.num_frames, targets_per_frame)
 
 
+def _cepstra(clip: Clip) -> np.ndarray:
+    return cepstra_of_frames(clip.audio, clip.num_frames)
+
+
 def _fbank(clip: Clip) -> np.ndarray:
     return fbank_of_frames(clip.audio, clip.num_frames)
 
@@ -102,6 +106,7 @@ _GEOMETRY = Relative("none", np.zeros(GEOMETRY_DIM // 2, np.float32), lambda cli
 # By what a recipe calls them; "hidden", a layer of an encoder, needs more than the clip.
 CLIP_FEATURES = {
     "mfcc": ClipFeatures("MFCC", MFCC_DIM, "audio", _mfcc),
+    "cepstra": ClipFeatures("cepstra", CEPSTRA_DIM, "audio", _cepstra),
     "fbank": ClipFeatures("log filterbank", FBANK_DIM, "audio", _fbank),
     "prosody": ClipFeatures("prosody", PROSODY_DIM, "audio", _prosody, _PROSODY),
     "face_appearance": ClipFeatures("face appearance", APPEARANCE_DIM, "video", _appearance, _APPEARANCE),

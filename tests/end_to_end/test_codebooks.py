@@ -8,6 +8,7 @@ import pytest
 
 from mmpretrain.config import (
     CorpusConfig,
+    cepstra,
     face_appearance,
     face_geometry,
     fbank,
@@ -84,6 +85,7 @@ def test_codebooks_of_sound_prosody_and_face_have_heads_of_their_own(faces, tmp_
     config.workdir, config.finetune, config.label_efficiency.shares = str(tmp_path / "run"), None, ()
     config.data.corpora = (CorpusConfig(str(faces)),)
     made_of = mfcc(6, **few) + fbank(7, **few) + prosody(5, **few) + face_geometry(8, **few) + face_appearance(9, **few)
+    made_of += cepstra(4, **few)
     config.model.modalities, config.rounds = ("audio",), config.rounds[:1]  # faces to be told from sound
     config.rounds[0].targets, config.rounds[0].num_steps, config.rounds[0].modality_dropout = made_of, 4, 0.0
     run = Run(config)
@@ -100,6 +102,7 @@ def test_codebooks_of_sound_prosody_and_face_have_heads_of_their_own(faces, tmp_
     stores = run.round(1).stores
     assert [(store.lineage["features"], store.lineage["num_clusters"]) for store in stores] == [
         ("mfcc", 6), ("fbank", 7), ("prosody", 5), ("face_geometry", 8), ("face_appearance", 9),
+        ("cepstra", 4),
     ]  # fmt: skip
     everyone = {*train.clip_ids, *validation.clip_ids}
     for store in stores:
@@ -116,7 +119,7 @@ def test_codebooks_of_sound_prosody_and_face_have_heads_of_their_own(faces, tmp_
     card = (tmp_path / "run" / "round1" / "pretrain" / "encoder" / "README.md").read_text()
     assert "5 clusters of prosody and 8 clusters of face geometry and 9 clusters of face appearance" in card
     logged = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if "train/loss" in record]
-    assert {f"train/masked_accuracy_{codebook}" for codebook in range(1, 6)} <= logged[-1].keys()
+    assert {f"train/masked_accuracy_{codebook}" for codebook in range(1, 7)} <= logged[-1].keys()
 
 
 def test_a_round_is_of_the_clips_that_have_any_of_its_targets(faces, tmp_path, capsys):

@@ -20,7 +20,7 @@ from mmpretrain.features.filterbank import (
     log_filterbank,
     stack_frames,
 )
-from mmpretrain.features.mfcc import mfcc39, mfcc39_of_frames
+from mmpretrain.features.mfcc import CEPSTRA_DIM, cepstra_of_frames, mfcc39, mfcc39_of_frames
 
 
 def speech(num_samples: int, seed: int = 0, level: float = 3000) -> np.ndarray:
@@ -116,7 +116,8 @@ def test_features_have_the_length_of_the_video(num_samples, num_frames, normaliz
     assert features_TF.dtype == np.float32
     heard = -(-len(log_filterbank(speech(num_samples))) // 4)
     assert not features_TF[heard:].any()
-    assert features_TF[: min(heard, num_frames)].any(axis=1).all()
+    if normalization != "clip" or num_samples > 400:  # a single row is its own mean
+        assert features_TF[: min(heard, num_frames)].any(axis=1).all()
 
 
 def test_frame_normalization_forgets_the_level_and_level_normalization_keeps_it():
@@ -124,6 +125,38 @@ def test_frame_normalization_forgets_the_level_and_level_normalization_keeps_it(
     np.testing.assert_allclose(audio_features(quiet, 9), audio_features(loud, 9), atol=1e-4)
     louder = audio_features(loud, 9, "level") - audio_features(quiet, 9, "level")
     np.testing.assert_allclose(louder, LEVEL_SHARE * math.log(100) / LEVEL_SCALE, atol=1e-4)
+
+
+def test_clip_normalization_takes_off_speaker_and_channel_and_leaves_what_is_said():
+    """Each band has mean 0 and variance 1 over the rows of the clip; a fixed filter and a gain change next to nothing,
+    silence stays 0, and rows behind the sound, which the last frame is filled up with, are the mean."""
+    wave = np.concatenate([speech(6400, seed=1, level=2000), speech(6400, seed=2, level=300)])
+    rows_TF = audio_features(wave, 20, "clip")
+    bands_NF = rows_TF.reshape(-1, 26)[: len(log_filterbank(wave))]
+    np.testing.assert_allclose(bands_NF.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(bands_NF.std(0), 1, atol=1e-4)
+    assert not rows_TF.reshape(-1, 26)[len(bands_NF) :].any()
+    filtered = np.convolve(wave, [1.0, 0.6])[: len(wave)].astype(np.int16)
+    same, frame = (np.corrcoef(audio_features(filtered, 20, n).ravel(), audio_features(wave, 20, n).ravel())[0, 1]
+                   for n in ("clip", "frame"))  # fmt: skip
+    assert same > 0.99 > frame
+    assert not audio_features(np.zeros(3200, np.int16), 5, "clip").any()
+    stretch = audio_features(wave, 10, "clip")
+    np.testing.assert_allclose(stretch.reshape(-1, 26).mean(0), 0, atol=1e-5)  # of what is given, not of what follows
+
+
+def test_cepstra_of_frames_have_all_four_rows_on_the_scale_of_the_clip():
+    wave = speech(640 * 9, level=2000)
+    rows = cepstra_of_frames(wave, 9)
+    assert (rows.shape, rows.dtype) == ((9, CEPSTRA_DIM), np.float32)
+    plain = mfcc39_of_frames(wave, 9, 4)[:, :13]
+    np.testing.assert_allclose(rows.reshape(-1, 13), (plain - plain.mean(0)) / plain.std(0), atol=1e-3)
+    np.testing.assert_allclose(cepstra_of_frames((wave * 3).astype(np.int16), 9), rows, atol=0.02)
+    assert not cepstra_of_frames(np.zeros(6400, np.int16), 10).any()
+    for num_samples, num_frames in ((1, 1), (100, 4), (1280, 5), (6400, 3)):
+        assert np.isfinite(cepstra_of_frames(speech(num_samples), num_frames)).all()
+    with pytest.raises(ValueError, match="without sound"):
+        cepstra_of_frames(np.zeros(0, np.int16), 2)
 
 
 def test_level_normalization_limits_digital_silence():

@@ -14,7 +14,7 @@ from transformers import BatchFeature, FeatureExtractionMixin, ProcessorMixin
 
 SAMPLING_RATE, SAMPLES_PER_FRAME = 16_000, 640
 WINDOW, HOP, FFT_SIZE, NUM_BANDS, STACK = 400, 160, 512, 26, 4  # 25 ms every 10 ms; four rows a frame
-LEVEL_FLOOR, LEVEL_MEAN, LEVEL_SCALE, LEVEL_SHARE = 0.0, 8.0, 5.0, 0.5
+LEVEL_FLOOR, LEVEL_MEAN, LEVEL_SCALE, LEVEL_SHARE, LEAST_DEVIATION = 0.0, 8.0, 5.0, 0.5, 1e-3
 
 
 def mel_weights() -> np.ndarray:
@@ -42,7 +42,8 @@ def log_filterbank(audio_N: np.ndarray) -> np.ndarray:
 class MMPretrainFeatureExtractor(FeatureExtractionMixin):
     """Sound to normalised rows of log filterbanks, 25 a second.
 
-    normalization: "frame" scales each row to mean 0 and variance 1; "level" adds a share of its level back.
+    normalization: "frame" scales each row to mean 0 and variance 1; "level" adds a share of its level back; "clip"
+    scales each band to mean 0 and variance 1 over the clip.
     """
 
     model_input_names = ("input_values", "attention_mask")
@@ -67,13 +68,19 @@ class MMPretrainFeatureExtractor(FeatureExtractionMixin):
             audio_N = np.clip(np.round(audio_N * 32768.0), -32768, 32767).astype(np.int16)
         num_frames = -(-len(audio_N) // SAMPLES_PER_FRAME) if num_frames is None else num_frames
         fbank_NF = log_filterbank(audio_N[: num_frames * SAMPLES_PER_FRAME])
-        if self.normalization == "level":
+        if self.normalization != "frame":
             fbank_NF = np.maximum(fbank_NF, np.float32(LEVEL_FLOOR))
+        if self.normalization == "clip" and len(fbank_NF):
+            centred = fbank_NF[: num_frames * STACK]
+            centred = centred - centred.mean(axis=0, dtype=np.float64)
+            fbank_NF = centred / np.sqrt(np.square(centred).mean(axis=0) + LEAST_DEVIATION**2)
+            fbank_NF = fbank_NF.astype(np.float32)
         fbank_NF = np.pad(fbank_NF, ((0, -len(fbank_NF) % STACK), (0, 0)))
         rows_TF = fbank_NF.reshape(-1, STACK * NUM_BANDS)[:num_frames]
-        mean_T1 = rows_TF.mean(axis=1, keepdims=True, dtype=np.float64)  # exact for equal values
-        centred = rows_TF - mean_T1
-        rows_TF = (centred / np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + 1e-5)).astype(np.float32)
+        if self.normalization != "clip":
+            mean_T1 = rows_TF.mean(axis=1, keepdims=True, dtype=np.float64)  # exact for equal values
+            centred = rows_TF - mean_T1
+            rows_TF = (centred / np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + 1e-5)).astype(np.float32)
         if self.normalization == "level":
             rows_TF += np.float32(LEVEL_SHARE) * ((mean_T1 - LEVEL_MEAN) / LEVEL_SCALE).astype(np.float32)
         return np.pad(rows_TF, ((0, num_frames - len(rows_TF)), (0, 0)))

@@ -80,7 +80,7 @@ def test_a_weight_that_differs_is_found_and_nothing_is_left(tmp_path, monkeypatc
     assert not (tmp_path / "hf").exists()
 
 
-@pytest.mark.parametrize("normalization", ["frame", "level"])
+@pytest.mark.parametrize("normalization", ["frame", "level", "clip"])
 @pytest.mark.parametrize("num_samples", [1, 639, 641, 5000])
 def test_rows_of_sound_are_those_of_training_bit_for_bit(normalization, num_samples):
     sound = np.random.default_rng(0).integers(-9000, 9000, num_samples).astype(np.int16)
