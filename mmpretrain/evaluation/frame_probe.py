@@ -41,14 +41,23 @@ def discriminants(
     one_KC = np.eye(num_classes, dtype=np.float32)[labels_K]
     centre_CF = one_KC.T @ x / np.maximum(count_C, 1)[:, None]
     x -= centre_CF[labels_K]
-    within_F, turn_FF = np.linalg.eigh((x.T @ x).astype(np.float64) / len(x))
-    turned_CF, level = centre_CF @ turn_FF, max(float(within_F.mean()), 1e-6)
+    # W = x'x / K in the space of its frames where these are fewer than the features: beyond it W is 0.
+    if len(x) < x.shape[1]:
+        square_K, turn_KK = np.linalg.eigh((x @ x.T).astype(np.float64) / len(x))
+        kept = square_K > 1e-6 * max(float(square_K[-1]), 1e-6)  # below it float32 says nothing
+        within_F = square_K[kept]
+        turn_FF = x.T @ (turn_KK[:, kept] / np.sqrt(within_F * len(x)))
+    else:
+        within_F, turn_FF = np.linalg.eigh((x.T @ x).astype(np.float64) / len(x))
+    turned_CF, level = centre_CF @ turn_FF, max(float(within_F.sum()) / x.shape[1], 1e-6)
+    beyond_CF = centre_CF - turned_CF @ turn_FF.T  # of the centres, what no frame's difference from its centre reaches
     with np.errstate(divide="ignore"):
         prior_C = np.log(count_C / count_C.sum())
     for shrinkage in shrinkages:
         scaled_CF = turned_CF / ((1 - shrinkage) * np.maximum(within_F, 0) + shrinkage * level)
-        kernel_FC = (turn_FF @ scaled_CF.T) / scale_F[:, None]
-        bias_C = prior_C - 0.5 * (scaled_CF * turned_CF).sum(1) - mean_F @ kernel_FC
+        scores_CF = scaled_CF @ turn_FF.T + beyond_CF / (shrinkage * level)
+        kernel_FC = scores_CF.T / scale_F[:, None]
+        bias_C = prior_C - 0.5 * (scores_CF * centre_CF).sum(1) - mean_F @ kernel_FC
         yield shrinkage, Discriminant(kernel_FC.astype(np.float32), bias_C.astype(np.float32))
 
 

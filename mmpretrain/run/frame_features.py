@@ -20,7 +20,7 @@ from mmpretrain.run.base import RunBase
 from mmpretrain.run.forward import encode
 
 PER_FRAME = 4  # rows of MFCC in one frame of 40 ms
-CONTEXTS = (0, 2)  # frames to each side that a plain feature may have beside it
+CONTEXTS = (0, 2)  # frames to each side that a feature may have beside it, be it plain or an encoder's
 
 
 class FrameFeatures:
@@ -59,7 +59,7 @@ def layers_of_frames(
     for row, num_frames, made_TLD in encode(run, encoder, table, layers, everywhere=True, title=title):
         of_clips[row] = made_TLD[:num_frames].astype(np.float16)
     arrays = {f"layer {layer}": [x[:, layer] for x in of_clips] for layer in range(encoder.config.num_layers + 1)}
-    return FrameFeatures(arrays | {"all layers": [x.reshape(len(x), -1) for x in of_clips]})
+    return FrameFeatures(arrays | {"all layers": [x.reshape(len(x), -1) for x in of_clips]}, CONTEXTS)
 
 
 def plain_features(run: RunBase, table: ClipTable, inputs: Sequence[str]) -> FrameFeatures:

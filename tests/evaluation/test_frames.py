@@ -74,12 +74,15 @@ def test_times_the_errors_is_paired():
 
 
 @pytest.mark.parametrize("shrinkage", [0.01, 0.5])
-def test_discriminants_are_fishers(shrinkage):
+@pytest.mark.parametrize("more", [0, 500])
+def test_discriminants_are_fishers(shrinkage, more):
+    """more: features that tell nothing, with which there are more of them than frames."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     random = np.random.default_rng(0)
     labels = random.integers(0, 3, 300)
     x = random.normal(size=(300, 6)) @ random.normal(size=(6, 6)) + random.normal(size=(3, 6))[labels]
+    x = np.concatenate([x, random.normal(size=(300, more))], axis=1)
     scaled = (x - x.mean(0)) / x.std(0)
     model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(scaled, labels)
     ((_, found),) = discriminants(x, labels, 5, [shrinkage])
