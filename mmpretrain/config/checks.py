@@ -98,7 +98,8 @@ def _check_round(round_: RoundConfig, name: str, *, first: bool, model: ModelCon
             _require(not first, f"{name}.targets[{i}].features", "hidden", wanted)
             wanted = f"a layer from 1 to model.num_layers={model.num_layers}"
             _require(1 <= targets.layer <= model.num_layers, f"{name}.targets[{i}].layer", targets.layer, wanted)
-    _check_choice(f"{name}.init", round_.init, ("random",) if first else ("random", "previous_round"))
+    wanted = f"random, {'' if first else 'previous_round, '}or the path of an exported encoder"
+    _require(round_.init != "" and not (first and round_.init == "previous_round"), f"{name}.init", round_.init, wanted)
     per_frame, field = round_.reference.targets_per_frame, f"{name}.reference.targets_per_frame"
     others = sorted({targets.features for targets in round_.targets} - {"mfcc"})
     _require(per_frame == 1 or not others, field, per_frame, f"1 where targets are of {' and '.join(others)}")

@@ -210,8 +210,8 @@ class RoundConfig:
     )  # one a codebook
     # whose layers "hidden" targets are of; or the path of an exported encoder
     encoder: str = setting("previous_round", words("previous_round, or the path of an exported encoder"))
-    # the weights that training starts from; or "previous_round": those of its encoder
-    init: str = setting("random", one_of("random", "previous_round"))
+    # the weights that training starts from; or "previous_round": those of its encoder; or the path of an exported one
+    init: str = setting("random", words("random, previous_round, or the path of an exported encoder"))
     masking: MaskingConfig = dataclasses.field(default_factory=MaskingConfig)
     modality_dropout: float = setting(0.0, SHARE)  # probability that one modality is dropped
     audio_dropout: float = setting(0.5, SHARE)  # probability that the one that is dropped is the audio

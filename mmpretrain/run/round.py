@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,11 @@ class Round:
     @property
     def start(self) -> SourceEncoder | None:
         """The encoder whose weights training starts from; None: random ones."""
-        return left_by_round(self.run.workdir, self.number - 1) if self.config.init == "previous_round" else None
+        if self.config.init == "random":
+            return None
+        if self.config.init == "previous_round":
+            return left_by_round(self.run.workdir, self.number - 1)
+        return SourceEncoder(Path(self.config.init))
 
     def training_data(self, *, chosen: bool = False) -> TrainingData:
         """What its encoder has seen: the clips it is trained on, and what the encoders it takes had seen.
@@ -142,7 +147,9 @@ class Round:
         run, of_targets = self.run, (f"{self.field}.targets", f"{self.field}.encoder")
         own = run.fields("seed", "model", "data.batch_frames", "data.corpora[*].weight",
                          f"{self.field}.targets[*].num_clusters", f"{self.field}.targets[*].weight")  # fmt: skip
-        own |= run.fields(self.field, but=of_targets) | run.batches_recipe(run.config.model)
+        elsewhere = self.config.init not in ("random", "previous_round")  # named by its fingerprint, wherever it lies
+        own |= run.fields(self.field, but=[*of_targets, *[f"{self.field}.init"] * elsewhere])
+        own |= run.batches_recipe(run.config.model)
         taken = {f"targets of codebook {codebook.index + 1}": codebook.fingerprint for codebook in self.codebooks}
         taken |= {"starting encoder": self.start.fingerprint} if self.start else {}
         return own | taken | self._clips_recipe()

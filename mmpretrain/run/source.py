@@ -60,6 +60,15 @@ class SourceEncoder:
         model = trainer.model(state)
         source = nnx.to_flat_state(nnx.state(self.load().module, WEIGHTS))
         target = dict(nnx.to_flat_state(nnx.state(model.encoder, WEIGHTS)))  # which may have adapters besides
+        for path, new in source:
+            old = target.get(path)
+            if old is None or old.get_value().shape != new.get_value().shape:
+                name, shape = ".".join(map(str, path)), list(new.get_value().shape)
+                place = "no place" if old is None else list(old.get_value().shape)
+                raise ValueError(
+                    f"the encoder {self.path} has {name} {shape}, for which the recipe's model has {place}; set `model` "
+                    "to what its config.json says"
+                )
         placed = [
             (path, new.replace(jax.device_put(np.asarray(new.get_value()), target[path].get_value().sharding)))
             for path, new in source

@@ -12,6 +12,7 @@ COMMANDS = (
     "units",
     "folds",
     "crossval",
+    "adapt",
     "probe",
     "export",
     "report",

@@ -108,11 +108,17 @@ def _lineage(round_: Round) -> dict[str, Any]:
     config, (train, _) = round_.config, round_.clips
     return {
         "round": round_.number, "steps": config.num_steps,
-        "started from": "random weights" if config.init == "random" else f"round {round_.number - 1}",
+        "started from": _start(round_),
         "targets": " and ".join(f"{t.num_clusters} clusters of {_features(t)}" for t in config.targets),
         "clips": len(train), "hours": round(int(train.lengths.sum()) / FRAME_RATE_HZ / 3600, 3),
         "corpora": ", ".join(Path(corpus.path).name for corpus in round_.run.config.data.corpora),
     }  # fmt: skip
+
+
+def _start(round_: Round) -> str:
+    if round_.config.init == "previous_round":
+        return f"round {round_.number - 1}"
+    return "random weights" if round_.start is None else f"the encoder {round_.start.fingerprint}"
 
 
 def _features(targets: TargetsConfig) -> str:

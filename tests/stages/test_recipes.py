@@ -136,7 +136,7 @@ def another(field: str, value: Any, corpus: Path, done: Path, folder: Path) -> A
             return str(shutil.copytree(done, folder / "run"))
         case "data.corpora[0].path":
             return str(shutil.copytree(value, folder / corpus.name))
-        case "finetune.encoder" | "rounds[0].encoder" | "rounds[1].encoder":
+        case "finetune.encoder" | "rounds[0].encoder" | "rounds[1].encoder" | "rounds[0].init":
             return str(shutil.copytree(done / "round1" / "pretrain" / "encoder", folder / "encoder"))
         case "finetune.corpora":
             return (CorpusConfig(str(corpus)),)

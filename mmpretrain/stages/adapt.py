@@ -1,0 +1,140 @@
+"""Command `adapt`: an encoder goes on pretraining on the clips of a task, and is compared with itself as it was.
+
+Task-adaptive pretraining (Gururangan et al. 2020). `tapt-inductive`: for each fold on what its classifier may see, so
+that an encoder for every fold; `tapt-transductive`: on all clips, those that are tested too, without their labels.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from mmpretrain.config import RunConfig
+from mmpretrain.evaluation.comparison import Answers, comparisons_with, figures_over_folds
+from mmpretrain.files import write_json
+from mmpretrain.observe.progress import log
+from mmpretrain.parallel.processes import on_main
+from mmpretrain.report.comparisons import comparison_lines, interval_text
+from mmpretrain.report.tables import text_table
+from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command, Option
+from mmpretrain.run.exposure import TEST_SEEN
+from mmpretrain.run.finetuning import Finetuning
+from mmpretrain.run.folds import config_of_fold
+from mmpretrain.run.layout import EVALUATION, PRETRAINED
+from mmpretrain.run.predictions import read_answers, table_name
+from mmpretrain.run.run import Run
+from mmpretrain.run.stage import read_result
+from mmpretrain.stages.evaluate import evaluate
+from mmpretrain.stages.finetune import finetune
+from mmpretrain.stages.refine import refine
+
+INDUCTIVE, TRANSDUCTIVE, PLAIN = "tapt-inductive", "tapt-transductive", "plain"
+
+
+def adapt(run: Run, method: str) -> dict[str, Any]:
+    """Adapts, fine-tunes and tests on all folds, passing over what is done; returns what is in METHOD.json."""
+    check_adaptation(run.config)
+    finetuning = Finetuning(run)
+    if not finetuning.of_classes:
+        raise ValueError(f"finetune.tasks[0] ({finetuning.main.name}) has no classes, which the comparison is of")
+    plain = run.with_config(plain_config(run.config))
+    adapted = adapted_configs(run.config, finetuning.folds, method)
+    for one in (plain, *(run.with_config(config) for config in adapted)):
+        log(f"{method}: {one.workdir}")
+        one.announce()
+        if one.config.rounds:
+            refine(one)
+        finetune(one)
+        evaluate(one)
+    result = on_main(lambda: _together(finetuning, plain, [Path(config.workdir) for config in adapted], method))
+    on_main(lambda: write_json(run.workdir / f"{method}.json", result))
+    on_main(lambda: show(result))
+    return result
+
+
+def check_adaptation(config: RunConfig) -> None:
+    """Raises ValueError where the recipe has nothing to adapt, or nothing to adapt it to."""
+    if config.finetune is None:
+        raise ValueError("this recipe has no finetune part, to whose clips an encoder could be adapted; add one")
+    start = config.rounds[0].init if config.rounds else ""
+    if start in ("", "random", "previous_round"):
+        raise ValueError(
+            f"rounds[0].init={start!r}: what is adapted is an encoder that there is; give the path of its folder there"
+        )
+
+
+def plain_config(config: RunConfig) -> RunConfig:
+    """The encoder as it is, fine-tuned."""
+    config, start = copy.deepcopy(config), config.rounds[0].init
+    config.workdir, config.rounds = str(Path(config.workdir) / PLAIN), ()
+    config.data.exclude_folds, config.finetune.encoder = (), start
+    return config
+
+
+def adapted_configs(config: RunConfig, folds: tuple[int, ...], method: str) -> list[RunConfig]:
+    """One for each fold, whose rounds have not seen its speakers, or one for all, whose rounds see all clips."""
+    config = copy.deepcopy(config)
+    config.workdir = str(Path(config.workdir) / method)
+    config.data.corpora = config.finetune.corpora or config.data.corpora
+    config.data.exclude_folds, config.finetune.encoder = (), "last_round"
+    config.finetune.compare_from_scratch = False
+    return [config] if method == TRANSDUCTIVE else [config_of_fold(config, fold) for fold in folds]
+
+
+def _together(finetuning: Finetuning, plain: Run, adapted: list[Path], method: str) -> dict[str, Any]:
+    """Figures over the test clips of all folds, of both on the same clips."""
+    folds, classes = finetuning.folds, finetuning.main.classes
+    workdirs = {PLAIN: [plain.workdir] * len(folds), method: adapted * (len(folds) // len(adapted))}
+    answers = {
+        name: [
+            read_answers(workdir / EVALUATION / table_name(PRETRAINED, fold), classes)
+            for fold, workdir in zip(folds, of_folds, strict=True)
+        ]
+        for name, of_folds in workdirs.items()
+    }
+    whole = {name: Answers.joined(of_folds) for name, of_folds in answers.items()}
+    seen = {
+        name: [read_result(workdir, EVALUATION)[PRETRAINED][TEST_SEEN] for workdir in dict.fromkeys(of_folds)]
+        for name, of_folds in workdirs.items()
+    }
+    return {
+        "method": method, "task": finetuning.main.name, "protocol": finetuning.protocol_title, "folds": list(folds),
+        "classes": list(classes), "start": finetuning.run.config.rounds[0].init,
+        **{name: figures_over_folds(of_folds) | {TEST_SEEN: seen[name]} for name, of_folds in answers.items()},
+        "comparisons": comparisons_with(method, whole),
+    }  # fmt: skip
+
+
+def show(result: dict[str, Any]) -> None:
+    """Prints the table."""
+    rows = [
+        [name, *(f"{100 * figures[m]:.1f} ({interval_text(figures, m)})" for m in ("ua", "wa")),
+         "; ".join(dict.fromkeys(figures[TEST_SEEN]))]
+        for name in (PLAIN, result["method"]) for figures in [result[name]]
+    ]  # fmt: skip
+    print(f"\n{result['task']}, {result['protocol']}, folds {', '.join(map(str, result['folds']))}")
+    print(text_table((["encoder", "UA", "WA", TEST_SEEN], rows)))
+    for line in comparison_lines(result["comparisons"]):
+        print(f"  {line}")
+
+
+COMMAND = Command(
+    "adapt",
+    "pretraining of an encoder goes on with the clips of a task, compared with the encoder as it was",
+    lambda given: adapt(given.begin(), given["method"] or INDUCTIVE),
+    options=(
+        Option(
+            "method", (INDUCTIVE, TRANSDUCTIVE), f"whose clips: of the training folds, or all (default: {INDUCTIVE})"
+        ),
+        PROFILE,
+        ACCEPT_CHANGES,
+    ),
+    examples=("mmpretrain adapt --config=configs/adapt/tapt_ravdess.py",),
+    details=(
+        "The recipe's rounds begin with the encoder of rounds[0].init. Each fold has a run of its own in "
+        "WORKDIR/tapt-inductive/foldN, whose rounds leave out the speakers that it tests and those that it chooses by; "
+        "WORKDIR/tapt-transductive is one run whose rounds see all clips, which its figures say. WORKDIR/plain is the "
+        "encoder as it was, fine-tuned on the same folds; WORKDIR/METHOD.json has both, and how they differ.",
+    ),
+)
