@@ -66,8 +66,8 @@ class SourceEncoder:
                 name, shape = ".".join(map(str, path)), list(new.get_value().shape)
                 place = "no place" if old is None else list(old.get_value().shape)
                 raise ValueError(
-                    f"the encoder {self.path} has {name} {shape}, for which the recipe's model has {place}; set `model` "
-                    "to what its config.json says"
+                    f"the encoder {self.path} has {name} {shape}, for which the recipe's model has {place}; set "
+                    "`model` to what its config.json says"
                 )
         placed = [
             (path, new.replace(jax.device_put(np.asarray(new.get_value()), target[path].get_value().sharding)))

@@ -34,6 +34,7 @@ def config(tones, tmp_path):
     return config
 
 
+@pytest.mark.slow
 def test_every_fold_goes_on_from_the_encoder_without_its_speakers(config, tmp_path, capsys):
     result = adapt(Run(config), INDUCTIVE)
     assert json.loads((tmp_path / "run" / "tapt-inductive.json").read_text()) == result
