@@ -98,6 +98,7 @@ def _run(corpus: Corpus, args: argparse.Namespace) -> int:
         args.max_gap_sec,
         args.compression,
         hand_model(args.hand_landmarker) if args.hand_landmarker else None,
+        args.detect_every,
     )
     clips, name, labels = corpus.clips(args)
     clips = with_landmarks(clips, args.landmarks) if args.landmarks else clips

@@ -81,6 +81,7 @@ class Corpus:
             landmarker=None,
             landmarks=None,
             hand_landmarker=None,
+            detect_every=1,
             min_face_rate=0.5,
             max_clip_sec=60.0,
             max_gap_sec=1.0,
@@ -164,6 +165,13 @@ _OF_FILES = (
         dict(
             metavar="PATH",
             help="MediaPipe's hand_landmarker.task: the hands of the person whose face is followed are looked for too",
+        ),
+    ),
+    Argument(
+        "detect_every",
+        dict(
+            type=int, default=1, metavar="N",
+            help="look for faces in one of N pictures; between them they move evenly (default: 1)",
         ),
     ),
     Argument(

@@ -7,6 +7,7 @@ The nine points are those `crops.py` names. A track is one person: it never goes
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -57,19 +58,20 @@ NO_FACE = FaceTrack(
 Track = dict[int, int]  # of one person: picture -> which of its faces
 
 
-def track_face(found: Iterable[tuple[Faces, int]], audio: np.ndarray = NO_SOUND) -> FaceTrack:
+def track_face(found: Iterable[tuple[Faces | None, int]], audio: np.ndarray = NO_SOUND) -> FaceTrack:
     """Follows faces through the pictures of a clip, and takes one.
 
-    found: the faces of each picture and for how many frames it is shown, as `landmarker.find_faces` gives them. audio:
-    the clip's sound, int16 [N] at 16 kHz. With several people it is the face whose mouth moves with the sound; where
-    none clearly does, the one that is large for long: the track with the greatest sum of eye distances.
+    found: the faces of each picture and for how many frames it is shown, as `landmarker.find_faces` gives them; where
+    it is None nobody looked, and faces are taken to move evenly. audio: the clip's sound, int16 [N] at 16 kHz. With
+    several people it is the face whose mouth moves with the sound; where none clearly does, the one that is large for
+    long: the track with the greatest sum of eye distances.
     """
     pictures, counts = [], []
     for faces, count in found:
         pictures.append(faces)
         counts.append(count)
-    num_faces = max((len(faces.points) for faces in pictures), default=0)
-    tracks = follow(pictures)
+    num_faces = max((len(faces.points) for faces in pictures if faces), default=0)
+    pictures, tracks = _follow_all(pictures)
     if not tracks:
         return dataclasses.replace(NO_FACE, detected=np.zeros(sum(counts), bool), num_faces=num_faces)
     taken, speaks, by_sound, rival = _choose(pictures, counts, tracks, audio)
@@ -90,6 +92,32 @@ def track_face(found: Iterable[tuple[Faces, int]], audio: np.ndarray = NO_SOUND)
     knows = pictures[min(taken)].blendshapes.shape[1] > 0
     blendshapes = whole("blendshapes", np.float16) if knows else NO_FACE.blendshapes
     return FaceTrack(whole("points", np.float32), blendshapes, detected, num_faces, speaks, by_sound, rival)
+
+
+def _follow_all(pictures: Sequence[Faces | None]) -> tuple[list[Faces], list[Track]]:
+    """The pictures with those that nobody looked at filled in, and the tracks: each goes on in between as a line."""
+    looked = [number for number, faces in enumerate(pictures) if faces is not None]
+    tracks = [{looked[k]: face for k, face in track.items()} for track in follow([pictures[k] for k in looked])]
+    filled = list(pictures)
+    for before, after in itertools.zip_longest(looked, looked[1:]):
+        for number in range(before + 1, len(pictures) if after is None else after):
+            share = 0.0 if after is None else (number - before) / (after - before)
+            a, b = pictures[before], pictures[before if after is None else after]
+            going_on = [track for track in tracks if before in track and (after is None or after in track)]
+            ends = [(track[before], track[before if after is None else after]) for track in going_on]
+            filled[number] = _between(a, b, share, ends)
+            for face, track in enumerate(going_on):
+                track[number] = face
+    return filled, tracks
+
+
+def _between(a: Faces, b: Faces, share: float, ends: Sequence[tuple[int, int]]) -> Faces:
+    """The faces at a share of the way from those of one picture to those of another; ends: which become which."""
+    first, last = ([pair[k] for pair in ends] for k in (0, 1))
+    values = (
+        (1 - share) * getattr(a, n)[first] + share * getattr(b, n)[last] for n in ("points", "blendshapes", "opening")
+    )
+    return Faces(*values, a.looks[first], a.shape)
 
 
 def follow(pictures: Sequence[Faces]) -> list[Track]:

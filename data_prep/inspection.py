@@ -81,14 +81,17 @@ class Inspection:
     notes: tuple[str, ...] = ()
 
 
-def inspect_clip(clip: SourceClip, *, cache_dir: Path, model: Path | None, model_hash: str) -> Inspection:
+def inspect_clip(
+    clip: SourceClip, *, cache_dir: Path, model: Path | None, model_hash: str, every: int = 1
+) -> Inspection:
     """What the clip holds, from the cache if it is there. Files that are broken are remembered too.
 
-    model may be None only where no file has a picture; the landmarks are then left out. Raises SetupError, OSError
+    model may be None only where no file has a picture; the landmarks are then left out. every: of so many pictures
+    one is looked at for faces. Raises SetupError, OSError
     where the cache cannot be read or written, and what `is_shortage` knows.
     """
     try:
-        key = _key(clip, model_hash)
+        key = _key(clip, model_hash, every)
     except OSError as error:
         if is_shortage(error):
             raise
@@ -103,7 +106,7 @@ def inspect_clip(clip: SourceClip, *, cache_dir: Path, model: Path | None, model
         remade = True
     try:
         with of_the_clip():
-            found, track = _look(clip, model)
+            found, track = _look(clip, model, every)
     except ClipError as error:
         found, track = Inspection(error=str(error)), faces.NO_FACE
         if not error.lasting:
@@ -138,7 +141,7 @@ def load_face(cache_file: str) -> tuple[np.ndarray, np.ndarray]:
     return arrays["points"], arrays["blendshapes"]
 
 
-def _look(clip: SourceClip, model: Path | None) -> tuple[Inspection, faces.FaceTrack]:
+def _look(clip: SourceClip, model: Path | None, every: int) -> tuple[Inspection, faces.FaceTrack]:
     opened, sound = open_clip(clip)
     if not opened.has_picture and not sound.has_sound:
         raise ValueError("has neither a picture nor sound that can be decoded")
@@ -146,7 +149,7 @@ def _look(clip: SourceClip, model: Path | None) -> tuple[Inspection, faces.FaceT
     if opened.has_picture and clip.landmarks:
         track = faces.track_face(faces_of_file(clip, media.video_frames(opened)), audio)
     elif opened.has_picture and model is not None:
-        track = faces.track_face(find_faces(media.video_frames(opened), model, clip.regions), audio)
+        track = faces.track_face(find_faces(media.video_frames(opened, every), model, clip.regions), audio)
     if len(audio) == 0 and len(track.detected) == 0 and clip.start_sec > 0:
         ends = f", and the file ends after {opened.file_sec:.1f} s" if opened.file_sec else ""
         raise ValueError(f"nothing is left of the part: it begins at {clip.start_sec:g} s{ends}")
@@ -192,10 +195,11 @@ def _gaps(detected: np.ndarray) -> tuple[tuple[int, int], ...]:
     return tuple((int(a), int(b)) for a, b in edges.reshape(-1, 2) if b - a >= MIN_GAP)
 
 
-def _key(clip: SourceClip, model_hash: str) -> str:
+def _key(clip: SourceClip, model_hash: str, every: int) -> str:
     parts = [VERSION, _content_hash(clip.path), clip.start_sec, clip.end_sec, model_hash]
     parts += [_content_hash(clip.sound.path), clip.sound.start_sec] if clip.sound else []
     parts += [clip.regions] if clip.regions else []
+    parts += [every] if every > 1 else []
     parts += [_content_hash(clip.landmarks.path), clip.landmarks.from_sec] if clip.landmarks else []
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 

@@ -65,13 +65,13 @@ def eye_distance(points: np.ndarray) -> np.ndarray:
 
 
 def find_faces(
-    frames: Iterable[tuple[np.ndarray, int]],
+    frames: Iterable[tuple[np.ndarray | None, int]],
     model_path: Path,
     regions: Sequence[Region] = (),
     *,
     num_faces: int = MAX_FACES,
-) -> Iterator[tuple[Faces, int]]:
-    """The faces of each distinct frame, and for how many frames of the clip it is shown.
+) -> Iterator[tuple[Faces | None, int]]:
+    """The faces of each distinct frame, None where that is None, and for how many frames of the clip it is shown.
 
     regions: the parts of the picture that are looked at, each for up to `MAX_FACES`; all of it without any. A face is
     found more easily in a part, as it is larger there. Raises SetupError for a model that cannot be used.
@@ -95,6 +95,10 @@ def find_faces(
         landmarkers = [stack.enter_context(landmarker) for landmarker in made]
         pictures, tick = Pictures(), 0
         for rgb, count in frames:
+            if rgb is None:
+                yield None, count
+                tick += count
+                continue
             meshes, scores = [], []
             for landmarker, region in zip(landmarkers, regions, strict=True):
                 part, corner = within(rgb, region)

@@ -20,6 +20,7 @@ class Options:
     be found. max_clip_sec: longer files are cut at pauses. max_gap_sec: for longer without the face its place is not
     guessed, and the clip is cut there. compression: how sound and pictures are stored, one of `COMPRESSIONS`.
     hand_landmarker: MediaPipe's model, where hands are to be looked for.
+    detect_every: of so many pictures one is looked at for faces.
     """
 
     mouth_size: int = CROP_SIZES["mouth"]
@@ -29,6 +30,7 @@ class Options:
     max_gap_sec: float = 1.0
     compression: str = "none"
     hand_landmarker: Path | None = None
+    detect_every: int = 1
 
     def __post_init__(self) -> None:
         for name in ("mouth_size", "face_size"):
@@ -39,6 +41,8 @@ class Options:
             raise ValueError(f"--min-face-rate {self.min_face_rate} is not a share; use a number from 0 to 1")
         if self.compression not in COMPRESSIONS:
             raise ValueError(f"--compression {self.compression} is not known; use {' or '.join(COMPRESSIONS)}")
+        if not 1 <= self.detect_every <= 5:
+            raise ValueError(f"--detect-every {self.detect_every} is out of range; use 1 to 5 pictures")
         if not 0 <= self.max_gap_sec <= 60:
             raise ValueError(f"--max-gap-sec {self.max_gap_sec:g} is out of range; use 0 to 60 s")
         most_sec = MAX_RECORD_BYTES / 2 / (records.FRAME_RATE_HZ * (self.mouth_size**2 + self.face_size**2))

@@ -89,7 +89,7 @@ def prepare(
             num_workers = fitting
         clips, cuts, failed = cut_long_clips(clips, options.max_clip_sec, num_workers)
         patience = functools.partial(patience_sec, max_clip_sec=options.max_clip_sec)
-        found = _inspect_all(clips, failed, output, model, model_hash, num_workers, patience)
+        found = _inspect_all(clips, failed, output, model, model_hash, options, num_workers, patience)
         if again and all(found.get(clip_id, _FINE).again for clip_id in again):
             print(f"none of them goes better now; {output} stays as it was")
             return
@@ -126,6 +126,8 @@ def _request(
     digest = hashlib.sha256(sources.encode()).hexdigest()[:16]
     asked = {"corpus": name, **schema.to_json(), "landmarker": model_hash[:16]}
     asked |= {name: getattr(options, name) for name in ("min_face_rate", "max_clip_sec", "max_gap_sec", "compression")}
+    if options.detect_every > 1:
+        asked["detect_every"] = options.detect_every
     if options.hand_landmarker:
         asked["hand_landmarker"] = hashlib.sha256(options.hand_landmarker.read_bytes()).hexdigest()[:16]
     asked |= {"record_version": records.DATASET_VERSION}
@@ -173,6 +175,7 @@ def _inspect_all(
     output: Path,
     model: Path | None,
     model_hash: str,
+    options: Options,
     num_workers: int,
     patience: Callable[[SourceClip], float],
 ) -> dict[str, Inspection]:
@@ -188,7 +191,13 @@ def _inspect_all(
         raise ValueError("a face landmarker is needed for videos; give --landmarker PATH")
     if model and model_hash != MODEL_SHA256:
         print(f"note: {model} is not the face landmarker this was tested with")
-    look = functools.partial(inspect_clip, cache_dir=output / "cache" / "landmarks", model=model, model_hash=model_hash)
+    look = functools.partial(
+        inspect_clip,
+        cache_dir=output / "cache" / "landmarks",
+        model=model,
+        model_hash=model_hash,
+        every=options.detect_every,
+    )
     with tqdm(total=len(todo), desc="looking for faces and sound", unit="clip", disable=None) as bar:
         for clip, inspection in ordered_map(look, todo, num_workers, patience):
             if isinstance(inspection, Failed):

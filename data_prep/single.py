@@ -42,7 +42,7 @@ def clips_of_file(path: Path, options: Options, model: Path | None) -> Iterator[
 
 def _prepared(source: SourceClip, options: Options, model: Path | None) -> Single:
     with tempfile.TemporaryDirectory() as cache:
-        found = inspect_clip(source, cache_dir=Path(cache), model=model, model_hash="")
+        found = inspect_clip(source, cache_dir=Path(cache), model=model, model_hash="", every=options.detect_every)
         row = row_of(source, found, options)
         if row.status != "kept":
             return Single(None, row, source.start_sec)

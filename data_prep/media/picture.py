@@ -16,13 +16,14 @@ from mmpretrain.records import FRAME_RATE_HZ
 STAMP_TOLERANCE_SEC = 2e-3  # containers round time stamps, many to a millisecond
 
 
-def video_frames(media: Media) -> Iterator[tuple[np.ndarray, int]]:
+def video_frames(media: Media, every: int = 1) -> Iterator[tuple[np.ndarray | None, int]]:
     """The pictures shown at 0, 40, 80 ... ms: (RGB uint8 [H, W, 3], for how many of these ticks it is the one shown).
 
     A tick shows the last frame at or before it. Upright, with square pixels. The counts add up to the clip's T frames.
+    every: of so many distinct pictures one is wanted; the others are None, which spares their conversion.
     """
-    for frame, aspect, count in _shown(media):
-        yield upright(frame, aspect), count
+    for number, (frame, aspect, count) in enumerate(_shown(media)):
+        yield None if number % every else upright(frame, aspect), count
 
 
 def shown_frames(media: Media) -> Iterator[np.ndarray]:

@@ -87,6 +87,23 @@ def test_points_and_blendshapes_are_those_of_the_followed_face():
     np.testing.assert_allclose(track.points.mean(1)[:, 0], track.points[0].mean(0)[0])
 
 
+def test_pictures_that_nobody_looked_at_lie_on_a_line_between_the_others():
+    """Two faces pass each other evenly; every second picture is not looked at, in any order of the faces."""
+    found = []
+    for t in range(21):
+        large, small = face_at(100 + 2 * t, 100, 0.8), face_at(400 - 2 * t, 130, 0.5)
+        order = [large, small] if t % 4 else [small, large]
+        away = 9 <= t <= 13
+        found.append((None if t % 2 else seen(stack(*([] if away else order))), 1))
+    track = faces.track_face(found)
+    assert track.points.shape == (21, 9, 2)
+    assert track.detected.tolist() == [t <= 8 or t >= 14 for t in range(21)]
+    expected = np.stack([face_at(100 + 2 * t, 100, 0.8) for t in range(21)])
+    np.testing.assert_allclose(track.points[2:-2], expected[2:-2], atol=1e-3)
+    # The last is not looked at, and is where the one before it is.
+    assert faces.track_face(found[:20]).detected[-1]
+
+
 def test_holes_are_filled_linearly_and_ends_copied():
     detected = np.array([False, True, False, False, True, False])
     points = np.zeros((6, 9, 2))

@@ -149,3 +149,12 @@ def test_a_clock_that_jumps_is_refused(tmp_path):
     path = write_mkv(tmp_path / "jump.mkv", [0, 40, 80, 120, 500_000])
     with pytest.raises(ValueError, match="time stamps jump by 500 s"):
         list(media.video_frames(media.open_media(path)))
+
+
+def test_pictures_that_are_not_wanted_are_not_converted(tmp_path):
+    path = write_mkv(tmp_path / "a.mkv", [0, 40, 80, 160, 200])
+    all_of_them = list(media.video_frames(media.open_media(path)))
+    some = list(media.video_frames(media.open_media(path), 2))
+    assert [count for _, count in some] == [count for _, count in all_of_them] == [1, 1, 2, 1, 1]
+    assert [rgb is None for rgb, _ in some] == [False, True, False, True, False]
+    assert all((rgb == all_of_them[k][0]).all() for k, (rgb, _) in enumerate(some) if rgb is not None)
