@@ -150,19 +150,29 @@ def encode(
     return forward(state, table, title)
 
 
-def layer_statistics(run: RunBase, encoder: AVEncoder, table: ClipTable, title: str = "") -> np.ndarray:
+class LayerStatistics:
     """Mean and standard deviation over its frames of every layer of an encoder, for every clip, in every process.
 
-    float32 [N, L + 1, 2 D]: layer 0 is what the first layer takes, and the means come before the deviations.
+    Compiled once for all tables. float32 [N, L + 1, 2 D]: layer 0 is what the first layer takes, and the means come
+    before the deviations.
     """
-    L, D = encoder.config.num_layers, encoder.config.width
-    made = np.zeros((len(table), L + 1, 2 * D), np.float32)
-    for row, _, (mean, variance, square) in encode(
-        run, encoder, table, _moments, everywhere=True, of_clips=True, title=title
-    ):
-        made[row, :, :D] = mean
-        made[row, :, D:] = deviation(variance, square, mean)
-    return made
+
+    def __init__(self, run: RunBase, encoder: AVEncoder):
+        self._layers, self._width = encoder.config.num_layers + 1, encoder.config.width
+        self._forward, self._state = forward_of(run, encoder, _moments, everywhere=True, of_clips=True)
+
+    def __call__(self, table: ClipTable, title: str = "") -> np.ndarray:
+        D = self._width
+        made = np.zeros((len(table), self._layers, 2 * D), np.float32)
+        for row, _, (mean, variance, square) in self._forward(self._state, table, title):
+            made[row, :, :D] = mean
+            made[row, :, D:] = deviation(variance, square, mean)
+        return made
+
+
+def layer_statistics(run: RunBase, encoder: AVEncoder, table: ClipTable, title: str = "") -> np.ndarray:
+    """`LayerStatistics` of one table."""
+    return LayerStatistics(run, encoder)(table, title)
 
 
 def _moments(encoder: AVEncoder, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:

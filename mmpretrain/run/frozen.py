@@ -17,7 +17,7 @@ from mmpretrain.files import check_seal, present_folder, read_arrays, seal, whol
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.parallel.mesh import whole
 from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
-from mmpretrain.run.forward import layer_statistics
+from mmpretrain.run.forward import LayerStatistics
 from mmpretrain.run.layout import PRETRAINED
 from mmpretrain.train.best import is_better
 
@@ -30,8 +30,14 @@ REMEDY = "remove its fold's folder and run `mmpretrain finetune` again"
 class Frozen:
     """The regressions of a run. All processes ask for features together; one process fits, saves and loads."""
 
-    def __init__(self, finetuning: Finetuning):
-        self._finetuning = finetuning
+    def __init__(
+        self, finetuning: Finetuning, rows: np.ndarray | None = None, looks: dict[str, LayerStatistics] | None = None
+    ):
+        """rows: ascending, the only ones that will be asked for; None: those of all folds.
+
+        looks: by variant what looks at clips, for others of other tables to use the same; it is filled here.
+        """
+        self._finetuning, self._rows, self._looks = finetuning, rows, {} if looks is None else looks
 
     def features(self, variant: str, rows: np.ndarray) -> np.ndarray:
         """float32 [rows, (L + 1) 2 D], by layer the means and then the deviations, of clips of any fold of the run.
@@ -44,13 +50,17 @@ class Frozen:
         if not known.keys() >= set(rows.tolist()):
             missing = np.array([row for row in self._used.tolist() if row not in known])
             table, title = finetuning.table.select(missing), f"{variant}: statistics of layers"
-            found = layer_statistics(run, self.encoder(variant), table, title)
+            if variant not in self._looks:
+                self._looks[variant] = LayerStatistics(run, self.encoder(variant))
+            found = self._looks[variant](table, title)
             known.update(zip(missing.tolist(), found.reshape(len(found), -1), strict=True))
         return np.stack([known[row] for row in rows.tolist()])
 
     @functools.cached_property
     def _used(self) -> np.ndarray:
-        """The rows of all folds, ascending."""
+        """The rows that are looked at, ascending."""
+        if self._rows is not None:
+            return self._rows
         folds = [self._finetuning.fold(number) for number in self._finetuning.folds]
         return np.unique(np.concatenate([part for f in folds for part in (f.train, f.validation, f.test)]))
 

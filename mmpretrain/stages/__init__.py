@@ -14,6 +14,7 @@ COMMANDS = (
     "crossval",
     "adapt",
     "probe",
+    "robustness",
     "export",
     "report",
 )

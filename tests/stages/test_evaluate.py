@@ -19,6 +19,7 @@ from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.finetune import finetune
 from mmpretrain.stages.report import report
+from mmpretrain.stages.robustness import robustness
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.tiny import IMAGE_SIZE, tiny_model, tiny_run
 
@@ -101,3 +102,29 @@ def test_the_baseline_of_pictures_sees_what_that_of_sound_cannot_hear_and_says_w
     assert "UA, 95%" in text
     summary = json.loads((run.workdir / "summary.json").read_text())
     assert summary["evaluation"]["intervals"] == result["pretrained"]["intervals"]
+
+
+def test_robustness_is_of_the_same_classifiers_and_what_no_change_reaches_stays(evaluated, capsys):
+    run, result = evaluated
+    found = robustness(run, ["blur", "white", "modalities", "length"])
+    assert json.loads((run.workdir / "robustness.json").read_text()) == found
+    for name in ("pretrained", "scratch"):
+        assert found["clean"][name]["confusion"] == result[name]["confusion"], "clips as they are"
+        of_sets = {
+            e["level"]: e["classifiers"][name] for e in next(c for c in found["changes"] if not c["unit"])["levels"]
+        }
+        assert set(of_sets) == {"", "audio", "video", "audio+video"}
+        assert of_sets["audio+video"]["confusion"] == result[name]["confusion"]
+        assert of_sets[""]["ua"] == pytest.approx(0.5), "of nothing one class is said"
+        assert sum(found["shapley"][name].values()) == pytest.approx(result[name]["ua"] - 0.5)
+        assert of_sets["video"]["ua"] > of_sets["audio"]["ua"], "the planted label is seen, not heard"
+        lengths = next(c for c in found["changes"] if c["change"] == "length")["levels"]
+        assert lengths[0]["classifiers"][name]["confusion"] == result[name]["confusion"], "clips are of 8 frames"
+    page = (run.workdir / "robustness.html").read_text()
+    assert 'alt="UA under changes"' in page
+    assert "blur: 4 px of 96" in page
+    capsys.readouterr()
+    assert robustness(run, ["blur", "white", "modalities", "length"]) == found
+    assert "started in" not in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"--change=fog; what the network's inputs can be changed in is white, babble"):
+        robustness(run, ["fog"])
