@@ -159,8 +159,7 @@ class Supervised(Objective):
             if some is not None:
                 batch = batch._replace(present={name: has_B & some[name] for name, has_B in batch.present.items()})
         if self.lora_rank:
-            model = nnx.clone(model)  # the encoder's own weights do not learn, so that no statistics move that are lost
-            merge(model.encoder.transformer)
+            merge(model.encoder.transformer)  # of a copy: who hands in the model has its weights in the state
         prepared = model.encoder.prepare(batch.inputs, batch.valid_BT)
         if changes is not None:
             prepared = {name: self._changed(name, x, batch, changes) for name, x in prepared.items()}

@@ -47,6 +47,16 @@ def check_folds(finetuning: Finetuning) -> None:
             )
 
 
+def require_classes(finetuning: Finetuning, command: str) -> None:
+    """Raises ValueError where the first task's labels are no classes that exclude one another, as `command` needs."""
+    if not finetuning.of_classes:
+        raise ValueError(
+            f"finetune.tasks[0].kind={finetuning.main.kind!r}: `{command}` puts answers together that are right or "
+            f"wrong; put a task of one class a clip first ({finetuning.main.name} may come after it), or use "
+            "`mmpretrain run`"
+        )
+
+
 def lacks(finetuning: Finetuning) -> str:
     """What of the protocol's corpus is not there to be tested, in words; "" if nothing."""
     folds = {number: finetuning.fold(number) for number in finetuning.folds}

@@ -17,6 +17,7 @@ from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.comparisons import comparison_lines, interval_text
 from mmpretrain.report.tables import text_table
+from mmpretrain.run.checking import require_classes
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command, Option
 from mmpretrain.run.exposure import TEST_SEEN
 from mmpretrain.run.finetuning import Finetuning
@@ -36,8 +37,7 @@ def adapt(run: Run, method: str) -> dict[str, Any]:
     """Adapts, fine-tunes and tests on all folds, passing over what is done; returns what is in METHOD.json."""
     check_adaptation(run.config)
     finetuning = Finetuning(run)
-    if not finetuning.of_classes:
-        raise ValueError(f"finetune.tasks[0] ({finetuning.main.name}) has no classes, which the comparison is of")
+    require_classes(finetuning, "adapt")
     plain = run.with_config(plain_config(run.config))
     adapted = adapted_configs(run.config, finetuning.folds, method)
     for one in (plain, *(run.with_config(config) for config in adapted)):

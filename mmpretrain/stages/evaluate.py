@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ def evaluate(run: Run) -> dict[str, Any]:
         if config.modality_table and not finetuning.frozen:
             tables = {variant: _modality_table(finetuning, variant) for variant in finetuning.variants}
         of_tasks = {variant: figures_of_tasks(finetuning, outputs) for variant, outputs in said.items()}
+        for variant, figures in of_tasks.items():
+            log_figures(variant, figures, finetuning.main.name if finetuning.of_classes else "")
         common = {
             "task": finetuning.main.name, "tasks": of_tasks, "modality_table": tables,
             "protocol": finetuning.protocol_title, "selection": config.selection,
@@ -166,6 +168,14 @@ def figures_of_tasks(finetuning: Finetuning, outputs: Sequence[dict[str, np.ndar
         std = float(known.std(ddof=1)) if len(known) > 1 else 0.0
         figures[name] = {"folds": values, "mean": float(known.mean()), "std": std, "pooled": value}
     return figures
+
+
+def log_figures(variant: str, figures: Mapping[str, Mapping[str, Any]], but: str = "") -> None:
+    """A line of all but the losses. but: a task whose figures are told elsewhere."""
+    names = [name for name in figures if not name.endswith("/loss") and name.partition("/")[0] != but]
+    if names:
+        told = ", ".join(f"{name} {figures[name]['pooled']:.3f}" for name in names)
+        log(f"{variant}, all test clips: {told}")
 
 
 def _answers(

@@ -11,6 +11,7 @@ from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.few_labels import flat
 from mmpretrain.run.baselines import PICTURE, SOUND
+from mmpretrain.run.checking import require_classes
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command
 from mmpretrain.run.curve import Curve
 from mmpretrain.run.finetuning import Finetuning
@@ -31,7 +32,9 @@ OF_RECIPE = (
 
 def run_folds(run: Run) -> dict[str, Any]:
     """Runs all stages in a folder for each fold, passing over what is done; returns the summary of all."""
-    numbers = Finetuning(run).folds
+    finetuning = Finetuning(run)
+    require_classes(finetuning, "folds")
+    numbers = finetuning.folds
     runs = {number: run.with_config(config_of_fold(run.config, number)) for number in numbers}
     for number, of_fold in runs.items():
         log(f"fold {number}, of {', '.join(map(str, numbers))}: {of_fold.workdir}")

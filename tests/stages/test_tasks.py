@@ -15,6 +15,7 @@ from mmpretrain.observe.metric_log import read_metrics
 from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.finetune import finetune
+from mmpretrain.stages.folds import run_folds
 from mmpretrain.stages.report import report
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.tiny import IMAGE_SIZE, initial, tiny_model, tiny_run
@@ -111,4 +112,8 @@ def test_a_number_alone_is_learned_tested_and_reported(tmp_path, corpus, capsys)
     assert result["tasks"]["scratch"]["arousal/mae"]["pooled"] < 1
     assert result["folds"][0]["unlabelled_test_seen"] == "no"
     report(run)
-    assert "arousal/mae" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "scratch, all test clips: arousal/ccc" in said.err
+    assert "arousal/mae" in said.out
+    with pytest.raises(ValueError, match=r"tasks\[0\]\.kind='value': `folds` puts answers together that are right or"):
+        run_folds(run)
