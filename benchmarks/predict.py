@@ -1,0 +1,117 @@
+"""How many times faster than real time `mmpretrain predict` is, by stage: what limits it.
+
+The stages of one file one after the other in one process, then all of it as the command does it, with worker processes
+that decode while this one computes. Encoders have random weights: what they say takes as long. Programs are compiled
+before the clocks run.
+
+python benchmarks/predict.py CLIP                              encoders of the sizes small and base
+python benchmarks/predict.py CLIP --sizes base --workers 8 --hop 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from data_prep import media
+from data_prep.landmarker import find_faces, landmarker_model
+from data_prep.options import Options
+from data_prep.people import Contents, Facts, Part, look_into, read_part
+from mmpretrain.config import emotion, encoder_size
+from mmpretrain.encoders.folder import Encoder
+from mmpretrain.encoders.preprocessing import default_crop_size
+from mmpretrain.models.encoder import AVEncoder
+from mmpretrain.models.heads import ClipHead
+from mmpretrain.predict.over_time import OverTime, Windows, spans
+from mmpretrain.predict.posteriors import Classifier
+from mmpretrain.predict.predict import MAX_FACES, parts, predict
+from mmpretrain.records import EMOTIONS, FRAME_RATE_HZ
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    made = work()
+    return time.perf_counter() - start, made
+
+
+def classifier_of(size: str) -> Classifier:
+    config, task = encoder_size(size), emotion(*EMOTIONS[:8])
+    encoder = AVEncoder(config, rngs=nnx.Rngs(0))
+    heads = nnx.Dict({task.name: ClipHead(config, len(task.classes), rngs=nnx.Rngs(0))})
+    return Classifier(Encoder(encoder, {}, [task], heads))
+
+
+def line(stage: str, seconds: float, of_clip: float, remark: str = "") -> None:
+    print(f"  {stage:34}  {seconds:7.2f} s  {of_clip / seconds:7.1f} x real time  {remark}".rstrip())
+
+
+def stages(path: Path, clip_sec: float, model: Path) -> None:
+    """What reading a part is made of; `read_part` does all of it, and decodes the picture twice."""
+    opened = media.open_media(path)
+    decoded, pictures = timed(lambda: sum(1 for _ in media.video_frames(opened)))
+    line("decode the picture", decoded, clip_sec, f"{pictures} pictures of {opened.width} x {opened.height}")
+    found, _ = timed(lambda: list(find_faces(media.video_frames(opened), model, num_faces=MAX_FACES)))
+    line("look for faces", found - decoded, clip_sec, "without decoding")
+    heard, _ = timed(lambda: media.audio_samples(opened))
+    line("decode the sound", heard, clip_sec)
+    whole = Part(path, 0.0, None, Options(), model, MAX_FACES)
+    read, contents = timed(lambda: read_part(whole))
+    frames = sum(len(person.boxes) for person in contents.people)
+    line("crop everybody", max(read - found - decoded - heard, 1e-9), clip_sec, f"{len(contents.people)} people")
+    line("all of this", read, clip_sec, f"{frames / FRAME_RATE_HZ:.0f} s of people")
+
+
+def judge_part(
+    classifier: Classifier, windows: Windows, facts: Facts, part: Part, contents: Contents, is_last: bool
+) -> OverTime:
+    over_time = OverTime(classifier, windows, "", facts)
+    over_time.add(part, contents, is_last=is_last)
+    return over_time
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clip", type=Path, metavar="CLIP", help="a video with a face, of half a minute to an hour")
+    parser.add_argument("--sizes", nargs="+", default=["small", "base"], metavar="SIZE", help="of encoders")
+    parser.add_argument("--window", type=float, default=3.0, metavar="SEC")
+    parser.add_argument("--hop", type=float, default=0.5, metavar="SEC")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N")
+    parser.add_argument("--landmarker", metavar="PATH")
+    args = parser.parse_args()
+    model, windows = landmarker_model(args.landmarker), Windows(args.window, args.hop)
+    facts = look_into(args.clip)
+    if facts.error:
+        raise SystemExit(f"{args.clip}: {facts.error}")
+    print(f"{args.clip.name}: {facts.seconds:.1f} s; {os.cpu_count()} cores; {jax.devices()[0].device_kind}")
+    print("one process, a stage after the other")
+    stages(args.clip, facts.seconds, model)
+    for size in args.sizes:
+        classifier = classifier_of(size)
+        crop_size = default_crop_size(classifier.encoder.config)
+        own = parts(args.clip, facts, classifier, windows, crop_size, model, MAX_FACES)
+        contents = read_part(own[0])
+        first_sec = min(facts.seconds, spans(facts, windows)[0][1])
+
+        judge = functools.partial(judge_part, classifier, windows, facts, own[0], contents, len(own) == 1)
+        judge()
+        seconds, over_time = timed(judge)
+        judged = sum(len(person.moments.uses) for person in over_time.result().people)
+        print(
+            f"{size}: {sum(x.size for x in jax.tree.leaves(nnx.state(classifier.encoder.module))) / 1e6:.0f} M numbers"
+        )
+        line("filterbank, encoder and head", seconds, first_sec, f"{judged / seconds:.1f} windows/s")
+        settings = dict(crop_size=crop_size, landmarker=model, num_workers=args.workers)
+        seconds, _ = timed(lambda c=classifier, s=settings: list(predict([args.clip], c, windows, **s)))
+        line(f"predict, {args.workers} workers", seconds, facts.seconds, "with starting them")
+
+
+if __name__ == "__main__":
+    main()
