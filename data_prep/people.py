@@ -22,6 +22,7 @@ from data_prep.sources import why_missing
 from mmpretrain.records import SAMPLES_PER_FRAME
 
 MIN_FRAMES = 12  # who is seen for less than half a second is nobody
+SLACK_SEC = 5.0  # by which a file may be longer than it says
 MAX_HOLE = 25  # frames: a track with a longer hole is two
 
 
@@ -66,7 +67,7 @@ class Contents:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """A file before it is decoded. seconds: by its packets. width, height: as shown. error: why it cannot be read."""
+    """A file before it is decoded. seconds: by its packets, as far as it says that it is so long. width, height: as shown. error: why it cannot be read."""
 
     seconds: float = 0.0
     has_picture: bool = False
@@ -87,6 +88,8 @@ def look_into(path: Path) -> Facts:
             if not opened.has_picture and not opened.has_sound:
                 raise ValueError("has neither a picture nor sound that can be decoded")
             seconds = max(0.0, opened.clock.end_sec - opened.origin_sec)
+            if opened.file_sec:  # a packet's broken stamp may be days away
+                seconds = min(seconds, opened.file_sec + SLACK_SEC)
             if seconds > media.limits.MAX_HOURS * 3600:
                 raise ValueError(f"is {seconds / 3600:.1f} h long, more than {media.limits.MAX_HOURS:.0f} h: cut it")
             return Facts(seconds, opened.has_picture, opened.has_sound, opened.width, opened.height, opened.fps)
