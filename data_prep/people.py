@@ -67,7 +67,8 @@ class Contents:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """A file before it is decoded. seconds: by its packets, as far as it says that it is so long. width, height: as shown. error: why it cannot be read."""
+    """A file before it is decoded. seconds: by its packets, as far as it says that it is so long. width, height: as
+    shown. error: why it cannot be read."""
 
     seconds: float = 0.0
     has_picture: bool = False
