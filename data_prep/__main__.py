@@ -88,7 +88,6 @@ def _run(corpus: Corpus, args: argparse.Namespace) -> int:
     from data_prep.hands import hand_model
     from data_prep.landmarker import landmarker_model
     from data_prep.options import Options
-    from mmpretrain.records import HAND_TRACKS
 
     options = Options(
         args.mouth_size,
@@ -99,11 +98,12 @@ def _run(corpus: Corpus, args: argparse.Namespace) -> int:
         args.compression,
         hand_model(args.hand_landmarker) if args.hand_landmarker else None,
         args.detect_every,
+        args.colour,
     )
     clips, name, labels = corpus.clips(args)
     clips = with_landmarks(clips, args.landmarks) if args.landmarks else clips
     model = landmarker_model(args.landmarker) if any(clip.needs_landmarker for clip in clips) else None
-    tracks = {**corpus.tracks, **(HAND_TRACKS if args.hand_landmarker else {})}
+    tracks = {**corpus.tracks, **options.tracks}
     preparation.prepare(
         clips, args.output, options, name=name, tracks=tracks, labels=labels, model=model, num_workers=args.workers,
         overwrite=args.overwrite,

@@ -82,6 +82,7 @@ class Corpus:
             landmarks=None,
             hand_landmarker=None,
             detect_every=1,
+            colour=False,
             min_face_rate=0.5,
             max_clip_sec=60.0,
             max_gap_sec=1.0,
@@ -172,6 +173,13 @@ _OF_FILES = (
         dict(
             type=int, default=1, metavar="N",
             help="look for faces in one of N pictures; between them they move evenly (default: 1)",
+        ),
+    ),
+    Argument(
+        "colour",
+        dict(
+            action="store_true",
+            help="keep the crops in colour too, as tracks `mouth_colour` and `face_colour`; models read the grey ones",
         ),
     ),
     Argument(

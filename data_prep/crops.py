@@ -43,30 +43,43 @@ class Square(NamedTuple):
 
 class Crops(NamedTuple):
     """Mouth uint8 [T, M, M] and face uint8 [T, F, F] of one clip, and empty bool [T]: where one of them shows nothing,
-    be it that most of it lies outside of the picture or that all of it is of one grey."""
+    be it that most of it lies outside of the picture or that all of it is of one grey. mouth_colour, face_colour: the
+    same in RGB, [T, M, M, 3] and [T, F, F, 3], where they were asked for."""
 
     mouth: np.ndarray
     face: np.ndarray
     empty: np.ndarray
+    mouth_colour: np.ndarray | None = None
+    face_colour: np.ndarray | None = None
 
 
 class Cropper:
     """Cuts mouth and face of one person out of picture after picture: `add` each, then `crops`.
 
     points: float [T, 9, 2], x and y in pixels of a picture of size `first` (height, width; None: that of the first that
-    is added), onto which those of another size are laid (see `laid_onto`).
+    is added), onto which those of another size are laid (see `laid_onto`). colour: keep the crops in colour too,
+    which all pictures must have.
     """
 
-    def __init__(self, points: np.ndarray, *, mouth_size: int, face_size: int, first: tuple[int, int] | None = None):
+    def __init__(
+        self,
+        points: np.ndarray,
+        *,
+        mouth_size: int,
+        face_size: int,
+        first: tuple[int, int] | None = None,
+        colour: bool = False,
+    ):
         self._transforms = align(points[:, STABLE], MEAN_FACE)
         self._squares = mouth_squares(self._transforms, points[:, MOUTH])
         mouth, face = (np.empty((len(points), size, size), np.uint8) for size in (mouth_size, face_size))
-        self._crops = Crops(mouth, face, np.zeros(len(points), bool))
+        colours = [np.empty((*crops.shape, 3), np.uint8) for crops in (mouth, face)] if colour else []
+        self._crops = Crops(mouth, face, np.zeros(len(points), bool), *colours)
         self._count, self._first = 0, first
 
     def add(self, frame: np.ndarray) -> None:
         """The next picture, RGB uint8 [H, W, 3] or grey [H, W]."""
-        t, size, (mouth, face, empty) = self._count, frame.shape[:2], self._crops
+        t, size, (mouth, face, empty, *colours) = self._count, frame.shape[:2], self._crops
         self._first = self._first or size
         self._count += 1
         if t >= len(empty):
@@ -74,11 +87,15 @@ class Cropper:
         transform = self._transforms[t]
         if size != self._first:
             transform = chain(laid_onto(size, self._first), transform)
-        mouth[t] = grey(cut(frame, transform, self._squares[t], mouth.shape[1]))
-        face[t] = grey(cut(frame, transform, Square(*FACE_SQUARE), face.shape[1]))
+        squares = (self._squares[t], Square(*FACE_SQUARE))
+        for crops, colour, square in zip((mouth, face), colours, squares, strict=True):
+            image = cut(frame, transform, square, crops.shape[1])
+            crops[t] = grey(image)
+            if colour is not None:
+                colour[t] = image
         empty[t] = any(
             crop[t].std() < MIN_DEVIATION or inside(size, transform, square) < MIN_INSIDE
-            for crop, square in ((mouth, self._squares[t]), (face, Square(*FACE_SQUARE)))
+            for crop, square in zip((mouth, face), squares, strict=True)
         )
 
     def crops(self) -> Crops:
@@ -97,12 +114,13 @@ def crop_clip(
     *,
     mouth_size: int = CROP_SIZES["mouth"],
     face_size: int = CROP_SIZES["face"],
+    colour: bool = False,
 ) -> Crops:
     """Cuts mouth and face out of each picture of a clip, read one at a time; see `Cropper`.
 
     Raises ValueError if there are fewer or more pictures than points.
     """
-    cropper = Cropper(points, mouth_size=mouth_size, face_size=face_size)
+    cropper = Cropper(points, mouth_size=mouth_size, face_size=face_size, colour=colour)
     for frame in frames:
         cropper.add(frame)
     return cropper.crops()

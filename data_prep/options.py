@@ -20,7 +20,8 @@ class Options:
     be found. max_clip_sec: longer files are cut at pauses. max_gap_sec: for longer without the face its place is not
     guessed, and the clip is cut there. compression: how sound and pictures are stored, one of `COMPRESSIONS`.
     hand_landmarker: MediaPipe's model, where hands are to be looked for.
-    detect_every: of so many pictures one is looked at for faces.
+    detect_every: of so many pictures one is looked at for faces. colour: the crops are kept in
+    colour too.
     """
 
     mouth_size: int = CROP_SIZES["mouth"]
@@ -31,6 +32,14 @@ class Options:
     compression: str = "none"
     hand_landmarker: Path | None = None
     detect_every: int = 1
+    colour: bool = False
+
+    @property
+    def tracks(self) -> dict[str, records.TrackSpec]:
+        """What clips have by these options."""
+        sizes = {"mouth": self.mouth_size, "face": self.face_size} if self.colour else {}
+        colours = {f"{view}_colour": records.TrackSpec((size, size, 3), "uint8") for view, size in sizes.items()}
+        return {**colours, **(records.HAND_TRACKS if self.hand_landmarker else {})}
 
     def __post_init__(self) -> None:
         for name in ("mouth_size", "face_size"):
@@ -45,7 +54,9 @@ class Options:
             raise ValueError(f"--detect-every {self.detect_every} is out of range; use 1 to 5 pictures")
         if not 0 <= self.max_gap_sec <= 60:
             raise ValueError(f"--max-gap-sec {self.max_gap_sec:g} is out of range; use 0 to 60 s")
-        most_sec = MAX_RECORD_BYTES / 2 / (records.FRAME_RATE_HZ * (self.mouth_size**2 + self.face_size**2))
+        pixel_bytes = 4 if self.colour else 1
+        frame_bytes = pixel_bytes * (self.mouth_size**2 + self.face_size**2)
+        most_sec = MAX_RECORD_BYTES / 2 / (records.FRAME_RATE_HZ * frame_bytes)
         if not 5 <= self.max_clip_sec <= most_sec:
             raise ValueError(
                 f"--max-clip-sec {self.max_clip_sec:g} is out of range; use 5 to {most_sec:.0f} s, the longest whose "

@@ -94,7 +94,7 @@ def _check_size(clip: Clip) -> None:
 
 def _draw(task: Task) -> dict[str, Any]:
     drawn = task.clip.render()
-    mouth, face, _ = crop_clip(drawn.frames, drawn.points, **_sizes(task))
+    mouth, face, *_ = crop_clip(drawn.frames, drawn.points, **_sizes(task))
     info = task.clip.info | drawn.info
     return {"audio": drawn.audio, "mouth": mouth, "face": face, "tracks": drawn.tracks, "info": info}
 
@@ -111,11 +111,16 @@ def _decode(task: Task) -> tuple[dict[str, Any], str]:
         points, blendshapes = points[kept], blendshapes[kept]
         with _hand_watch(task, points) as hands:
             frames = media.shown_frames(opened)
-            crops = crop_clip(hands.watch(frames) if hands else frames, points, **_sizes(task))
+            crops = crop_clip(
+                hands.watch(frames) if hands else frames, points, **_sizes(task), colour=task.options.colour
+            )
         empty = crops.empty.mean()
         said = f"{100 * empty:.0f} % of the crops are empty or outside of the picture"
         if empty <= 1 - task.options.min_face_rate:
             mouth, face, tracks = crops.mouth, crops.face, {"blendshapes": blendshapes}
+            tracks |= (
+                {"mouth_colour": crops.mouth_colour, "face_colour": crops.face_colour} if task.options.colour else {}
+            )
             tracks |= {"hands": hands.features().astype(np.float16)} if hands else {}
             note = said if empty > FEW_EMPTY else ""
         elif task.has_audio:

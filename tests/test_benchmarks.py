@@ -128,5 +128,5 @@ make_trainer(benchmarks.growth.recipe("tiny", "float32"), 1).shapes
 def test_help_teaches():
     for script in ("kmeans.py", "label_memory.py", "label_store.py", "planning.py"):
         assert f"python benchmarks/{script}" in output(script, "--help")
-    for module in ("train_step", "convolutions", "kernels", "growth"):
+    for module in ("train_step", "convolutions", "kernels", "growth", "prepare"):
         assert f"python -m benchmarks.{module}" in output(module, "--help")

@@ -37,7 +37,7 @@ def centroid(image: np.ndarray) -> np.ndarray:
 def test_the_mouth_is_centred_and_upright_at_any_size_and_scale(scale, degrees, mouth_size):
     _, points = placed(scale, degrees, (90 * scale, 120 * scale))
     shape = (int(500 * scale), int(450 * scale))
-    mouth, face, _ = crops.crop_clip(
+    mouth, face, *_ = crops.crop_clip(
         [picture_of(points, shape, round(12 * scale))], points[None], mouth_size=mouth_size, face_size=56
     )
     assert mouth.shape == (1, mouth_size, mouth_size)
