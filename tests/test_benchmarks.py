@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -125,8 +126,23 @@ make_trainer(benchmarks.growth.recipe("tiny", "float32"), 1).shapes
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
+def test_prediction_is_timed_by_stage():
+    shared = Path(os.environ.get("MMPRETRAIN_SHARED_DIR", ROOT.parent / "shared"))
+    clip, model = shared / "data/av/grid/other/brbk7n.mpg", shared / "models/face_landmarker.task"
+    if not clip.is_file() or not model.is_file():
+        pytest.skip(f"no real clips or no landmarker under {shared}; set MMPRETRAIN_SHARED_DIR")
+    text = output("predict.py", str(clip), "--sizes", "tiny", "--workers", "1", "--landmarker", str(model))
+    stages = dict(re.findall(r"^  (\S.*?)  +[\d.]+ s +([\d.]+) x real time", text, re.MULTILINE))
+    assert list(stages) == [
+        "decode the picture", "decode it and look for faces", "decode the sound", "all of this, and crop everybody",
+        "filterbank, encoder and head", "predict, 1 workers",
+    ]  # fmt: skip
+    assert all(float(times) > 0 for times in stages.values())
+
+
 def test_help_teaches():
-    for script in ("kmeans.py", "label_memory.py", "label_store.py", "planning.py"):
+    for script in ("kmeans.py", "label_memory.py", "label_store.py", "planning.py", "predict.py"):
         assert f"python benchmarks/{script}" in output(script, "--help")
     for module in ("train_step", "convolutions", "kernels", "growth", "prepare"):
         assert f"python -m benchmarks.{module}" in output(module, "--help")

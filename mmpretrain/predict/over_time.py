@@ -19,6 +19,7 @@ from mmpretrain.predict.results import VOICE, Moments, Person, Prediction
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME, Clip
 
 PART_SEC = 60
+MIN_FRAMES = 5  # as of preparation: less is no clip
 KEPT_CROPS = 8  # of a person
 SAME_PERSON = 0.3  # of the faces of two parts, by how much they cover each other where both are seen
 
@@ -101,6 +102,10 @@ class OverTime:
         return Prediction(self._file, seconds, facts.width, facts.height, made, tuple(self._notes))
 
     def _why_nothing(self) -> str:
+        if self._end < MIN_FRAMES:
+            return (
+                f"it is {self._end / FRAME_RATE_HZ:.2f} s long; at least {MIN_FRAMES / FRAME_RATE_HZ:.1f} s are needed"
+            )
         wants = " and ".join(self._classifier.modalities)
         found = "its sound is silence" if self._facts.has_sound else "it has no sound"
         if "audio" not in self._classifier.modalities:
@@ -135,7 +140,7 @@ class OverTime:
         for start in starts:
             stop = min(start + width, contents.num_frames)
             a, b = (start, stop) if seen is None else (max(start, seen.first), min(stop, seen.first + len(seen.boxes)))
-            if b - a >= (stop - start) / 2 and (clip := _clip(contents.audio, seen, a, b)) is not None:
+            if b - a >= max(MIN_FRAMES, (stop - start) / 2) and (clip := _clip(contents.audio, seen, a, b)) is not None:
                 clips.append(clip)
                 box = seen.boxes[(a + b) // 2 - seen.first] if seen else np.full(4, np.nan)
                 rows.append((start, stop, box))

@@ -116,3 +116,9 @@ def test_a_classifier_says_in_batches_what_the_encoder_says_of_one_clip(encoder_
     assert not np.isnan(muted[:2]).any()
     with pytest.raises(ValueError, match="no head of that name, but of emotion"):
         Classifier(encoder, "valence")
+
+
+def test_less_than_a_clip_is_refused_for_its_length():
+    found = OverTime(Said(), Windows(), "clip.wav", Facts(0.1, False, True))
+    found.add(Part(Path("clip.wav"), 0, 63, None, None, 5), Contents(3, False, SAMPLES[: 640 * 3]), is_last=True)
+    assert found.result().error == "it is 0.12 s long; at least 0.2 s are needed"
