@@ -146,3 +146,11 @@ def test_help_teaches():
         assert f"python benchmarks/{script}" in output(script, "--help")
     for module in ("train_step", "convolutions", "kernels", "growth", "prepare"):
         assert f"python -m benchmarks.{module}" in output(module, "--help")
+
+
+@pytest.mark.slow
+def test_loader_compares_with_the_usual_way_and_says_what_an_accelerator_needs():
+    text = output("loader", "--clips", "8", "--turns", "1", "--batches", "1")
+    assert float(re.search(r"^ours +[\d,]+ +([\d.]+)$", text, re.MULTILINE)[1]) > 1
+    assert re.search(r"^one H200 needs 148,000 frames/s: [\d.]+ cores", text, re.MULTILINE)
+    assert re.search(r"[\d.]+ % padding with buckets of 100, 200, 300, 400, 500", text)

@@ -83,7 +83,8 @@ def make_batch(
         )
         if train:
             length = min(clip.num_frames, planned.num_frames)
-            start = int(stream("time").integers(0, clip.num_frames - length, endpoint=True))
+            spare = clip.num_frames - length
+            start = int(stream("time").integers(0, spare, endpoint=True)) if spare else 0
             frames = own = range(start, start + length)
         else:
             frames, own = windows(clip.num_frames)[occurrence]

@@ -62,7 +62,7 @@ def _audio(clip: Clip, frames: range, config: InputConfig, augmentation: Augment
 
 
 def _video(clip: Clip, frames: range, config: InputConfig, augmentation: Augmentation | None) -> np.ndarray:
-    video_THW = {"mouth": clip.mouth, "face": clip.face}[config.view][frames.start : frames.stop]
+    video_THW = (clip.mouth if config.view == "mouth" else clip.face)[frames.start : frames.stop]
     offset_yx, flip = centre_offset(video_THW, config.image_size), False
     if augmentation is not None:
         if augmentation.data.random_crop:

@@ -37,10 +37,10 @@ def log_filterbank(audio_N: np.ndarray) -> np.ndarray:
     check_sound("audio", audio_N)
     if not len(audio_N):
         return np.zeros((0, NUM_BANDS), np.float32)
-    signal = audio_N.astype(np.float64)
-    signal[1:] -= PRE_EMPHASIS * audio_N[:-1]
-    num_frames = 1 + max(0, -(-(len(signal) - WINDOW) // HOP))
-    signal = np.pad(signal, (0, (num_frames - 1) * HOP + WINDOW - len(signal)))
+    num_frames = 1 + max(0, -(-(len(audio_N) - WINDOW) // HOP))
+    signal = np.zeros((num_frames - 1) * HOP + WINDOW)
+    signal[: len(audio_N)] = audio_N
+    signal[1 : len(audio_N)] -= PRE_EMPHASIS * audio_N[:-1]
     energies = band_energies(windows(signal), _filterbank_weights() / FFT_SIZE)
     return np.log(np.where(energies == 0, np.finfo(np.float64).eps, energies)).astype(np.float32)
 
@@ -48,8 +48,7 @@ def log_filterbank(audio_N: np.ndarray) -> np.ndarray:
 def stack_frames(fbank_NF: np.ndarray) -> np.ndarray:
     """[N, 26] at 100 Hz -> [ceil(N / 4), 104] at 25 Hz, earliest frame first; the last row is filled up with zeros."""
     num_rows = -(-len(fbank_NF) // STACK)
-    padded = np.pad(fbank_NF, ((0, num_rows * STACK - len(fbank_NF)), (0, 0)))
-    return padded.reshape(num_rows, STACK * fbank_NF.shape[1])
+    return _filled_up(fbank_NF, num_rows * STACK).reshape(num_rows, STACK * fbank_NF.shape[1])
 
 
 def audio_features(
@@ -84,7 +83,7 @@ def audio_features(
     if freq_mask is not None:
         first, width = freq_mask
         rows_TF.reshape(-1, STACK, NUM_BANDS)[:, :, first : first + width] = 0
-    return np.pad(rows_TF, ((0, num_frames - len(rows_TF)), (0, 0)))
+    return _filled_up(rows_TF, num_frames)
 
 
 def _of_rows(rows_TF: np.ndarray, normalization: str) -> np.ndarray:
@@ -96,6 +95,15 @@ def _of_rows(rows_TF: np.ndarray, normalization: str) -> np.ndarray:
     if normalization == "level":
         rows_TF += LEVEL_SHARE * ((mean_T1 - LEVEL_MEAN) / LEVEL_SCALE).astype(np.float32)
     return rows_TF
+
+
+def _filled_up(rows_TF: np.ndarray, num_rows: int) -> np.ndarray:
+    """With rows of zeros to that many."""
+    if len(rows_TF) == num_rows:
+        return rows_TF
+    filled = np.zeros((num_rows, rows_TF.shape[1]), rows_TF.dtype)
+    filled[: len(rows_TF)] = rows_TF
+    return filled
 
 
 def _warp(fbank_NF: np.ndarray, factor: float) -> np.ndarray:

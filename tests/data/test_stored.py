@@ -68,6 +68,18 @@ def test_nothing_is_read_that_a_model_does_not_use(tmp_path):
     assert batch.inputs["audio"][batch.present["audio"]].any((1, 2)).all()
 
 
+def test_of_two_views_one_is_read(tmp_path):
+    path = write(tmp_path / "c")
+    table = open_table(path)
+    for number in range(SHARDS):
+        shard(path, "face", number).unlink()
+    rows = np.arange(10)
+    planned = PlannedBatch(0, 0, 19, rows, rows * 0)
+    batch = make_batch(planned, table, model=tiny_model("video"), data=DataConfig(), train=True, seed=0)
+    assert batch.present["video"].tolist() == [row != 4 for row in range(10)]
+    assert batch.valid_BT.any(1).all()
+
+
 def test_a_damaged_shard_costs_its_own_clips(tmp_path):
     path = write(tmp_path / "c")
     shard(path, "audio", 1).write_bytes(shard(path, "audio", 1).read_bytes()[:100])
