@@ -3,8 +3,8 @@
 The usual way reads a video (H.264) picture by picture with cv2, a WAV file and one of noise, and makes filterbank,
 mixture, crops and pictures in float32 in numpy, one clip after another; ours leaves the last to the device. Both load
 the same drawn clips of mouths with sound, noise under a quarter of them, one thread each, in turns. Then: where our
-time goes, how several threads add up, how many cores feed an accelerator, and how much of a batch is padding where clips are
-as long as those of LRS3.
+time goes, how several threads add up, how many cores feed an accelerator, and how much of a batch is padding where
+clips are as long as those of LRS3.
 
 python -m benchmarks.loader
 python -m benchmarks.loader --clips 200 --compression zstd
