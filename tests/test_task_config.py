@@ -21,6 +21,7 @@ from tests.tiny import tiny_run
         ({"kind": "value", "classes": (), "range": (1.0, 1.0)}, {}, r"range=.*; it must be the lowest value and then"),
         ({"kind": "class", "loss": "squared"}, {}, r"loss='squared'; it must be one of usual, focal with"),
         ({"kind": "classes", "class_weights": "inverse"}, {}, r"class_weights='inverse'; it must be none with"),
+        ({"kind": "votes", "reversal": 1.0}, {}, r"reversal=1\.0; it must be 0 with .*kind='votes'"),
         ({"kind": "votes", "classes": ("a",)}, {}, r"classes=.*; it must be two or more"),
         ({"pooling": "mean"}, {"head": "frozen_linear"}, r"pooling='mean'; it must be attentive_statistics with"),
         ({}, {"lora_rank": 4, "layer_decay": 0.9}, r"layer_decay=0\.9; it must be 1\.0 with finetune\.lora_rank=4"),

@@ -136,7 +136,7 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
             wanted = f"'class' with finetune.{field}='frozen_linear', which tells classes alone"
             _require(task.kind == "class", f"finetune.tasks[{i}].kind", task.kind, wanted)
             unread = {"pooling": "attentive_statistics"}
-            unread |= {"loss": "usual", "class_weights": "none"} if field == "classifier" else {}
+            unread |= {"reversal": 0.0, "loss": "usual", "class_weights": "none"} if field == "classifier" else {}
             for name, usual in unread.items():
                 wanted = f"{usual} with finetune.{field}='frozen_linear', which does not look at it"
                 _require(getattr(task, name) == usual, f"finetune.tasks[{i}].{name}", getattr(task, name), wanted)
@@ -204,6 +204,8 @@ def _check_task(task: TaskConfig, name: str) -> None:
     if task.kind in ("binary", "ordinal", "classes"):
         losses = ("usual",)
     _require(task.loss in losses, f"{name}.loss", task.loss, f"one of {', '.join(losses)} {kind}")
+    of_class = task.reversal == 0 or task.kind == "class"
+    _require(of_class, f"{name}.reversal", task.reversal, f"0 {kind}: what is not to be told is a class")
     weighted = task.class_weights == "none" or task.kind in OF_ONE_CLASS
     _require(weighted, f"{name}.class_weights", task.class_weights, f"none {kind}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -28,6 +29,8 @@ def task_labels(table: ClipTable, task: TaskConfig) -> np.ndarray:
     if task.kind in OF_FRAMES:
         return ARRAYS[task.kind](table, task)
     column = task.column or task.name
+    if column == CORPUS and column not in table.label_kinds:
+        return ARRAYS[task.kind](corpus_names(table), task)
     values, wanted = table.label(column), COLUMN_KINDS.get(task.kind, (task.kind,))
     if (found := table.label_kinds[column]) not in wanted:
         fit = [kind for kind in ARRAYS if found in COLUMN_KINDS.get(kind, (kind,)) and kind not in OF_FRAMES]
@@ -40,6 +43,13 @@ def task_labels(table: ClipTable, task: TaskConfig) -> np.ndarray:
     if task.kind == "value":
         check_range(labels, task, table)
     return labels
+
+
+def corpus_names(table: ClipTable) -> Words[str]:
+    """Of every clip the name of its corpus's folder."""
+    names = [Path(source.corpus_dir).name for source in table.sources]
+    words = tuple(dict.fromkeys(names))
+    return Words(np.array([words.index(name) for name in names], np.min_scalar_type(len(words)))[table.source_N], words)
 
 
 def check_range(labels: np.ndarray, task: TaskConfig, table: ClipTable) -> None:
@@ -234,5 +244,6 @@ ARRAYS: dict[str, Callable[..., np.ndarray]] = {
     "value": _values, "frames": frame_classes, "values": _frame_values,
 }  # fmt: skip
 OF_FRAMES = ("frames", "values")
+CORPUS = "corpus"  # the column that every corpus has, whatever it declares
 # The kinds of columns that labels of a kind are made of, where these are not called alike.
 COLUMN_KINDS = {"votes": ("classes",), "binary": ("class", "value"), "ordinal": ("class", "value")}

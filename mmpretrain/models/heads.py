@@ -13,7 +13,7 @@ from flax import nnx
 
 from mmpretrain.config import AUDIO_DIM, ModelConfig
 from mmpretrain.models.encoder import AVEncoder
-from mmpretrain.models.layers import dropout, linear
+from mmpretrain.models.layers import dropout, linear, reverse_gradient
 from mmpretrain.randomness import named
 
 
@@ -190,8 +190,22 @@ class MultiTaskModel(nnx.Module):
         self.heads = nnx.Dict({task: make(rngs) for task, make in make_heads.items()})
 
     def __call__(
-        self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None, *others: Any
+        self,
+        x_BTD: jax.Array,
+        valid_BT: jax.Array,
+        key: jax.Array | None,
+        *others: Any,
+        reversals: Mapping[str, jax.Array] | None = None,
     ) -> dict[str, jax.Array]:
-        """What each head says, from the encoder's `embed` output. others: what the heads take besides."""
-        layers = self.encoder.all_layers(x_BTD, valid_BT, key).astype(jnp.float32)
-        return {task: self.heads[task](layers, valid_BT, named(key, f"head {task}"), *others) for task in self.tasks}
+        """What each head says, from the encoder's `embed` output.
+
+        others: what the heads take besides. reversals: [B], of a task whose gradient is reversed for the encoder, by
+        how much.
+        """
+        layers, said = self.encoder.all_layers(x_BTD, valid_BT, key).astype(jnp.float32), {}
+        for task in self.tasks:
+            heard = layers
+            if reversals and task in reversals:
+                heard = reverse_gradient(layers, reversals[task][None, :, None, None])
+            said[task] = self.heads[task](heard, valid_BT, named(key, f"head {task}"), *others)
+        return said

@@ -143,6 +143,12 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 
+def reverse_gradient(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """x forward, bit for bit; -`scale` times the gradient backward (Ganin and Lempitsky 2015)."""
+    still = jax.lax.stop_gradient(x)
+    return still - scale * (x - still)
+
+
 def scale_gradient(x: jax.Array, scale: float) -> jax.Array:
     """x forward, `scale` times the gradient backward (spec, section 7.2); 0 cuts it."""
     return x if scale == 1.0 else x * scale + jax.lax.stop_gradient(x * (1 - scale))

@@ -29,12 +29,14 @@ def weights_of(task: TaskConfig) -> str:
 
 class Changes(NamedTuple):
     """Augmentation: stretches that are hidden, bool [B, T] each; how much of a clip is its own, [B], the rest being
-    the one before it in the batch; by modality whether it is left, bool [B] (None: all are)."""
+    the one before it in the batch; by modality whether it is left, bool [B] (None: all are); how much of reversed
+    gradients there is yet, [B] (None: nothing is reversed)."""
 
     audio_BT: jax.Array
     video_BT: jax.Array
     own_B: jax.Array
     left: dict[str, jax.Array] | None = None
+    ramp_B: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,6 @@ class Supervised(Objective):
 
     def draw(self, keys_B: jax.Array, batch: Batch, *, step: jax.Array, train: bool) -> Changes:
         """Nothing is hidden unless in training, and where fine-tuning has masks at all."""
-        del step
         masking, valid, mixup = self.finetune.masking, batch.valid_BT, self.finetune.mixup
         nothing, own_B = jnp.zeros_like(valid), jnp.ones(len(valid))
         if not train:
@@ -93,14 +94,19 @@ class Supervised(Objective):
         left = (
             left_of(batch.present, keys_B, self.finetune.modality_dropout) if self.finetune.modality_dropout else None
         )
+        ramp_B = None
+        if any(task.reversal for task in self.finetune.tasks):  # as Ganin and Lempitsky bring it up
+            ramp = 2 / (1 + jnp.exp(-10 * step / self.finetune.num_steps)) - 1
+            ramp_B = jnp.broadcast_to(ramp.astype(jnp.float32), len(valid))
         if masking is None:
-            return Changes(nothing, nothing, own_B, left)
+            return Changes(nothing, nothing, own_B, left, ramp_B)
         audio_keys, video_keys = named(keys_B, "audio mask"), named(keys_B, "video mask")
         return Changes(
             span_mask(audio_keys, valid, prob=masking.audio_prob, span_frames=masking.audio_span_frames),
             span_mask(video_keys, valid, prob=masking.video_prob, span_frames=masking.video_span_frames),
             own_B,
             left,
+            ramp_B,
         )
 
     def loss(
@@ -164,13 +170,16 @@ class Supervised(Objective):
         if changes is not None:
             prepared = {name: self._changed(name, x, batch, changes) for name, x in prepared.items()}
         x, _ = model.encoder.embed(prepared, batch.valid_BT, batch.present, key, train=train)
+        reversals = None
+        if changes is not None and changes.ramp_B is not None:
+            reversals = {t.name: t.reversal * changes.ramp_B for t in self.finetune.tasks if t.reversal}
         if not self._fusion:
-            return model(x, batch.valid_BT, key)
+            return model(x, batch.valid_BT, key, reversals=reversals)
         frames_B = jnp.stack([batch.present[name] for name in self.model.modalities]).any(0)
         text = text_of(batch.inputs["text"], batch.present["text"], frames_B)
         if self._fusion == "early":
-            return model(x + model.early(text)[:, None].astype(x.dtype), batch.valid_BT, key)
-        return model(x, batch.valid_BT, key, text)
+            return model(x + model.early(text)[:, None].astype(x.dtype), batch.valid_BT, key, reversals=reversals)
+        return model(x, batch.valid_BT, key, text, reversals=reversals)
 
     def _changed(self, name: str, x: jax.Array, batch: Batch, changes: Changes) -> jax.Array:
         """The prepared input of a modality, mixed, and then with stretches hidden, which read 0.

@@ -50,6 +50,7 @@ def test_every_kind_at_values(table):
     assert labels(table, "level", "value", range=(0.0, 8.0))[:3].tolist() == [0, 2, 7.5]
     assert labels(table, "level", "ordinal", "0", "2", "7.5").tolist() == [0, 1, 2, -1]
     assert labels(table, "humour", "binary", "no", "yes").tolist() == [0, 1, -1, -1]
+    assert labels(table, "domain", "class", "other", "corpus", column="corpus").tolist() == [1] * 4, "its folder's name"
     curves = labels(table, "valence", "values")
     assert curves.shape == (4, 8)
     assert curves[0, -1] == 1

@@ -49,3 +49,29 @@ def test_shares_are_of_the_clip_and_at_least_a_half():
     assert own.min() >= 0.5
     assert 0.7 < own.mean() < 0.95
     assert (np.asarray(objective.draw(clip_keys(batch), batch, step=0, train=False).own_B) == 1).all()
+
+
+def test_a_reversed_task_teaches_its_head_and_the_encoder_the_contrary():
+    told, hidden = emotion("a", "b", "c"), emotion("a", "b", "c", reversal=2.0)
+    plain, reversing = (
+        Supervised(tiny_model(), FinetuneConfig(tasks=(task,), dropout=0.0, num_steps=100)) for task in (told, hidden)
+    )
+    graphdef, params, stats = initial(plain.make_model)
+    batch = random_batch(model=plain.model)
+    draws = reversing.draw(clip_keys(batch), batch, step=jnp.int32(20), train=True)
+    ramp = 2 / (1 + np.exp(-10 * 20 / 100)) - 1
+    assert np.asarray(draws.ramp_B) == pytest.approx([ramp] * 2)
+    assert reversing.draw(clip_keys(batch), batch, step=jnp.int32(0), train=True).ramp_B[0] == 0
+
+    def gradient(objective, draws):
+        def loss(params):
+            return objective.loss(nnx.merge(graphdef, params, stats), batch, draws, None, train=True).loss
+
+        value, grads = jax.jit(jax.value_and_grad(loss))(params)
+        return float(value), {".".join(map(str, path)): np.asarray(g[...]) for path, g in nnx.to_flat_state(grads)}
+
+    usual, turned = gradient(plain, draws._replace(ramp_B=None)), gradient(reversing, draws)
+    assert turned[0] == usual[0]
+    for name, g in usual[1].items():
+        factor = 1 if name.startswith("heads") else -2 * ramp
+        np.testing.assert_allclose(turned[1][name], factor * g, rtol=1e-4, atol=1e-6, err_msg=name)
