@@ -57,7 +57,7 @@ class Classifier:
         batch = empty_batch(AT_ONCE, num_frames, self.encoder.config)  # always as many: one program for all
         for b, clip in enumerate(clips):
             has = {"audio": len(clip.audio) > 0, "video": len(clip.mouth) > 0}
-            present = [name for name in self.modalities if has[name] and name not in without]
+            present = [name for name in self.modalities if has.get(name) and name not in without]
             put_clip(batch, b, clip, range(clip.num_frames), present, self.encoder.config)
         logits = np.asarray(self._compiled(self._split[1], batch))[: len(clips)]
         some = np.any([batch.present[name][: len(clips)] for name in self.modalities], axis=0)
