@@ -46,6 +46,7 @@ SIDE, CROP = 96, 88
 NEEDS = {"one H200": 148_000, "a node of eight GPUs": 173_000}  # frames/s of Base in bfloat16
 NOISE_PROB = 0.25
 MODEL = ModelConfig()
+LRS3_BUCKETS = (60, 80, 110, 150, 200, 260, 330, 420, 500)  # of configs/pretrain/avhubert_base_lrs3.py
 # Clips of each kind, their mean length and its spread, and the longest: numbers and hours of LRS3 as released.
 LRS3 = ((31_982, 84, 0.45, 155), (118_516, 309, 0.6, 1500))
 
@@ -311,12 +312,7 @@ def padding() -> dict[str, float]:
     for first, last, count in zip(edges, edges[1:], counts, strict=False):
         print(f"{first:>5} to {last - 1:>5} frames{count:>9,} {'#' * round(60 * count / counts.max())}")
     found = {}
-    for buckets in (
-        (500,),
-        DataConfig().bucket_frames,
-        (100, 200, 300, 400),
-        (60, 80, 100, 130, 160, 200, 250, 300, 350, 400, 450, 500),
-    ):
+    for buckets in ((500,), DataConfig().bucket_frames, LRS3_BUCKETS):
         plan = BatchPlan(lengths, batch_frames=32_000, bucket_frames=buckets, multiple=8, seed=0)
         found[str(buckets)] = plan.padding_share
         print(f"{100 * plan.padding_share:5.1f} % padding with buckets of {', '.join(map(str, buckets))}")
