@@ -1,0 +1,75 @@
+"""What is said in every frame of GRID, from few labelled sentences: sound alone, two rounds, on two CPU cores.
+
+python -m data_prep folder --source GRID --manifest GRID/manifest.csv --output prepared/grid \
+    --mouth-size 48 --face-size 56
+mmpretrain refine --config=configs/pretrain/grid_units.py
+mmpretrain units --config=configs/pretrain/grid_units.py
+
+The manifest puts the sentences that are tested into the split `test`, and those that are chosen on into `validation`:
+neither is pretrained on. Of one speaker this says what other sentences of the same person say, and no more.
+`--config.units.task.column=words --config.units.task.name=words` is of words in place of phones.
+"""
+
+from mmpretrain.config import (
+    CheckpointConfig,
+    CorpusConfig,
+    DataConfig,
+    InputConfig,
+    MaskingConfig,
+    OptimizerConfig,
+    RoundConfig,
+    RunConfig,
+    TaskConfig,
+    UnitsConfig,
+    cepstra,
+    encoder_size,
+    hidden,
+)
+
+
+def get_config() -> RunConfig:
+    shared = dict(
+        masking=MaskingConfig(kind="feature", prob=0.5, span_frames=3),
+        unmasked_weight=1.0,
+        num_steps=600,
+        optimizer=OptimizerConfig(peak_lr=4e-3, warmup_steps=50),
+    )
+    fit = dict(fit_share=1.0, fit_restarts=2)
+    return RunConfig(
+        workdir="runs/grid_units",
+        data=DataConfig(
+            corpora=(CorpusConfig("prepared/grid"),),
+            batch_frames=800,
+            bucket_frames=(80,),
+            batch_multiple=1,
+            num_workers=2,
+        ),
+        # Sound alone, each band on the scale of its clip: what the speaker and the room add is taken off.
+        model=encoder_size(
+            "tiny",
+            modalities=("audio",),
+            inputs=InputConfig(audio_normalization="clip"),
+            feature_grad_scale=1.0,
+        ),
+        rounds=(
+            RoundConfig(targets=cepstra(num_clusters=100, **fit), **shared),
+            RoundConfig(targets=hidden(layer=2, num_clusters=100, **fit), init="previous_round", **shared),
+        ),
+        units=UnitsConfig(
+            task=TaskConfig(
+                name="phones", kind="frames", column="phones", alignments="GRID/alignments.csv", silence="sil"
+            ),
+            protocol="official-clips",
+            labelled_clips=(5, 20, 80, 0),
+            inputs=("audio",),
+            num_steps=200,
+            eval_every=25,
+            batch_frames=800,
+            optimizer=OptimizerConfig(
+                schedule="tri_stage", peak_lr=2e-3, warmup_steps=20, eps=1e-8, weight_decay=0.01, clip_norm=1.0
+            ),
+        ),
+        checkpoint=CheckpointConfig(every_steps=200),
+        log_every=50,
+        validation_every=300,
+    )
