@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpretrain.encoders.folder import load_encoder, read_crop_size
 from mmpretrain.files import write_json, write_text
-from mmpretrain.listing import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_files, readable
+from mmpretrain.listing import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_files, readable, suffix_of
 from mmpretrain.observe.progress import Progress, log
 from mmpretrain.predict.posteriors import Classifier
 from mmpretrain.predict.results import Prediction, as_csv, as_json
@@ -40,7 +40,8 @@ def predict(
     """What was predicted of each file, in their order; of one that gave nothing the reason.
 
     Files are decoded in `num_workers` processes, so that one that brings a decoder down costs its own answer alone. A
-    file goes through in parts, so that memory does not grow with its length. landmarker: as `landmarker_of` found it.
+    file goes through in parts, so that memory does not grow with its length. landmarker: the model with which faces are
+    found; None: the sound alone is judged.
     """
     from data_prep.people import Contents, look_into, read_part
     from data_prep.workers import Failed, ordered_map
@@ -153,7 +154,8 @@ def _command(given: Given) -> None:
     folder = Path(given["encoder"])
     classifier = Classifier(load_encoder(folder), given["task"] or "")
     cache_compilations()
-    model = landmarker_model(given["landmarker"]) if "video" in classifier.modalities else None
+    pictures = "video" in classifier.modalities and any(suffix_of(path) not in AUDIO_SUFFIXES for path in paths)
+    model = landmarker_model(given["landmarker"]) if pictures else None
     workers = memory.that_fit(given["workers"] or os.cpu_count() or 1)
     settings: dict[str, Any] = {
         "task": classifier.task.name, "encoder": classifier.encoder.lineage.get("fingerprint", ""),

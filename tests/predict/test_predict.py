@@ -2,15 +2,22 @@
 
 import csv
 import json
+import shutil
 import zipfile
 
 import av
 import numpy as np
 import pytest
 import soundfile
+from flax import nnx
 
 from mmpretrain.__main__ import main
+from mmpretrain.encoders.folder import save_encoder
+from mmpretrain.models.encoder import AVEncoder
+from tests.corpus_fixture import make_clip, write_corpus
+from tests.export.encoder_folders import LINEAGE
 from tests.predict.conftest import LANDMARKER
+from tests.tiny import tiny_model
 
 
 @pytest.fixture
@@ -78,6 +85,13 @@ def test_people_voices_and_all_that_is_neither(command, real, tmp_path):
         assert (video.streams.video[0].width, len(list(video.decode(video=0)))) == (320, 219)
 
 
+def test_sounds_need_no_face_landmarker(encoder_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MMPRETRAIN_LANDMARKER", str(tmp_path / "gone.task"))
+    soundfile.write(tmp_path / "voice.wav", np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000)
+    main(["predict", str(tmp_path / "voice.wav"), f"--encoder={encoder_folder}", "--workers=1"])
+    assert "voice.wav  voice" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -99,3 +113,28 @@ def test_what_a_user_gets_wrong_is_one_line(command, arguments, words, tmp_path)
     assert code == 2
     assert words in err.splitlines()[-1]
     assert not out
+
+
+@pytest.mark.parametrize("name", ["predict", "serve", "extract"])
+def test_an_encoder_that_is_none_or_damaged_or_has_no_head_is_refused(name, encoder_folder, tmp_path, capsys):
+    if name == "serve":
+        pytest.importorskip("gradio", reason="extra `serve` is not installed")
+    soundfile.write(tmp_path / "voice.wav", np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000)
+    damaged = shutil.copytree(encoder_folder, tmp_path / "damaged")
+    weights = bytearray((damaged / "model.safetensors").read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (damaged / "model.safetensors").write_bytes(weights)
+    bare = tmp_path / "bare"
+    save_encoder(bare, AVEncoder(tiny_model("audio"), rngs=nnx.Rngs(0)), lineage=LINEAGE)
+    refused = {
+        tmp_path: "is no exported encoder: it has no config.json",
+        damaged: "model.safetensors is damaged: it is not what was written",
+    } | ({} if name == "extract" else {bare: "the encoder has no head, hence no classes to predict; give one that"})
+    for folder, words in refused.items():
+        given = {"serve": [folder], "predict": [tmp_path / "voice.wav", f"--encoder={folder}"],
+                 "extract": [folder, write_corpus(tmp_path / "corpus", [make_clip("a", 9, size=32)], 32, 48),
+                             f"--output={tmp_path}/out"]}[name]  # fmt: skip
+        with pytest.raises(SystemExit) as left:
+            main([name, *map(str, given)])
+        assert left.value.code == 2
+        assert words in capsys.readouterr().err.splitlines()[-1]
