@@ -99,6 +99,7 @@ def _run(corpus: Corpus, args: argparse.Namespace) -> int:
         hand_model(args.hand_landmarker) if args.hand_landmarker else None,
         args.detect_every,
         args.colour,
+        args.decode_once,
     )
     clips, name, labels = corpus.clips(args)
     clips = with_landmarks(clips, args.landmarks) if args.landmarks else clips

@@ -83,6 +83,7 @@ class Corpus:
             hand_landmarker=None,
             detect_every=1,
             colour=False,
+            decode_once=False,
             min_face_rate=0.5,
             max_clip_sec=60.0,
             max_gap_sec=1.0,
@@ -180,6 +181,14 @@ _OF_FILES = (
         dict(
             action="store_true",
             help="keep the crops in colour too, as tracks `mouth_colour` and `face_colour`; models read the grey ones",
+        ),
+    ),
+    Argument(
+        "decode_once",
+        dict(
+            action="store_true",
+            help="make crops while looking for faces instead of decoding each video again; until they are written they "
+            "take as much room in OUTPUT as the corpus",
         ),
     ),
     Argument(

@@ -8,11 +8,13 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from data_prep import faces, media
+from data_prep.crops import Crops, crop_clip
 from data_prep.faults import ClipError, is_shortage, of_the_clip, reason
 from data_prep.given_landmarks import faces_of_file
 from data_prep.landmarker import eye_distance, find_faces
@@ -24,6 +26,7 @@ from mmpretrain.records import FRAME_RATE_HZ
 
 MIN_GAP = 5  # frames without the face: shorter gaps are not listed
 _OF_THIS_RUN = ("cache_file", "cached", "remade", "again")
+KEPT_BYTES = 256_000_000  # of decoded pictures, in each process: one 720p clip of 7 s, one of 224 x 224 of two minutes
 VERSION = 10  # of what an inspection finds: raised when a change here would find something else
 
 
@@ -82,13 +85,20 @@ class Inspection:
 
 
 def inspect_clip(
-    clip: SourceClip, *, cache_dir: Path, model: Path | None, model_hash: str, every: int = 1
+    clip: SourceClip,
+    *,
+    cache_dir: Path,
+    model: Path | None,
+    model_hash: str,
+    every: int = 1,
+    sizes: Mapping[str, int] | None = None,
 ) -> Inspection:
     """What the clip holds, from the cache if it is there. Files that are broken are remembered too.
 
     model may be None only where no file has a picture; the landmarks are then left out. every: of so many pictures
-    one is looked at for faces. Raises SetupError, OSError
-    where the cache cannot be read or written, and what `is_shortage` knows.
+    one is looked at for faces. sizes: of the crops, as `crop_clip` takes them, if they are to be made at once, while
+    the decoded pictures are at hand, and kept for `take_crops`; what takes too much memory for that is decoded again
+    later. Raises SetupError, OSError where the cache cannot be read or written, and what `is_shortage` knows.
     """
     try:
         key = _key(clip, model_hash, every)
@@ -106,11 +116,13 @@ def inspect_clip(
         remade = True
     try:
         with of_the_clip():
-            found, track = _look(clip, model, every)
+            found, track, crops = _look(clip, model, every, sizes)
     except ClipError as error:
-        found, track = Inspection(error=str(error)), faces.NO_FACE
+        found, track, crops = Inspection(error=str(error)), faces.NO_FACE, None
         if not error.lasting:
             return found
+    if crops is not None:  # first: once the landmarks are there nobody makes them
+        write_arrays(_crops_file(cache_file), mouth=crops.mouth, face=crops.face, empty=crops.empty)
     facts = {name: value for name, value in dataclasses.asdict(found).items() if name not in _OF_THIS_RUN}
     write_arrays(
         cache_file, facts=json.dumps(facts), points=track.points, blendshapes=track.blendshapes,
@@ -141,15 +153,33 @@ def load_face(cache_file: str) -> tuple[np.ndarray, np.ndarray]:
     return arrays["points"], arrays["blendshapes"]
 
 
-def _look(clip: SourceClip, model: Path | None, every: int) -> tuple[Inspection, faces.FaceTrack]:
+def take_crops(cache_file: str, sizes: Mapping[str, int]) -> Crops | None:
+    """The crops of these sizes that were made when the clip was looked at, once: they are removed. None without."""
+    path = _crops_file(Path(cache_file))
+    try:
+        crops = Crops(**read_arrays(path, "mouth", "face", "empty"))
+    except (FileNotFoundError, DamagedError):
+        return None
+    path.unlink()
+    return crops if [crops.mouth.shape[1], crops.face.shape[1]] == list(sizes.values()) else None
+
+
+def _crops_file(cache_file: Path) -> Path:
+    return cache_file.with_suffix(".crops")
+
+
+def _look(
+    clip: SourceClip, model: Path | None, every: int, sizes: Mapping[str, int] | None
+) -> tuple[Inspection, faces.FaceTrack, Crops | None]:
     opened, sound = open_clip(clip)
     if not opened.has_picture and not sound.has_sound:
         raise ValueError("has neither a picture nor sound that can be decoded")
+    kept, crops = media.KeptFrames(KEPT_BYTES) if sizes else None, None
     track, audio = faces.NO_FACE, media.audio_samples(sound)
     if opened.has_picture and clip.landmarks:
-        track = faces.track_face(faces_of_file(clip, media.video_frames(opened)), audio)
+        track = faces.track_face(faces_of_file(clip, media.video_frames(opened, kept=kept)), audio)
     elif opened.has_picture and model is not None:
-        track = faces.track_face(find_faces(media.video_frames(opened, every), model, clip.regions), audio)
+        track = faces.track_face(find_faces(media.video_frames(opened, every, kept), model, clip.regions), audio)
     if len(audio) == 0 and len(track.detected) == 0 and clip.start_sec > 0:
         ends = f", and the file ends after {opened.file_sec:.1f} s" if opened.file_sec else ""
         raise ValueError(f"nothing is left of the part: it begins at {clip.start_sec:g} s{ends}")
@@ -187,7 +217,9 @@ def _look(clip: SourceClip, model: Path | None, every: int) -> tuple[Inspection,
         spoilt=sound.spoilt,
         notes=(*opened.notes, *sound.sound_notes),
     )
-    return found, track
+    if kept is not None and kept.is_whole and len(track.points):
+        crops = crop_clip(kept.shown(), track.points, **sizes)
+    return found, track, crops
 
 
 def _gaps(detected: np.ndarray) -> tuple[tuple[int, int], ...]:

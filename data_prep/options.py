@@ -21,7 +21,7 @@ class Options:
     guessed, and the clip is cut there. compression: how sound and pictures are stored, one of `COMPRESSIONS`.
     hand_landmarker: MediaPipe's model, where hands are to be looked for.
     detect_every: of so many pictures one is looked at for faces. colour: the crops are kept in
-    colour too.
+    colour too. decode_once: crops are made when faces are looked for, and wait on the disk.
     """
 
     mouth_size: int = CROP_SIZES["mouth"]
@@ -33,6 +33,16 @@ class Options:
     hand_landmarker: Path | None = None
     detect_every: int = 1
     colour: bool = False
+    decode_once: bool = False
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {"mouth_size": self.mouth_size, "face_size": self.face_size}
+
+    @property
+    def made_at_once(self) -> bool:
+        """Whether crops are made when a clip is looked at: not where pictures are needed for more."""
+        return self.decode_once and not self.colour and not self.hand_landmarker
 
     @property
     def tracks(self) -> dict[str, records.TrackSpec]:

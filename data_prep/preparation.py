@@ -197,6 +197,7 @@ def _inspect_all(
         model=model,
         model_hash=model_hash,
         every=options.detect_every,
+        sizes=options.sizes if options.made_at_once else None,
     )
     with tqdm(total=len(todo), desc="looking for faces and sound", unit="clip", disable=None) as bar:
         for clip, inspection in ordered_map(look, todo, num_workers, patience):

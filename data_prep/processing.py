@@ -11,10 +11,10 @@ import numpy as np
 
 from data_prep import media
 from data_prep.accounting import ReportRow, span_of
-from data_prep.crops import crop_clip
+from data_prep.crops import Crops, crop_clip
 from data_prep.faults import ClipError, of_the_clip
 from data_prep.hands import HandWatch
-from data_prep.inspection import Inspection, load_face
+from data_prep.inspection import Inspection, load_face, take_crops
 from data_prep.measures import measures_of_crops
 from data_prep.opening import open_clip
 from data_prep.options import MAX_RECORD_BYTES, Options
@@ -73,7 +73,14 @@ def make_clip(task: Task) -> Made | str:
 
 
 def _sizes(task: Task) -> dict[str, int]:
-    return {"mouth_size": task.options.mouth_size, "face_size": task.options.face_size}
+    return task.options.sizes
+
+
+def _crops(task: Task, opened: media.Media, points: np.ndarray, hands: HandWatch | None) -> Crops:
+    if task.options.made_at_once and not task.span and (crops := take_crops(task.cache_file, _sizes(task))):
+        return crops
+    frames = media.shown_frames(opened)
+    return crop_clip(hands.watch(frames) if hands else frames, points, **_sizes(task), colour=task.options.colour)
 
 
 def _hand_watch(task: Task, points: np.ndarray) -> contextlib.AbstractContextManager[HandWatch | None]:
@@ -110,10 +117,7 @@ def _decode(task: Task) -> tuple[dict[str, Any], str]:
         kept = slice(*task.span) if task.span else slice(None)
         points, blendshapes = points[kept], blendshapes[kept]
         with _hand_watch(task, points) as hands:
-            frames = media.shown_frames(opened)
-            crops = crop_clip(
-                hands.watch(frames) if hands else frames, points, **_sizes(task), colour=task.options.colour
-            )
+            crops = _crops(task, opened, points, hands)
         empty = crops.empty.mean()
         said = f"{100 * empty:.0f} % of the crops are empty or outside of the picture"
         if empty <= 1 - task.options.min_face_rate:

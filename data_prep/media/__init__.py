@@ -13,6 +13,7 @@ from data_prep.media import limits
 from data_prep.media.clock import clock_of
 from data_prep.media.container import MAX_GAP_SEC, Media, decode, open_container
 from data_prep.media.picture import (
+    KeptFrames,
     has_picture_track,
     picture_stream,
     picture_streams,
@@ -23,7 +24,7 @@ from data_prep.media.picture import (
 )
 from data_prep.media.sound import audio_samples, is_silent, sound_streams
 
-__all__ = ["Media", "audio_samples", "is_silent", "open_media", "shown_frames", "video_frames"]
+__all__ = ["KeptFrames", "Media", "audio_samples", "is_silent", "open_media", "shown_frames", "video_frames"]
 
 MIN_UNREAD_BYTES = 16_000  # less behind the last packet is what formats keep there: an index, descriptions
 LATEST_SEC = 1e6  # of a part of a file that does not say how long it is

@@ -16,13 +16,45 @@ from mmpretrain.records import FRAME_RATE_HZ
 STAMP_TOLERANCE_SEC = 2e-3  # containers round time stamps, many to a millisecond
 
 
-def video_frames(media: Media, every: int = 1) -> Iterator[tuple[np.ndarray | None, int]]:
+class KeptFrames:
+    """The decoded pictures of a clip, for going through them once more, as long as they take no more than so many
+    bytes: with `add`, beyond it none is kept."""
+
+    def __init__(self, most_bytes: int):
+        self._left = most_bytes
+        self._frames: list[tuple[av.VideoFrame, float, int]] = []
+
+    @property
+    def is_whole(self) -> bool:
+        return self._left >= 0
+
+    def add(self, frame: av.VideoFrame, aspect: float, count: int) -> None:
+        self._left -= sum(plane.buffer_size for plane in frame.planes)
+        if self.is_whole:
+            self._frames.append((frame, aspect, count))
+        else:
+            self._frames.clear()
+
+    def shown(self) -> Iterator[np.ndarray]:
+        """As `shown_frames`."""
+        for frame, aspect, count in self._frames:
+            rgb = upright(frame, aspect)
+            for _ in range(count):
+                yield rgb
+
+
+def video_frames(
+    media: Media, every: int = 1, kept: KeptFrames | None = None
+) -> Iterator[tuple[np.ndarray | None, int]]:
     """The pictures shown at 0, 40, 80 ... ms: (RGB uint8 [H, W, 3], for how many of these ticks it is the one shown).
 
     A tick shows the last frame at or before it. Upright, with square pixels. The counts add up to the clip's T frames.
-    every: of so many distinct pictures one is wanted; the others are None, which spares their conversion.
+    every: of so many distinct pictures one is wanted; the others are None, which spares their conversion. kept: takes
+    all of them.
     """
     for number, (frame, aspect, count) in enumerate(_shown(media)):
+        if kept is not None:
+            kept.add(frame, aspect, count)
         yield None if number % every else upright(frame, aspect), count
 
 
