@@ -21,8 +21,9 @@ class Encoder(folder.Encoder):
     def from_file(self, path: str | Path, *, layer: int | None = None, landmarker: str | None = None) -> np.ndarray:
         """The features of a video or sound file, float32 [T, D], 25 rows a second: those of the prepared clip.
 
-        Decodes, finds the face that is large for long, crops it and goes through the encoder, by the same code as a
-        prepared corpus. A file of more than a minute is cut at pauses into clips, whose features follow each other.
+        Decodes, finds the face that speaks (or else is large for long), crops it and goes through the encoder, by the
+        same code as a prepared corpus. A file of more than a minute is cut at pauses into clips, whose features follow
+        each other.
         layer: as in `features`. landmarker: MediaPipe's face_landmarker.task; None: $MMPRETRAIN_LANDMARKER, else the
         user's cache, fetched there once. Raises ValueError or FileNotFoundError where there is no file, or nothing in
         it that the encoder takes.
