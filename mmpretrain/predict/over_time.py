@@ -187,8 +187,8 @@ class _Someone:
         self._crops: list[np.ndarray] = []
 
     def keep(self, crops_TSS: np.ndarray) -> None:
-        """A few of the crops, for people to look at."""
-        self._crops += [crops_TSS[t] for t in np.linspace(0, len(crops_TSS) - 1, KEPT_CROPS).astype(int)]
+        """A few of the crops, for people to look at; copies, since a view would keep all of them in memory."""
+        self._crops += [crops_TSS[t].copy() for t in np.linspace(0, len(crops_TSS) - 1, KEPT_CROPS).astype(int)]
 
     def show(self, first: int, boxes: np.ndarray) -> None:
         """first: of the file's frames. What is known of frames already is replaced; NaN stands where nobody is seen."""

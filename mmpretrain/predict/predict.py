@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mmpretrain.predict.over_time import Windows
 
 MAX_FACES = 5
+UNSEEN_PX = 16  # of the crops that the encoder does not see
 NUM_SECONDS = {"window": "what is judged at once", "hop": "from one judgement to the next",
                "smoothing": "over which probabilities are averaged, 0: not"}  # fmt: skip
 
@@ -82,7 +83,8 @@ def parts(
     from data_prep.people import Part
     from mmpretrain.predict.over_time import spans
 
-    options = Options(**{f"{classifier.encoder.config.inputs.view}_size": crop_size})
+    unseen = dict.fromkeys(("mouth_size", "face_size"), UNSEEN_PX)
+    options = Options(**unseen | {f"{classifier.view}_size": crop_size})
     model = landmarker if facts.has_picture and "video" in classifier.modalities else None
     return [Part(path, start, end, options, model, max_faces) for start, end in spans(facts, windows)]
 

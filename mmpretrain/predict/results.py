@@ -39,13 +39,18 @@ class Moments:
     def smoothed(self, seconds: float) -> Moments:
         """Each probability the mean of those whose windows' middles are at most `seconds / 2` away."""
         middle = (self.start_sec + self.end_sec) / 2
-        near_KK = np.abs(middle[:, None] - middle) <= seconds / 2 + 1e-6
+        order = np.argsort(middle, kind="stable")
+        edges = middle[:, None] + np.array([-0.5, 0.5]) * (seconds + 1e-6)
+        first, after = np.searchsorted(middle[order], edges).T
 
         def mean(x_KC: np.ndarray) -> np.ndarray:
             known = ~np.isnan(x_KC)
-            weight = near_KK.astype(np.float32) @ known
-            total = near_KK.astype(np.float32) @ np.where(known, x_KC, 0)
-            return np.where(known, total / np.maximum(weight, 1), np.nan)
+            sums, counts = (
+                np.concatenate([np.zeros((1, x_KC.shape[1])), np.cumsum(values[order], axis=0, dtype=np.float64)])
+                for values in (np.where(known, x_KC, 0), known)
+            )
+            near = (sums[after] - sums[first]) / np.maximum(counts[after] - counts[first], 1)
+            return np.where(known, near, np.nan).astype(np.float32)
 
         alone = {name: mean(x) for name, x in self.alone.items()}
         return dataclasses.replace(self, probabilities=mean(self.probabilities), alone=alone)

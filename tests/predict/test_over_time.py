@@ -74,6 +74,7 @@ def test_parts_make_no_difference(monkeypatch):
     assert ben.moments.overall.argmax() == 1
     assert len(ben.crops) == 8
     assert {int(crop.max()) for crop in ben.crops} == {200}
+    assert all(crop.base is None for crop in ben.crops)  # no view, which would keep the crops of all parts
 
 
 def test_smoothing_and_contributions(monkeypatch):
