@@ -182,7 +182,8 @@ def training_and_validation(
     excluded: Callable[[ClipTable], np.ndarray] | None = None,
     unreadable: Unreadable | None = None,
 ) -> tuple[ClipTable, ClipTable]:
-    """The clips to train on and those to validate on, after `exclude_speakers`, `min_frames` and `long_clips`.
+    """The clips to train on and those to validate on, after `exclude_speakers`, `min_frames`, `long_clips` and what a
+    corpus is to give of itself.
 
     excluded: of a table, bool [N], the clips that `exclude_folds` leaves out. unreadable: as in `open_clips`.
     Validation is the split of that name where a corpus has one, else a share `validation_share` of its training clips,
@@ -196,7 +197,7 @@ def training_and_validation(
     for i, table in enumerate(tables):
         drop = np.zeros(len(table), bool)
         of_folds = [(f"of data.exclude_folds={data.exclude_folds}", excluded(table))] if excluded else []
-        for reason, for_it in [*of_folds, *_reasons_to_drop(table, data)]:
+        for reason, for_it in [*of_folds, *_reasons_to_drop(table, data), *_not_of_part(table, data.corpora[i])]:
             dropped[reason] += int((for_it & ~drop).sum())
             drop |= for_it
         if drop.any():
@@ -220,6 +221,35 @@ def _reasons_to_drop(table: ClipTable, data: DataConfig) -> Iterator[tuple[str, 
     yield f"shorter than data.min_frames={data.min_frames}", table.lengths < data.min_frames
     if data.long_clips == "drop":
         yield f"longer than all of data.bucket_frames={data.bucket_frames}", table.lengths > max(data.bucket_frames)
+
+
+def _not_of_part(table: ClipTable, corpus: CorpusConfig) -> Iterator[tuple[str, np.ndarray]]:
+    """(reason, bool [N]) of what the recipe does not take of a corpus. Raises ValueError for words that no clip has."""
+    for field, wanted, column in (
+        ("speakers", corpus.speakers, lambda: table.speakers),
+        ("languages", corpus.languages, lambda: table.label("language")),
+    ):
+        if not wanted:
+            continue
+        there = set(column().kinds()) - {""}
+        if unknown := sorted(set(wanted) - there):
+            raise ValueError(
+                f"data.corpora: {field}={wanted} of {corpus.path}: no clip is of {unknown[0]!r}; there are "
+                f"{sorted(there)[:30]}"
+            )
+        yield f"of no one of {field} of {corpus.path}", ~column().map(dict.fromkeys(wanted, True), False, bool)
+
+
+def _within_hours(table: ClipTable, train: np.ndarray, hours: float) -> np.ndarray:
+    """bool [N]: of the clips to train on those that are drawn, of so many hours, but at least one."""
+    rows = np.flatnonzero(train)
+    if not hours or not len(rows):
+        return train
+    drawn = rows[np.argsort(table.draws("hours")[rows], kind="stable")]
+    frames = np.cumsum(table.lengths[drawn], dtype=np.int64)
+    kept = np.zeros(len(table), bool)
+    kept[drawn[: max(1, int(np.searchsorted(frames, hours * 3600 * records.FRAME_RATE_HZ, side="right")))]] = True
+    return kept
 
 
 def _check_speakers(data: DataConfig, tables: Sequence[ClipTable]) -> None:
@@ -249,7 +279,8 @@ def _held_out(table: ClipTable, corpus: CorpusConfig, data: DataConfig) -> tuple
         rows = np.flatnonzero(held_out)
         validation = np.zeros(len(table), bool)
         validation[rows[np.argsort(draws[rows], kind="stable")[:most]]] = True
-    return ~held_out if by_split else ~validation, validation
+    train = ~held_out if by_split else ~validation
+    return _within_hours(table, train, corpus.hours), validation
 
 
 def _open_each(corpora: Sequence[CorpusConfig], splits: Sequence[str], unreadable: Unreadable) -> list[ClipTable]:

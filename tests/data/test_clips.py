@@ -220,6 +220,38 @@ def test_filters(corpora):
     assert max(table.lengths.max() for table in cropping) == 49
 
 
+def test_a_part_of_a_corpus_by_speakers_hours_and_language(corpora, tmp_path):
+    data = data_of(corpora["plain"], corpora["split"], validation_share=0.2)
+    data.corpora[0].speakers = ("p1", "p3")
+    train, validation = training_and_validation(data)
+    names = {"p1", "p3"} | {f"s{i}" for i in range(4)}
+    assert set(train.speakers) | set(validation.speakers) <= names
+    data.corpora[0].speakers = ()
+    whole, validated = training_and_validation(data)
+    ids = []
+    for seconds in (6, 12, 10_000):
+        data.corpora[0].hours = seconds / 3600
+        train, validation = training_and_validation(data)
+        assert validation.clip_ids == validated.clip_ids
+        plain = [i for i, name in enumerate(train.clip_ids) if name.startswith("plain/")]
+        frames = int(train.lengths[plain].sum())
+        assert (
+            frames == int(whole.lengths.sum() - train.lengths.sum() + frames)
+            or 25 * seconds - 50 < frames <= 25 * seconds
+        )
+        ids.append({train.clip_ids[i] for i in plain})
+        assert sum(name.startswith("split/") for name in train.clip_ids) == 3, "the other corpus is whole"
+    assert ids[0] < ids[1] < ids[2], "more hours hold all of fewer"
+    data.corpora[0].speakers = ("Anna",)
+    with pytest.raises(ValueError, match=r"speakers=\('Anna',\) of .*plain: no clip is of 'Anna'; there are \['p0', "):
+        training_and_validation(data)
+    clips = [make_clip(f"c{i}", 20, size=8, labels={"language": ("fi", "en")[i % 2]}) for i in range(6)]
+    path = write_corpus(tmp_path / "two", clips, 8, 24, {"language": "class"})
+    corpus = CorpusConfig(str(path), languages=("fi",))
+    train, _ = training_and_validation(DataConfig(corpora=(corpus,), validation_share=0.0))
+    assert sorted(train.clip_ids) == ["c0", "c2", "c4"]
+
+
 def test_require_drops_clips_without_any_of_the_modalities(corpora):
     table = open_clips([CorpusConfig(corpora["plain"])])
     assert len(table.require(("audio", "video"))) == 40

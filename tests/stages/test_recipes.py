@@ -48,10 +48,10 @@ def corpus(tmp_path_factory):
     clips = []
     for speaker in "abcd":
         for i in range(4):
-            labels = dict.fromkeys(("emotion", "mood"), ("angry", "sad")[i % 2])
+            labels = dict.fromkeys(("emotion", "mood"), ("angry", "sad")[i % 2]) | {"language": ("fi", "en")[i // 2]}
             clip = make_clip(f"{speaker}{i}", 12 + 3 * i, size=IMAGE_SIZE, speaker=speaker, labels=labels)
             clips.append(dataclasses.replace(clip, audio=clip.audio + np.int16(ord(speaker))))
-    kinds = {"emotion": "class", "mood": "class"}
+    kinds = dict.fromkeys(("emotion", "mood", "language"), "class")
     return write_corpus(tmp_path_factory.mktemp("corpora") / "moods", clips, IMAGE_SIZE, IMAGE_SIZE + 16, kinds)
 
 
@@ -151,6 +151,7 @@ def another(field: str, value: Any, corpus: Path, done: Path, folder: Path) -> A
         case "rounds[1].init":
             return "random"
     known = {
+        "data.corpora[0].speakers": ("a",), "data.corpora[0].languages": ("fi",), "data.corpora[0].hours": 1e-4,
         "data.exclude_speakers": ("a",), "data.min_frames": 15, "data.long_clips": "drop", "finetune.folds": (2,),
         "data.exclude_folds": (1,), "data.max_validation_clips": 1,
         "data.validation_share": 0.7, "finetune.tasks[0].classes": ("sad", "angry"), "finetune.tasks[0].column": "mood",
