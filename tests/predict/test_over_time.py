@@ -1,5 +1,6 @@
 """Files in parts and windows: what comes out does not depend on where the parts end, and people stay themselves."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -123,3 +124,26 @@ def test_less_than_a_clip_is_refused_for_its_length():
     found = OverTime(Said(), Windows(), "clip.wav", Facts(0.1, False, True))
     found.add(Part(Path("clip.wav"), 0, 63, None, None, 5), Contents(3, False, SAMPLES[: 640 * 3]), is_last=True)
     assert found.result().error == "it is 0.12 s long; at least 0.2 s are needed"
+
+
+def test_memory_does_not_grow_with_the_length_of_a_file():
+    windows, minutes = Windows(), 60
+    facts = Facts(60.0 * minutes, True, True, 100, 100, 25.0)
+    found, frames, held = OverTime(Said(), windows, "clip.mp4", facts), 63 * 25, []
+    parts = spans(facts, windows)
+    assert len(parts) == minutes
+    tracemalloc.start()
+    for number, (start_sec, end_sec) in enumerate(parts, start=1):
+        crops = np.full((frames, 64, 64), 9, np.uint8)  # 6 MB
+        boxes = np.tile(np.array([0.1, 0.2, 0.3, 0.6], np.float32), (frames, 1))
+        somebody = Person(0, boxes, np.ones(frames, bool), crops, crops)
+        contents = Contents(frames, True, np.zeros(640 * frames, np.int16), (somebody,))
+        found.add(Part(Path("clip.mp4"), start_sec, end_sec, None, None, 5), contents, is_last=number == minutes)
+        del crops, somebody, contents
+        held.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.reset_peak()
+    assert found.result().people[0].moments.end_sec[-1] == pytest.approx(60 * minutes + 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held[-1] - held[1] < 12e6  # boxes, probabilities and a few crops of an hour
+    assert peak < 40e6  # smoothing too
