@@ -5,10 +5,12 @@ What one field may hold stands beside it (`tree`, `ranges`); here is what depend
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mmpretrain.config import (
     RELATIVE_FEATURES,
+    CorpusConfig,
     DataConfig,
     FinetuneConfig,
     ModelConfig,
@@ -39,8 +41,10 @@ def check(config: RunConfig) -> None:
             parts = f"with parallel.micro_batches={config.parallel.micro_batches}"
             _check_own_inputs(round_, f"rounds[{number - 1}]", parts)
     if config.finetune is not None:
+        _check_whole(config.finetune.corpora, "finetune.corpora")
         _check_finetune(config.finetune)
     if config.units is not None:
+        _check_whole(config.units.corpora, "units.corpora")
         _check_units(config.units)
     if config.label_efficiency.shares and config.finetune is not None:
         wanted = "'class' with label_efficiency.shares"
@@ -125,6 +129,14 @@ def _check_own_inputs(round_: RoundConfig, name: str, where: str) -> None:
     source, lone = round_.masking.video_source, round_.reference.zero_lone_clip
     _require(source == "same_clip", f"{name}.masking.video_source", source, f"'same_clip' {where}")
     _require(not lone, f"{name}.reference.zero_lone_clip", lone, f"False {where}")
+
+
+def _check_whole(corpora: Sequence[CorpusConfig], field: str) -> None:
+    """That no part is asked for of corpora that are dealt out whole."""
+    for i, corpus in enumerate(corpora):
+        for name, usual in (("speakers", ()), ("languages", ()), ("hours", 0.0)):
+            wanted = f"{usual}: pretraining alone (data.corpora) takes parts of corpora"
+            _require(not getattr(corpus, name), f"{field}[{i}].{name}", getattr(corpus, name), wanted)
 
 
 def _check_finetune(finetune: FinetuneConfig) -> None:

@@ -77,7 +77,7 @@ def frame_values(table: ClipTable, task: TaskConfig) -> np.ndarray:
     labels_NT = np.full((len(table), int(table.lengths.max(initial=0))), np.nan, np.float32)
     for row in _with_track(table, task):
         try:
-            values_T = table.load(row).tracks[_column(task)]
+            values_T = table.open(row).tracks[_column(task)]
         except UnreadableClipError as error:
             table.unreadable.add(error)
             continue

@@ -85,7 +85,7 @@ class StoredClips:
     def has(self, name: str) -> np.ndarray:
         return np.full(len(self.lengths), self.modal in (None, name))
 
-    def load(self, row: int) -> Clip:
+    def open(self, row: int) -> Clip:
         time, rng = np.arange(self.lengths[row]), np.random.default_rng(row)
         sound = rng.integers(-1000, 1000, SAMPLES_PER_FRAME * len(time)).astype(np.int16)
         mouth = np.stack([time % 256, time // 256, np.full_like(time, row), 0 * time], axis=1).astype(np.uint8)
@@ -164,7 +164,7 @@ def test_our_batches_are_collated_by_that_rule(monkeypatch):
             for b, row in enumerate(expected):
                 count = valid[b].sum()
                 first = int(stored["audio"][b, 0, 0]) - 100 * b
-                sound = clips.load(b).audio[SAMPLES_PER_FRAME * first : SAMPLES_PER_FRAME * (first + count)]
+                sound = clips.open(b).audio[SAMPLES_PER_FRAME * first : SAMPLES_PER_FRAME * (first + count)]
                 row[:count] = audio_features(sound, count)
             check_error("our batches, audio", np.sum(batch.inputs["audio"] != expected), 0)
         # The reference cuts the whole batch where its labels end.

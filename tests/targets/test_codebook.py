@@ -128,7 +128,7 @@ def test_what_was_stopped_and_damaged_ends_with_the_same_bits(corpus, tmp_path, 
         content[len(content) // 2] ^= 1
         fitted.write_bytes(content[:20] if "cut" in damage else content)
     loaded = []
-    monkeypatch.setattr(ClipTable, "load", lambda self, i, load=ClipTable.load: loaded.append(i) or load(self, i))
+    monkeypatch.setattr(ClipTable, "open", lambda self, i, open=ClipTable.open: loaded.append(i) or open(self, i))
     capsys.readouterr()
     targets.make_targets(run_of(corpus, tmp_path / "stopped").round(1))
     told = capsys.readouterr().err
@@ -159,7 +159,7 @@ def test_labels_of_another_codebook_are_not_gone_on_with(corpus, tmp_path, monke
 def test_every_clip_is_read_once_for_labels_and_units_alike(corpus, tmp_path, monkeypatch):
     """No process goes through the corpus another time to see what units its clips have."""
     loaded = []
-    monkeypatch.setattr(ClipTable, "load", lambda self, i, load=ClipTable.load: loaded.append(i) or load(self, i))
+    monkeypatch.setattr(ClipTable, "open", lambda self, i, open=ClipTable.open: loaded.append(i) or open(self, i))
     run = run_of(corpus, tmp_path, fit_share=0.25)
     targets.make_targets(run.round(1))
     assert len(loaded) == 8 + NUM_CLIPS
@@ -176,7 +176,7 @@ def test_no_clip_is_read_to_find_that_there_are_no_units(corpus, tmp_path, monke
     clips = [dataclasses.replace(clip, tracks={}) for clip in clips]
     run = run_of(write_corpus(tmp_path / "plain", clips, 16, 32), tmp_path / "run", fit_share=1.0)
     targets.make_targets(run.round(1))
-    monkeypatch.setattr(ClipTable, "load", lambda self, i: pytest.fail("a clip was read"))
+    monkeypatch.setattr(ClipTable, "open", lambda self, i: pytest.fail("a clip was read"))
     (store,) = run.round(1).stores
     assert store.unit_counts is None
     assert "pnmi" not in store.lineage["quality"]
