@@ -398,12 +398,3 @@ def test_every_default_optimizer_fits_its_default_length():
     config = tiny_run()
     config.rounds[0].num_steps, config.rounds[0].optimizer = 400_000, OptimizerConfig()
     check(config)
-
-
-def test_a_part_of_a_corpus_is_for_pretraining_alone():
-    config = tiny_run()
-    config.data.corpora[0].hours = 1.0
-    check(config)
-    config.finetune.corpora = (CorpusConfig("labelled", speakers=("a",)),)
-    with pytest.raises(ValueError, match=r"finetune\.corpora\[0\]\.speakers=.*pretraining alone"):
-        check(config)

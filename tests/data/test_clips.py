@@ -13,11 +13,13 @@ import pytest
 
 from mmpretrain import records
 from mmpretrain.config import CorpusConfig, DataConfig
+from mmpretrain.config.checks import check
 from mmpretrain.data.clips import open_clips, training_and_validation
 from mmpretrain.files import DamagedError
 from mmpretrain.index import read_index, write_index
 from mmpretrain.prepared import finish_corpus
 from tests.corpus_fixture import make_clip, write_corpus
+from tests.tiny import tiny_run
 
 
 @pytest.fixture(scope="module")
@@ -316,3 +318,12 @@ def test_index_that_does_not_match_its_records_is_refused(tmp_path):
     finish_corpus(path, "mixed", records.read_schema(path), {"train": index}, wall_time_sec=0)
     with pytest.raises(ValueError, match=r"index-train\.npz says that record 0 is .* prepare the corpus again"):
         open_clips([CorpusConfig(str(path))]).load(0)
+
+
+def test_a_part_of_a_corpus_is_for_pretraining_alone():
+    config = tiny_run()
+    config.data.corpora[0].hours = 1.0
+    check(config)
+    config.finetune.corpora = (CorpusConfig("labelled", speakers=("a",)),)
+    with pytest.raises(ValueError, match=r"finetune\.corpora\[0\]\.speakers=.*pretraining alone"):
+        check(config)
