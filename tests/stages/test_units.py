@@ -90,6 +90,15 @@ def test_every_classifier_has_its_errors_and_the_summary_has_them(corpus, encode
     assert "Units from few labels" in (run.workdir / "report.html").read_text()
 
 
+def test_an_encoder_is_read_with_the_frames_beside_as_plain_features_are(corpus, encoder, tmp_path):
+    of_run = Units(run_of(corpus, encoder, tmp_path / "run"))
+    mine, plain = (of_run.features(name, ("audio",)) for name in ("pretrained", "mfcc"))
+    ends = [{name.partition(",")[2] for name in features.names} for features in (mine, plain)]
+    assert ends[0] == ends[1] == {"", " context 2"}
+    alone, beside = (mine.of(mine.names.index(name), 3) for name in ("layer 1", "layer 1, context 2"))
+    np.testing.assert_array_equal(beside[4], alone[2:7].ravel())
+
+
 def test_more_clips_of_a_draw_hold_those_of_fewer_and_draws_differ(corpus, encoder, tmp_path):
     part = Units(run_of(corpus, encoder, tmp_path, labelled_clips=(3, 5, 100)))
     assert part.numbers == (3, 5, 9)
