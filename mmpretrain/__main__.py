@@ -178,7 +178,10 @@ def _parse(command: Command, arguments: Sequence[str]) -> tuple[RunConfig | None
         if takers := _takers(error.flagname):
             raise ValueError(f"{error.flagvalue} is for {' and '.join(takers)}, not for {command.name}") from error
         raise ValueError(f"{_explain(error)} (in: {' '.join(arguments)})") from error
-    except ValueError:
+    except ValueError as error:
+        if none := re.match(r"Flag (?P<path>\S+)\.\w+ can not be applied because field \"\w+\" is None", str(error)):
+            path = none["path"]
+            raise ValueError(f"{path} is None in this recipe; give --config.{path}=build before its fields") from error
         raise
     except Exception as error:  # also of the recipe itself, which is the user's program
         given = " ".join(arguments)

@@ -20,7 +20,8 @@ from mmpretrain.config import *
 def get_config():
     masking = MaskingConfig(kind="input")
     corpora = (CorpusConfig("prepared"), CorpusConfig("other", 2.0))
-    finetune = FinetuneConfig(tasks=(emotion("neutral", "happy"),), corpora=corpora, folds=(1, 2), masking=masking)
+    tasks, text = (emotion("neutral", "happy"),), TextConfig("bert")
+    finetune = FinetuneConfig(tasks=tasks, corpora=corpora, folds=(1, 2), masking=masking, text=text)
     rounds = (RoundConfig(targets=mfcc(10)), RoundConfig(targets=hidden(2, 10)))
     data = DataConfig(corpora=corpora, exclude_speakers=("a",), noise=NoiseConfig(0.5, 0.0, "noise"))
     units = UnitsConfig(TaskConfig("units", kind="frames", classes=("_", "a")), corpora=corpora)
@@ -38,6 +39,7 @@ VALUES = (
 # Of two fields, or of a part of the recipe that has no use for the field.
 TOGETHER = re.compile(
     r" of (model|data)\.|previous_round where|(False|1\.0|'class') with|False: it is of|one of (random|input)$"
+    r"|: pretraining alone|0 with |\]\.init=''; it must be random, or"
 )
 COMMAND = Command("refine", "", lambda given: None)
 
@@ -147,6 +149,14 @@ def test_wrong_settings_are_refused_with_the_range(recipe, field, wanted):
     line = " ".join(str(refused.value).split())
     assert line.startswith(field.split("=")[0])
     assert wanted in line
+
+
+def test_a_field_of_what_is_none_says_how_to_have_it(tmp_path):
+    file = tmp_path / "recipe.py"
+    file.write_text(RECIPE.replace(", text=text)", ")"))
+    with pytest.raises(ValueError, match=r"finetune\.text is None .* --config\.finetune\.text=build before"):
+        parsed(file, "--config.finetune.text.context=3")
+    assert parsed(file, "--config.finetune.text=build", "--config.finetune.text.context=3").finetune.text.context == 3
 
 
 @pytest.mark.parametrize(

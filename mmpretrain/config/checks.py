@@ -158,7 +158,8 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
         wanted = f"{usual} with finetune.lora_rank={finetune.lora_rank}: the encoder's own weights stay as they are"
         _require(fits, f"finetune.{field}", getattr(finetune, field), wanted)
     if finetune.text is not None:
-        _require(finetune.text.encoder != "", "finetune.text.encoder", "", "the folder of a model of transformers")
+        wanted = "the folder of a model of transformers with its tokenizer"
+        _require(finetune.text.encoder != "", "finetune.text.encoder", "", wanted)
         wanted = "None with finetune.classifier='frozen_linear', which hears the encoder alone"
         fits = finetune.classifier == "trained" and finetune.head == "attentive"
         _require(fits, "finetune.text", finetune.text, wanted.replace("classifier", "classifier or head", 1))
