@@ -33,6 +33,7 @@ from mmpretrain.models.heads import ClipHead
 from mmpretrain.predict.over_time import OverTime, Windows, spans
 from mmpretrain.predict.posteriors import Classifier
 from mmpretrain.predict.predict import MAX_FACES, parts, predict
+from mmpretrain.randomness import seed_key
 from mmpretrain.records import EMOTIONS
 
 
@@ -44,8 +45,8 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def classifier_of(size: str) -> Classifier:
     config, task = encoder_size(size), emotion(*EMOTIONS[:8])
-    encoder = AVEncoder(config, rngs=nnx.Rngs(0))
-    heads = nnx.Dict({task.name: ClipHead(config, len(task.classes), rngs=nnx.Rngs(0))})
+    encoder = AVEncoder(config, rngs=nnx.Rngs(seed_key(0)))
+    heads = nnx.Dict({task.name: ClipHead(config, len(task.classes), rngs=nnx.Rngs(seed_key(1)))})
     return Classifier(Encoder(encoder, {}, [task], heads))
 
 

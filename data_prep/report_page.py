@@ -15,6 +15,7 @@ from data_prep.contact_sheets import Sheet, draw_sheet
 from data_prep.inspection import Inspection
 from data_prep.options import Options
 from data_prep.sources import SourceClip
+from data_prep.synthesis.draws import stream
 from data_prep.workers import Failed, ordered_map
 from mmpretrain.files import write_text
 
@@ -124,7 +125,7 @@ def _refused(rows: Sequence[ReportRow]) -> list[tuple[ReportRow, str]]:
 
 def _random(rows: Sequence[ReportRow], count: int) -> list[ReportRow]:
     """Always the same ones of the same rows."""
-    order = np.random.default_rng(0).permutation(len(rows))
+    order = stream("contact sheet").permutation(len(rows))
     return [rows[k] for k in sorted(order[:count])]
 
 

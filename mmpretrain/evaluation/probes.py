@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mmpretrain.randomness import generator
+from mmpretrain.randomness import generator, keys_of, named, seed_key
 
 CHOICES = 20  # times that a probe is looked at on its validation clips
 
@@ -125,12 +125,12 @@ def fit_probe(
     learn, look = _programs(probe, num_steps)
     inputs = jax.tree.map(jnp.asarray, _read(probe, features.take(train)))
     held, labels = jax.tree.map(jnp.asarray, _read(probe, features.take(validation))), jnp.asarray(labels_N[train])
-    drawn = generator(seed, "probe/batches", len(train))
+    drawn, dropped = generator(seed, "probe/batches", len(train)), named(seed_key(seed), "probe/dropout")
     order = np.concatenate([drawn.permutation(len(train)) for _ in range(-(-num_steps * probe.batch // len(train)))])
     for first in range(0, num_steps, every):
         steps = min(every, num_steps - first)
         rows = order[first * probe.batch : (first + steps) * probe.batch].reshape(steps, -1)
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), first), steps)
+        keys = keys_of(dropped, jnp.arange(first, first + steps))
         params, state = learn(params, state, inputs, labels, jnp.asarray(rows), keys)
         wa = float((np.asarray(look(params, held)).argmax(-1) == labels_N[validation]).mean())
         if wa > best[0]:

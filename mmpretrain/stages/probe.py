@@ -118,7 +118,7 @@ def _fit(
     labels = np.full(len(place), -1)
     labels[list(place.values())] = finetuning.classes_N[list(place)]
     fitted = fit_probe(
-        one, features, labels, *at, len(finetuning.main.classes), seed=finetuning.run.config.seed % 2**32,
+        one, features, labels, *at, len(finetuning.main.classes), seed=finetuning.run.config.seed,
         shorter=shorter,
     )  # fmt: skip
     chosen = {"step": fitted.step, "num_steps": fitted.num_steps, "validation_wa": fitted.validation_wa}

@@ -81,7 +81,7 @@ def test_a_round_can_cluster_the_fine_tuned_encoder(workdir, corpus, tmp_path):
     config = tiny.get_config()
     config.workdir, config.data.corpora, config.finetune = str(tmp_path), (CorpusConfig(str(corpus)),), None
     config.label_efficiency.shares, config.rounds = (), config.rounds[1:]
-    config.rounds[0].encoder = str(encoder)
+    config.rounds[0].encoder, config.rounds[0].init = str(encoder), "random"
     make_targets(Run(config).round(1))
     assert Run(config).round(1).stores[0].lineage["source"] == lineage["fingerprint"]
 

@@ -11,6 +11,7 @@ def get_config() -> RunConfig:
         proj_dim=16, inputs=config.model.inputs,
     )  # fmt: skip
     config.model.inputs.image_size = 16
+    config.model.inputs.audio_normalization = "frame"  # the reference's, in whose form it is exported too
     config.data.batch_frames = 320
     config.data.corpora[0].prepare = ()
     for round_ in config.rounds:

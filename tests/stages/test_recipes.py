@@ -119,7 +119,7 @@ def test_labels_and_speakers_are_of_those_who_learn_them(config, corpus, tmp_pat
     for clip in map(open_clips([CorpusConfig(str(corpus))]).load, range(16)):
         speaker = speakers.get(clip.speaker, clip.speaker)
         clips.append(dataclasses.replace(clip, labels=labels.get(clip.clip_id, clip.labels), speaker=speaker))
-    kinds = {"emotion": "class", "mood": "class"}
+    kinds = {"emotion": "class", "mood": "class", "language": "class"}
     changed = from_dict(RunConfig, as_dict(config))
     path = write_corpus(tmp_path / corpus.name, clips, IMAGE_SIZE, IMAGE_SIZE + 16, kinds)
     changed.data.corpora = (CorpusConfig(str(path)),)
