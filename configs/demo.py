@@ -34,7 +34,7 @@ def get_config() -> RunConfig:
         masking=MaskingConfig(kind="feature", prob=0.5, span_frames=3),
         unmasked_weight=1.0,
         modality_dropout=0.25,
-        num_steps=400,
+        num_steps=320,
         optimizer=OptimizerConfig(peak_lr=4e-3, warmup_steps=40),
     )
     fit = dict(fit_share=0.5, fit_restarts=2)

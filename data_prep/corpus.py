@@ -68,7 +68,7 @@ class Corpus:
 
     @property
     def all_arguments(self) -> tuple[Argument, ...]:
-        return self.arguments if self.drawn else (*self.arguments, *_OF_FILES)
+        return (*self.arguments, *(() if self.drawn else _OF_FILES), _WORKERS)
 
     def parser(self) -> argparse.ArgumentParser:
         """Reads what follows the corpus's name on the command line."""
@@ -87,7 +87,6 @@ class Corpus:
             min_face_rate=0.5,
             max_clip_sec=60.0,
             max_gap_sec=1.0,
-            workers=1,
         )  # for what is drawn
         parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the prepared corpus")
         parser.set_defaults(check=None)
@@ -142,6 +141,14 @@ VALIDATION_SHARE = Argument(
 VALIDATION_LIST = Argument(
     "validation_list",
     dict(type=Path, metavar="FILE", help="the clips held out as validation, an id on each line, instead of that share"),
+)
+
+# What every corpus takes.
+_WORKERS = Argument(
+    "workers",
+    dict(type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one a core)"),
+    lambda count: count >= 1,
+    "does no work; use 1 or more",
 )
 
 # What every corpus of files takes.
@@ -211,11 +218,5 @@ _OF_FILES = (
             type=float, default=1.0, metavar="SEC",
             help="where the face is away for longer the clip is cut, and its longest part kept (default: 1)",
         ),
-    ),
-    Argument(
-        "workers",
-        dict(type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one a core)"),
-        lambda count: count >= 1,
-        "does no work; use 1 or more",
     ),
 )  # fmt: skip

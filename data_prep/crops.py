@@ -152,9 +152,16 @@ def chain(first: np.ndarray, then: np.ndarray) -> np.ndarray:
 def inside(size: tuple[int, int], transform: np.ndarray, square: Square) -> float:
     """How much of a square of the aligned frame lies within a picture of `size` (height, width), as a share."""
     steps = (np.arange(8) + 0.5) / 8 * square.side
-    grid = np.stack(np.meshgrid(square.left + steps, square.top + steps), axis=-1)
-    x, y = np.moveaxis(apply(cv2.invertAffineTransform(transform), grid), -1, 0)
-    return float(((x >= -0.5) & (y >= -0.5) & (x < size[1] - 0.5) & (y < size[0] - 0.5)).mean())
+    back = cv2.invertAffineTransform(transform)
+    corners = np.array([(square.left + x, square.top + y) for x in steps[[0, -1]] for y in steps[[0, -1]]])
+    if _within(apply(back, corners), size).all():  # as nearly always, and then all points between them are
+        return 1.0
+    return float(_within(apply(back, np.stack(np.meshgrid(square.left + steps, square.top + steps), -1)), size).mean())
+
+
+def _within(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Which of points [..., 2] lie in a picture of `size` (height, width)."""
+    return ((points >= -0.5) & (points < np.array(size[::-1]) - 0.5)).all(-1)
 
 
 def grey(image: np.ndarray) -> np.ndarray:
