@@ -25,7 +25,7 @@ TORCH ?= torch==2.13.0
 test-export: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-deps $(TORCH)
 	$(BIN)/python -m pip install --quiet filelock fsspec jinja2 networkx 'sympy>=1.13.3' transformers onnx onnxruntime onnxscript
-	$(BIN)/pytest tests/export/test_formats.py tests/export/transformers tests/text tests/test_torch_baseline.py tests/test_examples.py -rs
+	$(BIN)/pytest tests/export/test_formats.py tests/export/transformers tests/text tests/encoders/test_foreign.py tests/test_torch_baseline.py tests/test_examples.py -rs
 
 # In an environment of its own, which needs nothing of ours: the API's pages are read from the source.
 docs:
