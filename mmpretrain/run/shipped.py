@@ -22,9 +22,10 @@ def recipe_folder() -> Path:
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """The file of each recipe by its name with its folder, `pretrain/small_real`, in order."""
+    """The file of each recipe by its name with its folder, `pretrain/small_real`; those without a folder first."""
     folder = recipe_folder()
-    files = sorted(file for file in folder.rglob("*.py") if file.name != "__init__.py")
+    files = [file for file in folder.rglob("*.py") if file.name != "__init__.py"]
+    files.sort(key=lambda file: (file.parent != folder, file))
     return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
 
 
