@@ -15,10 +15,11 @@ if __name__ == "__main__" and not sys.flags.safe_path:
 import contextlib
 import dataclasses
 import importlib
+import multiprocessing
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mmpretrain import predict, stages, tools
 from mmpretrain.config import RunConfig
@@ -70,7 +71,8 @@ def main(argv: list[str] | None = None) -> None:
     Exits with 2 for what a user can mend, 3 for a loss that is no number or explodes, 4 for a collapsed round, 75 when
     stopped by SIGTERM or SIGUSR1 and saved, 130 when interrupted.
     """
-    if argv is None:  # this process is the command
+    is_process = argv is None
+    if is_process:
         os.environ["PYTHONSAFEPATH"] = "1"  # the Python of a library's helper does not take code from here either,
         os.environ.setdefault("NUMBA_CACHE_DIR", "")  # nor compiled code from where a file here says
         argv = sys.argv[1:]
@@ -89,7 +91,21 @@ def main(argv: list[str] | None = None) -> None:
         if code == processes.BUG_CODE:
             raise
         print(f"mmpretrain {name}: {line}", file=sys.stderr)
+        if is_process and isinstance(error, KeyboardInterrupt):
+            _leave(code)
         sys.exit(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends this process and its workers without taking Python down.
+
+    The device may still compute a step that nobody waits for any more, and JAX's own end does not survive that.
+    """
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _run(command: Command, arguments: Sequence[str]) -> None:

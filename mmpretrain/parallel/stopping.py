@@ -1,7 +1,7 @@
 """Stopping on demand: SIGTERM and SIGUSR1 (Slurm's warning) ask a run to save and leave; all processes do so together.
 
 The signal may reach one process only. At the end of every step, and of every batch of an evaluation, the processes tell
-each other whether they were asked.
+each other whether they were asked. Ctrl-C ends a run where it is, without saving, and is never lost.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 
 # JAX is imported where it is used: a signal may come while it is being imported.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+AGAIN_SEC = 0.1
 
 _asked = False
 _answer = None  # of the last `check_stop`: whether any process had been asked by then
@@ -24,12 +27,18 @@ class Stopped(Exception):  # noqa: N818
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """Inside, the signals set a mark instead of ending the process."""
+    """Inside, the signals set a mark instead of ending the process, and a Ctrl-C that was swallowed comes again.
+
+    Python drops what is raised in a callback that nobody waits for (JAX adds one to each collection of garbage, and
+    compiling collects often), a Ctrl-C of that moment included.
+    """
     global _asked, _answer
     before = {one: signal.signal(one, _mark) for one in SIGNALS}
+    report, sys.unraisablehook = sys.unraisablehook, _interrupt_again
     try:
         yield
     finally:
+        sys.unraisablehook = report
         for one, handler in before.items():
             signal.signal(one, handler)
         _asked, _answer = False, None
@@ -56,6 +65,16 @@ def check_stop() -> None:
 def _mark(number, frame) -> None:
     global _asked
     _asked = True
+
+
+def _interrupt_again(unraisable) -> None:
+    if unraisable.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(unraisable)
+        return
+    main = threading.main_thread().ident
+    again = threading.Timer(AGAIN_SEC, signal.pthread_kill, (main, signal.SIGINT))  # later, when the callback has ended
+    again.daemon = True
+    again.start()
 
 
 def _any(mine: bool):
