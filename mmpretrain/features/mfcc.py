@@ -37,6 +37,14 @@ def mfcc39(audio_N: np.ndarray) -> np.ndarray:
     return np.concatenate([cepstra, slopes, deltas(slopes)], axis=1).astype(np.float32)
 
 
+def levels_db(mfcc_NF: np.ndarray) -> np.ndarray:
+    """How loud each row of `mfcc39` is, float32 [N]: the mean over the bands of their level in dB.
+
+    The first cepstrum is that mean, on another scale. Digital silence is at -69 dB.
+    """
+    return (10 / np.log(10) / np.sqrt(MFCC_BANDS) * mfcc_NF[:, 0]).astype(np.float32)
+
+
 def _emphasised(frames: np.ndarray) -> np.ndarray:
     """Windows [count, 400] without their mean, high frequencies raised, faded out at both ends."""
     frames = frames - frames.mean(axis=1, keepdims=True)

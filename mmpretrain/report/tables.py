@@ -116,16 +116,16 @@ def _wrapped(text: str) -> str:
 
 
 def gain_lines(rounds: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Of every round with a probe: whether it taught its encoder anything over the untrained one."""
+    """Of every round with a probe: whether its encoder surely tells more than the untrained one, or less."""
     lines = []
     for entry in rounds:
         if probe := entry.get("probe"):
             gain, number, before = probe["over_untrained"], entry["round"], percent(entry["untrained_probe_ua"])
-            says = f"round {number} taught nothing over the untrained encoder"
+            says = f"round {number} has no sure gain over the untrained encoder"
             if gain["low"] > 0:
-                says = f"round {number} taught its encoder something over the untrained one"
+                says = f"round {number} tells more than the untrained encoder"
             elif gain["high"] < 0:
-                says += ", which tells more"
+                says = f"round {number} tells less than the untrained encoder"
             points, low, high = (f"{100 * gain[name]:+.1f}" for name in ("difference", "low", "high"))
             lines.append(
                 f"{says}: probe UA {percent(probe['ua'])} against {before}, {points} points (95% interval {low} to "

@@ -40,8 +40,12 @@ def test_a_clip_without_sound_has_zeros():
         np.testing.assert_array_equal(sound_statistics(tone(300, num_samples)), np.zeros(156, np.float32))
 
 
-def test_digital_silence_is_finite():
-    assert np.isfinite(sound_statistics(np.zeros(8000, np.int16))).all()
+def test_silence_around_the_sound_does_not_count():
+    heard = np.random.default_rng(7).normal(0, 2000, 16_000).astype(np.int16)
+    silence = np.zeros(16_000, np.int16)
+    alone, within = (sound_statistics(sound)[:13] for sound in (heard, np.concatenate([silence, heard, silence])))
+    np.testing.assert_allclose(within, alone, atol=0.5)  # mean cepstra, of which the first is -76 in silence
+    assert np.isfinite(sound_statistics(silence)).all()
 
 
 def test_baseline_hears_a_difference_and_finds_none_in_noise():

@@ -88,7 +88,7 @@ def test_the_layer_that_knows_is_named_and_windows_are_put_together(corpus, tmp_
     assert len(health["probe"]["untrained"]["ua_by_layer"]) == 3
 
 
-def test_the_untrained_encoder_is_measured_once_and_a_round_that_taught_nothing_says_so(
+def test_the_untrained_encoder_is_measured_once_and_a_round_without_sure_gain_says_so(
     corpus, tmp_path, monkeypatch, capsys
 ):
     measured, statistics = {}, probing.layer_statistics
@@ -114,7 +114,7 @@ def test_the_untrained_encoder_is_measured_once_and_a_round_that_taught_nothing_
         assert entry["untrained_probe_ua"] == first["untrained_probe_ua"]
         gain = entry["probe"]["over_untrained"]
         assert gain["low"] <= 0 <= gain["high"]
-        assert f"round {number} taught nothing over the untrained encoder" in said
+        assert f"round {number} has no sure gain over the untrained encoder" in said
     assert first["probe"]["ua_by_layer"] == first["probe"]["untrained"]["ua_by_layer"]
     assert first["probe"]["over_untrained"]["difference"] == 0
 
