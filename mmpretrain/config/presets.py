@@ -57,7 +57,7 @@ def face_geometry(num_clusters: int = 50, **changes: Any) -> tuple[TargetsConfig
 
 
 def hidden(layer: int, num_clusters: int, **changes: Any) -> tuple[TargetsConfig, ...]:
-    """One codebook of the previous round's stream after `layer` (counted from 1)."""
+    """One codebook of what `layer` (from 1) of an encoder makes: the previous round's, or that of `round.encoder`."""
     return (TargetsConfig(features="hidden", layer=layer, num_clusters=num_clusters, **changes),)
 
 

@@ -170,15 +170,15 @@ class MaskingConfig:
 
 @dataclasses.dataclass
 class TargetsConfig:
-    """One codebook and what it is made of: one of `FEATURES` (docs/targets.md), "hidden" being a layer of the previous
-    round's encoder. It labels the clips that have what it needs (sound, video)."""
+    """One codebook and what it is made of: one of `FEATURES` (docs/targets.md), "hidden" being a layer of the encoder
+    that `RoundConfig.encoder` names. It labels the clips that have what it needs (sound, video)."""
 
     features: str = setting("mfcc", one_of(*FEATURES))
     # what is taken off: "clip", what the clip is all along; "speaker", what the speaker is over all of their clips to
     # train on and to validate on, so that a lasting expression stays (a clip of nobody named, or the only one of its
     # speaker, is relative to itself); "none"; or "usual": "none" of face_geometry, "clip" of the other two
     relative_to: str = setting("usual", one_of("usual", "clip", "speaker", "none"))
-    layer: int = setting(0, within(0, 1_024))  # of the previous round, counted from 1; for "hidden" only
+    layer: int = setting(0, within(0, 1_024))  # of that encoder, counted from 1; for "hidden" only
     num_clusters: int = setting(100, within(2, 65_536, "at least 2 and at most 65_536"))
     weight: float = setting(1.0, above(0, most=1_000_000))  # of this codebook's loss beside those of the round's others
     fit_share: float = setting(0.1, above(0, most=1))  # of the training clips, drawn by clip id
@@ -212,8 +212,11 @@ class RoundConfig:
         default_factory=lambda: (TargetsConfig(),),
         metadata={"range": each(None, least=1, text="at least one codebook, e.g. mfcc(100)")},
     )  # one a codebook
-    # whose layers "hidden" targets are of; or the path of an exported encoder
-    encoder: str = setting("previous_round", words("previous_round, or the path of an exported encoder"))
+    # whose layers "hidden" targets are of; or the path of an exported encoder, or of a model of sound or pictures that
+    # transformers saved (HuBERT, ViT), which needs the extra `torch`
+    encoder: str = setting(
+        "previous_round", words("previous_round, or the path of an exported encoder or a model of transformers")
+    )
     # the weights that training starts from; or "previous_round": those of its encoder; or the path of an exported one
     init: str = setting("random", words("random, previous_round, or the path of an exported encoder"))
     masking: MaskingConfig = dataclasses.field(default_factory=MaskingConfig)

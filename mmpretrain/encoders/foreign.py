@@ -5,23 +5,56 @@ Needs the extra `torch`. Weights are read from safetensors alone, and no code th
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
+import math
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmpretrain.records import SAMPLE_RATE_HZ, Clip
+from mmpretrain.data.windows import windows
+from mmpretrain.files import file_digest
+from mmpretrain.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clip
 
 READS = {"input_values": "audio", "pixel_values": "video"}  # by the model's main input
 IMAGES_AT_ONCE = 64
+PICTURES_FILE = "preprocessor_config.json"
+
+
+def is_foreign(folder: Path) -> bool:
+    """Whether transformers' `save_pretrained` wrote the folder, by its config.json alone."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "model_type" in config and "format" not in config
+
+
+def foreign_fingerprint(folder: Path) -> str:
+    """The folder's name and 16 hex digits of its weights and settings: the same wherever it lies."""
+    files = [folder / "config.json", folder / PICTURES_FILE, *sorted(folder.glob("*.safetensors"))]
+    made_of = []
+    for file in filter(Path.is_file, files):
+        stat = file.stat()
+        made_of.append([file.name, _digest(file, stat.st_size, stat.st_mtime_ns)])
+    return f"{folder.resolve().name}-{hashlib.blake2b(json.dumps(made_of).encode(), digest_size=8).hexdigest()}"
+
+
+@functools.lru_cache
+def _digest(file: Path, size: int, written_ns: int) -> str:
+    del size, written_ns  # of weights that are gigabytes, read again where one of the two has changed
+    return file_digest(file)
 
 
 class ForeignEncoder:
     """What transformers' `AutoModel` makes of a folder; `modality` says what of a clip it takes.
 
-    Raises FileNotFoundError for no such folder, and ValueError where it is none of transformers' models, takes neither
-    samples nor pictures, has no safetensors, or the extra `torch` is not installed.
+    Weights are loaded when they are first asked for. Raises FileNotFoundError for no such folder, and ValueError where
+    it is none of transformers' models, takes neither samples nor pictures, has no safetensors, or the extra `torch` is
+    not installed.
     """
 
     def __init__(self, folder: Path):
@@ -29,47 +62,131 @@ class ForeignEncoder:
             raise FileNotFoundError(f"{folder} has no config.json; give the folder of a model that transformers saved")
         try:
             import torch
-            from transformers import AutoImageProcessor, AutoModel
+            import transformers
         except ImportError as error:
             raise ValueError(
                 f"{folder}: encoders of other projects need torch and transformers ({error}): pip install "
                 "'mmpretrain-jax[torch]'"
             ) from error
-        self.folder, self._torch = folder, torch
+        self.folder, self._torch, self._transformers, self._lock = folder, torch, transformers, threading.Lock()
         try:
-            self._model = AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True).eval()
+            self.config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+            kind = transformers.MODEL_MAPPING[type(self.config)]
         except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"{folder} is no model that transformers reads: {str(error).splitlines()[0]}") from error
-        if self._model.main_input_name not in READS:
+            raise self._not_read(error) from error
+        reads = (kind[0] if isinstance(kind, tuple) else kind).main_input_name
+        if reads not in READS:
             raise ValueError(
-                f"{folder}: a {self._model.config.model_type} takes {self._model.main_input_name}; sound "
-                "(input_values) and pictures (pixel_values) can be given to it"
+                f"{folder}: a {self.config.model_type} takes {reads}; sound (input_values) and pictures "
+                "(pixel_values) can be given to it"
             )
-        self.modality = READS[self._model.main_input_name]
-        self._pictures = None
-        if self.modality == "video":
-            try:
-                self._pictures = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-            except (OSError, ValueError) as error:
-                raise ValueError(f"{folder} has no preprocessor_config.json, which says how pictures go in") from error
-        settings = folder / "preprocessor_config.json"
+        self.modality = READS[reads]
+        settings = folder / PICTURES_FILE
         self._normalize = settings.is_file() and bool(json.loads(settings.read_text()).get("do_normalize"))
+        if self.modality == "video" and not settings.is_file():
+            raise ValueError(f"{folder} has no {PICTURES_FILE}, which says how pictures go in")
+
+    def _not_read(self, error: Exception) -> ValueError:
+        return ValueError(f"{self.folder} is no model that transformers reads: {str(error).splitlines()[0]}")
 
     @property
-    def fingerprint(self) -> dict[str, Any]:
-        """Changes with its weights: of each file of weights its name and size, and when it was written."""
-        files = [*sorted(self.folder.glob("*.safetensors")), self.folder / "config.json"]
-        return {"files": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]}
+    def width(self) -> int:
+        """The dims of its layers. Raises ValueError where they are not of one width."""
+        width = getattr(self.config, "hidden_size", None)
+        if not isinstance(width, int) or hasattr(self.config, "hidden_sizes") or hasattr(self.config, "depths"):
+            raise ValueError(
+                f"{self.folder}: the layers of a {self.config.model_type} are not of one width; take a model whose are"
+            )
+        return width
+
+    @property
+    def num_layers(self) -> int:
+        return int(self.config.num_hidden_layers)
+
+    @functools.cached_property
+    def _model(self) -> Any:
+        with self._lock:  # threads ask at once
+            if "_model" in vars(self):
+                return vars(self)["_model"]
+            try:
+                model = self._transformers.AutoModel.from_pretrained(
+                    self.folder, use_safetensors=True, local_files_only=True
+                )
+            except (OSError, ValueError, KeyError) as error:
+                raise self._not_read(error) from error
+            vars(self)["_model"] = model.eval()
+            return model
+
+    @functools.cached_property
+    def _pictures(self) -> Any:
+        try:
+            return self._transformers.AutoImageProcessor.from_pretrained(self.folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.folder / PICTURES_FILE} does not say how pictures go in: {error}") from error
+
+    @property
+    def fingerprint(self) -> str:
+        return foreign_fingerprint(self.folder)
 
     def layers(self, clip: Clip) -> np.ndarray:
-        """float32 [L, T, D]: what every layer says, from what the first one takes on; T of its own rate, 1 at least."""
-        with self._torch.inference_mode():
-            return self._of_sound(clip.audio) if self.modality == "audio" else self._of_pictures(clip.face)
+        """float32 [L + 1, T, D]: row 0 what the first layer takes, row n what layer n makes of it.
 
-    def _of_sound(self, audio: np.ndarray) -> np.ndarray:
-        sound = np.pad(audio.astype(np.float32) / 32768, (0, max(0, SAMPLE_RATE_HZ // 40 - len(audio))))
+        T of its own rate, 1 at least.
+        """
+        with self._torch.inference_mode():
+            if self.modality == "video":
+                return self._of_pictures(clip.face)
+            short = max(0, SAMPLE_RATE_HZ // 40 - len(clip.audio))
+            return self._of_sound(self._scaled(np.pad(clip.audio, (0, short))))
+
+    def frames(self, clip: Clip, layer: int) -> np.ndarray:
+        """float32 [T, D]: what layer `layer`, from 1, says of every frame of 40 ms, the mean of its states there.
+
+        Sound goes in with half of what a state hears more than its hop before and behind it, so that each state is of
+        its own hop; clips over a minute in windows. Raises ValueError where the model has no such rate.
+        """
+        if self.modality == "video":
+            with self._torch.inference_mode():
+                return self._of_pictures(clip.face)[layer]
+        hop, hears = self._hop
+        T = clip.num_frames
+        sound = self._scaled(clip.audio[: T * SAMPLES_PER_FRAME])
+        sound = np.pad(sound, (0, T * SAMPLES_PER_FRAME - len(sound)))
+        before = (hears - hop) // 2
+        made = []
+        for window, own in windows(T):
+            part = sound[window.start * SAMPLES_PER_FRAME : window.stop * SAMPLES_PER_FRAME]
+            with self._torch.inference_mode():
+                states_SD = self._of_sound(np.pad(part, (before, hears - hop - before)))[layer]
+            frames_TD = _means(states_SD, len(window))
+            made.append(frames_TD[own.start - window.start : own.stop - window.start])
+        return np.concatenate(made)
+
+    @functools.cached_property
+    def _hop(self) -> tuple[int, int]:
+        """Samples from one state to the next, and those that one hears."""
+        try:
+            strides, kernels = list(self.config.conv_stride), list(self.config.conv_kernel)
+        except (AttributeError, TypeError) as error:
+            raise ValueError(
+                f"{self.folder}: the config.json of a {self.config.model_type} does not say how long its states are "
+                "(conv_stride, conv_kernel); take one of the kind of wav2vec 2.0, HuBERT or WavLM"
+            ) from error
+        hop = math.prod(strides)
+        if hop > SAMPLES_PER_FRAME:
+            raise ValueError(
+                f"{self.folder}: a state is of {hop} samples, more than the {SAMPLES_PER_FRAME} of a frame"
+            )
+        hears = 1 + sum((kernel - 1) * math.prod(strides[:i]) for i, kernel in enumerate(kernels))
+        return hop, hears
+
+    def _scaled(self, audio: np.ndarray) -> np.ndarray:
+        sound = audio.astype(np.float32) / 32768
         if self._normalize:  # as Wav2Vec2FeatureExtractor does
             sound = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)
+        return sound
+
+    def _of_sound(self, sound: np.ndarray) -> np.ndarray:
         states = self._model(self._torch.from_numpy(sound)[None], output_hidden_states=True).hidden_states
         return np.stack([state[0].numpy() for state in states])
 
@@ -83,3 +200,10 @@ class ForeignEncoder:
             means = [(state.flatten(2).mean(-1) if state.ndim == 4 else state.mean(1)).numpy() for state in states]
             parts.append(np.stack([mean for mean in means if mean.shape == means[-1].shape]))
         return np.concatenate(parts, axis=1)
+
+
+def _means(states_SD: np.ndarray, num_frames: int) -> np.ndarray:
+    """[T, D]: the means over equal shares of at least as many states as frames."""
+    S = len(states_SD)
+    starts = np.arange(num_frames + 1) * S // num_frames
+    return np.add.reduceat(states_SD, starts[:-1]) / np.diff(starts)[:, None].astype(np.float32)

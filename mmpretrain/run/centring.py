@@ -132,7 +132,9 @@ class Centring:
                 for table, first in zip(self.tables, (0, num_clips[0]), strict=True):
                     row_N = self._rows(table)
                     wanted = ~done[first : first + len(table)] & (row_N >= 0)
-                    for row, of_clip in clip_sums(self.kind, table, wanted, share=share, num_workers=self.num_workers):
+                    for row, of_clip in clip_sums(
+                        self.relative, table, wanted, share=share, num_workers=self.num_workers
+                    ):
                         progress.add(first + row, int(row_N[row]), of_clip)
                         shown.update(1)
             finally:

@@ -21,7 +21,7 @@ from mmpretrain.run.base import RunBase
 from mmpretrain.run.centring import Centring
 from mmpretrain.run.forward import encode, forward_of
 from mmpretrain.run.layout import targets_name
-from mmpretrain.run.source import SourceEncoder, left_by_round
+from mmpretrain.run.source import ForeignSource, SourceEncoder, left_by_round, source_of
 from mmpretrain.targets.kmeans import NOT_FINITE, nearest_ids
 from mmpretrain.targets.labelling import CLIP_FEATURES, CentreOf, ClipFeatures, clip_features, label_clips
 from mmpretrain.targets.progress import Labelled, select_ids
@@ -43,20 +43,28 @@ class RoundCodebook:
         self.folder: Path = run.workdir / targets_name(number) / f"codebook{index + 1}"
         self.targets_per_frame: int = round_.reference.targets_per_frame
 
-    @property
+    @functools.cached_property
     def of_clips(self) -> ClipFeatures | None:
-        """The kind of features that a clip has by itself; None: it is of a layer of the round's source encoder."""
-        return CLIP_FEATURES.get(self.config.features)
+        """Features that are made clip by clip; None: they are of a layer of one of our encoders, made by batches.
 
-    @property
-    def source(self) -> SourceEncoder | None:
+        Raises ValueError for a layer that an encoder of another project does not have.
+        """
+        if not isinstance(self.source, ForeignSource):
+            return CLIP_FEATURES.get(self.config.features)
+        encoder = self.source.load()
+        layer = self._checked_layer(encoder.num_layers)
+        title = f"layer {layer} of {self.source.fingerprint}"
+        return ClipFeatures(title, encoder.width, encoder.modality, lambda clip: encoder.frames(clip, layer))
+
+    @functools.cached_property
+    def source(self) -> SourceEncoder | ForeignSource | None:
         """The encoder that it clusters a layer of; None: it is of the clips alone."""
-        if self.of_clips:
+        if self.config.features in CLIP_FEATURES:
             return None
         given = self.run.config.rounds[self.number - 1].encoder
         if given == "previous_round":
             return left_by_round(self.run.workdir, self.number - 1)
-        return SourceEncoder(Path(given))
+        return source_of(Path(given))
 
     @functools.cached_property
     def has(self) -> tuple[np.ndarray, np.ndarray]:
@@ -128,7 +136,7 @@ class RoundCodebook:
         Raises ValueError for a layer that the source encoder does not have.
         """
         if self.of_clips:
-            return clip_features(self.config.features, table, range(len(table)), **self._of_clips(table))
+            return clip_features(self.of_clips, table, range(len(table)), **self._of_clips(table))
         encoder, layer = self._encoder(), self.config.layer
         clips = encode(
             self.run, encoder, table, lambda encoder, batch: encoder(batch, layer=layer), everywhere=True
@@ -144,7 +152,7 @@ class RoundCodebook:
         """
         if self.of_clips:
             return label_clips(
-                self.config.features, table, wanted, centroids_KD, mesh=local_mesh(self.run.mesh),
+                self.of_clips, table, wanted, centroids_KD, mesh=local_mesh(self.run.mesh),
                 share=(jax.process_index(), jax.process_count()), **self._of_clips(table),
             )  # fmt: skip
         return self._labels_of_layer(table, wanted, centroids_KD)
@@ -171,13 +179,17 @@ class RoundCodebook:
         return own | given
 
     def _encoder(self) -> AVEncoder:
-        source, layer = self.source, self.config.layer
-        encoder = source.load()
-        if not 1 <= layer <= encoder.config.num_layers:
-            raise ValueError(
-                f"{self.field}.layer={layer}; it must be 1 to {encoder.config.num_layers}, the layers of {source.path}"
-            )
+        encoder = self.source.load()
+        self._checked_layer(encoder.config.num_layers)
         return encoder.module
+
+    def _checked_layer(self, num_layers: int) -> int:
+        layer = self.config.layer
+        if not 1 <= layer <= num_layers:
+            raise ValueError(
+                f"{self.field}.layer={layer}; it must be 1 to {num_layers}, the layers of {self.source.path}"
+            )
+        return layer
 
     @property
     def store_folder(self) -> Path:

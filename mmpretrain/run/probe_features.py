@@ -46,7 +46,7 @@ class Probed:
     def recipe(self) -> dict[str, Any]:
         """All that decides what it says."""
         if self._foreign is not None:
-            return self._foreign.fingerprint
+            return {"files": self._foreign.fingerprint}
         if self.name == "pretrained":
             return {"encoder": self.finetuning.encoder.fingerprint}
         return self.finetuning.run.fields("seed", "model")

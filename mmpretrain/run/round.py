@@ -18,7 +18,7 @@ from mmpretrain.records import Batch
 from mmpretrain.run.base import RunBase
 from mmpretrain.run.codebook import RoundCodebook
 from mmpretrain.run.layout import pretrain_name, targets_name
-from mmpretrain.run.source import SourceEncoder, left_by_round
+from mmpretrain.run.source import ForeignSource, SourceEncoder, left_by_round
 from mmpretrain.targets.store import RowTargets, TargetStore
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
 from mmpretrain.train.step import Trainer
@@ -60,7 +60,7 @@ class Round:
         return left_by_round(self.run.workdir, self.number)
 
     @property
-    def source(self) -> SourceEncoder | None:
+    def source(self) -> SourceEncoder | ForeignSource | None:
         """The encoder whose layers the round clusters; None: its targets are of the clips alone."""
         return next((codebook.source for codebook in self.codebooks if codebook.source is not None), None)
 

@@ -13,6 +13,7 @@ from flax import nnx
 from mmpretrain.config import ModelConfig
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.encoders.folder import Encoder, load_encoder, read_config, read_training_data
+from mmpretrain.encoders.foreign import ForeignEncoder, foreign_fingerprint, is_foreign
 from mmpretrain.encoders.weights import WEIGHTS
 from mmpretrain.run.layout import pretrain_name
 from mmpretrain.train.step import Trainer, TrainState
@@ -23,6 +24,30 @@ ENCODER = "encoder"  # the folder, in that of a stage that leaves one
 def left_by_round(workdir: Path, number: int) -> SourceEncoder:
     """The encoder that round `number` (from 1) of a run leaves."""
     return SourceEncoder(workdir / pretrain_name(number) / ENCODER)
+
+
+def source_of(path: Path) -> SourceEncoder | ForeignSource:
+    """The encoder of a folder, ours or one of another project, whose layers can be clustered."""
+    return ForeignSource(path) if is_foreign(path) else SourceEncoder(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class ForeignSource:
+    """As `SourceEncoder`, of a model that transformers saved: targets can be made of it, and no weights taken."""
+
+    path: Path
+
+    @property
+    def fingerprint(self) -> str:
+        return foreign_fingerprint(self.path)
+
+    @property
+    def training_data(self) -> TrainingData:
+        """Not known."""
+        return TrainingData(unknown=(self.fingerprint,))
+
+    def load(self) -> ForeignEncoder:
+        return ForeignEncoder(self.path)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from mmpretrain.config import TargetsConfig, fingerprint
+from mmpretrain.config import fingerprint
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.objectives.masking import picture_share
 from mmpretrain.observe.progress import log
@@ -15,13 +15,13 @@ from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.records import FRAME_RATE_HZ
+from mmpretrain.run.codebook import RoundCodebook
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, ROUND, Command, Given
 from mmpretrain.run.exposure import exposure_of_recipe
 from mmpretrain.run.health import finish_round
 from mmpretrain.run.round import Round
 from mmpretrain.run.source import ENCODER
 from mmpretrain.run.watching import watch
-from mmpretrain.targets.labelling import CLIP_FEATURES
 from mmpretrain.train.best import BestBy
 from mmpretrain.train.checkpoint import shapes
 from mmpretrain.train.loop import Loop
@@ -109,7 +109,7 @@ def _lineage(round_: Round) -> dict[str, Any]:
     return {
         "round": round_.number, "steps": config.num_steps,
         "started from": _start(round_),
-        "targets": " and ".join(f"{t.num_clusters} clusters of {_features(t)}" for t in config.targets),
+        "targets": " and ".join(f"{c.config.num_clusters} clusters of {_features(c)}" for c in round_.codebooks),
         "clips": len(train), "hours": round(int(train.lengths.sum()) / FRAME_RATE_HZ / 3600, 3),
         "corpora": ", ".join(Path(corpus.path).name for corpus in round_.run.config.data.corpora),
     }  # fmt: skip
@@ -121,10 +121,10 @@ def _start(round_: Round) -> str:
     return "random weights" if round_.start is None else f"the encoder {round_.start.fingerprint}"
 
 
-def _features(targets: TargetsConfig) -> str:
-    kind = CLIP_FEATURES.get(targets.features)
-    relative = f" relative to the {targets.relative_to}" if targets.relative_to in ("clip", "speaker") else ""
-    return kind.title + relative if kind else f"layer {targets.layer}"
+def _features(codebook: RoundCodebook) -> str:
+    relative_to = codebook.config.relative_to
+    relative = f" relative to the {relative_to}" if relative_to in ("clip", "speaker") else ""
+    return codebook.of_clips.title + relative if codebook.of_clips else f"layer {codebook.config.layer}"
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def _make_store(codebook: RoundCodebook, recipe_hash: str) -> None:
             lineage_fields={
                 "features": targets.features, "relative_to": codebook.relative_to, "layer": targets.layer,
                 "centres": centres.digest if centres else "",
-                "source": "" if codebook.of_clips else codebook.source.fingerprint,
+                "source": codebook.source.fingerprint if codebook.source else "",
                 "clips": codebook.clips_fingerprint,
                 "fit_splits": ["train"], "fit_clips": len(sample),
                 "fit_frames": int(sample.lengths.sum()) * codebook.targets_per_frame,

@@ -60,8 +60,8 @@ class Relative(NamedTuple):
 class ClipFeatures(NamedTuple):
     """Features that a clip has by itself. needs: "audio", "video" or a track, without which it has none.
 
-    of_clip: takes a clip to float32 [T, dim]; of MFCC alone also, with a second argument of 4, to [4 T, dim]; of those
-    that have `relative` with a second argument, the centre [C] or None.
+    of_clip: takes a clip to float32 [T, dim]; of those that have several `rates` with a second argument, how many rows
+    of a frame, to [rate T, dim]; of those that have `relative` with a second argument, the centre [C] or None.
     """
 
     title: str
@@ -69,6 +69,7 @@ class ClipFeatures(NamedTuple):
     needs: str
     of_clip: Callable[..., np.ndarray]
     relative: Relative | None = None
+    rates: tuple[int, ...] = (1,)
 
 
 def _mfcc(clip: Clip, targets_per_frame: int = 1) -> np.ndarray:
@@ -103,9 +104,9 @@ _PROSODY = Relative("clip", TYPICAL, lambda clip: prosody_sums(clip.audio, clip.
 _APPEARANCE = Relative("clip", np.zeros(APPEARANCE_DIM // 2, np.float32), lambda clip: appearance_sums(clip.face))
 _GEOMETRY = Relative("none", np.zeros(GEOMETRY_DIM // 2, np.float32), lambda clip: geometry_sums(_blendshapes(clip)))
 
-# By what a recipe calls them; "hidden", a layer of an encoder, needs more than the clip.
+# By what a recipe calls them; "hidden", a layer of an encoder, is none that a clip has without one.
 CLIP_FEATURES = {
-    "mfcc": ClipFeatures("MFCC", MFCC_DIM, "audio", _mfcc),
+    "mfcc": ClipFeatures("MFCC", MFCC_DIM, "audio", _mfcc, rates=(1, 4)),
     "cepstra": ClipFeatures("cepstra", CEPSTRA_DIM, "audio", _cepstra),
     "fbank": ClipFeatures("log filterbank", FBANK_DIM, "audio", _fbank),
     "prosody": ClipFeatures("prosody", PROSODY_DIM, "audio", _prosody, _PROSODY),
@@ -115,16 +116,16 @@ CLIP_FEATURES = {
 
 
 def clip_features(
-    kind: str, table: ClipTable, rows: Sequence[int], *, targets_per_frame: int = 1, num_workers: int = 0,
+    features: ClipFeatures, table: ClipTable, rows: Sequence[int], *, targets_per_frame: int = 1, num_workers: int = 0,
     centre_of: CentreOf | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
     """(row, float32 [T * targets_per_frame, D]) of some clips, in order; `num_workers` threads work ahead.
 
-    Of a clip that cannot be read [0, D]. targets_per_frame: 1, or for MFCC 4. centre_of: None: they are relative to
-    what they usually are. Raises ValueError for a clip that lacks what the features need, and Stopped between two clips
-    if the run was asked to stop: all processes ask for equally many.
+    Of a clip that cannot be read [0, D]. targets_per_frame: one of the features' rates. centre_of: None: they are
+    relative to what they usually are. Raises ValueError for a clip that lacks what the features need, and Stopped
+    between two clips if the run was asked to stop: all processes ask for equally many.
     """
-    made = _features_and_units(kind, table, rows, targets_per_frame, num_workers, centre_of)
+    made = _features_and_units(features, table, rows, targets_per_frame, num_workers, centre_of)
     for i, (row, (features_TD, _)) in enumerate(made):
         if i % FEATURE_CLIPS == 0:
             check_stop()
@@ -132,7 +133,7 @@ def clip_features(
 
 
 def label_clips(
-    kind: str,
+    features: ClipFeatures,
     table: ClipTable,
     wanted: np.ndarray,
     centroids_KD: np.ndarray,
@@ -154,13 +155,13 @@ def label_clips(
     """
     chunks = [rows[share[0] :: share[1]] for rows in _chunks(wanted, LABEL_CLIPS * share[1])]
     rows = np.concatenate([np.zeros(0, np.int64), *chunks])
-    features = _features_and_units(kind, table, rows, targets_per_frame, num_workers, centre_of)
+    made = _features_and_units(features, table, rows, targets_per_frame, num_workers, centre_of)
     centroids = jax.device_put(centroids_KD, replicated(mesh))
 
     def begun() -> Iterator[tuple[Group, Callable[[], np.ndarray]]]:
         for chunk in chunks:
             check_stop()
-            for group in _groups(itertools.islice(features, len(chunk))):
+            for group in _groups(itertools.islice(made, len(chunk))):
                 frames_ND = np.concatenate(group.features)
                 if frames_ND.shape[1] != centroids_KD.shape[1]:
                     raise ValueError(
@@ -189,7 +190,7 @@ class Group(NamedTuple):
 
 
 def clip_sums(
-    kind: str, table: ClipTable, wanted: np.ndarray, *, share: tuple[int, int] = (0, 1), num_workers: int = 0
+    relative: Relative, table: ClipTable, wanted: np.ndarray, *, share: tuple[int, int] = (0, 1), num_workers: int = 0
 ) -> Iterator[tuple[int, ClipSums]]:
     """(row, what the clip adds to its speaker's centre) of this process's share of the wanted clips.
 
@@ -203,7 +204,7 @@ def clip_sums(
 
     def load(row: int) -> ClipSums | None:
         try:
-            return ClipSums(*CLIP_FEATURES[kind].relative.sums(table.open(row)))
+            return ClipSums(*relative.sums(table.open(row)))
         except UnreadableClipError as error:
             table.unreadable.add(error)
             return None
@@ -216,20 +217,20 @@ def clip_sums(
 
 
 def _features_and_units(
-    kind: str, table: ClipTable, rows: Sequence[int], targets_per_frame: int, num_workers: int,
+    features: ClipFeatures, table: ClipTable, rows: Sequence[int], targets_per_frame: int, num_workers: int,
     centre_of: CentreOf | None,
 ) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray | None]]]:  # fmt: skip
-    assert targets_per_frame == 1 or kind == "mfcc", f"{kind} has one row a frame"
-    rate = (targets_per_frame,) if kind == "mfcc" else ()
+    assert targets_per_frame in features.rates, f"{features.title} has {features.rates} rows a frame"
+    rate = (targets_per_frame,) if len(features.rates) > 1 else ()
 
     def load(row: int) -> tuple[np.ndarray, np.ndarray | None]:
         given = rate if centre_of is None else (centre_of(row),)
         try:
             clip = table.open(row)
-            return CLIP_FEATURES[kind].of_clip(clip, *given), clip.tracks.get("units")
+            return features.of_clip(clip, *given), clip.tracks.get("units")
         except UnreadableClipError as error:
             table.unreadable.add(error)
-            return np.zeros((0, CLIP_FEATURES[kind].dim), np.float32), None
+            return np.zeros((0, features.dim), np.float32), None
 
     made = iterate(rows, load, first_step=0, num_steps=len(rows), num_workers=num_workers)
     return ((int(row), of_clip) for row, of_clip in made)

@@ -55,7 +55,34 @@ def test_what_is_none_of_them_is_said(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "nothing"}')
     with pytest.raises(ValueError, match="is no model that transformers reads"):
         ForeignEncoder(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "hubert"}')
+    with pytest.raises(ValueError, match="is no model that transformers reads"):
+        ForeignEncoder(tmp_path).layers(make_clip("c", 5, video=False))
     bert = transformers.BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
     transformers.BertModel(bert).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="a bert takes input_ids; sound"):
         ForeignEncoder(tmp_path)
+
+
+def test_a_frame_is_the_mean_of_the_states_that_lie_in_it(tmp_path, monkeypatch):
+    """Of HuBERT's own convolutions: a state hears 400 samples, 320 after the one before."""
+    config = transformers.HubertConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, conv_dim=(8,) * 7,
+        num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, mask_time_prob=0.0,
+    )  # fmt: skip
+    transformers.HubertModel(config).save_pretrained(tmp_path)
+    encoder, clip = ForeignEncoder(tmp_path), make_clip("c", 9, video=False)
+    sound = np.pad(clip.audio.astype(np.float32) / 32768, 40)
+    with torch.inference_mode():
+        states = encoder._model(torch.from_numpy(sound)[None], output_hidden_states=True).hidden_states[2][0].numpy()
+    assert len(states) == 2 * 9
+    frames = encoder.frames(clip, 2)
+    np.testing.assert_allclose(frames, (states[0::2] + states[1::2]) / 2, atol=1e-6)
+    assert frames.dtype == np.float32
+
+    monkeypatch.setattr("mmpretrain.data.windows.WINDOW_FRAMES", 50)
+    monkeypatch.setattr("mmpretrain.data.windows.OVERLAP_FRAMES", 20)
+    assert encoder.frames(make_clip("long", 120, video=False), 1).shape == (120, 16)
+    encoder.config.conv_stride = [10, 10, 10]
+    with pytest.raises(ValueError, match="a state is of 1000 samples, more than the 640 of a frame"):
+        ForeignEncoder._hop.func(encoder)

@@ -29,7 +29,7 @@ def test_every_kind_that_a_recipe_can_name_is_there():
 @pytest.mark.parametrize("kind", CLIP_FEATURES)
 def test_features_have_a_row_a_frame_and_the_dims_they_say(table, kind):
     rows = [3, 0, 8, 5]
-    made = list(clip_features(kind, table, rows, num_workers=3))
+    made = list(clip_features(CLIP_FEATURES[kind], table, rows, num_workers=3))
     assert [row for row, _ in made] == rows
     for row, features_TF in made:
         assert features_TF.shape == (table.lengths[row], CLIP_FEATURES[kind].dim)
@@ -38,5 +38,5 @@ def test_features_have_a_row_a_frame_and_the_dims_they_say(table, kind):
 
 
 def test_mfcc_alone_has_four_rows_a_frame(table):
-    ((_, features_TF),) = clip_features("mfcc", table, [2], targets_per_frame=4)
+    ((_, features_TF),) = clip_features(CLIP_FEATURES["mfcc"], table, [2], targets_per_frame=4)
     assert features_TF.shape == (4 * table.lengths[2], CLIP_FEATURES["mfcc"].dim)
