@@ -16,6 +16,8 @@ from mmpretrain.evaluation.protocols import Fold, get_protocol
 from mmpretrain.observe.progress import log
 from mmpretrain.run.layout import folds_of
 
+OF_FOLD = "{fold}"  # in the path of an encoder that a round takes: the number of the fold that the run is for
+
 
 def labelled_clips(config: RunConfig, unreadable: Unreadable | None = None) -> tuple[ClipTable, ClipTable]:
     """The clips that the recipe's `finetune` part is about, those without a label among them, and those left out.
@@ -71,12 +73,17 @@ def config_of_fold(config: RunConfig, number: int) -> RunConfig:
     """The recipe for fold `number` alone, in a folder of that of `config`: its rounds have not seen its speakers.
 
     They leave out those that the fold tests and those that it chooses by, who are the ones that the next fold tests.
+    Encoders that its rounds take may be another for each fold: `OF_FOLD` in their paths is its number.
     """
     last = get_protocol(config.finetune.protocol).num_folds
     config = copy.deepcopy(config)
     config.workdir = str(Path(config.workdir) / f"fold{number}")
     config.data.exclude_folds = tuple(sorted({number, number % last + 1}))
     config.finetune.folds = (number,)
+    for round_ in config.rounds:
+        round_.encoder, round_.init = (
+            path.replace(OF_FOLD, str(number)) for path in (round_.encoder, round_.init)
+        )  # fmt: skip
     return config
 
 

@@ -39,7 +39,7 @@ def pretrain_name(number: int) -> str:
     return f"round{number}/pretrain"
 
 
-def fold_name(variant: str, fold: int) -> str:
+def fold_name(variant: str, fold: int | str) -> str:
     return f"finetune/{variant}/fold{fold}"
 
 

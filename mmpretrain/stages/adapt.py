@@ -1,7 +1,9 @@
 """Command `adapt`: an encoder goes on pretraining on the clips of a task, and is compared with itself as it was.
 
-Task-adaptive pretraining (Gururangan et al. 2020). `tapt-inductive`: for each fold on what its classifier may see, so
-that an encoder for every fold; `tapt-transductive`: on all clips, those that are tested too, without their labels.
+`tapt`: task-adaptive pretraining (Gururangan et al. 2020), on clusters of what the recipe says. `emotion-clusters`: on
+clusters of a layer of the encoder as it was fine-tuned for the fold, from the weights that it had before that (the idea
+of HFLEA, arXiv 2312.16383). `inductive`: for each fold on what its classifier may see, so that an encoder for every
+fold; `transductive`: on all clips, those that are tested too, without their labels.
 """
 
 from __future__ import annotations
@@ -21,21 +23,24 @@ from mmpretrain.run.checking import require_classes
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command, Option
 from mmpretrain.run.exposure import TEST_SEEN
 from mmpretrain.run.finetuning import Finetuning
-from mmpretrain.run.folds import config_of_fold
-from mmpretrain.run.layout import EVALUATION, PRETRAINED
+from mmpretrain.run.folds import OF_FOLD, config_of_fold
+from mmpretrain.run.layout import EVALUATION, PRETRAINED, fold_name
 from mmpretrain.run.predictions import read_answers, table_name
 from mmpretrain.run.run import Run
+from mmpretrain.run.source import ENCODER
 from mmpretrain.run.stage import read_result
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.finetune import finetune
 from mmpretrain.stages.refine import refine
 
 INDUCTIVE, TRANSDUCTIVE, PLAIN = "tapt-inductive", "tapt-transductive", "plain"
+CLUSTERS, CLUSTERS_OF_ALL = "emotion-clusters-inductive", "emotion-clusters-transductive"
+METHODS = (INDUCTIVE, TRANSDUCTIVE, CLUSTERS, CLUSTERS_OF_ALL)
 
 
 def adapt(run: Run, method: str) -> dict[str, Any]:
     """Adapts, fine-tunes and tests on all folds, passing over what is done; returns what is in METHOD.json."""
-    check_adaptation(run.config)
+    check_adaptation(run.config, method)
     finetuning = Finetuning(run)
     require_classes(finetuning, "adapt")
     plain = run.with_config(plain_config(run.config))
@@ -53,14 +58,27 @@ def adapt(run: Run, method: str) -> dict[str, Any]:
     return result
 
 
-def check_adaptation(config: RunConfig) -> None:
-    """Raises ValueError where the recipe has nothing to adapt, or nothing to adapt it to."""
+def check_adaptation(config: RunConfig, method: str) -> None:
+    """Raises ValueError where the recipe has nothing to adapt, or nothing to adapt it to or to make clusters of."""
     if config.finetune is None:
         raise ValueError("this recipe has no finetune part, to whose clips an encoder could be adapted; add one")
     start = config.rounds[0].init if config.rounds else ""
     if start in ("", "random", "previous_round"):
         raise ValueError(
             f"rounds[0].init={start!r}: what is adapted is an encoder that there is; give the path of its folder there"
+        )
+    if method not in (CLUSTERS, CLUSTERS_OF_ALL):
+        return
+    round_, kinds = config.rounds[0], [targets.features for targets in config.rounds[0].targets]
+    if "hidden" not in kinds or round_.encoder != start:
+        raise ValueError(
+            f"rounds[0].targets are of {' and '.join(kinds)}, rounds[0].encoder={round_.encoder!r}: {method} clusters "
+            f"a layer of what it fine-tunes; set hidden(layer=..., num_clusters=...) and the encoder {start!r}"
+        )
+    if config.finetune.classifier != "trained":
+        raise ValueError(
+            f"finetune.classifier={config.finetune.classifier!r}: it leaves the encoder as it is, and {method} "
+            "clusters what fine-tuning made of it; set 'trained'"
         )
 
 
@@ -73,13 +91,23 @@ def plain_config(config: RunConfig) -> RunConfig:
 
 
 def adapted_configs(config: RunConfig, folds: tuple[int, ...], method: str) -> list[RunConfig]:
-    """One for each fold, whose rounds have not seen its speakers, or one for all, whose rounds see all clips."""
+    """One for each fold, whose rounds have not seen its speakers, or one for all, whose rounds see all clips.
+
+    Of emotion clusters always one for each fold: what they are made of has seen the labels of its other folds.
+    """
     config = copy.deepcopy(config)
+    if method in (CLUSTERS, CLUSTERS_OF_ALL):
+        config.rounds[0].encoder = str(Path(config.workdir) / PLAIN / fold_name(PRETRAINED, OF_FOLD) / ENCODER)
     config.workdir = str(Path(config.workdir) / method)
     config.data.corpora = config.finetune.corpora or config.data.corpora
     config.data.exclude_folds, config.finetune.encoder = (), "last_round"
     config.finetune.compare_from_scratch = False
-    return [config] if method == TRANSDUCTIVE else [config_of_fold(config, fold) for fold in folds]
+    if method == TRANSDUCTIVE:
+        return [config]
+    configs = [config_of_fold(config, fold) for fold in folds]
+    for of_fold in configs if method == CLUSTERS_OF_ALL else ():
+        of_fold.data.exclude_folds = ()
+    return configs
 
 
 def _together(finetuning: Finetuning, plain: Run, adapted: list[Path], method: str) -> dict[str, Any]:
@@ -124,17 +152,21 @@ COMMAND = Command(
     "pretraining of an encoder goes on with the clips of a task, compared with the encoder as it was",
     lambda given: adapt(given.begin(), given["method"] or INDUCTIVE),
     options=(
-        Option(
-            "method", (INDUCTIVE, TRANSDUCTIVE), f"whose clips: of the training folds, or all (default: {INDUCTIVE})"
-        ),
+        Option("method", METHODS, f"what is predicted, and whose clips (default: {INDUCTIVE})"),
         PROFILE,
         ACCEPT_CHANGES,
     ),
-    examples=("mmpretrain adapt --config=configs/adapt/tapt_ravdess.py",),
+    examples=(
+        "mmpretrain adapt --config=configs/adapt/tapt_ravdess.py",
+        "mmpretrain adapt --config=configs/adapt/emotion_clusters_ravdess.py --method=emotion-clusters-inductive",
+    ),
     details=(
-        "The recipe's rounds begin with the encoder of rounds[0].init. Each fold has a run of its own in "
-        "WORKDIR/tapt-inductive/foldN, whose rounds leave out the speakers that it tests and those that it chooses by; "
-        "WORKDIR/tapt-transductive is one run whose rounds see all clips, which its figures say. WORKDIR/plain is the "
-        "encoder as it was, fine-tuned on the same folds; WORKDIR/METHOD.json has both, and how they differ.",
+        "tapt: the recipe's rounds as they are. emotion-clusters: the first round's targets are clusters of a layer of "
+        "the encoder as it was fine-tuned for the fold. inductive: each fold has a run of its own in "
+        "WORKDIR/METHOD/foldN, whose rounds leave out the speakers that it tests and those that it chooses by; "
+        "transductive: rounds see all clips, which the figures say, and of tapt there is one run for all folds.",
+        "The rounds begin with the encoder of rounds[0].init. WORKDIR/plain is the encoder as it was, fine-tuned on "
+        "the same folds; WORKDIR/METHOD.json has both, and how they differ. For several seeds: `crossval --by_fold` "
+        "with --config.workdir=WORKDIR/METHOD.",
     ),
 )

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmpretrain.config import CorpusConfig, FinetuneConfig, emotion, mfcc
+from mmpretrain.config import CorpusConfig, FinetuneConfig, emotion, hidden, mfcc
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.encoders.folder import load_encoder, read_training_data, save_encoder
 from mmpretrain.models.encoder import AVEncoder
+from mmpretrain.run.exposure import check_exposure
+from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.run import Run
-from mmpretrain.stages.adapt import INDUCTIVE, TRANSDUCTIVE, adapt, adapted_configs
+from mmpretrain.stages.adapt import CLUSTERS, CLUSTERS_OF_ALL, INDUCTIVE, TRANSDUCTIVE, adapt, adapted_configs
 from tests.stages.tones import PITCH_HZ
 from tests.tiny import initial, tiny_model, tiny_round, tiny_run
 
@@ -62,6 +64,63 @@ def test_of_all_clips_there_is_one_run(config):
     assert one.data.exclude_folds == ()
     assert one.finetune.folds == (1, 4)
     assert [c.data.exclude_folds for c in adapted_configs(config, (1, 4), INDUCTIVE)] == [(1, 2), (4, 5)]
+
+
+@pytest.fixture
+def of_clusters(config):
+    config.rounds[0].targets = hidden(layer=2, num_clusters=4, fit_share=1.0, fit_passes=2, fit_restarts=1)
+    config.rounds[0].encoder = config.rounds[0].init
+    config.finetune.classifier, config.finetune.num_steps, config.finetune.eval_every = "trained", 2, 2
+    config.finetune.optimizer.warmup_steps, config.finetune.folds = 0, (1,)
+    return config
+
+
+@pytest.mark.slow
+def test_emotion_clusters_are_of_the_encoder_that_was_tuned_for_the_fold(of_clusters, tmp_path):
+    result = adapt(Run(of_clusters), CLUSTERS)
+    tuned = tmp_path / "run" / "plain" / "finetune" / "pretrained" / "fold1" / "encoder"
+    round1 = tmp_path / "run" / CLUSTERS / "fold1" / "round1"
+    lineage = json.loads((round1 / "targets" / "codebook1" / "store" / "lineage.json").read_text())
+    assert lineage["source"] == load_encoder(tuned).lineage["fingerprint"]
+    assert load_encoder(round1 / "pretrain" / "encoder").lineage["started from"] == "the encoder abc"
+    assert result[CLUSTERS]["unlabelled_test_seen"] == ["no"]
+    of_all = adapt(Run(of_clusters), CLUSTERS_OF_ALL)
+    (seen,) = of_all[CLUSTERS_OF_ALL]["unlabelled_test_seen"]
+    assert seen.startswith("9 of 9 clips")
+    assert of_all["plain"] == result["plain"]
+
+
+def test_emotion_clusters_have_a_run_and_an_encoder_for_each_fold(of_clusters):
+    ours, of_all = (adapted_configs(of_clusters, (1, 4), method) for method in (CLUSTERS, CLUSTERS_OF_ALL))
+    for configs in (ours, of_all):
+        assert [c.finetune.folds for c in configs] == [(1,), (4,)]
+        assert [c.rounds[0].encoder.split("/")[-2] for c in configs] == ["fold1", "fold4"]
+        assert {c.rounds[0].init for c in configs} == {of_clusters.rounds[0].init}
+    assert [c.data.exclude_folds for c in ours] == [(1, 2), (4, 5)]
+    assert [c.data.exclude_folds for c in of_all] == [(), ()]
+
+
+def test_clusters_of_an_encoder_that_was_tuned_for_another_fold_are_refused(of_clusters, tmp_path):
+    """What it has seen goes with its clusters into the encoder that is trained on them."""
+    (fold,) = adapted_configs(of_clusters, (1,), CLUSTERS)
+    table = Finetuning(Run(of_clusters)).table
+    encoder = nnx.merge(*initial(lambda rngs: AVEncoder(tiny_model(), rngs=rngs)))
+    data = TrainingData.of(table, {"emotion": np.ones(len(table), bool)})
+    save_encoder(tmp_path / "of_fold_4", encoder, lineage={"fingerprint": "f4"}, training_data=data)
+    fold.rounds[0].encoder = str(tmp_path / "of_fold_4")
+    round_ = Run(fold).round(1)
+    save_encoder(round_.encoder.path, encoder, lineage={"fingerprint": "of it"}, training_data=round_.training_data())
+    with pytest.raises(ValueError, match=r"9 of the 9 test clips of .*fold 1, were seen with their label"):
+        check_exposure(Finetuning(Run(fold)))
+
+
+def test_what_emotion_clusters_cannot_be_made_of_is_one_line(of_clusters):
+    of_clusters.finetune.classifier = "frozen_linear"
+    with pytest.raises(ValueError, match=r"finetune\.classifier='frozen_linear': it leaves the encoder as it is"):
+        adapt(Run(of_clusters), CLUSTERS)
+    of_clusters.rounds[0].targets, of_clusters.rounds[0].encoder = mfcc(4), "previous_round"
+    with pytest.raises(ValueError, match=r"rounds\[0\]\.targets are of mfcc, .*emotion-clusters-inductive clusters a"):
+        adapt(Run(of_clusters), CLUSTERS)
 
 
 def test_what_cannot_be_adapted_is_one_line(config):
