@@ -139,28 +139,26 @@ class ForeignEncoder:
             short = max(0, SAMPLE_RATE_HZ // 40 - len(clip.audio))
             return self._of_sound(self._scaled(np.pad(clip.audio, (0, short))))
 
-    def frames(self, clip: Clip, layer: int) -> np.ndarray:
-        """float32 [T, D]: what layer `layer`, from 1, says of every frame of 40 ms, the mean of its states there.
+    def frames(self, clip: Clip) -> np.ndarray:
+        """float32 [L + 1, T, D]: as `layers`, of every frame of 40 ms, the mean of the states there.
 
         Sound goes in with half of what a state hears more than its hop before and behind it, so that each state is of
         its own hop; clips over a minute in windows. Raises ValueError where the model has no such rate.
         """
         if self.modality == "video":
             with self._torch.inference_mode():
-                return self._of_pictures(clip.face)[layer]
+                return self._of_pictures(clip.face)
         hop, hears = self._hop
-        T = clip.num_frames
+        T, before = clip.num_frames, (hears - hop) // 2
         sound = self._scaled(clip.audio[: T * SAMPLES_PER_FRAME])
         sound = np.pad(sound, (0, T * SAMPLES_PER_FRAME - len(sound)))
-        before = (hears - hop) // 2
         made = []
         for window, own in windows(T):
             part = sound[window.start * SAMPLES_PER_FRAME : window.stop * SAMPLES_PER_FRAME]
             with self._torch.inference_mode():
-                states_SD = self._of_sound(np.pad(part, (before, hears - hop - before)))[layer]
-            frames_TD = _means(states_SD, len(window))
-            made.append(frames_TD[own.start - window.start : own.stop - window.start])
-        return np.concatenate(made)
+                states_LSD = self._of_sound(np.pad(part, (before, hears - hop - before)))
+            made.append(_means(states_LSD, len(window))[:, own.start - window.start : own.stop - window.start])
+        return np.concatenate(made, axis=1)
 
     @functools.cached_property
     def _hop(self) -> tuple[int, int]:
@@ -202,8 +200,8 @@ class ForeignEncoder:
         return np.concatenate(parts, axis=1)
 
 
-def _means(states_SD: np.ndarray, num_frames: int) -> np.ndarray:
-    """[T, D]: the means over equal shares of at least as many states as frames."""
-    S = len(states_SD)
+def _means(states_LSD: np.ndarray, num_frames: int) -> np.ndarray:
+    """[L, T, D]: the means over equal shares of at least as many states as frames."""
+    S = states_LSD.shape[1]
     starts = np.arange(num_frames + 1) * S // num_frames
-    return np.add.reduceat(states_SD, starts[:-1]) / np.diff(starts)[:, None].astype(np.float32)
+    return np.add.reduceat(states_LSD, starts[:-1], axis=1) / np.diff(starts)[:, None].astype(np.float32)

@@ -57,6 +57,16 @@ def linear_probe(
     return Probe(results, layer, answers[layer])
 
 
+def probe_layers(
+    features_NLF: np.ndarray, labels_N: np.ndarray, train: np.ndarray, asked: np.ndarray, classes: Sequence[str]
+) -> list[ClassificationResult]:
+    """What a regression on the rows `train` of each layer says of the rows `asked`; no layer is chosen."""
+    return [
+        classification_metrics(labels_N[asked], _answers(features_NF, labels_N, train, asked), classes)
+        for features_NF in np.moveaxis(features_NLF, 1, 0)
+    ]
+
+
 def _answers(features_NF: np.ndarray, labels_N: np.ndarray, fit: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """The classes of the rows `asked`, by a regression on the rows `fit`."""
     model = regression(features_NF[fit], labels_N[fit], INVERSE_PENALTY)

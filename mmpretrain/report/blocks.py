@@ -6,12 +6,15 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from mmpretrain.files import write_text
 from mmpretrain.report import charts
 from mmpretrain.report.comparisons import Table
+from mmpretrain.report.style import PAGE_STYLE
 
 # Charts of curves: a title, and per line its name and what is drawn in its colour, see `charts.draw_curves`.
 Panels = Sequence[tuple[str, Mapping[str, Sequence[tuple[charts.Series, str]]]]]
@@ -24,6 +27,17 @@ def section(title: str, explanation: str, *blocks: str) -> str:
         return ""
     paragraph = f"<p>{html.escape(explanation)}</p>" if explanation else ""
     return f"<section><h2>{html.escape(title)}</h2>{paragraph}{content}</section>"
+
+
+def write_page(path: Path, title: str, line: str, *sections: str) -> None:
+    """A page that needs nothing beside it, whole or not at all. line: under the title. sections: "" for none."""
+    head = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{PAGE_STYLE}</style>\n</head>\n<body>\n<main>\n"
+    )
+    header = f"<header><h1>{html.escape(title)}</h1><p>{html.escape(line)}</p></header>"
+    write_text(path, head + "\n".join(filter(None, (header, *sections))) + "\n</main>\n</body>\n</html>\n")
 
 
 def html_table(table: Table, bold_last: bool = False) -> str:

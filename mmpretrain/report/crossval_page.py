@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmpretrain.files import write_text
 from mmpretrain.report import charts
-from mmpretrain.report.blocks import figure, html_table, section
+from mmpretrain.report.blocks import figure, html_table, section, write_page
 from mmpretrain.report.crossval import Map, crossval_lines, crossval_table
 from mmpretrain.report.few_labels import TITLES
 from mmpretrain.report.scatter import draw_map, draw_recalls, draw_reliability
-from mmpretrain.report.style import PAGE_STYLE
 
 
 def write_crossval_page(path: Path, title: str, results: Mapping[str, Any], places: Map | None) -> None:
@@ -34,8 +32,8 @@ def write_crossval_page(path: Path, title: str, results: Mapping[str, Any], plac
             for what, words in ((results["task"], places.classes), ("speaker", places.speakers))
         )
     lines = "".join(f"<p>{html.escape(line)}</p>" for line in crossval_lines(results))
-    parts = [
-        f"<header><h1>{html.escape(title)}</h1><p>{html.escape(results['protocol'])}</p></header>",
+    write_page(
+        path, title, results["protocol"],
         section("Results", "", html_table(crossval_table(results)), lines),
         section(
             "Recalls", "Of each class, the mean over seeds, with 95% intervals over seeds and speakers.",
@@ -52,10 +50,4 @@ def write_crossval_page(path: Path, title: str, results: Mapping[str, Any], plac
             "near is alike; distances between groups mean little.",
             f'<div class="pair">{maps}</div>' if maps else "",
         ),
-    ]  # fmt: skip
-    head = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{PAGE_STYLE}</style>\n</head>\n<body>\n<main>\n"
-    )
-    write_text(path, head + "\n".join(part for part in parts if part) + "\n</main>\n</body>\n</html>\n")
+    )  # fmt: skip

@@ -11,12 +11,10 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmpretrain.files import write_text
-from mmpretrain.report.blocks import figure, html_table, section
+from mmpretrain.report.blocks import figure, html_table, section, write_page
 from mmpretrain.report.charts import FAINT, MUTED, PALETTE, STYLE, svg
 from mmpretrain.report.comparisons import SHORT
 from mmpretrain.report.robustness import robustness_table, shapley_lines
-from mmpretrain.report.style import PAGE_STYLE
 
 ACROSS = 3
 
@@ -56,14 +54,8 @@ def write_robustness_page(path: Path, title: str, results: Mapping[str, Any]) ->
     """Writes the page, whole or not at all."""
     lines = "".join(f"<p>{html.escape(line)}</p>" for line in shapley_lines(results))
     explanation = "UA on test clips, with 95% intervals over speakers. Dashed: clips as they are; dotted: chance."
-    parts = [
-        f"<header><h1>{html.escape(title)}</h1><p>{html.escape(results['protocol'])}</p></header>",
+    write_page(
+        path, title, results["protocol"],
         section("Robustness", explanation, figure(draw_robustness(results), "UA under changes"), lines),
         section("Figures", "", html_table(robustness_table(results))),
-    ]
-    head = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{PAGE_STYLE}</style>\n</head>\n<body>\n<main>\n"
-    )
-    write_text(path, head + "\n".join(parts) + "\n</main>\n</body>\n</html>\n")
+    )  # fmt: skip

@@ -54,7 +54,7 @@ class RoundCodebook:
         encoder = self.source.load()
         layer = self._checked_layer(encoder.num_layers)
         title = f"layer {layer} of {self.source.fingerprint}"
-        return ClipFeatures(title, encoder.width, encoder.modality, lambda clip: encoder.frames(clip, layer))
+        return ClipFeatures(title, encoder.width, encoder.modality, lambda clip: encoder.frames(clip)[layer])
 
     @functools.cached_property
     def source(self) -> SourceEncoder | ForeignSource | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,31 @@ class Probed:
         """
         return self._others(rows, frames) if self._foreign else self._ours(rows, frames)
 
+    def every_layer(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """(place among these rows, float32 [L + 1, T, D] at 25 Hz) of each clip that it takes and that can be read.
+
+        All processes ask together, and each gets all clips. Raises ValueError where there is none.
+        """
+        table, given = self.finetuning.table.select(rows), False
+        if self._foreign is None:
+            encoder = Frozen(self.finetuning).encoder(OURS[self.name])
+            for place, num_frames, made_TLD in encode(
+                self.finetuning.run, encoder, table, _layers, everywhere=True, title=f"{self.title}: layers"
+            ):
+                if num_frames:
+                    given = True
+                    yield place, np.moveaxis(np.asarray(made_TLD[:num_frames], np.float32), 1, 0)
+        else:
+            there = np.flatnonzero(table.has(self._foreign.modality))
+            for place in track(there.tolist(), f"{self.title}: layers", unit="clip"):
+                try:
+                    yield place, self._foreign.frames(table.load(place))
+                    given = True
+                except UnreadableClipError as error:
+                    table.unreadable.add(error)
+        if not given:
+            raise ValueError(f"{self.name}: none of the clips has what it takes")
+
     def _ours(self, rows: np.ndarray, frames: bool) -> Features:
         finetuning, variant = self.finetuning, OURS[self.name]
         frozen, width = Frozen(finetuning), finetuning.model(variant).width
@@ -89,6 +115,11 @@ class Probed:
         of_frames = [said[i] if frames and i in said else np.zeros((1, blank.shape[1]), np.float16)
                      for i in range(len(rows))]  # fmt: skip
         return _together(np.stack([means.get(i, blank) for i in range(len(rows))]), of_frames)
+
+
+def _layers(encoder: AVEncoder, batch: Batch) -> jax.Array:
+    made = encoder.all_layers(encoder.embed_batch(batch), batch.valid_BT)
+    return jnp.moveaxis(made.astype(jnp.float32), 0, 2)  # [B, T, L + 1, D]
 
 
 def _last(encoder: AVEncoder, batch: Batch) -> jax.Array:

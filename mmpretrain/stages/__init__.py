@@ -14,6 +14,7 @@ COMMANDS = (
     "crossval",
     "adapt",
     "probe",
+    "layers",
     "robustness",
     "export",
     "report",

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mmpretrain.run.predictions import read_answers
+from mmpretrain.stages.layers import layers
 from mmpretrain.stages.probe import probe, render_probes
 from tests.stages.tones import PITCH_HZ
 
@@ -39,3 +40,21 @@ def test_what_cannot_be_probed_is_said(tone_run, tmp_path):
         probe(run, ["probe-superb"], [str(tmp_path / "wavlm")])
     with pytest.raises(ValueError, match="unknown probe `superb`"):
         probe(run, ["superb"], ["untrained"])
+
+
+def test_every_layer_is_asked_about_the_task_the_speaker_and_the_units(tone_run, tmp_path, capsys):
+    run = tone_run(tmp_path / "run", folds=(3,))
+    results = layers(run)
+    assert json.loads((run.workdir / "layers.json").read_text()) == results
+    assert results["units_of"] == "units"
+    for name, found in results["models"].items():
+        assert found["layers"] == [0, 1, 2], name
+        assert max(found["task"]) > 0.8, "the planted label is heard"
+        assert all(0 <= value <= 1 for asked in ("speaker", "units") for value in found[asked])
+        assert found["chance"]["speaker"] == 1 / 2
+    assert results["models"]["untrained"]["unlabelled_validation_seen"] == "no"
+    assert "<img alt=" in (run.workdir / "layers.html").read_text()
+    shown = capsys.readouterr().err
+    assert "emotion, UA" in shown
+    assert layers(tone_run(run.workdir, folds=(3,))) == results
+    assert "started in" not in capsys.readouterr().err
