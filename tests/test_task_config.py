@@ -27,6 +27,9 @@ from tests.tiny import tiny_run
         ({}, {"lora_rank": 4, "layer_decay": 0.9}, r"layer_decay=0\.9; it must be 1\.0 with finetune\.lora_rank=4"),
         ({"kind": "value", "classes": ()}, {"mixup": 0.2}, r"mixup=0\.2; it must be 0 where tasks are no classes"),
         ({"kind": "value", "classes": ()}, {"sampling": "balanced"}, r"sampling='balanced'; it must be as_it_is with"),
+        ({"kind": "embedding"}, {"mixup": 0.2}, r"mixup=0\.2; it must be 0 where tasks are no classes"),
+        ({"kind": "embedding", "loss": "focal"}, {}, r"loss='focal'; it must be one of usual, triplet with"),
+        ({"loss": "triplet"}, {}, r"loss='triplet'; it must be one of usual, focal with"),
     ],
 )
 def test_what_does_not_go_with_a_kind_of_labels_is_refused(task, changes, message):
@@ -43,6 +46,9 @@ def test_a_batch_of_parts_has_nothing_that_is_of_the_whole():
     config.finetune.tasks += (TaskConfig("arousal", kind="value"),)
     with pytest.raises(ValueError, match=r"tasks\[1\]\.loss='usual'; it must be squared or absolute with parallel"):
         check(config)
-    config.finetune.tasks, config.finetune.mixup = config.finetune.tasks[:1], 0.3
+    config.finetune.tasks = (dataclasses.replace(config.finetune.tasks[0], kind="embedding"),)
+    with pytest.raises(ValueError, match=r"tasks\[0\]\.kind='embedding'; it must be class, say, with parallel"):
+        check(config)
+    config.finetune = dataclasses.replace(tiny_run().finetune, mixup=0.3)
     with pytest.raises(ValueError, match=r"finetune\.mixup=0\.3; it must be 0 with parallel\.micro_batches"):
         check(config)

@@ -56,6 +56,8 @@ def check(config: RunConfig) -> None:
             wanted = "squared or absolute with parallel.micro_batches above 1: CCC is of a whole batch"
             whole = task.kind in OF_VALUES and task.loss == "usual"
             _require(not whole, f"finetune.tasks[{i}].loss", task.loss, wanted)
+            wanted = "class, say, with parallel.micro_batches above 1: an embedding is learned from a whole batch"
+            _require(task.kind != "embedding", f"finetune.tasks[{i}].kind", task.kind, wanted)
         mixup, wanted = config.finetune.mixup, "0 with parallel.micro_batches above 1: it mixes clips of a whole batch"
         _require(mixup == 0, "finetune.mixup", mixup, wanted)
 
@@ -166,10 +168,11 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
         whole = finetune.text.fusion == "early" or not any(t.kind in ("frames", "values") for t in finetune.tasks)
         _require(whole, "finetune.text.fusion", finetune.text.fusion, "early where tasks are of frames")
         _require(finetune.mixup == 0, "finetune.mixup", finetune.mixup, "0 with finetune.text: words do not mix")
-    mixable = all(task.kind in (*OF_ONE_CLASS, "classes") for task in finetune.tasks)
+        points = finetune.text.fusion == "early" or not any(t.kind == "embedding" for t in finetune.tasks)
+        _require(points, "finetune.text.fusion", finetune.text.fusion, "early with a task of kind 'embedding'")
+    mixable = all(task.kind in (*OF_ONE_CLASS, "classes") and task.kind != "embedding" for task in finetune.tasks)
     _require(finetune.mixup == 0 or mixable, "finetune.mixup", finetune.mixup, "0 where tasks are no classes of clips")
-    balanced = finetune.sampling == "balanced"
-    fits = not balanced or finetune.tasks[0].kind in OF_ONE_CLASS
+    fits = finetune.sampling == "as_it_is" or finetune.tasks[0].kind in OF_ONE_CLASS
     wanted = f"as_it_is with finetune.tasks[0].kind={shown(finetune.tasks[0].kind)}"
     _require(fits, "finetune.sampling", finetune.sampling, wanted)
     per_class = finetune.labels_per_class
@@ -199,12 +202,12 @@ def _check_units(units: UnitsConfig) -> None:
 
 
 OF_VALUES = ("value", "values")  # kinds of labels without classes
-OF_ONE_CLASS = ("class", "votes", "binary", "ordinal")  # those of whose classes a clip has one, or shares
+OF_ONE_CLASS = ("class", "votes", "binary", "ordinal", "embedding")  # those of whose classes a clip has one, or shares
 
 
 def _check_task(task: TaskConfig, name: str) -> None:
     kind = f"with {name}.kind={shown(task.kind)}"
-    if task.kind in ("class", "votes", "classes", "ordinal", "frames"):
+    if task.kind in ("class", "votes", "classes", "ordinal", "frames", "embedding"):
         fits = len(set(task.classes)) == len(task.classes) >= 2
         _require(fits, f"{name}.classes", task.classes, 'two or more, e.g. ("neutral", "happy")')
     if task.kind == "binary":
@@ -216,6 +219,8 @@ def _check_task(task: TaskConfig, name: str) -> None:
     losses = ("usual", "squared", "absolute") if task.kind in OF_VALUES else ("usual", "focal")
     if task.kind in ("binary", "ordinal", "classes"):
         losses = ("usual",)
+    if task.kind == "embedding":
+        losses = ("usual", "triplet")
     _require(task.loss in losses, f"{name}.loss", task.loss, f"one of {', '.join(losses)} {kind}")
     of_class = task.reversal == 0 or task.kind == "class"
     _require(of_class, f"{name}.reversal", task.reversal, f"0 {kind}: what is not to be told is a class")

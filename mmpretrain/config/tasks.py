@@ -12,9 +12,9 @@ class TaskConfig:
 
     name: str = setting("emotion", plain_word())  # of the head, and of its metrics: emotion/ua
     column: str = setting("", words())  # of the corpora's labels; "": the one called `name`
-    # of the labels (docs/training.md): "class", "votes", "classes", "binary", "ordinal", "value"; of every frame
-    # "frames" (a class) and "values" (a number), whose column is a track, or of "frames" "words" or "phones" of
-    # `alignments`
+    # of the labels (docs/training.md): "class", "votes", "classes", "binary", "ordinal", "value", "embedding" (a class
+    # too, whose clips are to lie close together); of every frame "frames" (a class) and "values" (a number), whose
+    # column is a track, or of "frames" "words" or "phones" of `alignments`
     kind: str = setting("class", words("a kind of labels"))
     # those that are told apart; clips with another label are left out. Of "ordinal" from the lowest, of "binary" the
     # positive one last; of a column of numbers or a track the numbers, or the names of its numbers, in order
@@ -23,9 +23,13 @@ class TaskConfig:
     merge: tuple[str, ...] = setting((), each(words(), distinct=True, text='WORD=CLASS, e.g. ("excited=happy",)'))
     # of kinds "value" and "values": the lowest and the highest value that there may be
     range: tuple[float, ...] = setting((-1.0, 1.0), each(within(-1e9, 1e9), least=2, most=2, text="two numbers"))
-    # "usual": cross-entropy (of "value" and "values": 1 - CCC); or "focal", "squared" or "absolute" error
-    loss: str = setting("usual", one_of("usual", "focal", "squared", "absolute"))
+    # "usual": cross-entropy (of "value" and "values": 1 - CCC; of "embedding": supervised contrastive); or "focal",
+    # "squared" or "absolute" error; of "embedding" "triplet"
+    loss: str = setting("usual", one_of("usual", "focal", "squared", "absolute", "triplet"))
     focal_gamma: float = setting(2.0, within(0, 100))  # of loss "focal": 0 is cross-entropy
+    embedding_dim: int = setting(256, above(0, most=65_536))  # of kind "embedding"
+    temperature: float = setting(0.1, above(0, most=1_000))  # of its contrastive loss
+    margin: float = setting(0.2, above(0, most=4))  # of its loss "triplet", in squared distance
     # of clips in the loss, by their class: "inverse" to how many training clips of the fold have it, 1 on average
     class_weights: str = setting("none", one_of("none", "inverse"))
     # of frames to a clip: learned weights ("attentive_statistics": mean and deviation by them; "attention": the mean

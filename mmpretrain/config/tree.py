@@ -272,7 +272,8 @@ class FinetuneConfig:
     lora_rank: int = setting(0, within(0, 65_536))
     batch_frames: int = setting(4_000, within(1, LARGE))
     # "balanced": of each class of the first task as many clips an epoch, over all as many as there are
-    sampling: str = setting("as_it_is", one_of("as_it_is", "balanced"))
+    # "spread": so too, and every batch has of each class about as many, of as many corpora and speakers as there are
+    sampling: str = setting("as_it_is", one_of("as_it_is", "balanced", "spread"))
     eval_every: int = setting(100, STEPS)  # steps between evaluations on validation, which choose the model
     select_by: str = setting("emotion/ua", words("TASK/METRIC"))  # TASK/METRIC on validation
     # how the model of a fold is chosen: "val": by `select_by` on its validation clips; "last": the last step is taken;

@@ -51,6 +51,8 @@ class BatchPlan:
 
     lengths: int [N] in frames. weights: float [N], how often a clip appears in an epoch (default 1); the n clips of one
     bucket and weight w appear round(w * n) times together, a fractional part falling on other clips every epoch.
+    strata: int [N, K], what each clip is of, such as a class, and within it a corpus and a speaker: the clips of a
+    bucket are then not shuffled but dealt out, so that of all of these every batch has its share (`spread`).
     Threads may share it. An epoch is planned once, and the next one in the background when half of it has been asked
     for. Raises ValueError if there is no clip, no weight is positive, or `batch_frames` cannot hold `multiple` clips.
     """
@@ -64,12 +66,13 @@ class BatchPlan:
         multiple: int,
         seed: int,
         weights: np.ndarray | None = None,
+        strata: np.ndarray | None = None,
     ):
         weights = np.ones(len(lengths)) if weights is None else np.asarray(weights)
         if not np.any(weights > 0):
             raise ValueError(f"data.corpora: no clip of {len(lengths)} has a positive weight; set one above 0")
         self._lengths = np.asarray(lengths, np.int32)
-        self._seed = seed
+        self._seed, self._strata = seed, strata
         self._groups = _groups(self._lengths, weights, bucket_frames)
         self._batches: dict[int, tuple[int, int]] = {}  # T: (batches an epoch, clips in each)
         left_over = 0
@@ -150,6 +153,8 @@ class BatchPlan:
         left_over = np.zeros(0, np.int32)
         for num_frames, (num_batches, size) in self._batches.items():
             pool = rng.permutation(np.concatenate([left_over, drawn[num_frames]]))
+            if self._strata is not None:
+                pool = pool[spread(self._strata[pool], rng)]
             if missing := max(0, num_batches * size - len(pool)):
                 last = pool[(num_batches - 1) * size :]
                 everything = np.concatenate(list(drawn.values()))
@@ -287,6 +292,21 @@ def _draw(clips: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray
     """`count` of the clips: all of them as often as that goes, the rest drawn without replacement."""
     repeats, rest = divmod(count, len(clips))
     return np.concatenate([np.tile(clips, repeats), rng.permutation(clips)[:rest]])
+
+
+def spread(strata_NK: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """An order of N rows in which those that agree in the first column come at even distances.
+
+    So do, among these, those that agree in the second column too, and so on; rows that agree in all stay in order.
+    """
+    key_N = np.arange(len(strata_NK), dtype=float)
+    for depth in range(strata_NK.shape[1], 0, -1):
+        _, group_N, count_G = np.unique(strata_NK[:, :depth], axis=0, return_inverse=True, return_counts=True)
+        order, group_N = np.lexsort((key_N, group_N.ravel())), group_N.ravel()
+        rank_N = np.empty(len(key_N))
+        rank_N[order] = np.arange(len(key_N)) - np.repeat(np.cumsum(count_G) - count_G, count_G)
+        key_N = (rank_N + rng.random(len(count_G))[group_N]) / count_G[group_N]
+    return np.argsort(key_N, kind="stable")
 
 
 def _fillers(

@@ -52,6 +52,19 @@ def corpus_names(table: ClipTable) -> Words[str]:
     return Words(np.array([words.index(name) for name in names], np.min_scalar_type(len(words)))[table.source_N], words)
 
 
+def sampling(
+    kind: str, table: ClipTable, labels: np.ndarray, classes_N: np.ndarray, task: TaskConfig
+) -> dict[str, np.ndarray]:
+    """What `BatchPlan` takes of the clips to learn a task from: weights, by class, and strata.
+
+    kind: of `FinetuneConfig.sampling`. Strata are the class, the corpus and the speaker of each clip.
+    """
+    if kind == "as_it_is":
+        return {}
+    strata_N3 = np.stack([classes_N, corpus_names(table).codes, table.speakers.codes], axis=1).astype(np.int64)
+    return {"weights": class_weights(labels, task)} | ({"strata": strata_N3} if kind == "spread" else {})
+
+
 def check_range(labels: np.ndarray, task: TaskConfig, table: ClipTable) -> None:
     """Raises ValueError naming the first clip with a value outside the range of a task. labels: [N, ...]."""
     low, high = task.range
@@ -241,9 +254,12 @@ def labels_fingerprint(labels: Mapping[str, np.ndarray]) -> str:
 # By the kind of the labels: from the column, as `ClipTable.label` returns it, to the array; of frames, from the table.
 ARRAYS: dict[str, Callable[..., np.ndarray]] = {
     "class": _class_ids, "votes": _shares, "classes": _marked, "binary": _class_ids, "ordinal": _class_ids,
-    "value": _values, "frames": frame_classes, "values": _frame_values,
+    "value": _values, "frames": frame_classes, "values": _frame_values, "embedding": _class_ids,
 }  # fmt: skip
 OF_FRAMES = ("frames", "values")
 CORPUS = "corpus"  # the column that every corpus has, whatever it declares
 # The kinds of columns that labels of a kind are made of, where these are not called alike.
-COLUMN_KINDS = {"votes": ("classes",), "binary": ("class", "value"), "ordinal": ("class", "value")}
+COLUMN_KINDS = {
+    "votes": ("classes",), "binary": ("class", "value"), "ordinal": ("class", "value"),
+    "embedding": ("class", "value"),
+}  # fmt: skip

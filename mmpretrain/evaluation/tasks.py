@@ -124,6 +124,23 @@ def _ordinal(labels_N: np.ndarray, odds_NK: np.ndarray, task: TaskConfig) -> dic
     return figures | _figures(labels_N, said_N, task)
 
 
+def _embedding(labels_N: np.ndarray, points_ND: np.ndarray, task: TaskConfig) -> dict[str, float]:
+    """Each clip looks for the others of its class by cosine. `map` is the mean average precision over those that there
+    is another of, `nearest` how often the first that is found is of the class; `loss` is 1 - map."""
+    similar_NN = points_ND @ points_ND.T
+    found = []
+    for n in range(len(labels_N)):
+        order = np.argsort(-np.delete(similar_NN[n], n), kind="stable")
+        hit = (np.delete(labels_N, n) == labels_N[n])[order]
+        if hit.any():
+            precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
+            found.append((precision[hit].mean(), hit[0]))
+    if not found:
+        return {}
+    precision, nearest = np.mean(found, axis=0)
+    return {"loss": float(1 - precision), "map": float(precision), "nearest": float(nearest)}
+
+
 def agreement(labels_N: np.ndarray, said_N: np.ndarray) -> dict[str, float]:
     """Of numbers: `ccc` (Lin 1989, biased moments), `pearson`, `mae` and `rmse`; 0 for a correlation without spread."""
     x_N, y_N = np.asarray(said_N, np.float64), np.asarray(labels_N, np.float64)
@@ -172,6 +189,7 @@ TASK_METRICS = {
     "binary": TaskMetrics(_better(*METRICS, "auc"), _binary, _binary_chances),
     "ordinal": TaskMetrics(_better(*METRICS, "qwk", lower=("mae",)), _ordinal, _level_chances),
     "value": TaskMetrics(_OF_VALUES, _values),
+    "embedding": TaskMetrics(_better("map", "nearest"), _embedding),
     "frames": TaskMetrics(_better("accuracy", lower=("error",)), _frames),
     "values": TaskMetrics(_OF_VALUES, _values),
 }

@@ -109,6 +109,15 @@ class ClipHead(nnx.Module):
         return jnp.concatenate([centre, spread], axis=-1)
 
 
+class EmbeddingHead(ClipHead):
+    """A point of length 1 for each clip, so that the inner product of two is their cosine."""
+
+    def __call__(self, layers_LBTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
+        """[B, num_outputs] in float32. layers_LBTD: every layer's stream, float32."""
+        z_BD = super().__call__(layers_LBTD, valid_BT, key)
+        return z_BD / length(z_BD, 1e-6)
+
+
 class OrdinalHead(nnx.Module):
     """How high a clip is on a scale of levels: one score, and a threshold between each two levels, in ascending order.
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmpretrain.config import ModelConfig, TaskConfig
-from mmpretrain.models.heads import ClipHead, FrameHead, OrdinalHead
+from mmpretrain.models.heads import ClipHead, EmbeddingHead, FrameHead, OrdinalHead
+from mmpretrain.objectives.contrastive import semi_hard_triplet, supervised_contrastive
 
 Said = tuple[jax.Array, jax.Array, dict[str, jax.Array]]
 
@@ -45,6 +46,10 @@ def _regressor(model: ModelConfig, task: TaskConfig, rngs: nnx.Rngs) -> ClipHead
 
 def _ordinal_head(model: ModelConfig, task: TaskConfig, rngs: nnx.Rngs) -> OrdinalHead:
     return OrdinalHead(model, len(task.classes), task.pooling, rngs=rngs)
+
+
+def _embedder(model: ModelConfig, task: TaskConfig, rngs: nnx.Rngs) -> EmbeddingHead:
+    return EmbeddingHead(model, task.embedding_dim, task.pooling, rngs=rngs)
 
 
 def _of_distribution(logits: jax.Array, share: jax.Array, asked: Asked) -> jax.Array:
@@ -102,6 +107,16 @@ def _ordinal(odds_BK: jax.Array, level_B: jax.Array, asked: Asked) -> Said:
     said = (odds_BK > 0).sum(-1)
     loss = _yes_or_no(odds_BK, above, asked.smoothing).sum(-1)
     return loss, level_B >= 0, {"accuracy": said == level_B, "levels_off": jnp.abs(said - level_B)}
+
+
+def _embedding(z_BD: jax.Array, label_B: jax.Array, asked: Asked) -> Said:
+    """label_B: int32, -1 where there is none. `nearest` is whether the nearest other clip is of the same class."""
+    if asked.task.loss == "triplet":
+        loss_B, has_B = semi_hard_triplet(z_BD, label_B, asked.task.margin)
+    else:
+        loss_B, has_B = supervised_contrastive(z_BD, label_B, asked.task.temperature)
+    others = jnp.where((label_B >= 0) & ~jnp.eye(len(label_B), dtype=bool), z_BD @ z_BD.T, -jnp.inf)
+    return loss_B, has_B, {"nearest": label_B[others.argmax(1)] == label_B}
 
 
 def _value(output: jax.Array, label: jax.Array, asked: Asked) -> Said:
@@ -164,6 +179,7 @@ TASK_LOSSES: dict[str, TaskLoss] = {
     "binary": TaskLoss(_regressor, _binary),
     "ordinal": TaskLoss(_ordinal_head, _ordinal),
     "value": TaskLoss(_regressor, _value, of_each=False),
+    "embedding": TaskLoss(_embedder, _embedding, of_each=False),
     "frames": TaskLoss(_frame_classifier, _frames),
     "values": TaskLoss(_frame_regressor, _value, of_each=False),
 }

@@ -151,11 +151,13 @@ class RunBase:
         *,
         batch_frames: int,
         weights: np.ndarray | None = None,
+        strata: np.ndarray | None = None,
         **inputs: Any,
     ) -> TrainingBatches:
         """Of the stage of that name. inputs: what else `make_batch` takes. Raises what `check_noise` raises.
 
-        weights: float [N], how often each clip is in an epoch, times the weight of its corpus; None: 1.
+        weights: float [N], how often each clip is in an epoch, times the weight of its corpus; None: 1. strata: as in
+        `BatchPlan`.
         """
         self.check_noise()
         seed = self.stage_seed(name)
@@ -163,7 +165,7 @@ class RunBase:
         weights = table.weights if weights is None else table.weights * weights
         plan = BatchPlan(
             table.lengths, batch_frames=batch_frames, bucket_frames=data.bucket_frames,
-            multiple=data.batch_multiple, seed=seed, weights=weights,
+            multiple=data.batch_multiple, seed=seed, weights=weights, strata=strata,
         )  # fmt: skip
 
         def load(planned: PlannedBatch) -> Batch:

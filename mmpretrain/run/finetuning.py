@@ -22,6 +22,7 @@ from mmpretrain.data.labels import (
     few_of,
     has_label,
     labels_fingerprint,
+    sampling,
     task_labels,
     why_not_learned,
     why_not_measured,
@@ -148,8 +149,8 @@ class Finetuning:
     @functools.cached_property
     def classes_N(self) -> np.ndarray:
         """int [N]: the class that each clip of the table has by the main task; -1: none, or votes say two as often."""
-        labels, metrics = self.labels[self.main.name], TASK_METRICS[self.main.kind]
-        return metrics.classes(labels) if self.of_classes else np.where(has_label(labels), 0, -1)
+        labels, told = self.labels[self.main.name], self.of_classes or self.main.kind == "embedding"
+        return TASK_METRICS[self.main.kind].classes(labels) if told else np.where(has_label(labels), 0, -1)
 
     def graded(self, number: int) -> Fold:
         """The clips of a fold whose class by the main task is clear, as right and wrong are counted on."""
@@ -272,12 +273,11 @@ class Finetuning:
         for task in config.tasks:
             if task.class_weights == "inverse":
                 labels[weights_of(task)] = class_weights(labels[task.name], task)
-        balanced = config.sampling == "balanced"
-        weights = class_weights(self.labels[self.main.name][fold.train], self.main) if balanced else None
+        clips = self.table.select(fold.train)
+        sampled = sampling(config.sampling, clips, labels[self.main.name], self.classes_N[fold.train], self.main)
         batches = self.run.training_batches(
-            name, self.table.select(fold.train), self.model(variant), config.num_steps,
-            batch_frames=config.batch_frames, weights=weights, labels=labels, of_frames=self.of_frames,
-            freq_mask=config.freq_mask, freq_warp=config.freq_warp, extras=self.extras,
+            name, clips, self.model(variant), config.num_steps, batch_frames=config.batch_frames, extras=self.extras,
+            labels=labels, of_frames=self.of_frames, freq_mask=config.freq_mask, freq_warp=config.freq_warp, **sampled,
         )  # fmt: skip
         return Training(
             name, trainer, batches, config.num_steps, self.run.stage_seed(name),

@@ -232,3 +232,20 @@ def test_windows_of_a_long_clip_follow_each_other_in_one_row():
         assert list(numbers) == list(range(len(windows(int(lengths[clip])))))
         assert set(rows) == {rows[0]}
         assert list(steps) == list(range(steps[0], steps[0] + len(steps)))
+
+
+def test_spread_batches_have_their_share_of_classes_and_in_them_of_speakers():
+    random = np.random.default_rng(0)
+    classes, corpora, speakers = random.integers(0, 4, 480), random.integers(0, 2, 480), random.integers(0, 6, 480)
+    plan = make_plan(
+        np.full(480, 90), batch_frames=3_200, multiple=1, strata=np.stack([classes, corpora, speakers], axis=1)
+    )
+    for step in range(2 * plan.num_batches_per_epoch):
+        clips = plan[step].clips
+        counts = np.bincount(classes[clips], minlength=4) - 32 * np.bincount(classes) / 480
+        assert np.abs(counts).max() < 2, "an even share of each class, but for rounding"
+        for number in range(4):
+            own = clips[classes[clips] == number]
+            assert len(set(corpora[own])) == 2
+            assert len(set(speakers[own])) >= 3
+    assert sorted(np.concatenate([plan[step].clips for step in range(15)])) == list(range(480))

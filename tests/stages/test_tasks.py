@@ -31,6 +31,7 @@ TASKS = (
     TaskConfig("humour", kind="binary", classes=("no", "yes")),
     TaskConfig("stress", kind="ordinal", classes=("0", "1", "2")),
     TaskConfig("valence", kind="values", loss="squared"),
+    TaskConfig("likeness", "emotion", kind="embedding", classes=("happy", "sad"), embedding_dim=4),
 )
 
 
@@ -84,7 +85,7 @@ def test_every_kind_is_learned_and_tested_on_an_encoder_with_adapters(tmp_path, 
     figures = result["tasks"]["pretrained"]
     wanted = {
         "perceived": "ua", "emotion": "wf1", "tags": "auc", "arousal": "ccc", "humour": "auc", "stress": "qwk",
-        "valence": "pearson",
+        "valence": "pearson", "likeness": "map",
     }  # fmt: skip
     for name, metric in wanted.items():
         of_task = figures[f"{name}/{metric}"]
