@@ -113,16 +113,27 @@ class Attention(nnx.Module):
         self.dropout = config.attention_dropout
         self.shares: Shares = Undivided()
 
+    def weights(self, x_BTD: jax.Array, valid_BT: jax.Array) -> jax.Array:
+        """float32 [B, H, T, S]: how much of each valid frame goes into each frame, in evaluation; 1 over S."""
+        q, k, _ = jnp.moveaxis(self.qkv(x_BTD), 2, 0)
+        return jax.nn.softmax(_logits(q, k, valid_BT), axis=-1)
+
     def __call__(self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
         q, k, v = jnp.moveaxis(self.qkv(x_BTD), 2, 0)  # each [B, T, H, K]
         if key is None or self.dropout == 0.0:
             y = attend(q, k, v, valid_BT, self.shares.platform)
         else:  # no fused form that JAX hands on drops other probabilities each time
-            logits = jnp.einsum("BTHK,BSHK->BHTS", q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32)
-            logits = jnp.where(valid_BT[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
+            logits = _logits(q, k, valid_BT)
             keep = jax.random.bernoulli(key, 1 - self.dropout, logits.shape)
             y = jnp.einsum("BHTS,BSHK->BTHK", dropped_softmax(logits, keep, self.dropout, v.dtype), v)
         return self.out(y)
+
+
+def _logits(q_BTHK: jax.Array, k_BSHK: jax.Array, valid_BS: jax.Array) -> jax.Array:
+    """float32 [B, H, T, S], as small as can be where a frame is not valid."""
+    scaled = q_BTHK * q_BTHK.shape[-1] ** -0.5
+    logits = jnp.einsum("BTHK,BSHK->BHTS", scaled, k_BSHK, preferred_element_type=jnp.float32)
+    return jnp.where(valid_BS[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
 
 
 class TransformerLayer(nnx.Module):
@@ -189,6 +200,25 @@ class Transformer(nnx.Module):
         """The stream after the position and after every layer, without the final norm: [L + 1, B, T, D]."""
         _, (first, rest) = self._scan(x_BTD, valid_BT, key, layer=None, collect=True)
         return jnp.concatenate([first[None], rest])
+
+    def rollout(self, x_BTD: jax.Array, valid_BT: jax.Array) -> jax.Array:
+        """float32 [B, T, S]: how much of frame S of the input is in frame T of the output, as far as attention goes.
+
+        The product over layers of (A + I) / 2, A being the mean of the heads and I the stream that passes by (Abnar and
+        Zuidema 2020). Position and MLPs are left out. In evaluation; 1 over the valid S.
+        """
+        layers_LBTD = self.all_layers(x_BTD, valid_BT, None)[:-1]
+        graphdef, params = nnx.split(self.layers)
+
+        def through(rolled_BTS: jax.Array, inputs: tuple[jax.Array, nnx.State]) -> tuple[jax.Array, None]:
+            x_BTD, layer_params = inputs
+            layer = nnx.merge(graphdef, layer_params)
+            x_BTD = layer.attention_norm(x_BTD) if self.pre_norm else x_BTD
+            mean_BTS = layer.attention.weights(x_BTD, valid_BT).mean(1)
+            return (mean_BTS @ rolled_BTS + rolled_BTS) / 2, None
+
+        start = jnp.broadcast_to(jnp.eye(x_BTD.shape[1]), (*x_BTD.shape[:2], x_BTD.shape[1]))
+        return jax.lax.scan(through, start, (layers_LBTD, params))[0]
 
     def _scan(self, x_BTD, valid_BT, key, *, layer, collect):
         x_BTD = jnp.where(valid_BT[..., None], x_BTD, 0)

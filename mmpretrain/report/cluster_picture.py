@@ -50,7 +50,7 @@ def draw_clips(path: Path, clips: Sequence[ClipPicture]) -> None:
         for part, clip, rows in zip(parts, clips, heights, strict=True):
             seconds = min(len(clip.ids_T) / (FRAME_RATE_HZ * clip.targets_per_frame), MAX_FRAMES / FRAME_RATE_HZ)
             all_axes = part.subplots(len(rows), 1, sharex=True, height_ratios=rows)
-            _draw_video(all_axes[0], clip.video_THW, seconds)
+            draw_frames(all_axes[0], clip.video_THW, seconds)
             _draw_fbank(all_axes[1], clip.fbank_NF)
             _draw_boxes(all_axes[2], "clusters", _runs(clip.ids_T, clip.targets_per_frame), seconds, coloured=True)
             for axes, (name, boxes) in zip(all_axes[3:], clip.said, strict=True):
@@ -67,8 +67,8 @@ def draw_clips(path: Path, clips: Sequence[ClipPicture]) -> None:
             figure.savefig(draft, format="png", dpi=110)
 
 
-def _draw_video(axes: Axes, video_THW: np.ndarray, seconds: float) -> None:
-    """Frames in the middle of equal parts of the time, each at its own."""
+def draw_frames(axes: Axes, video_THW: np.ndarray, seconds: float) -> None:
+    """Frames of a clip in the middle of equal parts of its time, each at its own. video_THW: uint8."""
     _name(axes, "mouth")
     if not len(video_THW):
         axes.text(0, 0.5, "no picture", color=MUTED, va="center", transform=axes.transAxes)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mmpretrain.data.windows import WINDOW_FRAMES
 from mmpretrain.evaluation.frame_probe import discriminants
 from mmpretrain.evaluation.probe import probe_layers
 from mmpretrain.features.mfcc import cepstra_of_frames
@@ -46,6 +47,8 @@ class LayerProbes:
         chosen = np.concatenate(of_units)
         self.units_of = "units" if table.has("units")[chosen].all() else f"{NUM_UNITS} clusters of cepstra"
         needed = table.has("units" if self.units_of == "units" else "audio")
+        short = self._rows[self._validation[table.lengths[self._validation] <= WINDOW_FRAMES]]
+        self.shown = int(short[0]) if len(short) else None  # the row of the clip whose attention is drawn
         self._unit_places = set(chosen[needed[chosen]].tolist())
 
     @property
@@ -54,13 +57,16 @@ class LayerProbes:
 
     def read(self, probed: Probed) -> dict[str, Any]:
         """By layer, from 0, what the first one takes: UA of the task and of speakers, the share of frames whose unit
-        is known; None for what cannot be asked. All processes take part."""
+        is known; None for what cannot be asked. `attention`: of each frame of the clip `shown`, the mean over frames of
+        how much of it goes into them; [] of models of other projects. All processes take part."""
         said, frames = {}, {}
         for place, layers_LTD in probed.every_layer(self._rows):
             said[place] = np.concatenate([layers_LTD.mean(1), layers_LTD.std(1)], -1)
             if place in self._unit_places:
                 frames[place] = layers_LTD.astype(np.float16)
-        return on_main(lambda: self._figures(probed, said, frames))
+        rolled_TS = probed.attention(self.shown) if self.shown is not None else None
+        attention = [] if rolled_TS is None else rolled_TS.mean(0).tolist()
+        return on_main(lambda: self._figures(probed, said, frames)) | {"attention": attention}
 
     def _figures(self, probed: Probed, said: dict[int, np.ndarray], frames: dict[int, np.ndarray]) -> dict[str, Any]:
         train, validation = (np.array([p for p in part if p in said], np.int64)

@@ -84,6 +84,17 @@ class Probed:
         if not given:
             raise ValueError(f"{self.name}: none of the clips has what it takes")
 
+    def attention(self, row: int) -> np.ndarray | None:
+        """float32 [T, T]: of a clip of the table, how much of each frame goes into each (`Transformer.rollout`).
+
+        All processes ask together. None of a model of another project, and of a clip that cannot be read.
+        """
+        if self._foreign is not None:
+            return None
+        encoder, table = Frozen(self.finetuning).encoder(OURS[self.name]), self.finetuning.table.select(np.array([row]))
+        ((_, num_frames, made_TS),) = encode(self.finetuning.run, encoder, table, _rollout, everywhere=True)
+        return np.asarray(made_TS[:num_frames, :num_frames]) if num_frames else None
+
     def _ours(self, rows: np.ndarray, frames: bool) -> Features:
         finetuning, variant = self.finetuning, OURS[self.name]
         frozen, width = Frozen(finetuning), finetuning.model(variant).width
@@ -120,6 +131,10 @@ class Probed:
 def _layers(encoder: AVEncoder, batch: Batch) -> jax.Array:
     made = encoder.all_layers(encoder.embed_batch(batch), batch.valid_BT)
     return jnp.moveaxis(made.astype(jnp.float32), 0, 2)  # [B, T, L + 1, D]
+
+
+def _rollout(encoder: AVEncoder, batch: Batch) -> jax.Array:
+    return encoder.transformer.rollout(encoder.embed_batch(batch), batch.valid_BT)
 
 
 def _last(encoder: AVEncoder, batch: Batch) -> jax.Array:

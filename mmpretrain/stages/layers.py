@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from mmpretrain.data.unreadable import UnreadableClipError
 from mmpretrain.files import write_json
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
@@ -33,14 +34,19 @@ def layers(run: Run, models: Sequence[str] = MODELS) -> dict[str, Any]:
         found[probed.title] = run.stage(name, recipe, lambda folder, wall, probed=probed: probes.read(probed))
     results = {
         "task": finetuning.main.name, "protocol": finetuning.protocol_title, "fold": probes.number,
-        "units_of": probes.units_of, "models": found,
+        "units_of": probes.units_of, "clip": "" if probes.shown is None else finetuning.table.clip_ids[probes.shown],
+        "models": found,
     }  # fmt: skip
 
     def write() -> str:
         from mmpretrain.report.layers import render_layers, write_layers_page  # brings matplotlib
 
         write_json(run.workdir / RESULTS_FILE, results)
-        write_layers_page(run.workdir / PAGE_FILE, run.workdir.name, results)
+        try:
+            clip = None if probes.shown is None else finetuning.table.load(probes.shown)
+        except UnreadableClipError:
+            clip = None
+        write_layers_page(run.workdir / PAGE_FILE, run.workdir.name, results, clip)
         return render_layers(results)
 
     log(f"layers: {run.workdir / RESULTS_FILE}, {run.workdir / PAGE_FILE}\n{on_main(write)}")
@@ -59,6 +65,6 @@ COMMAND = Command(
     details=(
         "Linear probes on the training and validation clips of the first fold of the recipe. Units are those of the "
         "corpora, or clusters of cepstra where they have none. Results are in WORKDIR/layers.json, with a plot in "
-        "layers.html.",
+        "layers.html, where the attention of our encoders over a clip is drawn too.",
     ),
 )

@@ -81,6 +81,30 @@ def test_attention_with_dropout_of_almost_nothing_equals_the_fused_one():
     np.testing.assert_allclose(with_dropout, attention(X, VALID, None), rtol=1e-4, atol=1e-5)
 
 
+def test_rollout_is_the_product_of_what_layers_attend_to():
+    graphdef, params = transformer()
+
+    @jax.jit
+    def run(params):
+        model = nnx.merge(graphdef, params)
+        layers, layer_def, stacked = model.all_layers(X, VALID, None), *nnx.split(model.layers)
+        rolled_BTS = jnp.broadcast_to(jnp.eye(T), (B, T, T))
+        for i in range(3):
+            layer = nnx.merge(layer_def, jax.tree.map(lambda p, i=i: p[i], stacked))
+            x = layer.attention_norm(layers[i])
+            weights = layer.attention.weights(x, VALID)
+            q_k_v = jnp.moveaxis(layer.attention.qkv(x), 2, 0)
+            attended = layer.attention.out(jnp.einsum("BHTS,BSHK->BTHK", weights, q_k_v[2]))
+            rolled_BTS = (0.5 * weights.mean(1) + 0.5 * jnp.eye(T)) @ rolled_BTS
+        return model.rollout(X, VALID), rolled_BTS, attended, layer.attention(x, VALID, None)
+
+    rolled, by_hand, attended, expected = run(params)
+    np.testing.assert_allclose(rolled, by_hand, atol=1e-6)
+    np.testing.assert_allclose(rolled.sum(-1), 1, atol=1e-5)
+    assert np.abs(rolled[1, :4, 4:]).max() == 0, "nothing of padding goes into real frames"
+    np.testing.assert_allclose(attended[VALID], expected[VALID], atol=1e-5)
+
+
 def test_attention_equals_a_slow_writing_and_does_not_look_at_padding():
     attention = Attention(tiny_model(), rngs=nnx.Rngs(0))
     attention.qkv.kernel[...] *= 50.0

@@ -52,8 +52,10 @@ def test_every_layer_is_asked_about_the_task_the_speaker_and_the_units(tone_run,
         assert max(found["task"]) > 0.8, "the planted label is heard"
         assert all(0 <= value <= 1 for asked in ("speaker", "units") for value in found[asked])
         assert found["chance"]["speaker"] == 1 / 2
+        assert len(found["attention"]) in (8, 9)
+        assert sum(found["attention"]) == pytest.approx(1, abs=1e-4)
     assert results["models"]["untrained"]["unlabelled_validation_seen"] == "no"
-    assert "<img alt=" in (run.workdir / "layers.html").read_text()
+    assert f"attention over {results['clip']}" in (run.workdir / "layers.html").read_text()
     shown = capsys.readouterr().err
     assert "emotion, UA" in shown
     assert layers(tone_run(run.workdir, folds=(3,))) == results
