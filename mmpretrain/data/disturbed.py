@@ -124,6 +124,12 @@ def _white(clip: Clip, level: float, given: Given) -> Clip:
     return dataclasses.replace(clip, audio=add_at(clip.audio, noise, level))
 
 
+def _replace(clip: Clip, level: float, given: Given) -> Clip:
+    """White noise in place of the sound, equally loud in all clips: what is left of them is how long they are."""
+    noise = given.random.normal(size=len(clip.audio)) * 32768 * 10 ** (level / 20)
+    return dataclasses.replace(clip, audio=np.clip(np.rint(noise), -32768, 32767).astype(np.int16))
+
+
 def _babble(clip: Clip, level: float, given: Given) -> Clip:
     if not len(given.babble):
         return clip
@@ -188,6 +194,7 @@ CHANGES = {
     for change in (
         Change("white", ("audio",), "dB SNR", _SNR, _white),
         Change("babble", ("audio",), "dB SNR", _SNR, _babble),
+        Change("replaced", ("audio",), "dBFS of noise alone", (-30.0,), _replace),
         Change("blur", ("video",), "px of 96", (1.0, 2.0, 4.0), _blur),
         Change("hidden", ("video",), "share hidden", (0.1, 0.3, 0.5), _hide),
         Change("dropped", ("video",), "share dropped", (0.1, 0.3, 0.5), _drop),

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mmpretrain.config import TaskConfig
@@ -33,11 +31,15 @@ class TaskMetrics(NamedTuple):
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    return np.asarray(jax.nn.log_softmax(jnp.asarray(logits)))
+    from scipy.special import log_softmax  # slow to import
+
+    return log_softmax(logits, axis=-1)
 
 
 def _log_sigmoid(logits: np.ndarray) -> np.ndarray:
-    return np.asarray(jax.nn.log_sigmoid(jnp.asarray(logits)))
+    from scipy.special import log_expit  # slow to import
+
+    return log_expit(logits)
 
 
 def _figures(labels_N: np.ndarray, said_N: np.ndarray, task: TaskConfig) -> dict[str, float]:

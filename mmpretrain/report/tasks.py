@@ -9,7 +9,10 @@ from mmpretrain.report.comparisons import Table
 from mmpretrain.report.tables import text_table
 
 TITLES = {"pretrained": "pretrained", "scratch": "from scratch"}
-READING = "of all test clips together; where there are several folds, mean and standard deviation over them behind it"
+READING = (
+    "of all test clips together, with 95% intervals by resampling speakers; where there are several folds, mean and "
+    "standard deviation over them behind it"
+)
 
 
 def tasks_table(of_tasks: Mapping[str, Mapping[str, Any]], main: str = "") -> Table:
@@ -29,5 +32,6 @@ def render_tasks(of_tasks: Mapping[str, Mapping[str, Any]], main: str = "") -> s
 def _figure(figure: Mapping[str, Any] | None) -> str:
     if figure is None:
         return "-"
+    interval = f" [{figure['low']:.3f} to {figure['high']:.3f}]" if "low" in figure else ""
     spread = f" ({figure['mean']:.3f} +- {figure['std']:.3f})" if len(figure["folds"]) > 1 else ""
-    return f"{figure['pooled']:.3f}{spread}"
+    return f"{figure['pooled']:.3f}{interval}{spread}"

@@ -49,11 +49,7 @@ def text_features(run: RunBase, config: TextConfig, table: ClipTable) -> ClipFea
 
 
 def _make(config: TextConfig, table: ClipTable, folder: Path) -> dict[str, Any]:
-    if table.label_kinds.get("text") != "text":
-        raise ValueError(f"finetune.text: the corpora {table.folders()} have no label column 'text'; leave it out")
-    texts = [_text(table, row) for row in track(range(len(table)), "texts: read", unit="clip")]
-    if not any(text.strip() for text in texts):
-        raise ValueError(f"finetune.text: no clip of {table.folders()} has a text; leave it out")
+    texts = texts_of_clips(table, "finetune.text")
     kinds = table.label_kinds
     # Corpora, and MELD's splits, count their dialogues from the same number.
     named = list(table.label("dialogue")) if kinds.get("dialogue") == "class" else [""] * len(table)
@@ -69,6 +65,19 @@ def _make(config: TextConfig, table: ClipTable, folder: Path) -> dict[str, Any]:
     with_text = sum(map(bool, map(len, made)))
     log(f"text: {with_text} of {len(table)} clips have one, {len(tokens) / max(with_text, 1):.1f} tokens on average")
     return {"clips": len(table), "clips_with_text": with_text, "dim": encoder.dim}
+
+
+def texts_of_clips(table: ClipTable, asked: str) -> list[str]:
+    """What is spoken in every clip, "" where nobody knows.
+
+    asked: what wants it, in the words of the user; the ValueError where no clip has a text begins with it.
+    """
+    if table.label_kinds.get("text") != "text":
+        raise ValueError(f"{asked}: the corpora {table.folders()} have no label column 'text'; leave it out")
+    texts = [_text(table, row) for row in track(range(len(table)), "texts: read", unit="clip")]
+    if not any(text.strip() for text in texts):
+        raise ValueError(f"{asked}: no clip of {table.folders()} has a text; leave it out")
+    return texts
 
 
 def _text(table: ClipTable, row: int) -> str:

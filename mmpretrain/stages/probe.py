@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmpretrain.evaluation.baselines import SVM_INVERSE_PENALTIES, baseline_answers, svm
+from mmpretrain.evaluation.baselines import SVM_INVERSE_PENALTIES, baseline_answers, svm, text_answers
 from mmpretrain.evaluation.comparison import Answers, comparisons_with, figures_over_folds
 from mmpretrain.evaluation.probes import Features, Probe, fit_probe, get_probe
 from mmpretrain.evaluation.protocols import Fold
@@ -28,8 +28,9 @@ from mmpretrain.run.layout import SCRATCH
 from mmpretrain.run.predictions import table_name, write_answers
 from mmpretrain.run.probe_features import OURS, Probed
 from mmpretrain.run.run import Run
+from mmpretrain.run.texts import texts_of_clips
 
-MFCC_SVM = "mfcc-svm"
+MFCC_SVM, TFIDF = "mfcc-svm", "tfidf"
 MODELS = ("pretrained", "untrained", MFCC_SVM)
 RESULTS_FILE = "probes.json"
 
@@ -37,7 +38,7 @@ RESULTS_FILE = "probes.json"
 def probe(run: Run, probes: Sequence[str], models: Sequence[str], shorter: int = 1) -> dict[str, Any]:
     """Every model under every probe on all folds of the recipe's protocol, passing over what is done.
 
-    models: `pretrained`, `untrained`, `mfcc-svm` (which is of no probe), or folders of models of transformers.
+    models: `pretrained`, `untrained`, `mfcc-svm` and `tfidf` (of no probe), or folders of models of transformers.
     """
     asked = [get_probe(name) for name in probes]
     finetuning = Finetuning(run)
@@ -46,9 +47,9 @@ def probe(run: Run, probes: Sequence[str], models: Sequence[str], shorter: int =
     check_folds(finetuning)
     check_exposure(finetuning)
     said: dict[str, list[Answers]] = {}
-    if MFCC_SVM in models:
-        said[MFCC_SVM] = _svm(finetuning)
-    for probed in [Probed(finetuning, name) for name in models if name != MFCC_SVM]:
+    for name in [name for name in models if name in BASELINES]:
+        said[name] = _plain(finetuning, BASELINES[name])
+    for probed in [Probed(finetuning, name) for name in models if name not in BASELINES]:
         for one in asked:
             said[f"{probed.title}, {one.name}"] = _measure(finetuning, probed, one, shorter)
     results = on_main(lambda: _results(finetuning, said, shorter))
@@ -57,16 +58,24 @@ def probe(run: Run, probes: Sequence[str], models: Sequence[str], shorter: int =
     return results
 
 
-def _svm(finetuning: Finetuning) -> list[Answers]:
-    def answer() -> list[list[int]]:
-        features, classes = statistics_of_clips(finetuning)[SOUND], finetuning.main.classes
-        folds = map(finetuning.fold, finetuning.folds)
-        return [
-            baseline_answers(features, finetuning.classes_N, fold, classes, svm, SVM_INVERSE_PENALTIES).tolist()
-            for fold in folds
-        ]
+def _svm(finetuning: Finetuning) -> Iterator[np.ndarray]:
+    features, labels = statistics_of_clips(finetuning)[SOUND], finetuning.classes_N
+    for fold in map(finetuning.fold, finetuning.folds):
+        yield baseline_answers(features, labels, fold, finetuning.main.classes, svm, SVM_INVERSE_PENALTIES)
 
-    said = zip(finetuning.folds, on_main(answer), strict=True)
+
+def _tfidf(finetuning: Finetuning) -> Iterator[np.ndarray]:
+    texts, labels = texts_of_clips(finetuning.table, f"--model={TFIDF}"), finetuning.classes_N
+    for fold in map(finetuning.fold, finetuning.folds):
+        yield text_answers(texts, labels, fold, finetuning.main.classes)
+
+
+BASELINES = {MFCC_SVM: _svm, TFIDF: _tfidf}
+
+
+def _plain(finetuning: Finetuning, answer: Callable[[Finetuning], Iterator[np.ndarray]]) -> list[Answers]:
+    of_folds = on_main(lambda: [ids.tolist() for ids in answer(finetuning)])
+    said = zip(finetuning.folds, of_folds, strict=True)
     return [finetuning.answers(finetuning.fold(number).test, np.array(ids)) for number, ids in said]
 
 
@@ -128,12 +137,14 @@ def _fit(
 def _results(finetuning: Finetuning, said: dict[str, list[Answers]], shorter: int) -> dict[str, Any]:
     whole = {name: Answers.joined(of_folds) for name, of_folds in said.items()}
     some = next(iter(whole.values()))
-    main = next((name for name in whole if name != MFCC_SVM), MFCC_SVM)  # what the others are held against
+    main = next(
+        (name for name in whole if name not in BASELINES), next(iter(whole))
+    )  # what the others are held against
     seen = {
         variant: as_result(pooled_exposure([exposure_of_fold(finetuning, variant, k) for k in finetuning.folds]))
         for variant in {*finetuning.variants, SCRATCH}
     }
-    known = {name: OURS.get(name.partition(",")[0], "") for name in said} | {MFCC_SVM: SCRATCH}
+    known = {name: OURS.get(name.partition(",")[0], "") for name in said} | dict.fromkeys(BASELINES, SCRATCH)
     seen[""] = {TEST_SEEN: "unknown (an encoder of another project)"}
     return {
         "task": finetuning.main.name, "protocol": finetuning.protocol_title, "selection": finetuning.config.selection,
@@ -188,7 +199,7 @@ COMMAND = Command(
     _command,
     options=(
         Option("probe", list, "its name, several times for several (default: probe-superb)", "NAME"),
-        Option("model", list, f"{', '.join(MODELS)} (the default), or a folder of transformers", "MODEL"),
+        Option("model", list, f"{', '.join(MODELS)} (the default), {TFIDF}, or a folder of transformers", "MODEL"),
         Option("shorter", int, "learn for one in N of a probe's steps, for a try", "N", lower=1),
         ACCEPT_CHANGES,
     ),

@@ -7,6 +7,7 @@ from mmpretrain.evaluation.baselines import (
     baseline_answers,
     picture_statistics,
     sound_statistics,
+    text_answers,
 )
 from mmpretrain.evaluation.metrics import classification_metrics
 from mmpretrain.evaluation.protocols import Fold
@@ -102,3 +103,20 @@ def test_clips_without_a_picture_are_not_trained_on_and_answered_alike():
     without[fold.train] = np.nan
     with pytest.raises(ValueError, match="only the class `none`"):
         baseline_answers(without, labels, fold, CLASSES)
+
+
+def test_words_are_heard_and_those_of_other_parts_are_not_learned():
+    said = ("stop it now", "good night then", "i miss you")
+    labels = np.arange(90) % 3
+    texts = [f"{said[label]} {'please' * (i % 2)}" for i, label in enumerate(labels)]
+    fold = fold_of(90)
+    np.testing.assert_array_equal(text_answers(texts, labels, fold, CLASSES), labels[fold.test])
+    without = [text if i % 5 else " " for i, text in enumerate(texts)]
+    answers = text_answers(without, labels, fold, CLASSES)
+    spoken = fold.test % 5 > 0
+    np.testing.assert_array_equal(answers[spoken], labels[fold.test][spoken])
+    assert len(set(answers[~spoken].tolist())) == 1
+    changed = [text if i < 60 else f"{text} {i}" for i, text in enumerate(texts)]
+    np.testing.assert_array_equal(text_answers(changed, labels, fold, CLASSES), labels[fold.test])
+    with pytest.raises(ValueError, match="only the class `none`"):
+        text_answers([""] * 90, labels, fold, CLASSES)

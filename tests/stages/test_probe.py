@@ -38,6 +38,8 @@ def test_what_cannot_be_probed_is_said(tone_run, tmp_path):
         probe(run, ["probe-superb"], ["pretrained"])
     with pytest.raises(FileNotFoundError, match=r"wavlm has no config\.json; give the folder of a model"):
         probe(run, ["probe-superb"], [str(tmp_path / "wavlm")])
+    with pytest.raises(ValueError, match=r"--model=tfidf: no clip of .* has a text; leave it out"):
+        probe(run, ["probe-superb"], ["tfidf"])
     with pytest.raises(ValueError, match="unknown probe `superb`"):
         probe(run, ["superb"], ["untrained"])
 
