@@ -75,7 +75,7 @@ def draw_attention(weights: Mapping[str, Sequence[float]], audio_N: np.ndarray, 
     weights: by model [T]; even: 1 / T each, the dotted line. audio_N: int16 at 16 kHz. video_THW: uint8 at 25 Hz.
     """
     T = len(next(iter(weights.values())))
-    heights = [*[1.0] * (len(video_THW) > 0), *[0.8] * (len(audio_N) > 0), *[0.8] * len(weights)]
+    heights = [*[0.4] * (len(video_THW) > 0), *[0.8] * (len(audio_N) > 0), *[0.8] * len(weights)]
     with matplotlib.rc_context(STYLE):
         drawn = Figure(figsize=(9.2, 0.5 + 1.1 * sum(heights)), layout="constrained")
         panels = list(drawn.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False).ravel())
