@@ -136,7 +136,7 @@ def _check_own_inputs(round_: RoundConfig, name: str, where: str) -> None:
 def _check_whole(corpora: Sequence[CorpusConfig], field: str) -> None:
     """That no part is asked for of corpora that are dealt out whole."""
     for i, corpus in enumerate(corpora):
-        for name, usual in (("speakers", ()), ("languages", ()), ("hours", 0.0)):
+        for name, usual in (("speakers", ()), ("languages", ()), ("retrieved", ""), ("hours", 0.0)):
             wanted = f"{usual}: pretraining alone (data.corpora) takes parts of corpora"
             _require(not getattr(corpus, name), f"{field}[{i}].{name}", getattr(corpus, name), wanted)
 

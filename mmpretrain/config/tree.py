@@ -35,7 +35,8 @@ class CorpusConfig:
     `weight` is how often each of its clips appears per epoch. `validation_share` of its clips are held out of
     pretraining by clip id, 0: none, whatever split the corpus has; -1: those of its split `validation`, or, where it
     has none, `DataConfig.validation_share`. Pretraining may take a part of it: the clips of `speakers`, those labelled
-    with one of `languages`, and of these `hours` to train on, drawn by clip id, so that more hours hold all of fewer.
+    with one of `languages`, those of the manifest in the folder `retrieved`, which `mmpretrain retrieve` left, and of
+    these `hours` to train on, drawn by clip id, so that more hours hold all of fewer.
     `prepare`: what `python -m data_prep` is given beside --output where the folder is not there; none: it must be.
     """
 
@@ -44,6 +45,7 @@ class CorpusConfig:
     validation_share: float = setting(-1.0, within(0, 1, "between 0 and 1, or -1", also=(-1,)))
     speakers: tuple[str, ...] = setting((), each(words()))  # empty: all
     languages: tuple[str, ...] = setting((), each(words()))  # of the label column `language`; empty: all
+    retrieved: str = setting("", words("the folder of a manifest"))  # "": all clips
     hours: float = setting(0.0, within(0, 1_000_000))  # 0: all
     prepare: tuple[str, ...] = setting((), each(words()))
 

@@ -15,6 +15,7 @@ from mmpretrain import records
 from mmpretrain.columns import Strings, Words
 from mmpretrain.config import CorpusConfig, DataConfig
 from mmpretrain.data.inputs import INPUTS
+from mmpretrain.data.manifest import chosen_contents
 from mmpretrain.data.stored import RecordSource, StoredClip
 from mmpretrain.data.unreadable import Unreadable
 from mmpretrain.files import DamagedError, read_json
@@ -238,6 +239,14 @@ def _not_of_part(table: ClipTable, corpus: CorpusConfig) -> Iterator[tuple[str, 
                 f"{sorted(there)[:30]}"
             )
         yield f"of no one of {field} of {corpus.path}", ~column().map(dict.fromkeys(wanted, True), False, bool)
+    if corpus.retrieved:
+        kept = np.isin(table.content_hashes, chosen_contents(corpus.retrieved))
+        if not kept.any():
+            raise ValueError(
+                f"data.corpora: none of the {len(table)} clips of {corpus.path} is in the manifest of "
+                f"retrieved={corpus.retrieved!r}; name the corpus that it was made of"
+            )
+        yield f"not in the manifest of {corpus.retrieved}", ~kept
 
 
 def _within_hours(table: ClipTable, train: np.ndarray, hours: float) -> np.ndarray:

@@ -35,7 +35,7 @@ from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.randomness import part_seed
 from mmpretrain.records import Batch
 from mmpretrain.run.batches import BATCH_FIELDS, TrainingBatches
-from mmpretrain.run.folds import check_excluded_folds, excluded_data
+from mmpretrain.run.folds import check_excluded_folds, check_manifests, excluded_data
 from mmpretrain.run.layout import CONFIG_FILE, METRICS_FILE, TENSORBOARD
 from mmpretrain.run.names import check_names
 from mmpretrain.run.paths import check_paths
@@ -102,6 +102,7 @@ class RunBase:
         modalities = self.config.model.modalities
         tested = excluded_data(self.config)
         excluded = tested.shares_with if tested else None
+        check_manifests(self.config.data, tested)
         train, validation = training_and_validation(self.config.data, excluded, self.unreadable)
         train = train.require(modalities, "training")
         if len(validation):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mmpretrain.config import RunConfig
+from mmpretrain.config import DataConfig, RunConfig
 from mmpretrain.data.clips import ClipTable, open_clips
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.labels import OF_FRAMES, has_label, task_labels
+from mmpretrain.data.manifest import SEEN_FILE
 from mmpretrain.data.unreadable import Unreadable
 from mmpretrain.evaluation.protocols import Fold, get_protocol
 from mmpretrain.observe.progress import log
@@ -85,6 +86,19 @@ def config_of_fold(config: RunConfig, number: int) -> RunConfig:
             path.replace(OF_FOLD, str(number)) for path in (round_.encoder, round_.init)
         )  # fmt: skip
     return config
+
+
+def check_manifests(data: DataConfig, tested: TrainingData | None) -> None:
+    """Raises ValueError naming who of `tested` was seen by the embedding that made a manifest of `data.corpora`."""
+    for i, corpus in enumerate(data.corpora if tested else ()):
+        if not corpus.retrieved or not (Path(corpus.retrieved) / SEEN_FILE).exists():
+            continue
+        seen = TrainingData.read(Path(corpus.retrieved) / SEEN_FILE).speakers
+        if both := sorted({who for name in tested.speakers for who in tested.speakers[name] & seen.get(name, set())}):
+            raise ValueError(
+                f"data.corpora[{i}].retrieved={corpus.retrieved!r}: its embedding was trained on {', '.join(both)}, "
+                f"whom data.exclude_folds={data.exclude_folds} keeps for testing; give the manifest of that fold"
+            )
 
 
 def excluded_data(config: RunConfig) -> TrainingData | None:

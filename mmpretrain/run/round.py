@@ -12,6 +12,7 @@ import numpy as np
 from mmpretrain.config import RoundConfig
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.exposure import TrainingData
+from mmpretrain.data.manifest import SEEN_FILE
 from mmpretrain.objectives import OBJECTIVES
 from mmpretrain.observe.progress import log
 from mmpretrain.records import Batch
@@ -82,6 +83,8 @@ class Round:
         data = TrainingData.of(train) | (TrainingData.of(validation) if chosen else TrainingData())
         for taken in (self.source, self.start):
             data |= TrainingData() if taken is None else taken.training_data
+        for corpus in self.run.config.data.corpora:  # whom a manifest was made by has a say in what is learned
+            data |= TrainingData.read(Path(corpus.retrieved) / SEEN_FILE) if corpus.retrieved else TrainingData()
         return data
 
     @property

@@ -13,6 +13,7 @@ COMMANDS = (
     "folds",
     "crossval",
     "adapt",
+    "retrieve",
     "probe",
     "layers",
     "robustness",

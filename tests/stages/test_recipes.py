@@ -27,10 +27,14 @@ from mmpretrain.config import (
     mfcc,
 )
 from mmpretrain.data.clips import open_clips
+from mmpretrain.data.exposure import TrainingData
+from mmpretrain.data.manifest import MANIFEST_FILE, SEEN_FILE
+from mmpretrain.data.retrieved import manifest_text
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.files import seal, write_json
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.run.run import Run
+from mmpretrain.run.sealed import write_sealed_text
 from mmpretrain.run.stage import RESULT_FILE
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.export import export
@@ -136,6 +140,14 @@ def another(field: str, value: Any, corpus: Path, done: Path, folder: Path) -> A
             return str(shutil.copytree(done, folder / "run"))
         case "data.corpora[0].path":
             return str(shutil.copytree(value, folder / corpus.name))
+        case "data.corpora[0].retrieved":
+            table = open_clips([CorpusConfig(str(corpus))])
+            rows = np.array([row for row, who in enumerate(table.speakers) if who == "a"])
+            TrainingData().write(folder / SEEN_FILE)
+            write_sealed_text(
+                folder / MANIFEST_FILE, manifest_text(table, rows, [""] * len(table), np.zeros(len(table)))
+            )
+            return str(folder)
         case "finetune.encoder" | "rounds[0].encoder" | "rounds[1].encoder" | "rounds[0].init":
             return str(shutil.copytree(done / "round1" / "pretrain" / "encoder", folder / "encoder"))
         case "finetune.corpora":
