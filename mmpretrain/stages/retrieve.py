@@ -176,7 +176,7 @@ COMMAND = Command(
         PROFILE,
         ACCEPT_CHANGES,
     ),
-    examples=("mmpretrain retrieve --config=RECIPE --hours=100 --class_share=0.2",),
+    examples=("mmpretrain retrieve --config=configs/adapt/retrieval_ravdess.py --hours=0.1 --speaker_share=0.2",),
     details=(
         "The recipe's first task is of kind 'embedding', which is fine-tuned on its folds; the clips to retrieve from "
         "are those of data.corpora to train on, and must have nobody whom the fold tests or chooses by. "
