@@ -156,8 +156,8 @@ def _told(finetuning: Finetuning, figures: dict[str, dict[str, Any]]) -> str:
 def figures_of_tasks(finetuning: Finetuning, outputs: Sequence[dict[str, np.ndarray]]) -> dict[str, dict[str, Any]]:
     """By TASK/METRIC its value on the test clips of each fold, their mean and deviation, and that of all clips.
 
-    With `low` and `high`, its 95 % interval by resampling speakers, but for the kind `frames`. A metric that a fold
-    cannot tell is None there. outputs: of each fold what the heads say of its test clips.
+    With `low` and `high`, its 95 % interval by resampling speakers, but for the kinds `frames` and `embedding`. A
+    metric that a fold cannot tell is None there. outputs: of each fold what the heads say of its test clips.
     """
     rows = [finetuning.fold(number).test for number in finetuning.folds]
     of_folds = [finetuning.metrics(said, tested) for said, tested in zip(outputs, rows, strict=True)]
@@ -181,7 +181,7 @@ def _intervals(finetuning: Finetuning, outputs: dict[str, np.ndarray], rows: np.
     for task in finetuning.config.tasks:
         labels = finetuning.labels[task.name][rows]
         known = has_label(labels)
-        if task.kind == "frames" or not known.any():
+        if not known.any():
             continue
         who = ([names[row] for row in rows[known]] for names in (table.clip_ids, table.speakers))
         of_task = task_intervals(labels[known], outputs[task.name][known], task, *who)
