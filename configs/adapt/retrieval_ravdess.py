@@ -5,8 +5,8 @@ mmpretrain retrieve --config=configs/adapt/retrieval_ravdess.py --hours=0.1 --ne
 
 Of another corpus, which is what it is for: data.corpora is the unlabelled one, finetune.corpora RAVDESS. Here both are
 RAVDESS, and the clips to retrieve from are those of the actors that neither fold tests or chooses by. The embedding is
-chosen on nobody (`selection="last"`) and begins with random weights; with `finetune.encoder="last_round"` it begins with
-what `mmpretrain refine` leaves. Measured with an encoder of fold 1: docs/results.md.
+chosen on nobody (`selection="last"`) and begins with random weights; with `finetune.encoder="last_round"` it begins
+with what `mmpretrain refine` leaves. Measured with an encoder of fold 1: docs/results.md.
 """
 
 import dataclasses
