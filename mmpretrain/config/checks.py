@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmpretrain.config import (
+    FITTED_FUSIONS,
+    LATE_FUSIONS,
     RELATIVE_FEATURES,
     CorpusConfig,
     DataConfig,
@@ -165,11 +167,8 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
         wanted = "None with finetune.classifier='frozen_linear', which hears the encoder alone"
         fits = finetune.classifier == "trained" and finetune.head == "attentive"
         _require(fits, "finetune.text", finetune.text, wanted.replace("classifier", "classifier or head", 1))
-        whole = finetune.text.fusion == "early" or not any(t.kind in ("frames", "values") for t in finetune.tasks)
-        _require(whole, "finetune.text.fusion", finetune.text.fusion, "early where tasks are of frames")
         _require(finetune.mixup == 0, "finetune.mixup", finetune.mixup, "0 with finetune.text: words do not mix")
-        points = finetune.text.fusion == "early" or not any(t.kind == "embedding" for t in finetune.tasks)
-        _require(points, "finetune.text.fusion", finetune.text.fusion, "early with a task of kind 'embedding'")
+    _check_fusion(finetune)
     mixable = all(task.kind in (*OF_ONE_CLASS, "classes") and task.kind != "embedding" for task in finetune.tasks)
     _require(finetune.mixup == 0 or mixable, "finetune.mixup", finetune.mixup, "0 where tasks are no classes of clips")
     fits = finetune.sampling == "as_it_is" or finetune.tasks[0].kind in OF_ONE_CLASS
@@ -191,6 +190,30 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
         source = finetune.masking.video_source
         _require(source == "same_clip", "finetune.masking.video_source", source, "'same_clip': it is of pretraining")
     _check_optimizer(finetune.optimizer, "finetune.optimizer", finetune.num_steps)
+
+
+def _check_fusion(finetune: FinetuneConfig) -> None:
+    fusion, late = finetune.fusion, finetune.fusion in LATE_FUSIONS
+    alone = finetune.text is None and fusion != "early" and not late
+    _require(not alone, "finetune.fusion", fusion, "early or late_... without finetune.text: nothing meets the encoder")
+    trained = finetune.classifier == "trained" and finetune.head == "attentive"
+    wanted = "early with finetune.classifier or head 'frozen_linear', which hears the encoder alone"
+    _require(trained or fusion == "early", "finetune.fusion", fusion, wanted)
+    kinds = {task.kind for task in finetune.tasks}
+    points = fusion == "early" or "embedding" not in kinds
+    _require(points, "finetune.fusion", fusion, "early with a task of kind 'embedding'")
+    of_frames = kinds & {"frames", "values"}
+    _require(fusion == "early" or not of_frames, "finetune.fusion", fusion, "early where tasks are of frames")
+    numbers = fusion in ("late_max", "late_product") and "value" in kinds
+    _require(not numbers, "finetune.fusion", fusion, "late_mean or late_weights where a task is of numbers")
+    stacked = fusion == "late_stacked" and kinds != {"class"}
+    _require(
+        not stacked, "finetune.fusion", fusion, "late_weights, say: late_stacked is of tasks of kind 'class' alone"
+    )
+    fitted = fusion in FITTED_FUSIONS and finetune.selection == "test-best"
+    wanted = "val or last with finetune.fusion, which is fitted on validation clips: the test clips would be these"
+    wanted = wanted.replace("fusion", f"fusion={fusion!r}", 1)
+    _require(not fitted, "finetune.selection", finetune.selection, wanted)
 
 
 def _check_units(units: UnitsConfig) -> None:

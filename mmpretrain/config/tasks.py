@@ -52,6 +52,3 @@ class TextConfig:
     # how many turns before it in its dialogue (columns `dialogue`, `turn`) a text is read with; never later ones
     context: int = setting(0, within(0, 1_000))
     max_tokens: int = setting(64, within(1, 512))  # of a text, the first; each keeps two bytes a number of the model
-    # "early": the text's mean is added to every frame before the transformer; "gated" and "intermediate": a gate, or
-    # attention both ways, of a task's head; "late": the mean of what a head of the frames and one of the text say
-    fusion: str = setting("gated", one_of("early", "gated", "intermediate", "late"))

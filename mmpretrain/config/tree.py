@@ -21,6 +21,11 @@ AUDIO_DIM = 104  # four stacked 10 ms frames of 26 log filterbank energies: one 
 FEATURES = ("mfcc", "cepstra", "fbank", "prosody", "face_appearance", "face_geometry", "hidden")
 RELATIVE_FEATURES = ("prosody", "face_appearance", "face_geometry")  # those that `relative_to` can be said of
 
+# Rules of late fusion; the last two are fitted on the validation clips of a fold.
+LATE_FUSIONS = ("late_mean", "late_max", "late_product", "late_weights", "late_stacked")
+FITTED_FUSIONS = LATE_FUSIONS[3:]
+FUSIONS = ("early", "intermediate", "bottleneck", "gated", *LATE_FUSIONS)
+
 LARGE = 2**31 - 1
 SHARE = within(0, 1)
 RATE = below(1, least=0, text="between 0 and 1, and below 1")  # of what is left out; the rest is scaled up
@@ -287,6 +292,11 @@ class FinetuneConfig:
     # 0.1: frequencies are stretched by 0.9 to 1.1 as augmentation (other vocal tracts)
     freq_warp: float = setting(0.0, below(0.5, least=0))
     text: TextConfig | None = None  # heard beside the model's modalities
+    # where modalities meet. Text with sound and picture, which the encoder joins: "early": added to every frame before
+    # the transformer; "intermediate", "bottleneck" and "gated": in a task's head, by attention both ways, by tokens
+    # that attend to all, or by a gate. "late_RULE": a head of every modality by itself, sound and picture too, and the
+    # rule that makes one answer of theirs (docs/training.md)
+    fusion: str = setting("early", one_of(*FUSIONS))
     # in training each modality of a clip, its text too, is left out with this probability, but never all that it has
     modality_dropout: float = setting(0.0, SHARE)
     # test figures with each of the modalities alone, and with every some of them, shown (two, or text: 7 with text)

@@ -57,6 +57,20 @@ class AVEncoder(nnx.Module):
         statistics are of; None: the valid frames of the clips whose modality is used. The front-ends see 0 elsewhere.
         visible: int32 [B, K] for a modality whose front-end can leave frames out, those that it is not to (T: none).
         """
+        streams = self.streams(prepared, valid_BT, use, train=train, counted=counted, visible=visible)
+        return self.fuse(streams, use, key)
+
+    def streams(
+        self,
+        prepared: Mapping[str, jax.Array],
+        valid_BT: jax.Array,
+        use: Mapping[str, jax.Array],
+        *,
+        train: bool = False,
+        counted: Mapping[str, jax.Array] | None = None,
+        visible: Mapping[str, jax.Array] | None = None,
+    ) -> dict[str, jax.Array]:
+        """The first half of `embed`: [B, T, D] of each modality from its front-end."""
         streams = {}
         for name in self.config.modalities:
             counted_BT = valid_BT & use[name][:, None] if counted is None else counted[name]
@@ -64,6 +78,12 @@ class AVEncoder(nnx.Module):
             x = jnp.where(counted_BT.reshape(*counted_BT.shape, *[1] * (x.ndim - 2)), x, 0)
             some = {"visible_BK": visible[name]} if visible and name in visible else {}
             streams[name] = self.frontends[name](x, counted_BT, train=train, **some)
+        return streams
+
+    def fuse(
+        self, streams: Mapping[str, jax.Array], use: Mapping[str, jax.Array], key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """The second half of `embed`, of the streams that are used."""
         x_BTD, fused_BTC = self.fusion(streams, use)
         return dropout(x_BTD, self.config.input_dropout, named(key, "input")), fused_BTC
 

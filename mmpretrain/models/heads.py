@@ -16,6 +16,9 @@ from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.models.layers import dropout, linear, reverse_gradient
 from mmpretrain.randomness import named
 
+# What a head says, and aside what else is to be known of it: by name an array [B, ...].
+Said = tuple[jax.Array, dict[str, jax.Array]]
+
 
 class ClusterHead(nnx.Module):
     """Similarity of a projected frame to each class's embedding, over a temperature (spec, section 7.6).
@@ -129,13 +132,16 @@ class OrdinalHead(nnx.Module):
         self.first = nnx.Param(jnp.full(1, -(num_levels - 2) / 2), axes=(None,))
         self.gaps = nnx.Param(jnp.full(num_levels - 2, math.log(math.e - 1)), axes=(None,))  # softplus of it is 1
 
-    def __call__(self, layers_LBTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None, *others: Any) -> jax.Array:
+    def __call__(
+        self, layers_LBTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None, *others: Any
+    ) -> jax.Array | Said:
         """[B, levels - 1] in float32: for each level but the lowest, the log odds of being that high or higher.
 
-        others: what `score` takes besides.
+        others: what `score` takes besides; what it says aside is said here.
         """
-        steps = jnp.concatenate([self.first[...], jax.nn.softplus(self.gaps[...])])
-        return self.score(layers_LBTD, valid_BT, key, *others) - jnp.cumsum(steps)
+        thresholds = jnp.cumsum(jnp.concatenate([self.first[...], jax.nn.softplus(self.gaps[...])]))
+        score = self.score(layers_LBTD, valid_BT, key, *others)
+        return (score[0] - thresholds, score[1]) if isinstance(score, tuple) else score - thresholds
 
 
 class StatisticsHead(nnx.Module):
@@ -200,21 +206,31 @@ class MultiTaskModel(nnx.Module):
 
     def __call__(
         self,
-        x_BTD: jax.Array,
+        x_BTD: jax.Array | Mapping[str, jax.Array],
         valid_BT: jax.Array,
         key: jax.Array | None,
         *others: Any,
         reversals: Mapping[str, jax.Array] | None = None,
     ) -> dict[str, jax.Array]:
-        """What each head says, from the encoder's `embed` output.
+        """By task what its head says, and as TASK/NAME what it says aside, from the encoder's `embed` output.
 
-        others: what the heads take besides. reversals: [B], of a task whose gradient is reversed for the encoder, by
-        how much.
+        x_BTD: or one of each modality, which heads of late fusion take. others: what the heads take besides.
+        reversals: [B], of a task whose gradient is reversed for the encoder, by how much.
         """
-        layers, said = self.encoder.all_layers(x_BTD, valid_BT, key).astype(jnp.float32), {}
+        if isinstance(x_BTD, Mapping):
+            layers = {name: self._layers(x, valid_BT, named(key, name)) for name, x in x_BTD.items()}
+        else:
+            layers = self._layers(x_BTD, valid_BT, key)
+        said = {}
         for task in self.tasks:
             heard = layers
             if reversals and task in reversals:
-                heard = reverse_gradient(layers, reversals[task][None, :, None, None])
-            said[task] = self.heads[task](heard, valid_BT, named(key, f"head {task}"), *others)
+                by_LBTD = reversals[task][None, :, None, None]
+                heard = jax.tree.map(lambda x, by=by_LBTD: reverse_gradient(x, by), layers)
+            answer = self.heads[task](heard, valid_BT, named(key, f"head {task}"), *others)
+            answer, aside = answer if isinstance(answer, tuple) else (answer, {})
+            said |= {task: answer} | {f"{task}/{name}": x for name, x in aside.items()}
         return said
+
+    def _layers(self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
+        return self.encoder.all_layers(x_BTD, valid_BT, key).astype(jnp.float32)

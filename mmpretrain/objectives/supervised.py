@@ -13,8 +13,10 @@ from flax import nnx
 
 from mmpretrain.config import FinetuneConfig, ModelConfig, TaskConfig
 from mmpretrain.models.adapters import attach, merge
+from mmpretrain.models.fused_heads import FUSED_HEADS
 from mmpretrain.models.heads import MultiTaskModel, OrdinalHead, StatisticsHead
-from mmpretrain.models.text_heads import TEXT_HEADS, TextMean, text_of
+from mmpretrain.models.late import LATE, LateHead
+from mmpretrain.models.streams import Heard, Rows, mean_of, stream_of
 from mmpretrain.objectives.base import Better, Objective, Sums, total
 from mmpretrain.objectives.masking import span_mask
 from mmpretrain.objectives.task_losses import TASK_LOSSES, Asked
@@ -41,14 +43,17 @@ class Changes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Supervised(Objective):
-    """The losses of all tasks, each with its weight, summed over the clips that have a label of any."""
+    """The losses of all tasks, each with its weight, summed over the clips that have a label of any.
+
+    beside: of what is heard beside the encoder, such as a text, its name and how many numbers a row of it has.
+    """
 
     better: ClassVar[Mapping[str, Better]] = {"loss": "lower"}
 
     model: ModelConfig
     finetune: FinetuneConfig
     lora_rank: int = 0
-    text_dim: int = 0
+    beside: tuple[tuple[str, int], ...] = ()
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -61,21 +66,28 @@ class Supervised(Objective):
         model = MultiTaskModel(self.model, make_heads, rngs=rngs)
         if self.lora_rank:
             attach(model.encoder.transformer, self.lora_rank, rngs=rngs)
-        if self._fusion == "early":
-            model.early = TextMean(self.model, self.text_dim, rngs=rngs, starts_at_zero=True)
+        if self.finetune.fusion == "early" and self.beside:
+            model.early = nnx.Dict(
+                {name: Rows(self.model, dim, rngs=rngs, starts_at_zero=True) for name, dim in self.beside}
+            )
         return model
 
     @property
-    def _fusion(self) -> str:
-        """How a text is heard; "": not at all."""
-        return self.finetune.text.fusion if self.finetune.text is not None else ""
+    def _late(self) -> bool:
+        return self.finetune.fusion.startswith(LATE)
 
     def _make_head(self, task: TaskConfig, rngs: nnx.Rngs) -> nnx.Module:
         if self.finetune.head == "frozen_linear":
             return StatisticsHead(self.model, len(task.classes), rngs=rngs)
-        head = TASK_LOSSES[task.kind].make_head(self.model, task, rngs)
-        if self._fusion in TEXT_HEADS:
-            make = functools.partial(TEXT_HEADS[self._fusion], self.model, dim=self.text_dim, rngs=rngs)
+        of_kind, dims = TASK_LOSSES[task.kind], dict(self.beside)
+        if self._late:
+            num_outputs = len(task.classes) - (task.kind in ("binary", "ordinal")) or 1
+            rule = self.finetune.fusion.removeprefix(LATE)
+            each = functools.partial(of_kind.make_head, task=task, rngs=rngs)
+            return LateHead(each, self.model, task.kind, num_outputs, dims, rule, rngs=rngs)
+        head = of_kind.make_head(self.model, task, rngs)
+        if self.finetune.fusion in FUSED_HEADS:
+            make = functools.partial(FUSED_HEADS[self.finetune.fusion], self.model, dims=dims, rngs=rngs)
             if isinstance(head, OrdinalHead):
                 head.score = make(1, task.pooling)
             else:
@@ -140,9 +152,21 @@ class Supervised(Objective):
     def _loss(
         self, task: TaskConfig, outputs: Mapping[str, jax.Array], labels: Mapping[str, jax.Array], smoothing: float
     ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-        """What `TaskLoss.loss` returns, the loss times what each clip counts."""
-        of_kind = TASK_LOSSES[task.kind]
-        of_clip, has_label, values = of_kind.loss(outputs[task.name], labels[task.name], Asked(task, smoothing))
+        """What `TaskLoss.loss` returns, the loss times what each clip counts.
+
+        Of late fusion it is the mean of the losses of the modalities that a clip has.
+        """
+        loss, asked, of_task = TASK_LOSSES[task.kind].loss, Asked(task, smoothing), labels[task.name]
+        of_clip, has_label, values = loss(outputs[task.name], of_task, asked)
+        if self._late:
+            losses, counted = [], []
+            for m, there_B in enumerate(outputs[f"{task.name}/there"].T):
+                there, none = there_B.reshape(-1, *[1] * (of_task.ndim - 1)), jnp.asarray(-1, of_task.dtype)
+                none = jnp.nan if jnp.issubdtype(of_task.dtype, jnp.floating) else none
+                each_B, known_B, _ = loss(outputs[f"{task.name}/members"][:, m], jnp.where(there, of_task, none), asked)
+                losses.append(jnp.where(known_B, each_B, 0))
+                counted.append(known_B)
+            of_clip = sum(losses) / jnp.maximum(jnp.stack(counted).sum(0), 1)
         if (weight_B := labels.get(weights_of(task))) is not None:
             of_clip *= weight_B
         return of_clip, has_label, values
@@ -157,9 +181,10 @@ class Supervised(Objective):
         train: bool = False,
         shown: Mapping[str, jax.Array] | None = None,
     ) -> dict[str, jax.Array]:
-        """By task, what its head says. Masked frames of a stream read 0: the mean row of sound, the mean grey.
+        """By task, what its head says, and as TASK/NAME what it says aside.
 
-        shown: by modality, bool, whether it is, of clips that have it; None: all are.
+        Masked frames of a stream read 0: the mean row of sound, the mean grey. shown: by modality, bool, whether it
+        is, of clips that have it; None: all are.
         """
         for some in (shown, changes.left if changes is not None else None):
             if some is not None:
@@ -169,17 +194,26 @@ class Supervised(Objective):
         prepared = model.encoder.prepare(batch.inputs, batch.valid_BT)
         if changes is not None:
             prepared = {name: self._changed(name, x, batch, changes) for name, x in prepared.items()}
-        x, _ = model.encoder.embed(prepared, batch.valid_BT, batch.present, key, train=train)
+        heard = self._heard(batch)
+        streams = model.encoder.streams(prepared, batch.valid_BT, heard.present, train=train)
+        if self._late:
+            x = {
+                name: model.encoder.fuse(streams, _alone(name, heard.present), named(key, name))[0] for name in streams
+            }
+        else:
+            x, _ = model.encoder.fuse(streams, heard.present, key)
+        if self.finetune.fusion == "early":
+            for name, stream in heard.beside.items():
+                x += mean_of(model.early[name](stream), stream.valid_BL)[:, None].astype(x.dtype)
         reversals = None
         if changes is not None and changes.ramp_B is not None:
             reversals = {t.name: t.reversal * changes.ramp_B for t in self.finetune.tasks if t.reversal}
-        if not self._fusion:
-            return model(x, batch.valid_BT, key, reversals=reversals)
-        frames_B = jnp.stack([batch.present[name] for name in self.model.modalities]).any(0)
-        text = text_of(batch.inputs["text"], batch.present["text"], frames_B)
-        if self._fusion == "early":
-            return model(x + model.early(text)[:, None].astype(x.dtype), batch.valid_BT, key, reversals=reversals)
-        return model(x, batch.valid_BT, key, text, reversals=reversals)
+        others = [heard] * (self.finetune.fusion != "early")
+        return model(x, batch.valid_BT, key, *others, reversals=reversals)
+
+    def _heard(self, batch: Batch) -> Heard:
+        beside = {name: stream_of(batch.inputs[name], batch.present[name]) for name, _ in self.beside}
+        return Heard(beside, {name: batch.present[name] for name in self.model.modalities})
 
     def _changed(self, name: str, x: jax.Array, batch: Batch, changes: Changes) -> jax.Array:
         """The prepared input of a modality, mixed, and then with stretches hidden, which read 0.
@@ -206,6 +240,10 @@ def left_of(present: Mapping[str, jax.Array], keys_B: jax.Array, prob: float) ->
     chance_MB = jnp.where(jnp.stack([present[name] for name in names]), chance_MB, -1)
     left_MB = (chance_MB >= prob) | (chance_MB == chance_MB.max(0))
     return dict(zip(names, left_MB, strict=True))
+
+
+def _alone(modality: str, present: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    return {name: there_B if name == modality else jnp.zeros_like(there_B) for name, there_B in present.items()}
 
 
 def _before(of_clips: jax.Array) -> jax.Array:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from mmpretrain.config import FITTED_FUSIONS
 from mmpretrain.data.inputs import INPUTS
-from mmpretrain.data.labels import class_of_word, why_not_measured
+from mmpretrain.data.labels import class_of_word, has_label, why_not_measured
 from mmpretrain.doubles import pairs, told
 from mmpretrain.observe.progress import log
 from mmpretrain.run.finetuning import Finetuning
@@ -12,10 +13,11 @@ from mmpretrain.run.finetuning import Finetuning
 def check_folds(finetuning: Finetuning) -> None:
     """Looks at every fold before anything is trained or tested, and logs what its clips cannot show.
 
-    Raises what `Finetuning.fold` raises.
+    Raises what `Finetuning.fold` raises, and ValueError where fusion cannot be fitted on the validation clips.
     """
     for number in finetuning.folds:
         fold = finetuning.fold(number)
+        _check_fitted(finetuning, number)
         parts = {"training": fold.train, "validation": fold.validation, "test": fold.test}
         if doubles := pairs(finetuning.table.index, fold.validation, fold.train):
             log(
@@ -44,6 +46,18 @@ def check_folds(finetuning: Finetuning) -> None:
         if count := int(said.map(dict.fromkeys(others, True), False, bool).sum()):
             log(
                 f"{count} clips are left out, labelled {', '.join(others[:8])}: no class of task {finetuning.main.name}"
+            )
+
+
+def _check_fitted(finetuning: Finetuning, number: int) -> None:
+    fusion, rows = finetuning.config.fusion, finetuning.fold(number).validation
+    for task in finetuning.config.tasks if fusion in FITTED_FUSIONS else ():
+        labels = finetuning.labels[task.name][rows]
+        why = why_not_measured(labels, task)
+        if why and (fusion == "late_stacked" or not has_label(labels).any()):
+            raise ValueError(
+                f"finetune.fusion={fusion!r} is fitted on validation clips, but the validation part of fold {number} "
+                f"of {finetuning.protocol_title} {why} (task {task.name}); use late_mean, or label more clips"
             )
 
 

@@ -263,7 +263,7 @@ class Finetuning:
         trainable = what_learns(config, self.model(variant).num_layers, pretrained=pretrained)
         tx = make_optimizer(self.config.optimizer, self.config.num_steps, trainable)
         rank = config.lora_rank if pretrained else 0
-        return self.run.make_trainer(Supervised(self.model(variant), self.config, rank, self.text_dim), tx, trainable)
+        return self.run.make_trainer(Supervised(self.model(variant), self.config, rank, self._beside), tx, trainable)
 
     def training(self, variant: str, number: int) -> Training:
         """What decides every step of a fold."""
@@ -294,8 +294,8 @@ class Finetuning:
         return {"text": text_features(self.run, self.config.text, self.table)}
 
     @property
-    def text_dim(self) -> int:
-        return self.extras["text"].shape[1] if self.extras else 0
+    def _beside(self) -> tuple[tuple[str, int], ...]:
+        return tuple((name, features.shape[1]) for name, features in self.extras.items())
 
     @property
     def heard(self) -> tuple[str, ...]:
@@ -303,10 +303,9 @@ class Finetuning:
         return (*self.run.config.model.modalities, *["text"] * (self.config.text is not None))
 
     def predictor(self, variant: str) -> Callable[..., dict[str, np.ndarray]]:
-        """A function (state, rows of the table, shown) -> by task what its head says, [rows, ...], everywhere alike.
-
-        Of frames as many as the labels have, 0 beyond the end of a clip. shown: the modalities that are; None: all.
-        """
+        """A function (state, rows of the table, shown) -> by task what its head says, [rows, ...], everywhere alike; as
+        TASK/NAME what it says aside. Of frames as many as the labels have, 0 beyond the end of a clip. shown: the
+        modalities that are; None: all."""
         if variant not in self._forwards:
             of_frames = {task.name: task.kind in OF_FRAMES for task in self.config.tasks}
             self._forwards[variant] = [
@@ -338,7 +337,7 @@ class Finetuning:
             model = nnx.merge(graphdef, state.params, state.kept, copy=True)
             share_out(model, FrameShares(self.run.mesh))
             outputs = objective.outputs(model, batch, shown=shown)
-            return {name: outputs[name] for name in tasks}
+            return {name: x for name, x in outputs.items() if name.partition("/")[0] in tasks}
 
         return Forward(
             self.run, self.model(variant), apply, self.config.batch_frames, everywhere=True, of_clips=not of_frames,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmpretrain.config import FinetuneConfig
+from mmpretrain.config import FITTED_FUSIONS, FinetuneConfig
 from mmpretrain.train.trainable import Group, Trainable
 
 
@@ -10,7 +10,10 @@ def what_learns(config: FinetuneConfig, num_layers: int, *, pretrained: bool) ->
     """A network from random weights learns as a whole, and from the start."""
     groups = _encoder_groups(config, num_layers) if pretrained else ()
     set_once = Group(r"heads\.\w+\.(mean|scale)$", from_step=None)
-    return Trainable((*groups, *[set_once] * (config.head == "frozen_linear")))
+    fitted = Group(r"heads\.\w+\.fitted\.", from_step=None)
+    return Trainable(
+        (*groups, *[set_once] * (config.head == "frozen_linear"), *[fitted] * (config.fusion in FITTED_FUSIONS))
+    )
 
 
 def _encoder_groups(config: FinetuneConfig, num_layers: int) -> tuple[Group, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from mmpretrain.data.labels import has_label
 from mmpretrain.evaluation.comparison import Answers, comparisons_with, figures_over_folds, figures_with_intervals
+from mmpretrain.evaluation.gates import gates_by_class
 from mmpretrain.evaluation.task_intervals import task_intervals
 from mmpretrain.evaluation.tasks import TASK_METRICS
 from mmpretrain.files import present_folder
@@ -65,6 +66,7 @@ def evaluate(run: Run) -> dict[str, Any]:
             "protocol": finetuning.protocol_title, "selection": config.selection,
             "protocol_lacks": lacks(finetuning),
             "classes": list(finetuning.main.classes), "modalities": list(run.config.model.modalities),
+            "gates": {v: found for v, outputs in said.items() if (found := _gates(finetuning, v, outputs))},
             "classifier": config.classifier, "label_share": config.label_share,
             "labels_per_class": config.labels_per_class, "label_draw": config.label_draw,
         }  # fmt: skip
@@ -141,6 +143,24 @@ def _modality_table(finetuning: Finetuning, variant: str) -> dict[str, dict[str,
         cells["+".join(shown)] = figures_of_tasks(finetuning, said)
     log(f"{variant}, by modality: " + "; ".join(f"{name} {_told(finetuning, cell)}" for name, cell in cells.items()))
     return cells
+
+
+def _gates(finetuning: Finetuning, variant: str, outputs: Sequence[dict[str, np.ndarray]]) -> dict[str, Any]:
+    """By task of a gated head, over the test clips of all folds, what `gates_by_class` returns."""
+    rows, found = np.concatenate([finetuning.fold(number).test for number in finetuning.folds]), {}
+    streams = ["+".join(finetuning.run.config.model.modalities), *finetuning.extras]
+    for task in finetuning.config.tasks:
+        if f"{task.name}/gate" not in outputs[0]:
+            continue
+        metrics, labels = TASK_METRICS[task.kind], finetuning.labels[task.name][rows]
+        classes_N = metrics.classes(labels) if metrics.chances else np.full(len(rows), -1)
+        gate_NM = np.concatenate([said[f"{task.name}/gate"] for said in outputs])
+        of_task = gates_by_class(gate_NM, classes_N, streams, task.classes if metrics.chances else ())
+        for name, means in of_task.items():
+            told = ", ".join(f"{stream} {means[stream]:.3f}" for stream in streams)
+            log(f"{variant}, gate of {task.name}, {name} ({means['clips']} test clips): {told}")
+        found |= {task.name: of_task} if of_task else {}
+    return found
 
 
 def some_of(names: Sequence[str]) -> list[tuple[str, ...]]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from mmpretrain.config import TaskConfig, fingerprint
+from mmpretrain.config import FITTED_FUSIONS, TaskConfig, fingerprint
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.encoders.weights import save_weights
@@ -27,6 +27,7 @@ from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command
 from mmpretrain.run.exposure import TEST_SEEN, as_result, check_exposure, exposure_of_fold
 from mmpretrain.run.finetuning import CLASSIFIER, FROZEN_READS, Finetuning
 from mmpretrain.run.frozen import Frozen
+from mmpretrain.run.late import fit_late
 from mmpretrain.run.layout import fold_name
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import ENCODER
@@ -120,6 +121,11 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
             state = loop.run()
             if best_by:
                 state, _ = loop.best(state)
+        fitted: dict[str, Any] = {}
+        if config.fusion in FITTED_FUSIONS:
+            model = trainer.model(state)
+            fitted = fit_late(finetuning, model, predict(state, fold.validation), fold.validation)
+            state = trainer.with_model(state, model)
         model = trainer.model(whole(state, run.mesh))
         lineage = {
             "fingerprint": fingerprint(recipe | {"fold": number}), "fine-tuned on": finetuning.told,
@@ -130,7 +136,7 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
         data = finetuning.training_data(variant, number)
         crop_size = finetuning.table.crop_size(model.encoder.config.inputs.view)
         on_main(lambda: _save(folder, model, config.tasks, lineage, data, crop_size))
-        return {"step": int(state.step)} | evaluate(state) | told
+        return {"step": int(state.step)} | evaluate(state) | fitted | told
 
     return run.stage(name, recipe, work)
 

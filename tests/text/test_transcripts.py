@@ -90,11 +90,14 @@ def test_sound_and_text_are_learned_together_and_told_apart(bert, tmp_path, caps
     config.data.corpora, config.data.batch_multiple = (CorpusConfig(str(corpus)),), jax.device_count()
     config.finetune = FinetuneConfig(
         encoder="none", tasks=(emotion("happy", "sad"),), num_steps=30, eval_every=15, batch_frames=400, dropout=0.0,
-        text=TextConfig(str(bert), context=1, fusion="gated"), modality_dropout=0.3, modality_table=True,
+        text=TextConfig(str(bert), context=1), fusion="gated", modality_dropout=0.3, modality_table=True,
         optimizer=OptimizerConfig(schedule="tri_stage", peak_lr=2e-2, warmup_steps=0),
     )  # fmt: skip
     finetune(Run(config))
     result = evaluate(Run(config))
+    gates = result["gates"]["scratch"]["emotion"]
+    assert gates["all"]["clips"] == gates["happy"]["clips"] + gates["sad"]["clips"]
+    assert all(of_class["audio"] + of_class["text"] == pytest.approx(1) for of_class in gates.values())
     cells = {name: cell["emotion/ua"]["pooled"] for name, cell in result["modality_table"]["scratch"].items()}
     assert list(cells) == ["audio", "text", "audio+text"]
     assert cells["text"] >= 0.8, "words tell, noise does not"
