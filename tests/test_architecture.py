@@ -15,8 +15,8 @@ OURS = ("mmpretrain", "data_prep", "configs")
 GROUND = (
     "mmpretrain.records", "mmpretrain.columns", "mmpretrain.storage", "mmpretrain.index", "mmpretrain.prepared",
     "mmpretrain.randomness",
-    "mmpretrain.files", "mmpretrain.lease", "mmpretrain.listing", "mmpretrain.doubles", "mmpretrain.config",
-    "mmpretrain.features",
+    "mmpretrain.files", "mmpretrain.addresses", "mmpretrain.lease", "mmpretrain.listing", "mmpretrain.doubles",
+    "mmpretrain.config", "mmpretrain.features",
 )  # fmt: skip
 MEANS = (
     *GROUND, "mmpretrain.text", "mmpretrain.data", "mmpretrain.parallel", "mmpretrain.targets", "mmpretrain.encoders",
@@ -28,6 +28,7 @@ ARROWS = {
     "mmpretrain.records": (),
     "mmpretrain.randomness": (),
     "mmpretrain.files": (),
+    "mmpretrain.addresses": (),
     "mmpretrain.lease": ("mmpretrain.files",),
     "mmpretrain.listing": (),
     "mmpretrain.doubles": ("mmpretrain.index",),

@@ -78,20 +78,50 @@ def save_encoder(
     if training_data is None:
         training_data = TrainingData(unknown=(lineage.get("checkpoint", lineage["fingerprint"]),))
     with whole_folder(path) as draft:
-        training_data.write(draft / TRAINING_DATA_FILE)
-        config = {"format": FORMAT, "model": as_dict(encoder.config), "lineage": lineage}
-        config |= {"training_data": training_data.summary()}
-        config |= {"frame_rate_hz": FRAME_RATE_HZ, "sample_rate_hz": SAMPLE_RATE_HZ}
-        config |= {"preprocessing": preprocessing(encoder.config, crop_size or default_crop_size(encoder.config))}
-        if tasks:
-            config |= {"tasks": [as_dict(task) for task in tasks]}
-            save_weights(draft, heads, TASK_HEADS_FILE)
-        write_json(draft / ENCODER_CONFIG_FILE, config)
+        _describe(draft, encoder.config, lineage, training_data, tasks, crop_size)
         save_weights(draft, encoder)
+        if tasks:
+            save_weights(draft, heads, TASK_HEADS_FILE)
         if head:
             save_file(dict(head), draft / HEAD_FILE)
         seal(draft)
         write_text(draft / "README.md", model_card(encoder.config, lineage, training_data, tasks))
+
+
+def save_description(
+    path: str | Path,
+    model: ModelConfig,
+    *,
+    lineage: dict[str, Any],
+    training_data: TrainingData,
+    tasks: Sequence[TaskConfig] = (),
+    crop_size: int | None = None,
+) -> None:
+    """Writes a folder of all that `save_encoder` would but weights, of an encoder that is about to be trained.
+
+    `read_config` and its like read it: so a checkpoint becomes an encoder wherever it lies, without recipe or corpus.
+    """
+    with whole_folder(path) as draft:
+        _describe(draft, model, lineage, training_data, tasks, crop_size)
+        seal(draft)
+
+
+def _describe(
+    draft: Path,
+    model: ModelConfig,
+    lineage: dict[str, Any],
+    training_data: TrainingData,
+    tasks: Sequence[TaskConfig],
+    crop_size: int | None,
+) -> None:
+    training_data.write(draft / TRAINING_DATA_FILE)
+    config = {"format": FORMAT, "model": as_dict(model), "lineage": lineage}
+    config |= {"training_data": training_data.summary()}
+    config |= {"frame_rate_hz": FRAME_RATE_HZ, "sample_rate_hz": SAMPLE_RATE_HZ}
+    config |= {"preprocessing": preprocessing(model, crop_size or default_crop_size(model))}
+    if tasks:
+        config |= {"tasks": [as_dict(task) for task in tasks]}
+    write_json(draft / ENCODER_CONFIG_FILE, config)
 
 
 def read_config(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
@@ -170,6 +200,15 @@ def read_tasks(path: str | Path) -> tuple[TaskConfig, ...]:
     return tasks
 
 
+def new_heads(config: ModelConfig, tasks: Sequence[TaskConfig]) -> nnx.Dict:
+    """The heads of these tasks, shapes only."""
+    return nnx.eval_shape(
+        lambda: nnx.Dict(
+            {task.name: ClipHead(config, len(task.classes), task.pooling, rngs=nnx.Rngs(0)) for task in tasks}
+        )
+    )
+
+
 def load_encoder(path: str | Path, *, dtype: str | None = None, kind: type[AnyEncoder] | None = None) -> AnyEncoder:
     """Loads an exported encoder, with the heads that it may have.
 
@@ -183,11 +222,7 @@ def load_encoder(path: str | Path, *, dtype: str | None = None, kind: type[AnyEn
     load_weights(Path(path), module)
     if not tasks:
         return kind(module, lineage, crop_size=crop_size)
-    heads = nnx.eval_shape(
-        lambda: nnx.Dict(
-            {task.name: ClipHead(config, len(task.classes), task.pooling, rngs=nnx.Rngs(0)) for task in tasks}
-        )
-    )
+    heads = new_heads(config, tasks)
     load_weights(Path(path), heads, TASK_HEADS_FILE)
     return kind(module, lineage, tasks, heads, crop_size)
 

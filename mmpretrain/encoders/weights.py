@@ -42,21 +42,31 @@ def load_weights(folder: Path, module: nnx.Module, name: str = WEIGHTS_FILE) -> 
         tensors = load_file(file)
     except SafetensorError as error:
         raise ValueError(f"{file} is damaged ({error}); {REMEDY}") from error
-    state = nnx.state(module, WEIGHTS)
-    for path, leaf in nnx.to_flat_state(state):
+    put_tensors(module, tensors, file)
+
+
+def put_tensors(module: nnx.Module, tensors: dict[str, np.ndarray], source: object) -> None:
+    """Puts tensors by the names of `tensors_of` into `module`, each where and as the old value was.
+
+    Raises ValueError naming the source, and the first tensor that is missing, left over, misshapen or not finite.
+    """
+    tensors = dict(tensors)
+    for path, leaf in nnx.to_flat_state(nnx.state(module, WEIGHTS)):
         tensor, old = _name(path), leaf.get_value()
         if tensor not in tensors:
-            raise ValueError(f"{file} lacks the tensor {tensor!r} that its config.json calls for")
+            raise ValueError(f"{source} lacks the tensor {tensor!r} that its config.json calls for")
         new = tensors.pop(tensor)
         if new.shape != old.shape:
-            raise ValueError(f"{file}: tensor {tensor!r} has shape {new.shape}; its config.json calls for {old.shape}")
+            raise ValueError(
+                f"{source}: tensor {tensor!r} has shape {new.shape}; its config.json calls for {old.shape}"
+            )
         if new.dtype != np.float32 or not np.isfinite(new).all():
             raise ValueError(
-                f"{file}: tensor {tensor!r} is of {new.dtype} or holds NaN or infinity, not finite float32"
+                f"{source}: tensor {tensor!r} is of {new.dtype} or holds NaN or infinity, not finite float32"
             )
         leaf.set_value(jax.device_put(new.astype(old.dtype), old.sharding))
     if tensors:
-        raise ValueError(f"{file} has a tensor {min(tensors)!r} that its config.json has no place for")
+        raise ValueError(f"{source} has a tensor {min(tensors)!r} that its config.json has no place for")
 
 
 def _name(path: tuple) -> str:

@@ -54,12 +54,13 @@ class Option:
 class Argument:
     """The file or folder that a command is given instead of a recipe, or several. name: as the usage shows them.
 
-    count: how many; None: one or more.
+    count: how many; None: one or more. addresses: whether it may lie in an object store, where `addresses.Place` reads.
     """
 
     name: str
     help: str
     count: int | None = 1
+    addresses: bool = False
 
     def takes(self, number: int) -> bool:
         return number > 0 if self.count is None else number == self.count
@@ -168,7 +169,7 @@ def read_given(command: Command, config: RunConfig | None, paths: Sequence[str],
         if not form.takes.takes(len(paths)) or config is not None or lacks:
             what = "" if form.takes.count == 0 else f"; {form.takes.name} is {form.takes.help}"
             raise ValueError(f"the command is `{form.usage}`, without a recipe{what}")
-        for path in paths:
+        for path in () if form.takes.addresses else paths:
             check_local(form.takes.name, path)
     elif paths:
         raise ValueError(f"unexpected argument {paths[0]!r}; overrides look like --config.seed=7")

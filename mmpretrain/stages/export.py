@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,12 @@ from flax import nnx
 from mmpretrain.config import CorpusConfig
 from mmpretrain.data.clips import ClipTable, open_clips
 from mmpretrain.data.unreadable import UnreadableClipError
-from mmpretrain.encoders.folder import ENCODER_CONFIG_FILE, load_encoder, read_config, save_encoder
+from mmpretrain.encoders.folder import load_encoder, read_config, save_encoder
 from mmpretrain.encoders.weights import WEIGHTS
 from mmpretrain.export import FORMATS, find_format
 from mmpretrain.export.avhubert.checkpoint import pretraining_head
-from mmpretrain.export.parity import made_up_clips
+from mmpretrain.export.parity import Differences, cases_of, expected, made_up_clips
+from mmpretrain.files import SEAL, sealed, whole_folder
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.models.heads import MaskedClusterModel
 from mmpretrain.observe.progress import log
@@ -25,6 +28,7 @@ from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.records import Clip
+from mmpretrain.run.checkpoint_encoder import encoder_folder
 from mmpretrain.run.command import ACCEPT_CHANGES, Argument, Command, Given, Option
 from mmpretrain.run.exposure import TEST_SEEN, exposure_of_recipe
 from mmpretrain.run.forward import encode
@@ -115,6 +119,22 @@ def write_format(name: str, folder: Path, target: Path, clips: Sequence[Clip]) -
     log(f"{target}: written, {kind.help}")
 
 
+def write_copy(folder: Path, target: Path, clips: Sequence[Clip]) -> None:
+    """Writes `target`, a copy of an encoder's folder, and compares the two on the clips."""
+    if target.exists():
+        raise ValueError(f"--output={target} is there already; give another name, or remove it")
+    encoder, differences = load_encoder(folder), Differences()
+    with whole_folder(target) as draft:
+        for name in (*sealed(folder), SEAL, "README.md"):  # the card may have been taken away
+            if (folder / name).exists():
+                shutil.copyfile(folder / name, draft / name)
+        copy = load_encoder(draft)
+        for case in cases_of(clips, encoder.config):
+            differences.add(case.name, expected(encoder, case), expected(copy, case))
+        lines = differences.lines()
+    log(f"{target}: written, the folder of an encoder; {lines[0]}")
+
+
 def _of_run(given: Given) -> None:
     run, name = given.begin(), given["format"]
     export(run)
@@ -123,21 +143,17 @@ def _of_run(given: Given) -> None:
         on_main(lambda: write_format(name, run.workdir / EXPORT / ENCODER, target, _some(run.clips[0])))
 
 
-def _of_folder(given: Given) -> None:
-    folder = encoder_in(given.path)
-    if corpus := given["clips"]:
-        clips = _some(open_clips([CorpusConfig(corpus)]))
-    else:
-        clips = made_up_clips(read_config(folder)[0])
-    write_format(given["format"], folder, Path(given["output"]), clips)
+def _of_source(given: Given) -> None:
+    name, corpus, target = given["format"], given["clips"], Path(given["output"])
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = encoder_folder(given.path, Path(scratch))
+        clips = _some(open_clips([CorpusConfig(corpus)])) if corpus else made_up_clips(read_config(folder)[0])
+        if name in FORMATS:
+            write_format(name, folder, target, clips)
+        else:
+            write_copy(folder, target, clips)
     if not corpus:
         log("compared on made-up clips; --clips=CORPUS compares on real ones")
-
-
-def encoder_in(path: Path) -> Path:
-    """The folder of an encoder: `path` itself, that which a run exported, or that of a stage which leaves one."""
-    inner = (path / EXPORT / ENCODER, path / ENCODER)
-    return next((folder for folder in inner if (folder / ENCODER_CONFIG_FILE).exists()), path)
 
 
 def _some(table: ClipTable) -> list[Clip]:
@@ -164,15 +180,20 @@ COMMAND = Command(
         "mmpretrain export encoders/base_vox --format=avhubert --output=again.pt  # of any exported encoder",
         "mmpretrain export encoders/base_vox --format=transformers --output=base_vox_hf --clips=data/ravdess",
         "mmpretrain export runs/demo/finetune/pretrained/fold1 --format=onnx --output=demo_onnx  # with its head",
+        "mmpretrain export gs://BUCKET/runs/demo/round2/pretrain/checkpoints/400 --format=folder --output=at_400",
     ),
     details=tuple(f"--format={name}: {find_format(name).help}." for name in FORMATS),
     instead=Command(
         "export",
-        "given an exported encoder: that encoder in another format",
-        _of_folder,
-        takes=Argument("DIR", "the folder of an encoder, of a run that has exported one, or of a stage that left one"),
+        "given an encoder, a run, a stage or a checkpoint, in a folder or an object store: that encoder in a format",
+        _of_source,
+        takes=Argument(
+            "SOURCE",
+            "the folder of an encoder, a run or a stage, or STAGE/checkpoints/STEP; gs:// and s3:// too",
+            addresses=True,
+        ),
         options=(
-            Option("format", FORMATS, "the format to write", required=True),
+            Option("format", ("folder", *FORMATS), "the format to write", required=True),
             Option("output", str, "the file or folder to write", "PATH", required=True),
             Option("clips", str, "a prepared corpus, on whose clips the two are compared", "CORPUS"),
         ),

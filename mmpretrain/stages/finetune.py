@@ -13,7 +13,7 @@ from flax import nnx
 
 from mmpretrain.config import FITTED_FUSIONS, TaskConfig, fingerprint
 from mmpretrain.data.exposure import TrainingData
-from mmpretrain.encoders.folder import save_encoder
+from mmpretrain.encoders.folder import save_description, save_encoder
 from mmpretrain.encoders.weights import save_weights
 from mmpretrain.files import seal, whole_folder
 from mmpretrain.models.adapters import merge
@@ -23,6 +23,7 @@ from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.run.checking import check_folds
+from mmpretrain.run.checkpoint_encoder import DESCRIPTION
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command
 from mmpretrain.run.exposure import TEST_SEEN, as_result, check_exposure, exposure_of_fold
 from mmpretrain.run.finetuning import CLASSIFIER, FROZEN_READS, Finetuning
@@ -111,6 +112,17 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
             values = finetuning.metrics(predict(state, fold.validation), fold.validation)
             return {f"validation/{name}": value for name, value in values.items()}
 
+        lineage = {
+            "fingerprint": fingerprint(recipe | {"fold": number}), "fine-tuned on": finetuning.told,
+            "started from": finetuning.started_from(variant), "steps": config.num_steps,
+            "training clips": len(fold.train),
+            "protocol": f"{finetuning.protocol_title}, fold {number}", TEST_SEEN: told[TEST_SEEN],
+        }  # fmt: skip
+        data, network = finetuning.training_data(variant, number), finetuning.model(variant)
+        crop_size = finetuning.table.crop_size(network.inputs.view)
+        known = _leaving(config.tasks, trainer.model(trainer.shapes).heads)
+        on_main(lambda: save_description(folder / DESCRIPTION, network, lineage=lineage, training_data=data,
+                                         tasks=known, crop_size=crop_size))  # fmt: skip
         best_by = None if config.selection == "last" else finetuning.best_by
         loop = Loop(
             training, evaluate, **watched, workdir=run.workdir, title=f"fine-tuning {title}",
@@ -127,15 +139,8 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
             fitted = fit_late(finetuning, model, predict(state, fold.validation), fold.validation)
             state = trainer.with_model(state, model)
         model = trainer.model(whole(state, run.mesh))
-        lineage = {
-            "fingerprint": fingerprint(recipe | {"fold": number}), "fine-tuned on": finetuning.told,
-            "started from": finetuning.started_from(variant), "steps": int(state.step),
-            "training clips": len(fold.train),
-            "protocol": f"{finetuning.protocol_title}, fold {number}", TEST_SEEN: told[TEST_SEEN],
-        }  # fmt: skip
-        data = finetuning.training_data(variant, number)
-        crop_size = finetuning.table.crop_size(model.encoder.config.inputs.view)
-        on_main(lambda: _save(folder, model, config.tasks, lineage, data, crop_size))
+        final = lineage | {"steps": int(state.step)}
+        on_main(lambda: _save(folder, model, config.tasks, final, data, crop_size))
         return {"step": int(state.step)} | evaluate(state) | fitted | told
 
     return run.stage(name, recipe, work)
@@ -154,12 +159,17 @@ def _save(
         save_weights(draft, model)
         seal(draft)
     merge(model.encoder.transformer)
-    known = [task for task in tasks if task.kind == "class" and isinstance(model.heads[task.name], ClipHead)]
+    known = _leaving(tasks, model.heads)
     heads = nnx.Dict({task.name: model.heads[task.name] for task in known})
     save_encoder(
         folder / ENCODER, model.encoder, lineage=lineage, training_data=training_data, tasks=known, heads=heads,
         crop_size=crop_size,
     )  # fmt: skip
+
+
+def _leaving(tasks: Sequence[TaskConfig], heads: nnx.Dict) -> list[TaskConfig]:
+    """Those whose heads an encoder's folder holds."""
+    return [task for task in tasks if task.kind == "class" and isinstance(heads[task.name], ClipHead)]
 
 
 COMMAND = Command(

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mmpretrain.config import fingerprint
-from mmpretrain.encoders.folder import save_encoder
+from mmpretrain.encoders.folder import save_description, save_encoder
 from mmpretrain.objectives.masking import picture_share
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.records import FRAME_RATE_HZ
+from mmpretrain.run.checkpoint_encoder import DESCRIPTION
 from mmpretrain.run.codebook import RoundCodebook
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, ROUND, Command, Given
 from mmpretrain.run.exposure import exposure_of_recipe
@@ -55,6 +56,10 @@ def pretrain(round_: Round) -> dict[str, Any]:
         def evaluate(state: TrainState) -> dict[str, float]:
             return validate(trainer, state, round_.validation_batches())
 
+        lineage = {"fingerprint": fingerprint(recipe)} | _lineage(round_)
+        crop_size = round_.clips[0].crop_size(config.model.inputs.view)
+        on_main(lambda: save_description(folder / DESCRIPTION, config.model, lineage=lineage, crop_size=crop_size,
+                                         training_data=round_.training_data()))  # fmt: skip
         loop = Loop(
             training, evaluate, **watched, workdir=run.workdir, title=f"{round_.title}: pretraining",
             log_every=config.log_every, eval_every=config.validation_every, checkpoint=config.checkpoint,
@@ -62,9 +67,6 @@ def pretrain(round_: Round) -> dict[str, Any]:
         )  # fmt: skip
         with contextlib.closing(loop.writer):
             state = loop.run()
-        lineage = {"fingerprint": fingerprint(recipe)} | _lineage(round_)
-
-        crop_size = round_.clips[0].crop_size(config.model.inputs.view)
 
         def leave(state: TrainState, name: str, lineage: dict[str, Any]) -> None:
             encoder = trainer.model(whole(state, run.mesh)).encoder
