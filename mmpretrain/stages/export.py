@@ -180,12 +180,12 @@ COMMAND = Command(
         "mmpretrain export encoders/base_vox --format=avhubert --output=again.pt  # of any exported encoder",
         "mmpretrain export encoders/base_vox --format=transformers --output=base_vox_hf --clips=data/ravdess",
         "mmpretrain export runs/demo/finetune/pretrained/fold1 --format=onnx --output=demo_onnx  # with its head",
-        "mmpretrain export gs://BUCKET/runs/demo/round2/pretrain/checkpoints/400 --format=folder --output=at_400",
+        "mmpretrain export gs://BUCKET/demo/round2/pretrain/checkpoints/400 --format=folder --output=at_400",
     ),
     details=tuple(f"--format={name}: {find_format(name).help}." for name in FORMATS),
     instead=Command(
         "export",
-        "given an encoder, a run, a stage or a checkpoint, in a folder or an object store: that encoder in a format",
+        "given an encoder, a run, a stage or a checkpoint: that encoder in a format",
         _of_source,
         takes=Argument(
             "SOURCE",
