@@ -68,7 +68,7 @@ class Corpus:
 
     @property
     def all_arguments(self) -> tuple[Argument, ...]:
-        return (*self.arguments, *(() if self.drawn else _OF_FILES), _WORKERS)
+        return (*self.arguments, *(() if self.drawn else _OF_FILES), _WORKERS, _BEAM)
 
     def parser(self) -> argparse.ArgumentParser:
         """Reads what follows the corpus's name on the command line."""
@@ -150,6 +150,14 @@ _WORKERS = Argument(
     lambda count: count >= 1,
     "does no work; use 1 or more",
 )
+_BEAM = Argument(
+    "beam",
+    dict(
+        nargs="?", const="", metavar="OPTIONS",
+        help="prepare by a pipeline of Apache Beam with these options of it, as --beam='--runner=FlinkRunner "
+        "--flink_master=HOST:8081'; without a runner its own, with WORKERS processes here",
+    ),
+)  # fmt: skip
 
 # What every corpus of files takes.
 _OF_FILES = (

@@ -17,7 +17,7 @@ from data_prep.faults import ClipError, of_the_clip
 from data_prep.inspection import patience_sec
 from data_prep.opening import open_clip
 from data_prep.sources import SourceClip
-from data_prep.workers import Failed, ordered_map
+from data_prep.workers import Failed, OrderedMap
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME
 
 PAUSE_FRAMES = 8  # a pause is the quietest stretch of so many frames (0.32 s)
@@ -35,7 +35,7 @@ class Cut:
 
 
 def cut_long_clips(
-    clips: list[SourceClip], max_sec: float, num_workers: int
+    clips: list[SourceClip], max_sec: float, run: OrderedMap
 ) -> tuple[list[SourceClip], dict[str, Cut], dict[str, Failed]]:
     """The clips with those longer than `max_sec` replaced by their parts; what was cut, and what took its process with
     it, by clip id.
@@ -51,7 +51,7 @@ def cut_long_clips(
     patience = functools.partial(patience_sec, max_clip_sec=max_sec)
     cuts, failed = {}, {}
     with tqdm(total=len(todo), desc="looking for long files", unit="clip", disable=None) as bar:
-        for clip, spans in ordered_map(look, todo, num_workers, patience):
+        for clip, spans in run(look, todo, patience_sec=patience):
             if isinstance(spans, Failed):
                 failed[clip.clip_id] = spans
             elif spans:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,14 +21,15 @@ from tqdm import tqdm
 
 from data_prep import memory
 from data_prep.accounting import ReportRow, note_doubles, row_of, row_of_cut, summarize, write_report
+from data_prep.beam import BeamPipelines
 from data_prep.inspection import Inspection, inspect_clip, patience_sec
 from data_prep.landmarker import MODEL_SHA256
 from data_prep.options import Options
 from data_prep.parts import cut_long_clips
-from data_prep.processing import Made, Task, make_clip, task_of
+from data_prep.processing import task_of
 from data_prep.report_page import write_page
 from data_prep.sources import SourceClip
-from data_prep.workers import Failed, ordered_map
+from data_prep.workers import Failed, OrderedMap, ordered_map
 from mmpretrain import records
 from mmpretrain.files import DamagedError, read_json, write_json
 from mmpretrain.index import Index
@@ -54,13 +54,15 @@ def prepare(
     labels: Mapping[str, str],
     model: Path | None = None,
     num_workers: int = 1,
+    beam: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Makes the prepared corpus `output` of the clips, or says that it is there already.
 
     name: of the prepared corpus. tracks, labels: what its clips may have (see `records.Schema`).
-    model: the face landmarker, needed where a file may have a picture. overwrite: replace a corpus that was made (or
-    begun) from other clips or options; landmarks that are still right are used again.
+    model: the face landmarker, needed where a file may have a picture. beam: options of Apache Beam, which then deals
+    out the work (see `BeamPipelines`); None for worker processes of this machine. overwrite: replace a corpus that was
+    made (or begun) from other clips or options; landmarks that are still right are used again.
     Raises ValueError where nothing can be prepared or another corpus is in the way.
     """
     started = time.monotonic()
@@ -87,16 +89,18 @@ def prepare(
         if (fitting := memory.that_fit(num_workers)) < num_workers:
             print(f"--workers {num_workers} are more than the memory is enough for: {fitting} are used")
             num_workers = fitting
-        clips, cuts, failed = cut_long_clips(clips, options.max_clip_sec, num_workers)
+        pipelines = None if beam is None else BeamPipelines(beam, output, num_workers)
+        run = pipelines.ordered_map if pipelines else functools.partial(ordered_map, num_workers=num_workers)
+        clips, cuts, failed = cut_long_clips(clips, options.max_clip_sec, run)
         patience = functools.partial(patience_sec, max_clip_sec=options.max_clip_sec)
-        found = _inspect_all(clips, failed, output, model, model_hash, options, num_workers, patience)
+        found = _inspect_all(clips, failed, output, model, model_hash, options, run, patience)
         if again and all(found.get(clip_id, _FINE).again for clip_id in again):
             print(f"none of them goes better now; {output} stays as it was")
             return
         (output / records.CORPUS_FILE).unlink(missing_ok=True)
         rows = {clip.clip_id: row_of(clip, found.get(clip.clip_id), options) for clip in clips}
         try:
-            indices = _write_dataset(clips, found, rows, output, schema, options, num_workers, patience)
+            indices = _write_dataset(clips, found, rows, output, schema, options, run, pipelines, patience)
             doubles = note_doubles(rows, Index.join(list(indices.values()), schema.labels))
         finally:
             rows = {clip_id: row_of_cut(cut) for clip_id, cut in cuts.items()} | rows
@@ -176,7 +180,7 @@ def _inspect_all(
     model: Path | None,
     model_hash: str,
     options: Options,
-    num_workers: int,
+    run: OrderedMap,
     patience: Callable[[SourceClip], float],
 ) -> dict[str, Inspection]:
     """What every clip holds that is neither refused already nor drawn, by clip id.
@@ -200,7 +204,7 @@ def _inspect_all(
         sizes=options.sizes if options.made_at_once else None,
     )
     with tqdm(total=len(todo), desc="looking for faces and sound", unit="clip", disable=None) as bar:
-        for clip, inspection in ordered_map(look, todo, num_workers, patience):
+        for clip, inspection in run(look, todo, patience_sec=patience):
             if isinstance(inspection, Failed):
                 inspection = Inspection(error=inspection.reason, again=inspection.again)
             found[clip.clip_id] = inspection
@@ -221,14 +225,16 @@ def _write_dataset(
     output: Path,
     schema: records.Schema,
     options: Options,
-    num_workers: int,
+    run: OrderedMap,
+    pipelines: BeamPipelines | None,
     patience: Callable[[SourceClip], float],
 ) -> dict[str, Index]:
-    """Writes the clips whose rows say so and brings the rows up to date. Returns what `builder.write_dataset` does."""
-    from data_prep.builder import (  # TFDS takes a second to import, and worker processes do not need it
-        Shard,
-        write_dataset,
-    )
+    """Writes the clips whose rows say so and brings the rows up to date. Returns what `builder.write_dataset` does.
+
+    run: makes clips, where no pipelines write whole shards.
+    """
+    from data_prep import shards  # TFDS takes a second to import, and worker processes do not need it
+    from data_prep.builder import write_dataset, write_in_turn
 
     tasks = []
     for clip in clips:
@@ -237,41 +243,19 @@ def _write_dataset(
             tasks.append(task_of(clip, found.get(clip.clip_id, _FINE), row, options))
     if not tasks:
         raise ValueError(f"none of the {len(clips)} clips can be kept; {output / 'report.csv'} says why for each")
-
-    def shards_of(split: str) -> list[Shard]:
-        of_split = [task for task in tasks if task.clip.split == split]
-        if all(task.clip.render for task in of_split):  # drawing is quick: no processes for it
-            made = ((task, make_clip(task)) for task in of_split)
-        else:
-            made = ordered_map(make_clip, of_split, num_workers, lambda task: patience(task.clip))
-        sizes = _shard_sizes([rows[task.clip.clip_id].frames or DRAWN_FRAMES for task in of_split], schema)
-        return [functools.partial(written, itertools.islice(made, size)) for size in sizes]
-
-    def written(made: Iterator[tuple[Task, Made | str | Failed]]) -> Iterator[records.Clip]:
-        for task, result in made:
-            bar.update()
-            if isinstance(result, Made):
-                rows[task.clip.clip_id].set_contents(result.clip, result.note, result.measures)
-                yield result.clip
-            else:
-                failed = result if isinstance(result, Failed) else Failed(result)
-                rows[task.clip.clip_id].refuse(failed.reason, failed.again)
-
-    splits = [split for split in records.SPLITS if any(task.clip.split == split for task in tasks)]
+    by_split = {split: of for split in records.SPLITS if (of := [task for task in tasks if task.clip.split == split])}
     with tqdm(total=len(tasks), desc="writing crops and sound", unit="clip", disable=None) as bar:
-        return write_dataset(output, {split: shards_of(split) for split in splits}, schema, options.compression)
-
-
-def _shard_sizes(num_frames: list[int], schema: records.Schema) -> list[int]:
-    """How many of the clips, in their order, each shard takes, so that its arrays are about SHARD_BYTES at most."""
-    frame_bytes = schema.mouth_size**2 + schema.face_size**2 + 2 * records.SAMPLES_PER_FRAME
-    sizes, filled = [0], 0
-    for count in num_frames:
-        if sizes[-1] and filled + count * frame_bytes > SHARD_BYTES:
-            sizes, filled = [*sizes, 0], 0
-        sizes[-1] += 1
-        filled += count * frame_bytes
-    return sizes
+        of_splits, write = {}, write_in_turn
+        for split, of_split in by_split.items():
+            lengths = [rows[task.clip.clip_id].frames or DRAWN_FRAMES for task in of_split]
+            sizes = shards.shard_sizes(lengths, schema, SHARD_BYTES)
+            if pipelines:
+                of_splits[split] = shards.shards_apart(of_split, sizes, rows, patience)
+            else:
+                of_splits[split] = shards.shards_here(of_split, sizes, rows, run, patience, bar.update)
+        if pipelines:
+            write = functools.partial(shards.write_apart, pipelines=pipelines, rows=rows, tell=bar.update)
+        return write_dataset(output, of_splits, schema, options.compression, write)
 
 
 def _listed(clip_ids: list[str]) -> str:

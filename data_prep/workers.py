@@ -17,7 +17,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import connection
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from data_prep import memory
 from data_prep.faults import SetupError, is_shortage, reason
@@ -48,18 +48,19 @@ def ordered_map(
     items: Iterable[Item],
     num_workers: int,
     patience_sec: Callable[[Item], float],
+    num_beside: int = 0,
 ) -> Iterator[tuple[Item, Result | Failed]]:
     """Yields (item, function(item)) in the order of the items, or why there is no result: see `Failed`.
 
     function and items must be picklable. patience_sec: how long an item may take before its process is ended. One that
     brought its process down or found too little memory is tried again alone, with the memory of all. At most a few
-    items per worker are in memory at once. Raises OSError and SetupError of the function, and RuntimeError naming the
-    item for anything else.
+    items per worker are in memory at once. num_beside: so many workers of others share this machine's memory. Raises
+    OSError and SetupError of the function, and RuntimeError naming the item for anything else.
     """
     todo: deque[Item] = deque(items)
     order: deque[_Job[Item]] = deque()  # what is begun, the first to be handed out first
     num_workers = min(num_workers, len(todo)) or 1
-    crew = _Crew(function, num_workers)
+    crew = _Crew(function, num_workers, num_beside)
     try:
         while todo or order:
             while todo and len(order) < _AHEAD * num_workers:
@@ -83,6 +84,14 @@ def ordered_map(
                     alone.close()
     finally:
         crew.close()
+
+
+class OrderedMap(Protocol):
+    """`ordered_map` by those workers that there are, here or on other machines."""
+
+    def __call__(
+        self, function: Callable[[Item], Result], items: Iterable[Item], *, patience_sec: Callable[[Item], float]
+    ) -> Iterator[tuple[Item, Result | Failed]]: ...
 
 
 @dataclasses.dataclass
@@ -111,9 +120,9 @@ class _Job(Generic[Item]):
 class _Crew:
     """Up to `size` workers that share the memory there is. last_try: what goes wrong is not tried again."""
 
-    def __init__(self, function: Callable[[Any], Any], size: int, *, last_try: bool = False):
+    def __init__(self, function: Callable[[Any], Any], size: int, num_beside: int = 0, *, last_try: bool = False):
         self._function, self._size, self._last_try = function, size, last_try
-        self._memory_bytes = memory.share_bytes(size)
+        self._memory_bytes = memory.share_bytes(size + num_beside)
         self._idle: list[_Worker] = []
         self.busy: dict[connection.Connection, _Worker] = {}
         self._seen = time.monotonic()

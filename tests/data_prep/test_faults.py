@@ -165,7 +165,7 @@ def test_sound_that_begins_hours_late_takes_no_memory_for_the_hours(tmp_path):
 def test_a_clip_too_large_for_a_record_is_a_row(tmp_path, monkeypatch, capsys):
     write_wav(tmp_path / "in" / "long.wav", tone(9.0))
     write_wav(tmp_path / "in" / "short.wav", tone(1.0))
-    monkeypatch.setattr("data_prep.preparation.make_clip", small_records)
+    monkeypatch.setattr("data_prep.shards.make_clip", small_records)
     assert prepare_folder(tmp_path / "in", tmp_path / "out") == 0
     rows = report_of(tmp_path / "out")
     assert rows["short"]["status"] == "kept"

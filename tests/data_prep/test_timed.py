@@ -1,6 +1,7 @@
 """What is known of stretches of time follows its clip: onto the frames, through cuts, beside sound of another file."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from data_prep.parts import cut_long_clips
 from data_prep.preparation import prepare
 from data_prep.sources import Sound, SourceClip
 from data_prep.timed import WORDS_TRACK, Curve, Word, are_of, words_track
+from data_prep.workers import ordered_map
 from mmpretrain.records import TrackSpec
 from tests.data_prep.authored import RATE, tone, write_mkv, write_wav
 from tests.data_prep.test_preparation import clips_of
@@ -57,7 +59,7 @@ def test_parts_of_a_long_clip_have_their_own_words(tmp_path):
     samples[int(9.5 * RATE) : int(10.5 * RATE)] = 0
     words = (Word("before", 2.0, 3.0), Word("after", 12.0, 13.0))
     clip = SourceClip("long", write_wav(tmp_path / "a.wav", samples), labels={"text": "before after"}, words=words)
-    parts, _, _ = cut_long_clips([clip], 15.0, 1)
+    parts, _, _ = cut_long_clips([clip], 15.0, functools.partial(ordered_map, num_workers=1))
     assert [part.labels["text"] for part in parts] == ["before", "after"]
     assert parts[1].words == words[1:]
     assert "without its text" not in parts[0].note
