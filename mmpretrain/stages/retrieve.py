@@ -165,7 +165,7 @@ def _run(given: Any) -> None:
 
 COMMAND = Command(
     "retrieve",
-    "the most expressive hours of unlabelled clips, by an embedding of labelled ones, with quotas",
+    "the most expressive hours of unlabelled clips, by an embedding of labelled ones",
     _run,
     options=(
         Option("hours", str, "how many to take", "B", required=True),
