@@ -25,8 +25,8 @@ def text_recipe(config: TextConfig, table: ClipTable) -> dict[str, Any]:
     """All that decides the features: the model's files, and what is spoken."""
     return {
         "text.encoder": folder_digest(config.encoder), "text.context": config.context,
-        "text.max_tokens": config.max_tokens, "clips": table.fingerprint,
-        "transcripts": table.index.fingerprint("label_hashes", "speakers"),
+        "text.max_tokens": config.max_tokens, "text.clips": table.fingerprint,
+        "text.transcripts": table.index.fingerprint("label_hashes", "speakers"),
     }  # fmt: skip
 
 

@@ -94,6 +94,7 @@ def test_sound_and_text_are_learned_together_and_told_apart(bert, tmp_path, caps
         optimizer=OptimizerConfig(schedule="tri_stage", peak_lr=2e-2, warmup_steps=0),
     )  # fmt: skip
     finetune(Run(config))
+    finetune(Run(config))  # the same command goes on where it was
     result = evaluate(Run(config))
     gates = result["gates"]["scratch"]["emotion"]
     assert gates["all"]["clips"] == gates["happy"]["clips"] + gates["sad"]["clips"]
