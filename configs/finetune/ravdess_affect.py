@@ -4,8 +4,8 @@ python -m data_prep ravdess --source RAVDESS --channel speech --output prepared/
 mmpretrain run --config=configs/finetune/ravdess_affect.py
 
 The targets are those whose clusters told most of the emotion on validation actors: docs/targets.md. What is relative to
-a speaker is so over the clips of the actors that are pretrained on, 9 to 24; the others are not looked at. What it came to
-over all six folds: docs/results.md.
+a speaker is so over the clips of the actors that are pretrained on, 9 to 24; the others are not looked at. What it came
+to over all six folds: docs/results.md.
 """
 
 import dataclasses

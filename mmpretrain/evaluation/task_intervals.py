@@ -12,13 +12,17 @@ import numpy as np
 from mmpretrain.config import TaskConfig
 from mmpretrain.evaluation.comparison import resampled_units
 from mmpretrain.evaluation.intervals import bounds, reach
+from mmpretrain.evaluation.metrics import METRICS
 from mmpretrain.evaluation.tasks import TASK_METRICS
 from mmpretrain.randomness import generator
 
 RESAMPLES = 400  # each computes all metrics anew; the standard error, which is read off them, is known to 4 %
 # Sequences are too slow to compare so often; a clip that is drawn twice would find itself among embeddings.
 WITHOUT = ("frames", "embedding")
-SIGNED, UNBOUNDED = ("ccc", "pearson", "qwk"), ("loss", "mae", "rmse", "error")
+# Between which numbers metrics lie; those of tasks that others add may be any.
+SHARES, SIGNED = (*METRICS, "accuracy", "auc"), ("ccc", "pearson", "qwk")
+LIMITS = dict.fromkeys(SHARES, (0.0, 1.0)) | dict.fromkeys(SIGNED, (-1.0, 1.0))
+LIMITS |= dict.fromkeys(("loss", "mae", "rmse", "error"), (0.0, np.inf))
 
 
 def task_intervals(
@@ -38,12 +42,15 @@ def task_intervals(
     resampled: dict[str, list[float]] = {}
     for drawn in draws.integers(units, size=(RESAMPLES, units)):
         rows = np.concatenate([members[unit] for unit in drawn])
-        for name, value in metrics(labels[rows], outputs[rows], task).items():
-            resampled.setdefault(name, []).append(value)
+        with np.errstate(divide="ignore", invalid="ignore"):  # of a resample in which all labels are the same
+            of_drawn = metrics(labels[rows], outputs[rows], task)
+        for name, value in of_drawn.items():
+            if np.isfinite(value):
+                resampled.setdefault(name, []).append(value)
     found = {}
     for name, value in metrics(labels, outputs, task).items():
         of_resamples = np.array(resampled.get(name, ()))
         if len(of_resamples) >= RESAMPLES / 2:
-            limits = {"lowest": -1.0} if name in SIGNED else {"highest": np.inf} if name in UNBOUNDED else {}
-            found[name] = bounds(value, reach(of_resamples, units), **limits)
+            lowest, highest = LIMITS.get(name, (-np.inf, np.inf))
+            found[name] = bounds(value, reach(of_resamples, units), lowest=lowest, highest=highest)
     return found

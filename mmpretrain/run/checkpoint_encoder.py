@@ -154,7 +154,7 @@ def _read_network(
         parts[part][tensor] = arrays[name]
     encoder = nnx.eval_shape(lambda: AVEncoder(config, rngs=nnx.Rngs(0)))
     if rank := next((x.shape[-1] for name, x in parts["encoder"].items() if name.endswith("lora_qkv.down")), 0):
-        encoder = nnx.eval_shape(lambda: _with_adapters(config, rank))
+        encoder = nnx.eval_shape(lambda: _with_adapters(config, rank, nnx.Rngs(0)))
     put_tensors(encoder, parts["encoder"], checkpoint)
     merge(encoder.transformer)
     if not tasks:
@@ -164,7 +164,7 @@ def _read_network(
     return encoder, heads
 
 
-def _with_adapters(config: ModelConfig, rank: int) -> AVEncoder:
-    encoder = AVEncoder(config, rngs=nnx.Rngs(0))
-    attach(encoder.transformer, rank, rngs=nnx.Rngs(0))
+def _with_adapters(config: ModelConfig, rank: int, rngs: nnx.Rngs) -> AVEncoder:
+    encoder = AVEncoder(config, rngs=rngs)
+    attach(encoder.transformer, rank, rngs=rngs)
     return encoder
