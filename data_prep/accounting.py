@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from data_prep.inspection import Inspection
+from data_prep.inspection import FileFacts, Inspection, SoundFacts
 from data_prep.options import Options
 from data_prep.parts import Cut
 from data_prep.sources import SourceClip
@@ -121,26 +121,29 @@ def row_of(clip: SourceClip, found: Inspection | None, options: Options) -> Repo
     elif found.error:
         row.refuse(found.error, found.again)
     else:
+        facts = found.facts()
         for name in _MEASURED:
-            setattr(row, name, getattr(found, name))
-        row.by_sound = int(found.by_sound)
-        row.frames_with_face = round(found.face_rate * found.num_frames)
+            setattr(row, name, facts[name])
+        row.by_sound = int(found.face.by_sound)
+        row.frames_with_face = round(found.face.face_rate * found.picture.num_frames)
         row.has_video, picture_note = _judge_picture(clip, found, options)
-        row.has_audio, sound_note = _judge_sound(found)
-        notes += [picture_note, sound_note, *found.notes]
-        seen_sec = max(found.num_frames / FRAME_RATE_HZ, found.num_samples / SAMPLE_RATE_HZ)
+        row.has_audio, sound_note = _judge_sound(found.sound)
+        notes += [picture_note, sound_note, *found.file.notes]
+        seen_sec = max(found.picture.num_frames / FRAME_RATE_HZ, found.sound.num_samples / SAMPLE_RATE_HZ)
         if row.has_audio:
             notes += _compare_lengths(found, row.has_video, is_part=clip.start_sec > 0)
         if clip.end_sec is not None and (wanted_sec := clip.end_sec - clip.start_sec) - seen_sec > UNEQUAL_SEC:
             notes.append(f"the part is {seen_sec:.1f} instead of {wanted_sec:.1f} s long: the file ends there")
-        if found.declared_sec - seen_sec > ENDS_EARLY_SEC:
-            notes.append(f"ends after {seen_sec:.1f} of {found.declared_sec:.1f} s")
-        if found.damaged:
-            notes.append(f"{found.damaged} damaged packets passed over")
-        notes += _notes_on_clock(found)
-        row.set_length(_frames_kept(found, options) if row.has_video else -(-found.num_samples // SAMPLES_PER_FRAME))
+        if found.file.declared_sec - seen_sec > ENDS_EARLY_SEC:
+            notes.append(f"ends after {seen_sec:.1f} of {found.file.declared_sec:.1f} s")
+        if found.file.damaged:
+            notes.append(f"{found.file.damaged} damaged packets passed over")
+        notes += _notes_on_clock(found.file)
+        row.set_length(
+            _frames_kept(found, options) if row.has_video else -(-found.sound.num_samples // SAMPLES_PER_FRAME)
+        )
         if seen_sec > options.max_clip_sec + LONGER_SEC:
-            row.refuse(f"is {seen_sec:.0f} s long, but the file says {found.declared_sec:.0f} s: write it anew")
+            row.refuse(f"is {seen_sec:.0f} s long, but the file says {found.file.declared_sec:.0f} s: write it anew")
         elif not row.has_video and not row.has_audio:
             row.refuse(" and ".join(note for note in (picture_note, sound_note) if note))
             notes = [note for note in notes if note not in (picture_note, sound_note)]
@@ -151,67 +154,68 @@ def row_of(clip: SourceClip, found: Inspection | None, options: Options) -> Repo
 
 
 def _frames_kept(found: Inspection, options: Options) -> int:
-    first, last = span_of(found, options) or (0, found.num_frames)
+    first, last = span_of(found, options) or (0, found.picture.num_frames)
     return last - first
 
 
-def _notes_on_clock(found: Inspection) -> Iterator[str]:
-    if found.restarts:
-        yield f"{found.restarts + 1} recordings joined, whose clocks start anew: one follows the other"
-    if found.dropped > FEW_FRAMES:
-        yield f"{found.dropped} frames passed over whose time stamps go back"
-    if found.still_sec > STILL_SEC:
-        yield f"one picture is shown for {found.still_sec:.1f} s"
-    if found.unread > UNREAD:
-        share = f"{100 * found.unread:.0f} %"
+def _notes_on_clock(file: FileFacts) -> Iterator[str]:
+    if file.restarts:
+        yield f"{file.restarts + 1} recordings joined, whose clocks start anew: one follows the other"
+    if file.dropped > FEW_FRAMES:
+        yield f"{file.dropped} frames passed over whose time stamps go back"
+    if file.still_sec > STILL_SEC:
+        yield f"one picture is shown for {file.still_sec:.1f} s"
+    if file.unread > UNREAD:
+        share = f"{100 * file.unread:.0f} %"
         yield f"the last {share} of the file cannot be read; if files were joined into it, prepare each by itself"
 
 
 def _judge_picture(clip: SourceClip, found: Inspection, options: Options) -> tuple[int, str]:
-    if found.num_frames == 0:
-        return 0, "no picture could be decoded" if found.picture_lost else ""
-    if found.num_frames < MIN_FRAMES:
-        return 0, f"the picture has {found.num_frames} frames at 25 fps, fewer than {MIN_FRAMES}"
-    if found.face_rate == 0:
+    picture, face = found.picture, found.face
+    if picture.num_frames == 0:
+        return 0, "no picture could be decoded" if picture.picture_lost else ""
+    if picture.num_frames < MIN_FRAMES:
+        return 0, f"the picture has {picture.num_frames} frames at 25 fps, fewer than {MIN_FRAMES}"
+    if face.face_rate == 0:
         return 0, "no face found"
-    if found.face_rate < options.min_face_rate:
-        return 0, f"a face in {100 * found.face_rate:.0f} % of the frames only"
-    if clip.by_sound and not found.by_sound:
-        return 0, f"which face speaks cannot be told: no mouth clearly moves with the sound ({found.evidence:.1f})"
+    if face.face_rate < options.min_face_rate:
+        return 0, f"a face in {100 * face.face_rate:.0f} % of the frames only"
+    if clip.by_sound and not face.by_sound:
+        return 0, f"which face speaks cannot be told: no mouth clearly moves with the sound ({face.evidence:.1f})"
     span = span_of(found, options)
-    if span and span[1] - span[0] < max(options.min_face_rate * found.num_frames, MIN_FRAMES):
+    if span and span[1] - span[0] < max(options.min_face_rate * picture.num_frames, MIN_FRAMES):
         return 0, f"the face is away for longer than {options.max_gap_sec:g} s, and no part with it is long enough"
     why = (
-        f"the one that speaks ({found.evidence:.1f} to {found.rival:.1f})"
-        if found.by_sound
+        f"the one that speaks ({face.evidence:.1f} to {face.rival:.1f})"
+        if face.by_sound
         else "the largest and longest seen"
     )
-    notes = [f"{found.faces} faces, {why} is kept"] if found.faces > 1 else []
+    notes = [f"{face.faces} faces, {why} is kept"] if face.faces > 1 else []
     if span:
         first, last = (frame / FRAME_RATE_HZ for frame in span)
         words = ", without its text" if clip.labels.get("text") and not clip.words else ""
         notes.append(f"cut to {first:.2f} to {last:.2f} s, where the face is never away for long{words}")
-    if found.face_rate < FACE_SEEN:
-        notes.append(f"a face in {100 * found.face_rate:.0f} % of the frames, its place in the others is guessed")
+    if face.face_rate < FACE_SEEN:
+        notes.append(f"a face in {100 * face.face_rate:.0f} % of the frames, its place in the others is guessed")
     return 1, "; ".join(notes)
 
 
 def span_of(found: Inspection, options: Options) -> tuple[int, int] | None:
     """The frames (first, last + 1) of the longest part of a clip without a gap of more than `max_gap_sec`; None if that
     is all of it."""
-    long = [gap for gap in found.gaps if gap[1] - gap[0] > options.max_gap_sec * FRAME_RATE_HZ]
+    long = [gap for gap in found.face.gaps if gap[1] - gap[0] > options.max_gap_sec * FRAME_RATE_HZ]
     if not long:
         return None
-    firsts, lasts = [0, *(gap[1] for gap in long)], [*(gap[0] for gap in long), found.num_frames]
+    firsts, lasts = [0, *(gap[1] for gap in long)], [*(gap[0] for gap in long), found.picture.num_frames]
     return max(zip(firsts, lasts, strict=True), key=lambda span: span[1] - span[0])
 
 
-def _judge_sound(found: Inspection) -> tuple[int, str]:
-    if found.sample_rate == 0:
+def _judge_sound(sound: SoundFacts) -> tuple[int, str]:
+    if sound.sample_rate == 0:
         return 0, "no audio track"
-    if found.num_samples < MIN_FRAMES * SAMPLES_PER_FRAME:
+    if sound.num_samples < MIN_FRAMES * SAMPLES_PER_FRAME:
         return 0, f"the sound is shorter than {MIN_FRAMES} frames"
-    if found.silent:
+    if sound.silent:
         return 0, "the audio track is silent"
     return 1, ""
 
@@ -219,11 +223,11 @@ def _judge_sound(found: Inspection) -> tuple[int, str]:
 def _compare_lengths(found: Inspection, has_video: int, is_part: bool) -> list[str]:
     """What of the sound is not beside the picture, and what of the picture has no sound."""
     notes = []
-    if found.sound_from_sec > UNEQUAL_SEC:
-        notes.append(f"the sound begins after {found.sound_from_sec:.1f} s")
-    elif found.sound_from_sec < -UNEQUAL_SEC and not is_part:
-        notes.append(f"the first {-found.sound_from_sec:.1f} s of the sound, before the picture, are cut")
-    beyond_sec = found.num_samples / SAMPLE_RATE_HZ - found.num_frames / FRAME_RATE_HZ
+    if found.sound.sound_from_sec > UNEQUAL_SEC:
+        notes.append(f"the sound begins after {found.sound.sound_from_sec:.1f} s")
+    elif found.sound.sound_from_sec < -UNEQUAL_SEC and not is_part:
+        notes.append(f"the first {-found.sound.sound_from_sec:.1f} s of the sound, before the picture, are cut")
+    beyond_sec = found.sound.num_samples / SAMPLE_RATE_HZ - found.picture.num_frames / FRAME_RATE_HZ
     if has_video and beyond_sec > UNEQUAL_SEC:
         notes.append(f"the last {beyond_sec:.1f} s of the sound, after the picture, are cut")
     elif has_video and beyond_sec < -UNEQUAL_SEC:

@@ -12,7 +12,7 @@ from data_prep import media
 from data_prep.crops import FACE_SQUARE, MEAN_FACE, STABLE, Square, align, crop_clip, mouth_squares
 from data_prep.crops import MOUTH as MOUTH_POINTS
 from data_prep.faults import ClipError, of_the_clip
-from data_prep.inspection import load_face
+from data_prep.landmark_cache import load_face
 from data_prep.landmarker import eye_distance
 from data_prep.opening import open_clip
 from data_prep.sources import SourceClip

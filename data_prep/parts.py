@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from data_prep import media
 from data_prep.faults import ClipError, of_the_clip
-from data_prep.inspection import patience_sec
+from data_prep.landmark_cache import patience_sec
 from data_prep.opening import open_clip
 from data_prep.sources import SourceClip
 from data_prep.workers import Failed, OrderedMap

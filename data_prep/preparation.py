@@ -22,7 +22,8 @@ from tqdm import tqdm
 from data_prep import memory
 from data_prep.accounting import ReportRow, note_doubles, row_of, row_of_cut, summarize, write_report
 from data_prep.beam import BeamPipelines
-from data_prep.inspection import Inspection, inspect_clip, patience_sec
+from data_prep.inspection import Inspection
+from data_prep.landmark_cache import inspect_clip, patience_sec
 from data_prep.landmarker import MODEL_SHA256
 from data_prep.options import Options
 from data_prep.parts import cut_long_clips

@@ -14,7 +14,8 @@ from data_prep.accounting import ReportRow, span_of
 from data_prep.crops import Crops, crop_clip
 from data_prep.faults import ClipError, of_the_clip
 from data_prep.hands import HandWatch
-from data_prep.inspection import Inspection, load_face, take_crops
+from data_prep.inspection import Inspection
+from data_prep.landmark_cache import load_face, take_crops
 from data_prep.measures import measures_of_crops
 from data_prep.opening import open_clip
 from data_prep.options import MAX_RECORD_BYTES, Options

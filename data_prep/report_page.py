@@ -92,7 +92,7 @@ def _draw(shown, clips, found, options: Options, num_workers: int, patience) -> 
     todo = [
         Sheet(clips[clip_id], found[clip_id].cache_file, span_of(found[clip_id], options))
         for clip_id in shown
-        if clip_id in clips and clip_id in found and found[clip_id].num_frames
+        if clip_id in clips and clip_id in found and found[clip_id].picture.num_frames
     ]
     if not todo:
         return {}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.accounting import ReportRow, row_of
-from data_prep.inspection import inspect_clip
+from data_prep.landmark_cache import inspect_clip
 from data_prep.options import Options
 from data_prep.parts import cut_at, find_spans
 from data_prep.processing import make_clip, task_of

@@ -20,7 +20,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from data_prep import inspection, memory, parts, preparation
+from data_prep import inspection, landmark_cache, memory, parts, preparation
 from data_prep.__main__ import main
 from data_prep.crops import MEAN_FACE, NUM_POINTS, STABLE
 from data_prep.landmarker import Pictures
@@ -139,7 +139,7 @@ class Look:
 
     def __call__(self, clip, **settings):
         inspection.find_faces = self.find_faces
-        return inspection.inspect_clip(clip, **settings)
+        return landmark_cache.inspect_clip(clip, **settings)
 
     @staticmethod
     def find_faces(frames, *_):

@@ -8,7 +8,7 @@ import pytest
 
 from data_prep import media
 from data_prep.accounting import row_of
-from data_prep.inspection import Inspection
+from data_prep.inspection import FaceFacts, FileFacts, Inspection, PictureFacts, SoundFacts
 from data_prep.media import container
 from data_prep.options import Options
 from data_prep.sources import SourceClip
@@ -151,7 +151,10 @@ def test_what_a_reader_cannot_reach_is_known(tmp_path):
     ],
 )
 def test_the_report_says_what_the_clock_did(found, note):
-    seen = Inspection(num_frames=75, num_samples=48_000, sample_rate=16_000, fps=25.0, face_rate=1.0, faces=1, **found)
+    sound = SoundFacts(num_samples=48_000, sample_rate=16_000)
+    seen = Inspection(
+        PictureFacts(num_frames=75, fps=25.0), FaceFacts(faces=1, face_rate=1.0), sound, FileFacts(**found)
+    )
     row = row_of(SourceClip("a", Path("a.ts")), seen, Options())
     assert row.status == "kept"
     assert note in row.notes if note else row.notes == ""

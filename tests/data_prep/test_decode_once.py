@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_prep import inspection, media
-from data_prep.inspection import inspect_clip, take_crops
+from data_prep.landmark_cache import inspect_clip, take_crops
 from data_prep.options import Options
 from data_prep.processing import Task, make_clip
 from data_prep.sources import Landmarks, SourceClip

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import inspection, media, memory, preparation
+from data_prep import landmark_cache, media, memory, preparation
 from mmpretrain import records
 from tests.data_prep.authored import RATE, tone, write_mkv, write_mp4, write_wav
 from tests.data_prep.test_preparation import prepare_folder, report_of
@@ -71,7 +71,7 @@ class Scarce:
             if self.how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             media.open_media = self.open_media
-        return inspection.inspect_clip(clip, **settings)
+        return landmark_cache.inspect_clip(clip, **settings)
 
     def open_media(self, *_):
         if self.how == "files":
@@ -131,7 +131,7 @@ def test_a_picture_is_not_taken_for_lost_when_there_was_no_memory_to_decode_it(t
 def test_a_source_that_cannot_be_read_now_is_not_remembered_as_broken(tmp_path):
     write_wav(tmp_path / "a.wav", tone(1.0))
     clip = preparation.SourceClip("a", tmp_path / "gone.wav")
-    found = inspection.inspect_clip(clip, cache_dir=tmp_path / "cache", model=None, model_hash="")
+    found = landmark_cache.inspect_clip(clip, cache_dir=tmp_path / "cache", model=None, model_hash="")
     assert (found.again, found.error) == (True, "No such file or directory")
     assert not (tmp_path / "cache").exists()
 

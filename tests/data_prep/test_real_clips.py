@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_prep.corpora import ravdess
-from data_prep.inspection import load_face
+from data_prep.landmark_cache import load_face
 from mmpretrain import records
 from tests.data_prep.test_preparation import clips_of, prepare_folder, report_of
 

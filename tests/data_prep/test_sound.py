@@ -12,7 +12,8 @@ from av.stream import Disposition
 
 from data_prep import media
 from data_prep.accounting import row_of
-from data_prep.inspection import Inspection, inspect_clip
+from data_prep.inspection import FaceFacts, Inspection, PictureFacts, SoundFacts
+from data_prep.landmark_cache import inspect_clip
 from data_prep.options import Options
 from data_prep.sources import SourceClip
 from tests.data_prep.authored import RATE, tone, write_mkv, write_wav
@@ -230,10 +231,8 @@ def test_titles_in_any_encoding_are_let_pass(tmp_path):
 
 
 def notes_of(num_frames: int, sound_sec: float, sound_from_sec: float = 0.0, **clip: float) -> str:
-    found = Inspection(
-        num_frames=num_frames, num_samples=int(sound_sec * RATE), sound_from_sec=sound_from_sec, fps=25.0,
-        sample_rate=RATE, face_rate=1.0, faces=1,
-    )  # fmt: skip
+    sound = SoundFacts(num_samples=int(sound_sec * RATE), sound_from_sec=sound_from_sec, sample_rate=RATE)
+    found = Inspection(PictureFacts(num_frames, fps=25.0), FaceFacts(faces=1, face_rate=1.0), sound)
     row = row_of(SourceClip("a", Path("a.mp4"), **clip), found, Options())
     assert row.status == "kept"
     return row.notes
@@ -271,7 +270,7 @@ def test_a_part_that_is_not_in_the_file_is_refused_and_no_other_clip_with_it(tmp
     found = inspect_clip(
         SourceClip("a", path, start_sec=start, end_sec=end), cache_dir=tmp_path, model=None, model_hash=""
     )
-    assert (reason in found.error) if reason else (found.error == "" and found.num_samples == (1 - start) * RATE)
+    assert (reason in found.error) if reason else (found.error == "" and found.sound.num_samples == (1 - start) * RATE)
 
 
 @pytest.fixture(scope="module")

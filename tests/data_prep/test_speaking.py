@@ -10,7 +10,8 @@ import pytest
 from data_prep import faces, media
 from data_prep.accounting import row_of, span_of
 from data_prep.corpora import iemocap
-from data_prep.inspection import Inspection, inspect_clip
+from data_prep.inspection import FaceFacts, Inspection, PictureFacts, SoundFacts
+from data_prep.landmark_cache import inspect_clip
 from data_prep.landmarker import find_faces
 from data_prep.options import Options
 from data_prep.sources import Sound, SourceClip
@@ -92,7 +93,8 @@ def test_another_person_at_the_same_place_is_another_track():
     ],
 )
 def test_a_long_gap_cuts_the_clip_and_a_short_one_is_filled(gaps, span):
-    found = Inspection(num_frames=100, num_samples=64_000, sample_rate=16_000, faces=1, face_rate=0.7, gaps=gaps)
+    sound = SoundFacts(num_samples=64_000, sample_rate=16_000)
+    found = Inspection(PictureFacts(num_frames=100), FaceFacts(faces=1, face_rate=0.7, gaps=gaps), sound)
     assert span_of(found, Options()) == span
     row = row_of(SourceClip("a", None, labels={"text": "so it is"}), found, Options())
     assert row.has_video == (span is None or span[1] - span[0] >= 50)
@@ -147,7 +149,7 @@ def test_turns_of_a_split_screen_are_of_the_half_that_speaks(tmp_path):
     turns = {clip.clip_id[-4]: clip for clip in iemocap.read(tmp_path, validation_share=0.0)}
     for who, turn in turns.items():
         found = inspect_clip(turn, cache_dir=tmp_path / "cache", model=MODEL, model_hash="")
-        assert found.by_sound
+        assert found.face.by_sound
         row = row_of(turn, found, Options())
         assert (row.has_video, row.has_audio) == (1, 1)
         points = np.load(found.cache_file)["points"]
