@@ -269,8 +269,8 @@ class IndexRow:
     """What planning needs to know of a clip without touching it. Row i of a split's index is record i of that split.
 
     has: "audio", "video" and the names of its tracks, as far as the clip has them. labels: those of the clip that are
-    not empty; of texts and tokens their length. content_hash, label_hash: 64 bits, of all arrays, and of all labels as
-    they are in the record, not by their length.
+    not empty; of texts and tokens their length. content_hash, label_hash: 64 bits, of all arrays (without any, of its
+    id), and of all labels as they are in the record, not by their length.
     """
 
     clip_id: str
@@ -286,6 +286,8 @@ class IndexRow:
     def of(cls, clip: Clip, schema: Schema) -> IndexRow:
         digest = hashlib.blake2b(digest_size=8)
         arrays = {"audio": clip.audio, "mouth": clip.mouth, "face": clip.face} | dict(sorted(clip.tracks.items()))
+        if not any(map(len, arrays.values())):
+            digest.update(clip.clip_id.encode())  # of text alone: no two are the same recording
         for name, array in arrays.items():
             digest.update(f"{name}{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)

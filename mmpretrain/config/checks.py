@@ -168,6 +168,14 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
         fits = finetune.classifier == "trained" and finetune.head == "attentive"
         _require(fits, "finetune.text", finetune.text, wanted.replace("classifier", "classifier or head", 1))
         _require(finetune.mixup == 0, "finetune.mixup", finetune.mixup, "0 with finetune.text: words do not mix")
+    if finetune.tracks:
+        wanted = "() with finetune.classifier or head 'frozen_linear', which hears the encoder alone"
+        fits = finetune.classifier == "trained" and finetune.head == "attentive"
+        _require(fits, "finetune.tracks", finetune.tracks, wanted)
+        wanted = "0 with finetune.tracks, which are not mixed"
+        _require(finetune.mixup == 0, "finetune.mixup", finetune.mixup, wanted)
+        wanted = "tracks of the corpora, e.g. ('hands',): sound, picture and text are heard otherwise"
+        _require(not {"audio", "video", "text"} & {*finetune.tracks}, "finetune.tracks", finetune.tracks, wanted)
     _check_fusion(finetune)
     mixable = all(task.kind in (*OF_ONE_CLASS, "classes") and task.kind != "embedding" for task in finetune.tasks)
     _require(finetune.mixup == 0 or mixable, "finetune.mixup", finetune.mixup, "0 where tasks are no classes of clips")
@@ -194,8 +202,9 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
 
 def _check_fusion(finetune: FinetuneConfig) -> None:
     fusion, late = finetune.fusion, finetune.fusion in LATE_FUSIONS
-    alone = finetune.text is None and fusion != "early" and not late
-    _require(not alone, "finetune.fusion", fusion, "early or late_... without finetune.text: nothing meets the encoder")
+    alone = finetune.text is None and not finetune.tracks and fusion != "early" and not late
+    wanted = "early or late_... without finetune.text or tracks: nothing meets the encoder"
+    _require(not alone, "finetune.fusion", fusion, wanted)
     trained = finetune.classifier == "trained" and finetune.head == "attentive"
     wanted = "early with finetune.classifier or head 'frozen_linear', which hears the encoder alone"
     _require(trained or fusion == "early", "finetune.fusion", fusion, wanted)

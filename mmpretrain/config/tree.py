@@ -292,14 +292,16 @@ class FinetuneConfig:
     # 0.1: frequencies are stretched by 0.9 to 1.1 as augmentation (other vocal tracts)
     freq_warp: float = setting(0.0, below(0.5, least=0))
     text: TextConfig | None = None  # heard beside the model's modalities
-    # where modalities meet. Text with sound and picture, which the encoder joins: "early": added to every frame before
-    # the transformer; "intermediate", "bottleneck" and "gated": in a task's head, by attention both ways, by tokens
-    # that attend to all, or by a gate. "late_RULE": a head of every modality by itself, sound and picture too, and the
-    # rule that makes one answer of theirs (docs/training.md)
+    # tracks of the corpora heard beside them too, some numbers a frame: ("hands",), ("hands", "blendshapes")
+    tracks: tuple[str, ...] = setting((), each(words(), distinct=True))
+    # where modalities meet. Text and tracks with sound and picture, which the encoder joins: "early": added to frames
+    # before the transformer; "intermediate", "bottleneck" and "gated": in a task's head, by attention both ways, by
+    # tokens that attend to all, or by a gate. "late_RULE": a head of every modality by itself, sound and picture too,
+    # and the rule that makes one answer of theirs (docs/training.md)
     fusion: str = setting("early", one_of(*FUSIONS))
-    # in training each modality of a clip, its text too, is left out with this probability, but never all that it has
+    # in training each modality of a clip, its text and tracks too, is left out with this probability, but never all
     modality_dropout: float = setting(0.0, SHARE)
-    # test figures with each of the modalities alone, and with every some of them, shown (two, or text: 7 with text)
+    # test figures with each of the modalities alone, and with every some of them, shown (7 with text)
     modality_table: bool = False
     # inputs and labels of two clips of a batch are mixed, by shares of Beta(mixup, mixup); 0: off
     mixup: float = setting(0.0, within(0, 100))

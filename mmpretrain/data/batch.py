@@ -15,7 +15,7 @@ import numpy as np
 from mmpretrain.config import DataConfig, ModelConfig
 from mmpretrain.data.batch_plan import PlannedBatch
 from mmpretrain.data.clips import ClipTable
-from mmpretrain.data.extras import ClipFeatures
+from mmpretrain.data.extras import Extra
 from mmpretrain.data.inputs import INPUTS, Augmentation
 from mmpretrain.data.noise import noise_files
 from mmpretrain.data.unreadable import UnreadableClipError
@@ -52,7 +52,7 @@ def make_batch(
     of_frames: Collection[str] = (),
     freq_mask: int = 0,
     freq_warp: float = 0.0,
-    extras: Mapping[str, ClipFeatures] | None = None,
+    extras: Mapping[str, Extra] | None = None,
 ) -> Batch:
     """The batch of `planned` in numpy: zeros, False and -1 where there is no frame, no modality or no clip.
 
@@ -61,7 +61,8 @@ def make_batch(
     targets of a clip begin at the same frame; of a window only the frames that it owns have targets. targets: of each
     codebook; a clip may have none. targets_per_frame: of these a frame takes the first. labels: by task, [N, ...] over
     the table. of_frames: those of them whose second dim is the frames of the clip, [N, T, ...]. extras: by name inputs
-    beside the modalities of the model, such as a text: [B, L, D], 0 where a clip has fewer rows.
+    beside the modalities of the model, such as a text: [B, L, D], 0 where a clip has fewer rows. A clip that has no
+    frames, such as one of text alone, is a frame of nothing.
 
     A clip that cannot be read is a row without frames, labels and modalities, the same each time: it has no part in a
     loss. Raises ValueError if these are too many (`ClipTable.unreadable`), or if the targets of a clip have another
@@ -93,10 +94,10 @@ def make_batch(
             own = range(own.start, min(own.stop, frames.stop))
         augmentation = Augmentation(data, stream, freq_mask, freq_warp) if train else None
         present = [name for name in model.modalities if table.has(INPUTS[name].needs)[row]]
-        put_clip(batch, b, clip, frames, present, model, augmentation)
+        put_clip(batch, b, clip, frames or range(1), present, model, augmentation)
         for name, features in (extras or {}).items():
-            rows_LD = features.of(clip.clip_id)
-            batch.present[name][b] = len(rows_LD) > 0
+            rows_LD = features.rows(clip, frames)
+            batch.present[name][b] = rows_LD.any()
             batch.inputs[name][b, : len(rows_LD)] = rows_LD
         for s, store in enumerate(targets):
             ids_T = store.of(row, clip)
@@ -129,7 +130,7 @@ def empty_batch(
     num_codebooks: int = 0,
     labels: Mapping[str, np.ndarray] | None = None,
     of_frames: Collection[str] = (),
-    extras: Mapping[str, ClipFeatures] | None = None,
+    extras: Mapping[str, Extra] | None = None,
 ) -> Batch:
     """A batch without a clip: to put some in, or for its shapes. labels: arrays whose dtype and trailing dims count.
 
@@ -143,7 +144,7 @@ def empty_batch(
     shapes = {name: (INPUTS[name].frame_shape(model.inputs), INPUTS[name].dtype) for name in model.modalities}
     return Batch(
         inputs={name: np.zeros((num_clips, num_frames, *shape), dtype) for name, (shape, dtype) in shapes.items()}
-        | {name: np.zeros((num_clips, *of.shape), np.float32) for name, of in (extras or {}).items()},
+        | {name: np.zeros((num_clips, of.most(num_frames), of.dim), np.float32) for name, of in (extras or {}).items()},
         present={name: np.zeros(num_clips, bool) for name in (*model.modalities, *(extras or {}))},
         valid_BT=np.zeros((num_clips, num_frames), bool),
         targets_BTS=np.full((num_clips, num_frames, max(num_codebooks, 1)), -1, np.int32),

@@ -6,7 +6,7 @@ shown is answered by biases alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +15,11 @@ from flax import nnx
 from mmpretrain.config import ModelConfig
 from mmpretrain.models.heads import ClipHead, Said, mix
 from mmpretrain.models.layers import LayerNorm, dropout, linear
-from mmpretrain.models.streams import Heard, Rows, mean_of
+from mmpretrain.models.streams import Beside, Heard, mean_of, rows_of
 from mmpretrain.randomness import named
 
 NUM_TOKENS, NUM_BLOCKS = 4, 2  # of `BottleneckHead`; more tokens brought nothing in Nagrani et al. 2021, section 4.3
 FRAMES = "frames"  # the encoder's stream
-
-
-def _rows(config: ModelConfig, dims: Mapping[str, int], rngs: nnx.Rngs) -> nnx.Dict:
-    return nnx.Dict({name: Rows(config, dim, rngs=rngs) for name, dim in dims.items()})
 
 
 class GatedHead(nnx.Module):
@@ -33,9 +29,11 @@ class GatedHead(nnx.Module):
     al. 2017. A stream that is not there has gate 0.
     """
 
-    def __init__(self, config: ModelConfig, num_outputs: int, pooling: str, dims: Mapping[str, int], *, rngs: nnx.Rngs):
-        D, M = config.width, 1 + len(dims)
-        self.frames, self.rows = ClipHead(config, D, pooling, rngs=rngs), _rows(config, dims, rngs)
+    def __init__(
+        self, config: ModelConfig, num_outputs: int, pooling: str, beside: Sequence[Beside], *, rngs: nnx.Rngs
+    ):
+        D, M = config.width, 1 + len(beside)
+        self.frames, self.rows = ClipHead(config, D, pooling, rngs=rngs), rows_of(config, beside, rngs=rngs)
         self.gate = linear(M * D, M * D, (None, None), dtype="float32", rngs=rngs)
         self.out = linear(D, num_outputs, (None, None), dtype="float32", rngs=rngs)
         self.dropout = config.dropout
@@ -75,9 +73,9 @@ class CrossBlock(nnx.Module):
 class _RowHead(nnx.Module):
     """Of heads that hear every row: those of the frames are a learned mix of the encoder's layers."""
 
-    def __init__(self, config: ModelConfig, dims: Mapping[str, int], *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, beside: Sequence[Beside], *, rngs: nnx.Rngs):
         self.layer_weights = nnx.Param(jnp.zeros(config.num_layers + 1), axes=(None,))
-        self.rows, self.dropout = _rows(config, dims, rngs), config.dropout
+        self.rows, self.dropout = rows_of(config, beside, rngs=rngs), config.dropout
 
     def streams(
         self, layers_LBTD: jax.Array, valid_BT: jax.Array, heard: Heard
@@ -91,11 +89,13 @@ class _RowHead(nnx.Module):
 class CrossHead(_RowHead):
     """Each stream asks the rows of all others, by a block of its own; the means of all, and one linear layer."""
 
-    def __init__(self, config: ModelConfig, num_outputs: int, pooling: str, dims: Mapping[str, int], *, rngs: nnx.Rngs):
+    def __init__(
+        self, config: ModelConfig, num_outputs: int, pooling: str, beside: Sequence[Beside], *, rngs: nnx.Rngs
+    ):
         del pooling
-        super().__init__(config, dims, rngs=rngs)
-        self.blocks = nnx.Dict({name: CrossBlock(config, rngs=rngs) for name in (FRAMES, *dims)})
-        self.out = linear((1 + len(dims)) * config.width, num_outputs, (None, None), dtype="float32", rngs=rngs)
+        super().__init__(config, beside, rngs=rngs)
+        self.blocks = nnx.Dict({name: CrossBlock(config, rngs=rngs) for name in _names(beside)})
+        self.out = linear((1 + len(beside)) * config.width, num_outputs, (None, None), dtype="float32", rngs=rngs)
 
     def __call__(self, layers_LBTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None, heard: Heard) -> jax.Array:
         """[B, num_outputs] in float32."""
@@ -114,12 +114,14 @@ class BottleneckHead(_RowHead):
     own; the tokens are then the mean of what they became by the streams that are there.
     """
 
-    def __init__(self, config: ModelConfig, num_outputs: int, pooling: str, dims: Mapping[str, int], *, rngs: nnx.Rngs):
+    def __init__(
+        self, config: ModelConfig, num_outputs: int, pooling: str, beside: Sequence[Beside], *, rngs: nnx.Rngs
+    ):
         del pooling
-        super().__init__(config, dims, rngs=rngs)
+        super().__init__(config, beside, rngs=rngs)
         tokens = 0.02 * jax.random.normal(rngs.params(), (NUM_TOKENS, config.width))
         self.tokens = nnx.Param(tokens, axes=(None, None))
-        each = [f"{name}_{block}" for block in range(NUM_BLOCKS) for name in (FRAMES, *dims)]
+        each = [f"{name}_{block}" for block in range(NUM_BLOCKS) for name in _names(beside)]
         self.blocks = nnx.Dict({name: CrossBlock(config, rngs=rngs) for name in each})
         self.norm = LayerNorm(config.width, rngs=rngs)
         self.out = linear(config.width, num_outputs, (None, None), dtype="float32", rngs=rngs)
@@ -141,6 +143,10 @@ class BottleneckHead(_RowHead):
                 rows[name] = whole[:, NUM_TOKENS:]
             tokens_BKD = tokens_BKD + jnp.einsum("MBKD,MB->BKD", jnp.stack(became), share_MB)
         return self.out(dropout(self.norm(tokens_BKD).mean(1), self.dropout, key))
+
+
+def _names(beside: Sequence[Beside]) -> tuple[str, ...]:
+    return FRAMES, *(name for name, *_ in beside)
 
 
 FUSED_HEADS = {"gated": GatedHead, "intermediate": CrossHead, "bottleneck": BottleneckHead}

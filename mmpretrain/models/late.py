@@ -6,7 +6,7 @@ Dims: B clips, M modalities, C classes, K outputs of a head.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from flax import nnx
 
 from mmpretrain.config import ModelConfig
 from mmpretrain.models.heads import Said
-from mmpretrain.models.streams import Heard, Rows
+from mmpretrain.models.streams import Beside, Heard, rows_of
 from mmpretrain.randomness import named
 
 LATE = "late_"  # before the rule, in `finetune.fusion`
@@ -36,18 +36,17 @@ class LateHead(nnx.Module):
         config: ModelConfig,
         kind: str,
         num_outputs: int,
-        dims: Mapping[str, int],
+        beside: Sequence[Beside],
         rule: str,
         *,
         rngs: nnx.Rngs,
     ):
-        """make_head(config): of a modality. kind: of the task's labels. dims: of the rows of those that the encoder
-        does not hear."""
-        one_layer = dataclasses.replace(config, num_layers=0)
+        """make_head(config): of a modality. kind: of the task's labels. beside: what the encoder does not hear."""
+        others, one_layer = [name for name, *_ in beside], dataclasses.replace(config, num_layers=0)
         members = {name: make_head(config) for name in config.modalities}
-        self.members = nnx.Dict(members | {name: make_head(one_layer) for name in dims})
-        self.rows = nnx.Dict({name: Rows(config, dim, rngs=rngs) for name, dim in dims.items()})
-        self.names, self.kind, self.rule = (*config.modalities, *dims), kind, rule
+        self.members = nnx.Dict(members | {name: make_head(one_layer) for name in others})
+        self.rows = rows_of(config, beside, rngs=rngs)
+        self.names, self.kind, self.rule = (*config.modalities, *others), kind, rule
         M, K = len(self.names), num_outputs
         fitted = {}
         if rule == "weights":

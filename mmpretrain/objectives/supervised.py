@@ -16,7 +16,7 @@ from mmpretrain.models.adapters import attach, merge
 from mmpretrain.models.fused_heads import FUSED_HEADS
 from mmpretrain.models.heads import MultiTaskModel, OrdinalHead, StatisticsHead
 from mmpretrain.models.late import LATE, LateHead
-from mmpretrain.models.streams import Heard, Rows, mean_of, stream_of
+from mmpretrain.models.streams import Beside, Heard, mean_of, rows_of, stream_of
 from mmpretrain.objectives.base import Better, Objective, Sums, total
 from mmpretrain.objectives.masking import span_mask
 from mmpretrain.objectives.task_losses import TASK_LOSSES, Asked
@@ -45,7 +45,7 @@ class Changes(NamedTuple):
 class Supervised(Objective):
     """The losses of all tasks, each with its weight, summed over the clips that have a label of any.
 
-    beside: of what is heard beside the encoder, such as a text, its name and how many numbers a row of it has.
+    beside: what is heard beside the encoder, such as a text.
     """
 
     better: ClassVar[Mapping[str, Better]] = {"loss": "lower"}
@@ -53,7 +53,7 @@ class Supervised(Objective):
     model: ModelConfig
     finetune: FinetuneConfig
     lora_rank: int = 0
-    beside: tuple[tuple[str, int], ...] = ()
+    beside: tuple[Beside, ...] = ()
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -67,9 +67,7 @@ class Supervised(Objective):
         if self.lora_rank:
             attach(model.encoder.transformer, self.lora_rank, rngs=rngs)
         if self.finetune.fusion == "early" and self.beside:
-            model.early = nnx.Dict(
-                {name: Rows(self.model, dim, rngs=rngs, starts_at_zero=True) for name, dim in self.beside}
-            )
+            model.early = rows_of(self.model, self.beside, rngs=rngs, starts_at_zero=True)
         return model
 
     @property
@@ -79,15 +77,15 @@ class Supervised(Objective):
     def _make_head(self, task: TaskConfig, rngs: nnx.Rngs) -> nnx.Module:
         if self.finetune.head == "frozen_linear":
             return StatisticsHead(self.model, len(task.classes), rngs=rngs)
-        of_kind, dims = TASK_LOSSES[task.kind], dict(self.beside)
+        of_kind = TASK_LOSSES[task.kind]
         if self._late:
             num_outputs = len(task.classes) - (task.kind in ("binary", "ordinal")) or 1
             rule = self.finetune.fusion.removeprefix(LATE)
             each = functools.partial(of_kind.make_head, task=task, rngs=rngs)
-            return LateHead(each, self.model, task.kind, num_outputs, dims, rule, rngs=rngs)
+            return LateHead(each, self.model, task.kind, num_outputs, self.beside, rule, rngs=rngs)
         head = of_kind.make_head(self.model, task, rngs)
         if self.finetune.fusion in FUSED_HEADS:
-            make = functools.partial(FUSED_HEADS[self.finetune.fusion], self.model, dims=dims, rngs=rngs)
+            make = functools.partial(FUSED_HEADS[self.finetune.fusion], self.model, beside=self.beside, rngs=rngs)
             if isinstance(head, OrdinalHead):
                 head.score = make(1, task.pooling)
             else:
@@ -203,8 +201,10 @@ class Supervised(Objective):
         else:
             x, _ = model.encoder.fuse(streams, heard.present, key)
         if self.finetune.fusion == "early":
-            for name, stream in heard.beside.items():
-                x += mean_of(model.early[name](stream), stream.valid_BL)[:, None].astype(x.dtype)
+            for name, _, of_frames in self.beside:
+                stream = heard.beside[name]
+                rows_BLD = model.early[name](stream)
+                x += (rows_BLD if of_frames else mean_of(rows_BLD, stream.valid_BL)[:, None]).astype(x.dtype)
         reversals = None
         if changes is not None and changes.ramp_B is not None:
             reversals = {t.name: t.reversal * changes.ramp_B for t in self.finetune.tasks if t.reversal}
@@ -212,7 +212,7 @@ class Supervised(Objective):
         return model(x, batch.valid_BT, key, *others, reversals=reversals)
 
     def _heard(self, batch: Batch) -> Heard:
-        beside = {name: stream_of(batch.inputs[name], batch.present[name]) for name, _ in self.beside}
+        beside = {name: stream_of(batch.inputs[name], batch.present[name]) for name, *_ in self.beside}
         return Heard(beside, {name: batch.present[name] for name in self.model.modalities})
 
     def _changed(self, name: str, x: jax.Array, batch: Batch, changes: Changes) -> jax.Array:

@@ -33,6 +33,8 @@ def check_folds(finetuning: Finetuning) -> None:
             has = finetuning.table.has(INPUTS[modality].needs)
             if without := [part for part, rows in parts.items() if not has[rows].any()]:
                 log(f"fold {number}: none of the {' and '.join(without)} clips has {modality}")
+    if left_out := len(finetuning.left_out):
+        log(f"{left_out} clips are left out: they have no {' or '.join(finetuning.heard)}")
     if lacking := lacks(finetuning):
         log(f"{finetuning.protocol_title}: {lacking}, so that figures do not compare with published ones")
     if finetuning.config.selection == "test-best":

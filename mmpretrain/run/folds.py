@@ -23,11 +23,17 @@ OF_FOLD = "{fold}"  # in the path of an encoder that a round takes: the number o
 def labelled_clips(config: RunConfig, unreadable: Unreadable | None = None) -> tuple[ClipTable, ClipTable]:
     """The clips that the recipe's `finetune` part is about, those without a label among them, and those left out.
 
-    The latter have no modality of the model. unreadable: as in `open_clips`.
+    The latter have none of what it asks for: a modality of the model, a text, a track. unreadable: as in `open_clips`.
+    Raises ValueError where no clip has any of it.
     """
-    corpora, modalities = config.finetune.corpora or config.data.corpora, config.model.modalities
-    table = open_clips(corpora, unreadable=unreadable)
-    return table.require(modalities), table.select(~table.has_any(modalities))
+    asked, modalities = config.finetune, config.model.modalities
+    table = open_clips(asked.corpora or config.data.corpora, unreadable=unreadable)
+    has_N = np.any([table.has_any(modalities), *map(table.has, asked.tracks)], axis=0)
+    if asked.text is not None and table.label_kinds.get("text") == "text":
+        has_N |= table.label("text") > 0
+    if not has_N.any():
+        table.require(modalities)  # says why it cannot be
+    return table.select(has_N), table.select(~has_N)
 
 
 def fold_of(config: RunConfig, table: ClipTable, number: int, labels: np.ndarray | None = None) -> Fold:

@@ -18,7 +18,7 @@ from flax import nnx
 from mmpretrain.config import ModelConfig
 from mmpretrain.data.batch import Targets
 from mmpretrain.data.clips import ClipTable
-from mmpretrain.data.extras import ClipFeatures
+from mmpretrain.data.extras import Extra
 from mmpretrain.data.windows import WINDOW_FRAMES, windows
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.models.sharing import share_out
@@ -58,7 +58,7 @@ class Forward:
     everywhere: bool = False
     targets: Sequence[Targets] = ()
     of_clips: bool = False
-    extras: Mapping[str, ClipFeatures] | None = None
+    extras: Mapping[str, Extra] | None = None
 
     def __call__(self, state: Any, table: ClipTable, title: str = "") -> Iterator[Output]:
         """Every clip of the table once, unchanged. title: of a line of progress; "": none.

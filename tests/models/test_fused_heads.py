@@ -7,13 +7,13 @@ import pytest
 from flax import nnx
 
 from mmpretrain.models.fused_heads import FUSED_HEADS
-from mmpretrain.models.streams import Heard, stream_of
+from mmpretrain.models.streams import Beside, Heard, stream_of
 from mmpretrain.objectives.supervised import left_of
 from mmpretrain.randomness import keys_of
 from tests.tiny import initial, tiny_model
 
 RANDOM = np.random.default_rng(0)
-DIMS, B, T, L = {"text": 6, "hands": 4}, 4, 5, 3
+BESIDE, B, T, L = (Beside("text", 6), Beside("hands", 4, of_frames=True)), 4, 5, 3
 LAYERS = jnp.asarray(RANDOM.normal(size=(3, B, T, 16)), jnp.float32)
 VALID = jnp.arange(T) < jnp.array([[5], [3], [4], [5]])
 HANDS = RANDOM.normal(size=(B, T, 4)).astype(np.float32)
@@ -21,7 +21,7 @@ HANDS = RANDOM.normal(size=(B, T, 4)).astype(np.float32)
 
 def make(fusion):
     """A head whose blocks have begun to hear others: they start by hearing nothing."""
-    head = nnx.merge(*initial(lambda rngs: FUSED_HEADS[fusion](tiny_model(), 2, "mean", DIMS, rngs=rngs)))
+    head = nnx.merge(*initial(lambda rngs: FUSED_HEADS[fusion](tiny_model(), 2, "mean", BESIDE, rngs=rngs)))
     for path, x in nnx.to_flat_state(nnx.state(head, nnx.Param)):
         if not np.asarray(x[...]).any() and path[-1] == "kernel":
             x[...] = jnp.asarray(0.3 * RANDOM.normal(size=x.shape), x.dtype)

@@ -8,7 +8,7 @@ from flax import nnx
 
 from mmpretrain.config import LATE_FUSIONS, TaskConfig
 from mmpretrain.models.late import LateHead, fused
-from mmpretrain.models.streams import Heard, stream_of
+from mmpretrain.models.streams import Beside, Heard, stream_of
 from mmpretrain.objectives.task_losses import TASK_LOSSES
 from tests.tiny import initial, tiny_model
 
@@ -68,7 +68,9 @@ def test_every_modality_has_a_head_that_hears_it_alone(kind):
 
     def make(rngs):
         each = lambda config: TASK_LOSSES[kind].make_head(config, task, rngs)  # noqa: E731
-        return LateHead(each, tiny_model(), kind, K, {"text": 5}, "stacked" if kind == "class" else "mean", rngs=rngs)
+        return LateHead(
+            each, tiny_model(), kind, K, (Beside("text", 5),), "stacked" if kind == "class" else "mean", rngs=rngs
+        )
 
     head = nnx.merge(*initial(make))
     layers = {name: jnp.asarray(RANDOM.normal(size=(3, 2, 4, 16)), jnp.float32) for name in tiny_model().modalities}

@@ -11,6 +11,7 @@ from flax import nnx
 from mmpretrain.config import emotion
 from mmpretrain.evaluation.linear import regression
 from mmpretrain.models.late import LateHead, fused, log_probs_of
+from mmpretrain.models.streams import Beside
 from mmpretrain.objectives.task_losses import TASK_LOSSES
 from mmpretrain.run.late import fit_late
 from tests.tiny import initial, tiny_model
@@ -28,7 +29,9 @@ THERE = np.stack([np.ones(N), np.ones(N), RANDOM.random(N) < 0.5], axis=1) > 0
 def fit(rule, labels):
     def make(rngs):
         each = lambda config: TASK_LOSSES["class"].make_head(config, TASK, rngs)  # noqa: E731
-        return LateHead(each, tiny_model(), "class", 3, {"text": 5, "hands": 4}, rule, rngs=rngs)
+        return LateHead(
+            each, tiny_model(), "class", 3, (Beside("text", 5), Beside("hands", 4, of_frames=True)), rule, rngs=rngs
+        )
 
     head = nnx.merge(*initial(make))
     finetuning = SimpleNamespace(

@@ -1,5 +1,6 @@
 """Texts through a language model of a folder, and a fine-tuning that hears them beside the sound."""
 
+import csv
 import dataclasses
 
 import jax
@@ -84,6 +85,12 @@ def test_sound_and_text_are_learned_together_and_told_apart(bert, tmp_path, caps
             labels={"emotion": word, "dialogue": f"d{i % 6}", "turn": i // 6, **text},
         )  # fmt: skip
         clips.append(dataclasses.replace(clip, audio=(random.normal(size=len(clip.audio)) * 3000).astype(np.int16)))
+    for i in range(12):  # of text alone, but for two that have nothing
+        text = {"text": ("i am so glad", "so sorry")[i % 2]} if i < 10 else {}
+        clips.append(make_clip(
+            f"t{i}", 0, audio=False, video=False, size=IMAGE_SIZE, speaker=f"s{i % 6}", split=splits[i % 6],
+            labels={"emotion": ("happy", "sad")[i % 2], **text},
+        ))  # fmt: skip
     columns = {"emotion": "class", "text": "text", "dialogue": "class", "turn": "value"}
     corpus = write_corpus(tmp_path / "corpus", clips, IMAGE_SIZE, IMAGE_SIZE + 16, columns)
     config = tiny_run(workdir=str(tmp_path / "run"), model=tiny_model(), rounds=())
@@ -104,6 +111,11 @@ def test_sound_and_text_are_learned_together_and_told_apart(bert, tmp_path, caps
     assert cells["text"] >= 0.8, "words tell, noise does not"
     assert cells["audio+text"] == result["scratch"]["ua"]
     said = capsys.readouterr().err
-    assert "text: 32 of 36 clips have one" in said
+    assert "text: 42 of 46 clips have one" in said
+    assert "2 clips are left out: they have no audio or text" in said
+    with open(tmp_path / "run" / "evaluation" / "scratch-fold1.csv", encoding="utf-8") as table:
+        answers = {row["clip_id"]: row for row in csv.DictReader(table)}
+    assert "t5" in answers, "text alone is tested too"
+    assert answers["t5"]["predicted"] == answers["t5"]["true"]
     assert said.count("text: started in") == 1, "made once for training and test"
     assert "text: done already" in said
