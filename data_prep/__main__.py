@@ -88,6 +88,7 @@ def _run(corpus: Corpus, args: argparse.Namespace) -> int:
     from data_prep.hands import hand_model
     from data_prep.landmarker import landmarker_model
     from data_prep.options import Options
+    from data_prep.sources import with_text_alone
 
     options = Options(
         args.mouth_size,
@@ -102,6 +103,7 @@ def _run(corpus: Corpus, args: argparse.Namespace) -> int:
         args.decode_once,
     )
     clips, name, labels = corpus.clips(args)
+    clips = [with_text_alone(clip) for clip in clips] if args.text_alone else clips
     clips = with_landmarks(clips, args.landmarks) if args.landmarks else clips
     model = landmarker_model(args.landmarker) if any(clip.needs_landmarker for clip in clips) else None
     tracks = {**corpus.tracks, **options.tracks}

@@ -108,16 +108,19 @@ def row_of_cut(cut: Cut) -> ReportRow:
 def row_of(clip: SourceClip, found: Inspection | None, options: Options) -> ReportRow:
     """The decision on one clip: `has_video` and `has_audio` say what of it is kept.
 
-    found is None where there was nothing to look at: refused by the reader, or drawn instead of decoded.
+    found is None where there was nothing to look at: refused by the reader, drawn instead of decoded, or text alone.
     """
     described = {name: getattr(clip, name) for name in ("clip_id", "speaker", "split")}
-    row = ReportRow(source=str(clip.path or "drawn"), emotion=clip.labels.get("emotion", ""), **described)
+    source = str(clip.path or ("drawn" if clip.render else "text"))
+    row = ReportRow(source=source, emotion=clip.labels.get("emotion", ""), **described)
     row.unknown_emotion = "" if row.emotion else clip.info.get("emotion", "")
     notes = [clip.note]
     if clip.refused:
         row.refuse(clip.refused)
     elif clip.render is not None:
         row.has_audio = row.has_video = 1
+    elif clip.path is None:
+        pass  # its text alone
     elif found.error:
         row.refuse(found.error, found.again)
     else:
@@ -266,7 +269,7 @@ def summarize(rows: Collection[ReportRow]) -> str:
     lines = [f"kept {len(kept)} of {len(rows)} clips, {length}"]
     lines += [f"  {len(cut)} long files are cut into parts, which are clips of their own"] if cut else []
     kinds = Counter((row.has_audio, row.has_video) for row in kept)
-    names = {(1, 1): "picture and sound", (1, 0): "sound only", (0, 1): "picture only"}
+    names = {(1, 1): "picture and sound", (1, 0): "sound only", (0, 1): "picture only", (0, 0): "text only"}
     lines.append("  " + ", ".join(f"{kinds[kind]} {name}" for kind, name in names.items() if kinds[kind]))
     for title, values in (("split", "split"), ("emotion", "emotion")):
         counts = Counter(getattr(row, values) or "none" for row in kept)

@@ -84,6 +84,7 @@ class Corpus:
             detect_every=1,
             colour=False,
             decode_once=False,
+            text_alone=False,
             min_face_rate=0.5,
             max_clip_sec=60.0,
             max_gap_sec=1.0,
@@ -204,6 +205,13 @@ _OF_FILES = (
             action="store_true",
             help="make crops while looking for faces instead of decoding each video again; until they are written they "
             "take as much room in OUTPUT as the corpus",
+        ),
+    ),
+    Argument(
+        "text_alone",
+        dict(
+            action="store_true",
+            help="keep a clip whose file is not there for what is spoken in it, where the corpus's tables say so",
         ),
     ),
     Argument(

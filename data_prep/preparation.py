@@ -189,7 +189,7 @@ def _inspect_all(
     failed: those that failed before they could be looked at.
     """
     found = {clip_id: Inspection(error=failure.reason, again=failure.again) for clip_id, failure in failed.items()}
-    todo = [clip for clip in clips if not clip.refused and clip.render is None and clip.clip_id not in found]
+    todo = [clip for clip in clips if not clip.refused and clip.path is not None and clip.clip_id not in found]
     if not todo:
         return found
     if model is None and any(clip.needs_landmarker for clip in todo):

@@ -64,7 +64,7 @@ def make_clip(task: Task) -> Made | str:
     source = task.clip
     try:
         with of_the_clip():
-            contents, note = (_draw(task), "") if source.render is not None else _decode(task)
+            contents, note = (_undecoded(task), "") if source.path is None else _decode(task)
             described = {name: getattr(source, name) for name in ("clip_id", "split", "speaker", "labels")}
             clip = Clip(**described, **contents)
             _check_size(clip)
@@ -100,7 +100,11 @@ def _check_size(clip: Clip) -> None:
         raise ValueError(f"is too large for a record: {size / 1e9:.1f} GB of {MAX_RECORD_BYTES / 1e9:.1f}")
 
 
-def _draw(task: Task) -> dict[str, Any]:
+def _undecoded(task: Task) -> dict[str, Any]:
+    """The contents of a clip that is drawn, or, where it is its text alone, none."""
+    if task.clip.render is None:
+        mouth, face = (np.zeros((0, size, size), np.uint8) for size in _sizes(task).values())
+        return {"audio": np.zeros(0, np.int16), "mouth": mouth, "face": face, "info": task.clip.info}
     drawn = task.clip.render()
     mouth, face, *_ = crop_clip(drawn.frames, drawn.points, **_sizes(task))
     info = task.clip.info | drawn.info

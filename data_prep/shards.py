@@ -89,7 +89,7 @@ def _write_apart(job: ShardJob, scratch: Path) -> tuple[list[records.IndexRow], 
 
 
 def _make(tasks: Sequence[Task], run: OrderedMap, patience: Patience) -> Iterator[tuple[Task, Made | str | Failed]]:
-    if all(task.clip.render for task in tasks):  # drawing is quick: no processes for it
+    if all(task.clip.path is None for task in tasks):  # drawing is quick: no processes for it
         return ((task, make_clip(task)) for task in tasks)
     return run(make_clip, tasks, patience_sec=lambda task: patience(task.clip))
 

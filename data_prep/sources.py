@@ -91,8 +91,8 @@ class SourceClip:
 
     clip_id: text, whatever the file is called: readers make it `readable`.
     labels: by the names of the corpus's label columns; empty ones may be left out. path: the media file, or None with
-    `render`. start_sec, end_sec: the part of the file, end_sec None for its end. refused: why the reader itself leaves
-    the clip out (it still gets a row in the report). note: anything the report should say. render: draws the clip, for
+    `render`, and of a clip that is its text alone. start_sec, end_sec: the part of the file, end_sec None for its end.
+    refused: why the reader itself leaves the clip out (it still gets a row in the report). note: anything the report should say. render: draws the clip, for
     corpora without files. words, curves: what is said of stretches of time, on the clock of `path`; where there are
     words they are those of the label `text`. sound: where that is in another file. regions: the parts of the picture in
     which faces are looked for, all of it without any. by_sound: only a face whose mouth moves with the sound will do.
@@ -190,6 +190,16 @@ def why_missing(path: Path) -> str:
 def without_missing(clips: Iterable[SourceClip]) -> list[SourceClip]:
     """The clips, those refused whose file, or file of sound, is not there."""
     return [clip if clip.refused or clip.path is None else _if_there(clip) for clip in clips]
+
+
+def with_text_alone(clip: SourceClip) -> SourceClip:
+    """A clip whose file is not here, but of which it is known what is spoken, as one of its text alone; else itself."""
+    if not clip.labels.get("text") or clip.path is None or not (why := why_missing(clip.path)):
+        return clip
+    return dataclasses.replace(
+        clip, path=None, sound=None, landmarks=None, words=(), curves={}, refused="", missing=False,
+        note=_join(clip.note, f"its text alone: {why}"),
+    )  # fmt: skip
 
 
 def _if_there(clip: SourceClip) -> SourceClip:

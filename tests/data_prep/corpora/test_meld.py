@@ -5,7 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from data_prep.__main__ import main
 from data_prep.corpora import meld
+from mmpretrain.config import CorpusConfig
+from mmpretrain.data.clips import open_clips
 from mmpretrain.evaluation.protocols import get_protocol
 from mmpretrain.index import Index
 from mmpretrain.records import IndexRow
@@ -63,6 +66,21 @@ def test_broken_and_overlong_clips_are_left_out_and_not_missing(tree, capsys):
         "not of the corpus: 1 files of sound or picture (output_repeated_splits_test/final_videos_testdia0_utt0.mp4)"
         in said
     )
+
+
+def test_rows_without_a_film_are_kept_for_their_text_where_that_is_asked_for(tree, tmp_path, capsys):
+    for file in tree.glob("*/*.mp4"):
+        file.unlink()
+    words = ["meld", f"--source={tree}", f"--output={tmp_path / 'out'}", "--text-alone", "--workers=1"]
+    assert main(words) == 0
+    assert "kept 5 of 5 clips, 0.0 min\n  5 text only" in capsys.readouterr().out
+    table = open_clips((CorpusConfig(str(tmp_path / "out")),))
+    clips = {table.clip_ids[i]: table.load(i) for i in range(len(table))}
+    assert clips["test/dia38_utt4"].labels["text"] == "So."
+    assert all(clip.num_frames == 0 and not clip.tracks for clip in clips.values())
+    assert len(set(table.content_hashes.tolist())) == 5, "no two are the same recording"
+    with pytest.raises(ValueError, match=r"none of the 5 clips of .* has audio; change model\.modalities"):
+        table.require(("audio",))
 
 
 def test_a_folder_without_tables_is_refused(tmp_path):
