@@ -266,7 +266,8 @@ class FinetuneConfig:
     # of tasks of classes: "attentive": a learned mix of layers, attentive mean and deviation, random weights; or
     # "frozen_linear": mean and deviation of all layers, starting as what the classifier `frozen_linear` comes to
     head: str = setting("attentive", one_of("attentive", "frozen_linear"))
-    encoder_rate: float = setting(1.0, above(0, most=1_000))  # times the learning rate, of a pretrained encoder
+    # times the learning rate, of a pretrained encoder; under the head `frozen_linear` of one from random weights too
+    encoder_rate: float = setting(1.0, above(0, most=1_000))
     # first steps in which only the heads learn; num_steps: the encoder never does
     freeze_steps: int = setting(0, within(0, LARGE))
     # layer-wise decay: times the learning rate once for every layer from the top, the front-ends' once more

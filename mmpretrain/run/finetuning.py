@@ -24,7 +24,7 @@ from mmpretrain.records import Batch
 from mmpretrain.run.forward import Forward
 from mmpretrain.run.labelled import LabelledFolds
 from mmpretrain.run.layout import PRETRAINED, SCRATCH, fold_name, variants
-from mmpretrain.run.learning import what_learns
+from mmpretrain.run.learning import unread_from_scratch, what_learns
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import SourceEncoder
 from mmpretrain.run.texts import text_features, text_recipe
@@ -45,11 +45,10 @@ FROZEN_READS = (
     "select_by",
     "selection",
 )
-# What the trained heads of a fold do not depend on; and what they do alone where they stand on a pretrained encoder.
+# What the trained heads of a fold do not depend on.
 UNREAD = (
     "encoder", "corpora", "folds", "compare_from_scratch", "accept_seen_labels", "modality_table", "text.encoder",
 )  # fmt: skip
-OF_ENCODER = ("freeze_steps", "encoder_rate", "layer_decay", "unfreeze_every", "lora_rank")
 RATES = ("dropout", "attention_dropout", "input_dropout", "activation_dropout", "layerdrop", "feature_grad_scale")
 
 
@@ -203,7 +202,7 @@ class Finetuning(LabelledFolds):
             if pretrained:
                 return own | {"encoder": self.encoder.fingerprint}
             return own | run.fields("seed", "model", but=[f"model.{rate}" for rate in RATES]) | {"encoder": ""}
-        others = [*UNREAD, *OF_ENCODER * (not pretrained)]
+        others = [*UNREAD, *(() if pretrained else unread_from_scratch(self.config))]
         model = self.model(variant)
         own = run.fields("seed", "finetune", but=[*[f"finetune.{name}" for name in others], *unread])
         own |= run.fields("finetune.corpora[*].weight" if self.config.corpora else "data.corpora[*].weight")

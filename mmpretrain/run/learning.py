@@ -5,10 +5,24 @@ from __future__ import annotations
 from mmpretrain.config import FITTED_FUSIONS, FinetuneConfig
 from mmpretrain.train.trainable import Group, Trainable
 
+OF_ENCODER = ("freeze_steps", "encoder_rate", "layer_decay", "unfreeze_every", "lora_rank")
+
+
+def unread_from_scratch(config: FinetuneConfig) -> tuple[str, ...]:
+    """The fields of `finetune` that say nothing of a network from random weights."""
+    return tuple(name for name in OF_ENCODER if name != "encoder_rate" or config.head != "frozen_linear")
+
 
 def what_learns(config: FinetuneConfig, num_layers: int, *, pretrained: bool) -> Trainable:
-    """A network from random weights learns as a whole, and from the start."""
-    groups = _encoder_groups(config, num_layers) if pretrained else ()
+    """A network from random weights learns as a whole, and from the start.
+
+    Under a head that is fitted its encoder has the rate of a pretrained one: that of the head would teach it nothing.
+    """
+    if pretrained:
+        groups = _encoder_groups(config, num_layers)
+    else:
+        rate = config.encoder_rate if config.head == "frozen_linear" else 1.0
+        groups = (Group("encoder", rate=rate),) if rate != 1 else ()
     set_once = Group(r"heads\.\w+\.(mean|scale)$", from_step=None)
     fitted = Group(r"heads\.\w+\.fitted\.", from_step=None)
     return Trainable(

@@ -224,3 +224,9 @@ def test_what_of_an_encoder_learns(changes, groups):
         dataclasses.replace(group, paths="") for group in groups
     ]
     assert what_learns(config, 3, pretrained=False) == EVERYTHING
+
+
+def test_under_a_fitted_head_an_untrained_encoder_learns_as_fast_as_a_pretrained_one():
+    config = FinetuneConfig(tasks=(emotion("a", "b"),), head="frozen_linear", encoder_rate=20, layer_decay=0.5)
+    (group, *_) = what_learns(config, 3, pretrained=False).groups
+    assert group == Group("encoder", rate=20)
