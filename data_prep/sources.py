@@ -92,12 +92,12 @@ class SourceClip:
     clip_id: text, whatever the file is called: readers make it `readable`.
     labels: by the names of the corpus's label columns; empty ones may be left out. path: the media file, or None with
     `render`, and of a clip that is its text alone. start_sec, end_sec: the part of the file, end_sec None for its end.
-    refused: why the reader itself leaves the clip out (it still gets a row in the report). note: anything the report should say. render: draws the clip, for
-    corpora without files. words, curves: what is said of stretches of time, on the clock of `path`; where there are
-    words they are those of the label `text`. sound: where that is in another file. regions: the parts of the picture in
-    which faces are looked for, all of it without any. by_sound: only a face whose mouth moves with the sound will do.
-    landmarks: of its face, if they are known already. official: what the clip counts for. missing: the corpus has the
-    clip, but its file is not here, as `refused` says.
+    refused: why the reader itself leaves the clip out (it still gets a row in the report). note: anything the report
+    should say. render: draws the clip, for corpora without files. words, curves: what is said of stretches of time, on
+    the clock of `path`; where there are words they are those of the label `text`. sound: where that is in another file.
+    regions: the parts of the picture in which faces are looked for, all of it without any. by_sound: only a face whose
+    mouth moves with the sound will do. landmarks: of its face, if they are known already. official: what the clip
+    counts for. missing: the corpus has the clip, but its file is not here, as `refused` says.
     """
 
     clip_id: str

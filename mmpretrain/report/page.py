@@ -19,6 +19,7 @@ from mmpretrain.report import charts
 from mmpretrain.report.blocks import Panels, curves, figure, html_table, section, strip
 from mmpretrain.report.comparisons import NAMES, fold_comparisons, interval_text
 from mmpretrain.report.few_labels import label_efficiency_lines, label_efficiency_table, ua_by_share
+from mmpretrain.report.modalities import modality_tables
 from mmpretrain.report.style import PAGE_STYLE
 from mmpretrain.report.tables import (
     REFERENCE,
@@ -70,6 +71,7 @@ def write_report(
         _evaluation(summary),
         _few_labels(summary.get("label_efficiency")),
         _tasks(summary.get("tasks")),
+        _modalities(summary.get("modalities") or {}),
         _units(summary.get("units") or (), summary.get("units_of") or {}),
         _finetuning(records),
         _pictures(pictures),
@@ -221,6 +223,14 @@ def _few_labels(curve: Mapping[str, Any] | None) -> str:
 def _tasks(tasks: Mapping[str, Any] | None) -> str:
     table = tasks_table(tasks["figures"], tasks["shown"]) if tasks else ([], [])
     return section(f"Tasks, {tasks['protocol']}", READING, html_table(table)) if table[1] else ""
+
+
+def _modalities(found: Mapping[str, Any]) -> str:
+    parts = [
+        f"<h3>{html.escape(title)}</h3><p>{html.escape(reading)}</p>{html_table(table)}"
+        for title, reading, table in modality_tables(found)
+    ]
+    return section("Modalities", "", *parts)
 
 
 def _units(entries: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> str:

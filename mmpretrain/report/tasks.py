@@ -19,7 +19,7 @@ def tasks_table(of_tasks: Mapping[str, Mapping[str, Any]], main: str = "") -> Ta
     """of_tasks: of a result of `evaluate`. main: the task whose figures are shown elsewhere; "": none is."""
     names = [name for name in next(iter(of_tasks.values())) if name.partition("/")[0] != main]
     variants = [variant for variant in TITLES if variant in of_tasks]
-    rows = [[name, *(_figure(of_tasks[variant].get(name)) for variant in variants)] for name in names]
+    rows = [[name, *(figure_text(of_tasks[variant].get(name)) for variant in variants)] for name in names]
     return ["task/metric", *(TITLES[variant] for variant in variants)], rows
 
 
@@ -29,7 +29,8 @@ def render_tasks(of_tasks: Mapping[str, Mapping[str, Any]], main: str = "") -> s
     return f"{text_table(table)}\n  {READING}" if table[1] else ""
 
 
-def _figure(figure: Mapping[str, Any] | None) -> str:
+def figure_text(figure: Mapping[str, Any] | None) -> str:
+    """The figure of all test clips, its interval, and mean and deviation over folds, as far as they are there."""
     if figure is None:
         return "-"
     interval = f" [{figure['low']:.3f} to {figure['high']:.3f}]" if "low" in figure else ""

@@ -57,13 +57,18 @@ def _make(config: TextConfig, table: ClipTable, folder: Path) -> dict[str, Any]:
     turns = table.label("turn") if kinds.get("turn") == "value" else np.full(len(table), np.nan)
     spoken = with_context(texts, list(table.speakers), dialogues, turns, config.context)
     encoder = TextEncoder(config.encoder, config.max_tokens)
-    made = [encoder.tokens(turn).astype(np.float16) for turn in track(spoken, "texts: encoded", unit="clip")]
+    made = [np.zeros((0, encoder.dim), np.float16)] * len(spoken)
+    by_length = sorted(range(len(spoken)), key=lambda i: sum(map(len, (spoken[i].text, *spoken[i].before))))
+    together = [by_length[first : first + encoder.at_once] for first in range(0, len(spoken), encoder.at_once)]
+    for some in track(together, "texts: encoded", unit="group"):
+        for row, tokens in zip(some, encoder.tokens([spoken[row] for row in some]), strict=True):
+            made[row] = tokens.astype(np.float16)
     starts = np.cumsum([0, *map(len, made)])
-    tokens = np.concatenate([*made, np.zeros((0, encoder.dim), np.float16)])
+    rows = np.concatenate([*made, np.zeros((0, encoder.dim), np.float16)])
     with whole_file(folder / FEATURES_FILE) as draft:
-        write_arrays(draft, clip_ids=np.array(list(table.clip_ids)), starts=starts, tokens=tokens)
+        write_arrays(draft, clip_ids=np.array(list(table.clip_ids)), starts=starts, tokens=rows)
     with_text = sum(map(bool, map(len, made)))
-    log(f"text: {with_text} of {len(table)} clips have one, {len(tokens) / max(with_text, 1):.1f} tokens on average")
+    log(f"text: {with_text} of {len(table)} clips have one, {len(rows) / max(with_text, 1):.1f} tokens on average")
     return {"clips": len(table), "clips_with_text": with_text, "dim": encoder.dim}
 
 

@@ -14,6 +14,7 @@ from mmpretrain.observe.metric_log import read_metrics
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.few_labels import flat, render_label_efficiency
+from mmpretrain.report.modalities import render_modalities
 from mmpretrain.report.tables import render_summary
 from mmpretrain.report.tasks import render_tasks
 from mmpretrain.report.units import render_units
@@ -62,6 +63,8 @@ def show(summary: dict[str, Any]) -> None:
         print(f"\n{curve['task'].capitalize()} from few labels\n{render_label_efficiency(curve)}")
     if (tasks := summary.get("tasks")) and (table := render_tasks(tasks["figures"], tasks["shown"])):
         print(f"\nTasks, {tasks['protocol']}\n{table}")
+    if tables := render_modalities(summary.get("modalities") or {}):
+        print(f"\n{tables}")
     if entries := summary.get(UNITS):
         print(f"\nUnits from few labels\n{render_units(entries, summary['units_of'])}")
 
@@ -87,6 +90,8 @@ def _summary(run: Run) -> dict[str, Any]:
         if PRETRAINED in result or SCRATCH in result:  # else the first task has no classes
             summary["evaluation"] = with_ours(result)
         shown = result["task"] if "evaluation" in summary else ""
+        if of_modalities := _of_modalities(run, result):
+            summary["modalities"] = of_modalities
         summary["tasks"] = {"protocol": result["protocol"], "shown": shown, "figures": result.pop("tasks")}
     if (curve := known_result(run.workdir, LABEL_EFFICIENCY)) is not None:
         times[LABEL_EFFICIENCY] = curve.pop("wall_time_sec")
@@ -105,6 +110,18 @@ def _summary(run: Run) -> dict[str, Any]:
     }  # fmt: skip
     found = {clip_id for result in trained.values() if result for clip_id in result.get("unreadable_clips", ())}
     return summary | {"unreadable_clips": sorted(found), "wall_time_sec": times}
+
+
+def _of_modalities(run: Run, result: dict[str, Any]) -> dict[str, Any]:
+    """What `report.modalities` shows: the table, gates, and by variant and fold the weights of late fusion."""
+    weights = {}
+    for variant in (PRETRAINED, SCRATCH):
+        of_folds = {entry["fold"]: known_result(run.workdir, fold_name(variant, entry["fold"])) or {}
+                    for entry in result["folds"]}  # fmt: skip
+        if found := {fold: trained["late_weights"] for fold, trained in of_folds.items() if "late_weights" in trained}:
+            weights[variant] = found
+    found = {"table": result.pop("modality_table", {}), "gates": result.pop("gates", {}), "weights": weights}
+    return {name: part for name, part in found.items() if part}
 
 
 def with_ours(result: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a language model of a folder, read by transformers, makes of what is spoken.
 
 transformers and torch come with `pip install mmpretrain-jax[torch]`, and are imported where a model is loaded alone.
-Dims: L tokens, D numbers a token.
+Dims: B turns, L tokens, D numbers a token.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
 WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json")  # those of torch.save are pickles, and not read
+AT_ONCE = 32  # turns
 
 
 class Turn(NamedTuple):
@@ -72,26 +73,35 @@ class TextEncoder:
     def dim(self) -> int:
         return int(self._model.config.hidden_size)
 
-    def tokens(self, turn: Turn) -> np.ndarray:
-        """float32 [L, D]: the last layer at the tokens of a turn, at most `max_tokens` of them, the first.
+    @property
+    def at_once(self) -> int:
+        """How many turns `tokens` takes best; one where the tokenizer cannot pad."""
+        return AT_ONCE if self._tokenizer.pad_token is not None else 1
+
+    def tokens(self, turns: Sequence[Turn]) -> list[np.ndarray]:
+        """Of each turn float32 [L, D]: the last layer at its tokens, at most `max_tokens` of them, the first.
 
         What was said before is read too, as far as it fits, and has no tokens of its own here. Empty: [0, D].
         """
-        if not turn.text.strip():
-            return np.zeros((0, self.dim), np.float32)
+        made = [np.zeros((0, self.dim), np.float32) for _ in turns]
+        spoken = [i for i, turn in enumerate(turns) if turn.text.strip()]
+        if not spoken:
+            return made
         separator = f" {self._tokenizer.sep_token or ''} "
-        whole = separator.join((*turn.before, turn.text))
-        given = dict(truncation=True, max_length=self._longest, return_special_tokens_mask=True)
-        start = len(whole) - len(turn.text)
+        whole = [separator.join((*turns[i].before, turns[i].text)) for i in spoken]
+        given = dict(truncation=True, max_length=self._longest, padding=len(whole) > 1, return_special_tokens_mask=True)
         offsets: dict[str, Any] = {"return_offsets_mapping": True} if self._tokenizer.is_fast else {}
         encoded = self._tokenizer(whole, return_tensors="pt", **given, **offsets)
-        special = encoded.pop("special_tokens_mask")[0].numpy().astype(bool)
-        own = ~special
+        there_BL = encoded["attention_mask"].numpy() > 0
+        own_BL = there_BL & (encoded.pop("special_tokens_mask").numpy() == 0)
         if offsets:
-            own &= encoded.pop("offset_mapping")[0, :, 1].numpy() > start
+            starts = np.array([len(text) - len(turns[i].text) for i, text in zip(spoken, whole, strict=True)])
+            own_BL &= encoded.pop("offset_mapping")[..., 1].numpy() > starts[:, None]
         with self._torch.no_grad():
-            states = self._model(**encoded).last_hidden_state[0].float().numpy()
-        return states[own if own.any() else slice(None)][: self._max_tokens]
+            states_BLD = self._model(**encoded).last_hidden_state.float().numpy()
+        for i, states_LD, own_L, there_L in zip(spoken, states_BLD, own_BL, there_BL, strict=True):
+            made[i] = states_LD[own_L if own_L.any() else there_L][: self._max_tokens]
+        return made
 
 
 def with_context(

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
+from mmpretrain.report.modalities import render_modalities
 from mmpretrain.report.page import write_report
 from mmpretrain.report.tables import duration, render_health, render_summary
 
@@ -206,3 +207,27 @@ def test_summary_shows_the_bare_figures_where_there_are_no_others():
 )
 def test_durations_read_well(seconds, text):
     assert duration(seconds) == text
+
+
+def test_what_each_modality_brings_is_on_the_page_and_printed(write, example):
+    uas = {"audio": 0.3, "text": 0.6, "audio+text": 0.7}
+    cells = {
+        shown: {
+            "emotion/loss": {"pooled": 1.0},
+            "emotion/ua": {"pooled": ua, "low": 0.1, "high": 0.9, "folds": [ua]},
+        }
+        for shown, ua in uas.items()
+    }
+    means = {"all": {"clips": 9, "audio": 0.25, "text": 0.75}, "sad": {"clips": 4, "audio": 0.4, "text": 0.6}}
+    gates = {"emotion": means}
+    found = {
+        "table": {"scratch": cells}, "gates": {"scratch": gates},
+        "weights": {"scratch": {1: {"emotion": {"audio": 0.125, "text": 0.875}}}},
+    }  # fmt: skip
+    page, said = write(example.summary() | {"modalities": found}, example.records()), render_modalities(found)
+    assert "Modalities" in headings(page)
+    for text in ("audio+text", "0.600 [0.100 to 0.900]", "0.750", "sad", "0.875", "fold 1", "Gates of emotion"):
+        assert text in page
+        assert text in said
+    assert "emotion/loss" not in said
+    assert not render_modalities({})

@@ -51,12 +51,14 @@ def test_tokens_are_those_of_the_model_at_the_turn_itself(bert):
     with torch.no_grad():
         alone = model(**tokenizer("i am glad", return_tensors="pt")).last_hidden_state[0].numpy()
         beside = model(**tokenizer("b : sorry [SEP] i am glad", return_tensors="pt")).last_hidden_state[0].numpy()
-    np.testing.assert_allclose(encoder.tokens(Turn("i am glad")), alone[1:-1], atol=1e-6)
-    np.testing.assert_allclose(encoder.tokens(Turn("i am glad", ("b: sorry",))), beside[-4:-1], atol=1e-6)
-    assert encoder.tokens(Turn("i am so sorry you a b")).shape == (4, 8), "the first ones"
-    long_ago = encoder.tokens(Turn("i am glad", ("b: " + "so " * 40,)))
-    assert long_ago.shape == (3, 8), "what was said before is cut, not the turn"
-    assert encoder.tokens(Turn("  ")).shape == (0, 8)
+    long_ago = Turn("i am glad", ("b: " + "so " * 40,))
+    turns = [Turn("i am glad"), Turn("i am glad", ("b: sorry",)), Turn("i am so sorry you a b"), long_ago, Turn("  ")]
+    together = encoder.tokens(turns)
+    np.testing.assert_allclose(together[0], alone[1:-1], atol=1e-6)
+    np.testing.assert_allclose(together[1], beside[-4:-1], atol=1e-6)
+    assert [len(tokens) for tokens in together] == [3, 3, 4, 3, 0], "the first ones; what was said before is cut"
+    for turn, tokens in zip(turns, together, strict=True):
+        np.testing.assert_allclose(encoder.tokens([turn])[0], tokens, atol=1e-6, err_msg="others beside it say nothing")
 
 
 def test_a_folder_that_holds_no_model_is_one_line(bert, tmp_path):
