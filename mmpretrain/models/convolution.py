@@ -115,13 +115,16 @@ def _kernel_gradient_of_part(x_NHWC: jax.Array, dy_NHWC: jax.Array, *, size: int
         )
 
     at_once = max(1, PATCH_BYTES // (rows * columns * width * x_NHWC.dtype.itemsize))
-    turns = num // at_once
+    turns, rest = divmod(num, at_once)
     total = jnp.zeros((c_out, width), jnp.float32)
     if turns > 0:
-        runs = [a[: turns * at_once].reshape(turns, at_once, *a.shape[1:]) for a in (x_NHWC, dy_NHWC)]
-        total, _ = jax.lax.scan(lambda sum_, run: (sum_ + of_some(*run), None), total, runs)
-    rest = turns * at_once
-    return total + of_some(x_NHWC[rest:], dy_NHWC[rest:]) if rest < num else total
+        # Cut out turn by turn: as what a scan goes over, all pictures but the rest would be copied first.
+        def add(turn: jax.Array, total: jax.Array) -> jax.Array:
+            some = (jax.lax.dynamic_slice_in_dim(a, turn * at_once, at_once) for a in (x_NHWC, dy_NHWC))
+            return total + of_some(*some)
+
+        total = jax.lax.fori_loop(0, turns, add, total)
+    return total + of_some(x_NHWC[-rest:], dy_NHWC[-rest:]) if rest else total
 
 
 def _patches(x_NHWC: jax.Array, size: int, stride: int, rows: int, columns: int) -> jax.Array:
