@@ -37,16 +37,21 @@ def full_precision():
 def front_end(name: str) -> dict[str, np.ndarray]:
     """What the two streams and their fusion say, unmasked, in evaluation; `embedded_*` is the transformer's input."""
     run = stored_run(name)
-    model, batch = run.model(), run.batch
-    pixels_BTHW = model.encoder.frontends["video"].prepare(batch.inputs["video"], batch.valid_BT)
-    out = {"pixels": pixels_BTHW, "feat_audio": model.encoder.frontends["audio"].proj(batch.inputs["audio"])}
-    out["resnet"] = model.encoder.frontends["video"].resnet(pixels_BTHW, batch.valid_BT, train=False)
-    out["feat_video"] = model.encoder.frontends["video"].proj(out["resnet"])
-    embed = nnx.jit(lambda model, *args: model.encoder.embed(*args))
-    for tag in ("av", "a", "v"):
-        use = {kind: jnp.full(len(batch.valid_BT), kind[0] in tag) for kind in ("audio", "video")}
+
+    @nnx.jit
+    def streams(model, batch):
+        frontends = model.encoder.frontends
+        pixels_BTHW = frontends["video"].prepare(batch.inputs["video"], batch.valid_BT)
+        out = {"pixels": pixels_BTHW, "feat_audio": frontends["audio"].proj(batch.inputs["audio"])}
+        out["resnet"] = frontends["video"].resnet(pixels_BTHW, batch.valid_BT, train=False)
+        out["feat_video"] = frontends["video"].proj(out["resnet"])
         prepared = {"audio": batch.inputs["audio"], "video": pixels_BTHW}
-        out[f"embedded_{tag}"], _ = embed(model, prepared, batch.valid_BT, use)
+        for tag in ("av", "a", "v"):
+            use = {kind: jnp.full(len(batch.valid_BT), kind[0] in tag) for kind in ("audio", "video")}
+            out[f"embedded_{tag}"], _ = model.encoder.embed(prepared, batch.valid_BT, use)
+        return out
+
+    out = streams(run.model(), run.batch)
     return jax.tree.map(np.asarray, out)
 
 
