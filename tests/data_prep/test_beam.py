@@ -40,6 +40,7 @@ def without_beam(monkeypatch):
     monkeypatch.setattr(beam.BeamPipelines, "_run", in_turn_and_twice)
 
 
+@pytest.mark.slow
 def test_work_that_is_done_twice_makes_the_corpus_of_one_machine(sounds, tmp_path, monkeypatch, without_beam):  # noqa: F811
     monkeypatch.setattr(preparation, "SHARD_BYTES", 1e5)  # a shard holds one clip or two
     assert prepare_folder(sounds, tmp_path / "local") == 0

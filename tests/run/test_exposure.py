@@ -65,6 +65,7 @@ def recipe(workdir, *pretrained_on, labelled: str, **changes) -> RunConfig:
     return dataclasses.replace(config, **changes)
 
 
+@pytest.mark.slow
 def test_every_figure_says_what_of_its_test_clips_was_pretrained_on(corpora, tmp_path, capsys):
     config = recipe(tmp_path / "run", corpora["labelled"], labelled=corpora["labelled"])
     config.rounds = config.rounds[:1]

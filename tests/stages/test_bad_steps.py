@@ -90,6 +90,7 @@ def break_step(monkeypatch):
     return lambda step: monkeypatch.setattr(TrainingBatches, "__call__", breaking(step)(original))
 
 
+@pytest.mark.slow
 def test_a_run_stops_before_the_bad_step_and_goes_on_past_it_when_told_to(config, break_step):
     break_step(5)
     straight = copy.deepcopy(config)
@@ -117,6 +118,7 @@ def test_a_run_stops_before_the_bad_step_and_goes_on_past_it_when_told_to(config
     assert ours == [record for record in expected if record["step"] > 4]
 
 
+@pytest.mark.slow
 def test_replay_names_where_the_first_number_is_missing_and_leaves_the_run_alone(config, break_step, capsys):
     break_step(5)
     with pytest.raises(FloatingPointError):

@@ -66,6 +66,7 @@ def test_scores_and_precision_are_as_they_are_written():
     assert told["over_chance"]["low"] < 0.25 < told["over_chance"]["high"]
 
 
+@pytest.mark.slow
 def test_a_manifest_is_the_same_each_time_and_a_part_of_the_corpus(tone_run, tmp_path):
     run, texts = embedding_run(tone_run, tmp_path), []
     folder = run.workdir / "retrieval" / "score" / "fold1"
