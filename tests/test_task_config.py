@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from mmpretrain.config import TaskConfig
+from mmpretrain.config import TaskConfig, emotion
 from mmpretrain.config.checks import check
 from tests.tiny import tiny_run
 
@@ -49,6 +49,36 @@ def test_a_batch_of_parts_has_nothing_that_is_of_the_whole():
     config.finetune.tasks = (dataclasses.replace(config.finetune.tasks[0], kind="embedding"),)
     with pytest.raises(ValueError, match=r"tasks\[0\]\.kind='embedding'; it must be class, say, with parallel"):
         check(config)
+    config.rounds[1].tasks, config.rounds[1].objective = config.finetune.tasks, "multitask_prediction"
+    with pytest.raises(ValueError, match=r"rounds\[1\]\.tasks\[0\]\.kind='embedding'; it must be class, say, with par"):
+        check(config)
+    config.rounds[1].tasks, config.rounds[1].objective = (), "masked_prediction"
     config.finetune = dataclasses.replace(tiny_run().finetune, mixup=0.3)
     with pytest.raises(ValueError, match=r"finetune\.mixup=0\.3; it must be 0 with parallel\.micro_batches"):
+        check(config)
+
+
+@pytest.mark.parametrize(
+    ("objective", "tasks", "message"),
+    [
+        ("masked_prediction", (emotion("a", "b"),), r"tasks=\('emotion',\); it must be \(\) with .*masked_prediction'"),
+        ("multitask_prediction", (), r"tasks=\(\); it must be one or more with .*multitask_prediction'"),
+        ("multitask_prediction", (emotion("a", "b"),) * 2, r"tasks=.*; it must be tasks that each have a name of"),
+        ("multitask_prediction", (emotion("a", "b", kind="votes"),), r"tasks\[0\]\.kind='votes'; it must be one of cl"),
+        (
+            "multitask_prediction",
+            (emotion("a", "b", class_weights="inverse"),),
+            r"weights='inverse'; it must be none: a",
+        ),
+        ("multitask_prediction", (TaskConfig("speaker"),), r"tasks\[0\]\.classes=\(\); it must be two or more"),
+        ("multitask_prediction", (TaskConfig("corpus", reversal=0.1),), ""),
+    ],
+)
+def test_what_a_round_can_learn_beside_its_clusters(objective, tasks, message):
+    config = tiny_run()
+    config.rounds[0].objective, config.rounds[0].tasks = objective, tasks
+    if not message:
+        check(config)
+        return
+    with pytest.raises(ValueError, match=message):
         check(config)

@@ -17,6 +17,7 @@ from mmpretrain.config import (
     FinetuneConfig,
     ModelConfig,
     OptimizerConfig,
+    RetrievalConfig,
     RoundConfig,
     RunConfig,
     TaskConfig,
@@ -45,6 +46,8 @@ def check(config: RunConfig) -> None:
     if config.finetune is not None:
         _check_whole(config.finetune.corpora, "finetune.corpora")
         _check_finetune(config.finetune)
+    if config.retrieval is not None:
+        _check_retrieval(config.retrieval)
     if config.units is not None:
         _check_whole(config.units.corpora, "units.corpora")
         _check_units(config.units)
@@ -53,13 +56,20 @@ def check(config: RunConfig) -> None:
         _require(
             config.finetune.tasks[0].kind == "class", "finetune.tasks[0].kind", config.finetune.tasks[0].kind, wanted
         )
-    if config.finetune is not None and config.parallel.micro_batches > 1:
-        for i, task in enumerate(config.finetune.tasks):
+    if config.parallel.micro_batches > 1:
+        for field, task in [
+            *((f"rounds[{i}].tasks[{j}]", task) for i, r in enumerate(config.rounds) for j, task in enumerate(r.tasks)),
+            *(
+                (f"finetune.tasks[{i}]", task)
+                for i, task in enumerate(config.finetune.tasks if config.finetune else ())
+            ),
+        ]:
             wanted = "squared or absolute with parallel.micro_batches above 1: CCC is of a whole batch"
             whole = task.kind in OF_VALUES and task.loss == "usual"
-            _require(not whole, f"finetune.tasks[{i}].loss", task.loss, wanted)
+            _require(not whole, f"{field}.loss", task.loss, wanted)
             wanted = "class, say, with parallel.micro_batches above 1: an embedding is learned from a whole batch"
-            _require(task.kind != "embedding", f"finetune.tasks[{i}].kind", task.kind, wanted)
+            _require(task.kind != "embedding", f"{field}.kind", task.kind, wanted)
+    if config.finetune is not None and config.parallel.micro_batches > 1:
         mixup, wanted = config.finetune.mixup, "0 with parallel.micro_batches above 1: it mixes clips of a whole batch"
         _require(mixup == 0, "finetune.mixup", mixup, wanted)
 
@@ -126,6 +136,26 @@ def _check_round(round_: RoundConfig, name: str, *, first: bool, model: ModelCon
     _require(round_.modality_dropout == 0 or both, f"{name}.modality_dropout",
            round_.modality_dropout, f"0 with model.modalities={model.modalities}")  # fmt: skip
     _check_optimizer(round_.optimizer, f"{name}.optimizer", round_.num_steps)
+    _check_round_tasks(round_, name)
+
+
+def _check_round_tasks(round_: RoundConfig, name: str) -> None:
+    names, objective = tuple(task.name for task in round_.tasks), f"with {name}.objective={shown(round_.objective)}"
+    if round_.objective == "masked_prediction":
+        _require(not names, f"{name}.tasks", names, f"() {objective}; multitask_prediction learns them")
+    if round_.objective == "multitask_prediction":
+        _require(bool(names), f"{name}.tasks", names, f"one or more {objective}; masked_prediction is without")
+    _require(len(set(names)) == len(names), f"{name}.tasks", names, "tasks that each have a name of its own")
+    for i, task in enumerate(round_.tasks):
+        field = f"{name}.tasks[{i}]"
+        _check_choice(f"{field}.kind", task.kind, ("class", "embedding"))
+        if task.classes or not (task.reversal and (task.column or task.name) in OPEN_COLUMNS):
+            _check_task(task, field)
+        wanted = "none: a round does not weigh classes"
+        _require(task.class_weights == "none", f"{field}.class_weights", task.class_weights, wanted)
+
+
+OPEN_COLUMNS = ("corpus", "speaker")  # of which a reversed task of a round may leave open what classes there are
 
 
 def _check_own_inputs(round_: RoundConfig, name: str, where: str) -> None:
@@ -223,6 +253,16 @@ def _check_fusion(finetune: FinetuneConfig) -> None:
     wanted = "val or last with finetune.fusion, which is fitted on validation clips: the test clips would be these"
     wanted = wanted.replace("fusion", f"fusion={fusion!r}", 1)
     _require(not fitted, "finetune.selection", finetune.selection, wanted)
+
+
+def _check_retrieval(retrieval: RetrievalConfig) -> None:
+    task, neutral = retrieval.task, set(retrieval.neutral)
+    _require(task.kind == "embedding", "retrieval.task.kind", task.kind, "'embedding'")
+    _check_task(task, "retrieval.task")
+    wanted = f"some, not all, of the classes {', '.join(task.classes)}"
+    fits = neutral < set(task.classes)
+    _require(fits, "retrieval.neutral", retrieval.neutral, wanted)
+    _check_optimizer(retrieval.optimizer, "retrieval.optimizer", retrieval.num_steps)
 
 
 def _check_units(units: UnitsConfig) -> None:

@@ -234,6 +234,10 @@ class RoundConfig:
     # "fused": the mean square of the fused features (the reference), which presses any stream to 0 that predicts the
     # targets less than another; "stream": how far each stream's own mean square is from 1, so that none is squeezed
     feature_penalty_of: str = setting("fused", one_of("fused", "stream"))
+    # of objective "multitask_prediction": learned beside the clusters, of kind "class" or "embedding"; clips of a
+    # retrieved corpus are of the class that the manifest's embedding hears (docs/rounds.md). One whose gradient is
+    # reversed may leave its classes open: all that occur among the training clips, of the column "corpus" or "speaker"
+    tasks: tuple[TaskConfig, ...] = setting((), each(None, text="tasks, each with a name of its own"))
     num_steps: int = setting(400_000, above(0, most=LARGE, text="above 0"))
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     reference: ReferenceRoundConfig = dataclasses.field(default_factory=ReferenceRoundConfig)
@@ -316,6 +320,25 @@ class FinetuneConfig:
     )
 
 
+@dataclasses.dataclass
+class RetrievalConfig:
+    """Expressive clips of `data.corpora`, found by an embedding of the labelled clips of `finetune`, for each fold of
+    its protocol. The embedding is trained as `finetune` is, but for what is said here, with `sampling` "spread", and
+    its last step is taken: it is chosen on nobody."""
+
+    task: TaskConfig = dataclasses.field(default_factory=lambda: TaskConfig(name="likeness", kind="embedding"))
+    neutral: tuple[str, ...] = setting(("neutral",), each(words(), least=1, distinct=True))  # what is not expressive
+    hours: float = setting(100.0, above(0, most=1_000_000))  # how many are taken
+    class_share: float = setting(1.0, above(0, most=1))  # of these, what clips nearest to one class may have
+    speaker_share: float = setting(0.01, above(0, most=1))  # and what one speaker may have
+    num_steps: int = setting(2_000, above(0, most=LARGE, text="above 0"))
+    optimizer: OptimizerConfig = dataclasses.field(
+        default_factory=lambda: OptimizerConfig(
+            schedule="tri_stage", peak_lr=1e-3, warmup_steps=200, eps=1e-8, weight_decay=0.0, clip_norm=1.0
+        )
+    )
+
+
 # What a label-efficiency curve has a line of; the first two are trained by steps, which takes most of its time.
 CLASSIFIERS = ("pretrained", "scratch", "frozen", "untrained_frozen", "sound_statistics", "picture_statistics")
 
@@ -378,6 +401,7 @@ class RunConfig:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     rounds: tuple[RoundConfig, ...] = setting((), each(None))
     finetune: FinetuneConfig | None = None
+    retrieval: RetrievalConfig | None = None
     label_efficiency: LabelEfficiencyConfig = dataclasses.field(default_factory=LabelEfficiencyConfig)
     units: UnitsConfig | None = None
     parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)

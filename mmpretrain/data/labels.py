@@ -29,8 +29,8 @@ def task_labels(table: ClipTable, task: TaskConfig) -> np.ndarray:
     if task.kind in OF_FRAMES:
         return ARRAYS[task.kind](table, task)
     column = task.column or task.name
-    if column == CORPUS and column not in table.label_kinds:
-        return ARRAYS[task.kind](corpus_names(table), task)
+    if column in KNOWN_OF_ALL and column not in table.label_kinds:
+        return ARRAYS[task.kind](KNOWN_OF_ALL[column](table), task)
     values, wanted = table.label(column), COLUMN_KINDS.get(task.kind, (task.kind,))
     if (found := table.label_kinds[column]) not in wanted:
         fit = [kind for kind in ARRAYS if found in COLUMN_KINDS.get(kind, (kind,)) and kind not in OF_FRAMES]
@@ -50,6 +50,17 @@ def corpus_names(table: ClipTable) -> Words[str]:
     names = [Path(source.corpus_dir).name for source in table.sources]
     words = tuple(dict.fromkeys(names))
     return Words(np.array([words.index(name) for name in names], np.min_scalar_type(len(words)))[table.source_N], words)
+
+
+def speaker_names(table: ClipTable) -> Words[str]:
+    """Of every clip who speaks, "" where nobody knows; of several corpora `corpus/who`."""
+    corpora, speakers = corpus_names(table), table.speakers
+    if len(corpora.kinds()) < 2:
+        return speakers
+    count = len(speakers.words)
+    number_M, code_N = np.unique(corpora.codes.astype(np.int64) * count + speakers.codes, return_inverse=True)
+    pairs = [(corpora.words[number // count], speakers.words[number % count]) for number in number_M.tolist()]
+    return Words(code_N, tuple(f"{corpus}/{who}" if who else "" for corpus, who in pairs))
 
 
 def sampling(
@@ -257,7 +268,8 @@ ARRAYS: dict[str, Callable[..., np.ndarray]] = {
     "value": _values, "frames": frame_classes, "values": _frame_values, "embedding": _class_ids,
 }  # fmt: skip
 OF_FRAMES = ("frames", "values")
-CORPUS = "corpus"  # the column that every corpus has, whatever it declares
+# The columns that every corpus has, whatever it declares.
+KNOWN_OF_ALL: dict[str, Callable[[ClipTable], Words[str]]] = {"corpus": corpus_names, "speaker": speaker_names}
 # The kinds of columns that labels of a kind are made of, where these are not called alike.
 COLUMN_KINDS = {
     "votes": ("classes",), "binary": ("class", "value"), "ordinal": ("class", "value"),

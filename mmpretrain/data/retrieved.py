@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from mmpretrain.data.clips import ClipTable
+from mmpretrain.data.manifest import heard_column
 from mmpretrain.records import FRAME_RATE_HZ
 
-COLUMNS = ("clip_id", "content", "speaker", "class", "score", "seconds")
+COLUMNS = ("clip_id", "content", "speaker", "class", "score", "seconds")  # and last what `heard_column` says
 
 
 class Quotas(NamedTuple):
@@ -44,13 +45,23 @@ def choose(
     return np.array(taken, np.int64)
 
 
-def manifest_text(table: ClipTable, rows: np.ndarray, classes: Sequence[str], scores: np.ndarray) -> str:
-    """CSV, a row a clip in this order. classes, scores: of all clips of the table."""
+class Heard(NamedTuple):
+    """What the embedding of a label column hears in the clips of a table: their score, the class that is nearest of
+    those that are not neutral, and of all classes."""
+
+    column: str
+    scores: np.ndarray
+    classes: Sequence[str]
+    nearest: Sequence[str]
+
+
+def manifest_text(table: ClipTable, rows: np.ndarray, heard: Heard) -> str:
+    """CSV, a row a clip in this order. heard: of all clips of the table."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(COLUMNS)
+    writer.writerow((*COLUMNS, heard_column(heard.column)))
     for row in rows.tolist():
         content, seconds = f"{int(table.content_hashes[row]):016x}", f"{table.lengths[row] / FRAME_RATE_HZ:.2f}"
-        of_clip = (table.clip_ids[row], content, table.speakers[row], classes[row], f"{scores[row]:.4f}", seconds)
-        writer.writerow(of_clip)
+        named = (table.clip_ids[row], content, table.speakers[row])
+        writer.writerow((*named, heard.classes[row], f"{heard.scores[row]:.4f}", seconds, heard.nearest[row]))
     return text.getvalue()

@@ -97,6 +97,12 @@ class AVEncoder(nnx.Module):
         """Every hidden state, 0 being the transformer's input: [L + 1, B, T, D], without the final norm."""
         return self.transformer.all_layers(x_BTD, valid_BT, named(key, "transformer"))
 
+    def with_layers(
+        self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """What `contextualize` and `all_layers` return, of one pass."""
+        return self.transformer.with_layers(x_BTD, valid_BT, named(key, "transformer"))
+
     def embed_batch(self, batch: Batch) -> jax.Array:
         """x [B, T, D] of whole, unmasked clips in evaluation: what `contextualize` and `all_layers` take."""
         prepared = self.prepare(batch.inputs, batch.valid_BT)

@@ -75,6 +75,22 @@ class MaskedClusterModel(nnx.Module):
         self.mask_embedding = nnx.Param(jax.random.uniform(rngs.params(), (dim,)), axes=(None,))
 
 
+class ClusterAndTaskModel(MaskedClusterModel):
+    """That with a head for each task beside. make_heads: as `MultiTaskModel` takes them."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_classes: Sequence[int],
+        masking_kind: str,
+        make_heads: Mapping[str, Callable[[nnx.Rngs], nnx.Module]],
+        *,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(config, num_classes, masking_kind, rngs=rngs)
+        self.heads = nnx.Dict({task: make(rngs) for task, make in make_heads.items()})
+
+
 class ClipHead(nnx.Module):
     """A learned mix of all layers, pooled over the valid frames, then one linear layer.
 
@@ -194,6 +210,33 @@ def mix(layers_LBTD: jax.Array, weights_L: jax.Array) -> jax.Array:
     return jnp.einsum("LBTD,L->BTD", layers_LBTD, jax.nn.softmax(weights_L))
 
 
+def ask(
+    heads: Mapping[str, nnx.Module],
+    tasks: Sequence[str],
+    layers: jax.Array | Mapping[str, jax.Array],
+    valid_BT: jax.Array,
+    key: jax.Array | None,
+    *others: Any,
+    reversals: Mapping[str, jax.Array] | None = None,
+) -> dict[str, jax.Array]:
+    """By task what its head says of the layers, [L, B, T, D] or one such of each modality, and as TASK/NAME what it
+    says aside.
+
+    others: what the heads take besides. reversals: [B], of a task whose gradient is reversed for the encoder, by how
+    much.
+    """
+    said = {}
+    for task in tasks:
+        heard = layers
+        if reversals and task in reversals:
+            by_LBTD = reversals[task][None, :, None, None]
+            heard = jax.tree.map(lambda x, by=by_LBTD: reverse_gradient(x, by), layers)
+        answer = heads[task](heard, valid_BT, named(key, f"head {task}"), *others)
+        answer, aside = answer if isinstance(answer, tuple) else (answer, {})
+        said |= {task: answer} | {f"{task}/{name}": x for name, x in aside.items()}
+    return said
+
+
 class MultiTaskModel(nnx.Module):
     """An encoder and a head for each task. make_heads: by task, a function of `rngs` that makes its head."""
 
@@ -212,25 +255,15 @@ class MultiTaskModel(nnx.Module):
         *others: Any,
         reversals: Mapping[str, jax.Array] | None = None,
     ) -> dict[str, jax.Array]:
-        """By task what its head says, and as TASK/NAME what it says aside, from the encoder's `embed` output.
+        """What `ask` returns, from the encoder's `embed` output.
 
-        x_BTD: or one of each modality, which heads of late fusion take. others: what the heads take besides.
-        reversals: [B], of a task whose gradient is reversed for the encoder, by how much.
+        x_BTD: or one of each modality, which heads of late fusion take.
         """
         if isinstance(x_BTD, Mapping):
             layers = {name: self._layers(x, valid_BT, named(key, name)) for name, x in x_BTD.items()}
         else:
             layers = self._layers(x_BTD, valid_BT, key)
-        said = {}
-        for task in self.tasks:
-            heard = layers
-            if reversals and task in reversals:
-                by_LBTD = reversals[task][None, :, None, None]
-                heard = jax.tree.map(lambda x, by=by_LBTD: reverse_gradient(x, by), layers)
-            answer = self.heads[task](heard, valid_BT, named(key, f"head {task}"), *others)
-            answer, aside = answer if isinstance(answer, tuple) else (answer, {})
-            said |= {task: answer} | {f"{task}/{name}": x for name, x in aside.items()}
-        return said
+        return ask(self.heads, self.tasks, layers, valid_BT, key, *others, reversals=reversals)
 
     def _layers(self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
         return self.encoder.all_layers(x_BTD, valid_BT, key).astype(jnp.float32)

@@ -198,8 +198,12 @@ class Transformer(nnx.Module):
 
     def all_layers(self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> jax.Array:
         """The stream after the position and after every layer, without the final norm: [L + 1, B, T, D]."""
-        _, (first, rest) = self._scan(x_BTD, valid_BT, key, layer=None, collect=True)
-        return jnp.concatenate([first[None], rest])
+        return self.with_layers(x_BTD, valid_BT, key)[1]
+
+    def with_layers(self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """What a call and `all_layers` return, of one pass."""
+        y_BTD, (first, rest) = self._scan(x_BTD, valid_BT, key, layer=None, collect=True)
+        return y_BTD, jnp.concatenate([first[None], rest])
 
     def rollout(self, x_BTD: jax.Array, valid_BT: jax.Array) -> jax.Array:
         """float32 [B, T, S]: how much of frame S of the input is in frame T of the output, as far as attention goes.

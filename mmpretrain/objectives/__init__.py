@@ -7,5 +7,9 @@ from collections.abc import Callable
 from mmpretrain.config import ModelConfig, RoundConfig
 from mmpretrain.objectives.base import Objective
 from mmpretrain.objectives.masked_prediction import MaskedPrediction
+from mmpretrain.objectives.multitask_prediction import MultitaskPrediction
 
-OBJECTIVES: dict[str, Callable[[ModelConfig, RoundConfig], Objective]] = {"masked_prediction": MaskedPrediction}
+OBJECTIVES: dict[str, Callable[[ModelConfig, RoundConfig], Objective]] = {
+    "masked_prediction": MaskedPrediction,
+    "multitask_prediction": MultitaskPrediction,
+}

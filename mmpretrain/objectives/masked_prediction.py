@@ -132,7 +132,16 @@ class MaskedPrediction(Objective):
     def predict(
         self, model: MaskedClusterModel, batch: Batch, draws: Masks, key: jax.Array | None, *, train: bool = False
     ) -> Prediction:
-        """Hides what `draws` says and runs the network.
+        """Hides what `draws` says and runs the network."""
+        x, fused, *asked = self.embed(model, batch, draws, key, train=train)
+        logits = model.head(model.encoder.contextualize(x, asked[-1], key))
+        return Prediction(logits, fused, *asked, draws.use)
+
+    def embed(
+        self, model: MaskedClusterModel, batch: Batch, draws: Masks, key: jax.Array | None, *, train: bool
+    ) -> tuple[jax.Array, ...]:
+        """What the transformer takes, [B, T, D], with what `draws` says hidden; then, as `Prediction` has them, the
+        fused streams, the classes, what is masked and what is valid.
 
         Where the targets of a batch end before its clips do, the frames behind the last target are cut off after the
         front-ends, as the reference does (spec, section 7.7).
@@ -153,8 +162,7 @@ class MaskedPrediction(Objective):
         x, fused = (a[:, : valid.shape[1]] for a in (x, fused))
         if self.round.masking.kind == "feature":
             x = jnp.where(mask[..., None], model.mask_embedding[...].astype(x.dtype), x)
-        logits = model.head(model.encoder.contextualize(x, valid, key))
-        return Prediction(logits, fused, classes, mask, valid, draws.use)
+        return x, fused, classes, mask, valid
 
     def _asked(self, batch: Batch, draws: Masks) -> tuple[jax.Array, jax.Array, jax.Array]:
         """`Prediction`'s classes_BTS, masked_BT and valid_BT, of the frames up to the last that the targets reach."""

@@ -19,6 +19,7 @@ from mmpretrain.models.late import LATE, LateHead
 from mmpretrain.models.streams import Beside, Heard, mean_of, rows_of, stream_of
 from mmpretrain.objectives.base import Better, Objective, Sums, total
 from mmpretrain.objectives.masking import span_mask
+from mmpretrain.objectives.reversal import ramp_of, reversals_of
 from mmpretrain.objectives.task_losses import TASK_LOSSES, Asked
 from mmpretrain.randomness import named
 from mmpretrain.records import Batch
@@ -104,10 +105,7 @@ class Supervised(Objective):
         left = (
             left_of(batch.present, keys_B, self.finetune.modality_dropout) if self.finetune.modality_dropout else None
         )
-        ramp_B = None
-        if any(task.reversal for task in self.finetune.tasks):  # as Ganin and Lempitsky bring it up
-            ramp = 2 / (1 + jnp.exp(-10 * step / self.finetune.num_steps)) - 1
-            ramp_B = jnp.broadcast_to(ramp.astype(jnp.float32), len(valid))
+        ramp_B = ramp_of(self.finetune.tasks, step, self.finetune.num_steps, len(valid))
         if masking is None:
             return Changes(nothing, nothing, own_B, left, ramp_B)
         audio_keys, video_keys = named(keys_B, "audio mask"), named(keys_B, "video mask")
@@ -205,9 +203,7 @@ class Supervised(Objective):
                 stream = heard.beside[name]
                 rows_BLD = model.early[name](stream)
                 x += (rows_BLD if of_frames else mean_of(rows_BLD, stream.valid_BL)[:, None]).astype(x.dtype)
-        reversals = None
-        if changes is not None and changes.ramp_B is not None:
-            reversals = {t.name: t.reversal * changes.ramp_B for t in self.finetune.tasks if t.reversal}
+        reversals = reversals_of(self.finetune.tasks, None if changes is None else changes.ramp_B)
         others = [heard] * (self.finetune.fusion != "early")
         return model(x, batch.valid_BT, key, *others, reversals=reversals)
 

@@ -87,6 +87,7 @@ def config_of_fold(config: RunConfig, number: int) -> RunConfig:
     config.workdir = str(Path(config.workdir) / f"fold{number}")
     config.data.exclude_folds = tuple(sorted({number, number % last + 1}))
     config.finetune.folds = (number,)
+    config.finetune.encoder = config.finetune.encoder.replace(OF_FOLD, str(number))
     for round_ in config.rounds:
         round_.encoder, round_.init = (
             path.replace(OF_FOLD, str(number)) for path in (round_.encoder, round_.init)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
 
+from mmpretrain.config import LabelEfficiencyConfig, RunConfig
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.exposure import TrainingData, people_of
 from mmpretrain.encoders.weights import load_weights
@@ -21,6 +23,13 @@ from mmpretrain.randomness import generator
 from mmpretrain.records import Batch
 from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.forward import Forward
+from mmpretrain.run.source import left_by_round
+
+RETRIEVAL = "retrieval"  # the folder, in a run's, of the embeddings and of what they found
+
+
+def manifest_name(order: str, fold: int) -> str:
+    return f"{RETRIEVAL}/{order}/fold{fold}"
 
 
 def check_held_out(finetuning: Finetuning, number: int, pool: ClipTable) -> None:
@@ -36,6 +45,30 @@ def check_held_out(finetuning: Finetuning, number: int, pool: ClipTable) -> None
             f"whom fold {number} of {finetuning.protocol_title} tests or chooses by; leave them out: "
             f"data.exclude_folds={wanted}, or name them in data.exclude_speakers"
         )
+
+
+def embedding_config(config: RunConfig) -> RunConfig:
+    """The recipe of a run in the folder `retrieval` of that of `config`, whose fine-tuning is the embedding's."""
+    if config.retrieval is None or config.finetune is None:
+        missing = "retrieval" if config.retrieval is None else "finetune"
+        raise ValueError(
+            f"this recipe has no {missing} part; clips are retrieved by an embedding (`retrieval`) of labelled clips "
+            "(`finetune`): set both"
+        )
+    wanted, task = config.retrieval, config.retrieval.task
+    start = config.finetune.encoder
+    if start == "last_round" and config.rounds:
+        start = str(left_by_round(Path(config.workdir), len(config.rounds)).path)
+    part = dataclasses.replace(
+        config.finetune, encoder=start, tasks=(task,), select_by=f"{task.name}/map", selection="last",
+        sampling="spread", compare_from_scratch=False, classifier="trained", head="attentive", text=None,
+        fusion="early", mixup=0.0, label_smoothing=0.0, modality_table=False, num_steps=wanted.num_steps,
+        eval_every=wanted.num_steps, optimizer=wanted.optimizer,
+    )  # fmt: skip
+    return dataclasses.replace(
+        config, workdir=str(Path(config.workdir) / RETRIEVAL), rounds=(), finetune=part, units=None,
+        label_efficiency=LabelEfficiencyConfig(),
+    )  # fmt: skip
 
 
 class Embedding:
@@ -70,14 +103,21 @@ def prototypes(points_ND: np.ndarray, class_N: np.ndarray, num_classes: int) -> 
     return sums_CD / np.maximum(np.linalg.norm(sums_CD, axis=1, keepdims=True), 1e-12)
 
 
-def expressiveness(
-    points_ND: np.ndarray, prototypes_CD: np.ndarray, neutral_C: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """float32 [N] and int [N]: the largest cosine to the prototype of a class that is not neutral, less the largest to
-    one that is; and of which class the former is. neutral_C: bool."""
+class Said(NamedTuple):
+    """What an embedding says of N clips: float32, the largest cosine to the prototype of a class that is not neutral,
+    less the largest to one that is; and int, of which class the former is, and which class is nearest of all."""
+
+    scores: np.ndarray
+    classes: np.ndarray
+    nearest: np.ndarray
+
+
+def expressiveness(points_ND: np.ndarray, prototypes_CD: np.ndarray, neutral_C: np.ndarray) -> Said:
+    """How expressive clips are. neutral_C: bool."""
     cosine_NC = points_ND @ prototypes_CD.T
     others_NC = np.where(neutral_C, -np.inf, cosine_NC)
-    return others_NC.max(1) - np.where(neutral_C, cosine_NC, -np.inf).max(1), others_NC.argmax(1)
+    scores_N = others_NC.max(1) - np.where(neutral_C, cosine_NC, -np.inf).max(1)
+    return Said(scores_N, others_NC.argmax(1), cosine_NC.argmax(1))
 
 
 def precision(

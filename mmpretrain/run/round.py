@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from mmpretrain.config import RoundConfig
+from mmpretrain.config import RoundConfig, TaskConfig
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.exposure import TrainingData
+from mmpretrain.data.labels import KNOWN_OF_ALL, labels_fingerprint
 from mmpretrain.data.manifest import SEEN_FILE
+from mmpretrain.data.round_labels import round_labels, with_classes
 from mmpretrain.objectives import OBJECTIVES
 from mmpretrain.observe.progress import log
 from mmpretrain.records import Batch
@@ -24,6 +27,8 @@ from mmpretrain.targets.store import RowTargets, TargetStore
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
 from mmpretrain.train.step import Trainer
 from mmpretrain.train.training import Training
+
+MOST_TOLD = 16  # classes of a task whose counts a line of the log has room for
 
 
 class Round:
@@ -79,13 +84,53 @@ class Round:
 
         Codebooks are fitted on some of the same clips. chosen: of the encoder that is chosen on the validation clips.
         """
-        train, validation = self.clips
-        data = TrainingData.of(train) | (TrainingData.of(validation) if chosen else TrainingData())
+        data = TrainingData()
+        for split in (0, *[1] * chosen):
+            data |= TrainingData.of(self.clips[split], self._labels_seen(split))
         for taken in (self.source, self.start):
             data |= TrainingData() if taken is None else taken.training_data
         for corpus in self.run.config.data.corpora:  # whom a manifest was made by has a say in what is learned
             data |= TrainingData.read(Path(corpus.retrieved) / SEEN_FILE) if corpus.retrieved else TrainingData()
         return data
+
+    def _labels_seen(self, split: int) -> dict[str, np.ndarray]:
+        """By label column, bool [N], which clips to train on (0) or to validate on (1) a task has a label of that
+        somebody said."""
+        seen: dict[str, np.ndarray] = {}
+        for task in self.config.tasks:
+            column, (_, said) = task.column or task.name, self.labels[split][task.name]
+            seen[column] = seen.get(column, False) | said
+        return {column: said for column, said in seen.items() if column not in KNOWN_OF_ALL}
+
+    @functools.cached_property
+    def tasks(self) -> tuple[TaskConfig, ...]:
+        """What is learned beside the clusters, with all classes named."""
+        return tuple(
+            dataclasses.replace(task, classes=with_classes(task, self.clips[0], f"{self.field}.tasks[{i}]"))
+            for i, task in enumerate(self.config.tasks)
+        )
+
+    @functools.cached_property
+    def labels(self) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], ...]:
+        """Of the clips to train on and those to validate on, by task what `round_labels` returns.
+
+        Raises ValueError for a task of which there is too little to learn.
+        """
+        corpora = self.run.config.data.corpora
+        found = tuple({task.name: round_labels(clips, task, corpora) for task in self.tasks} for clips in self.clips)
+        for i, task in enumerate(self.tasks):
+            labels, said = found[0][task.name]
+            of_class = np.bincount(labels[labels >= 0], minlength=len(task.classes))
+            counts = ", ".join(f"{name} {count}" for name, count in zip(task.classes, of_class, strict=True) if count)
+            if (of_class > 0).sum() < 2:
+                raise ValueError(
+                    f"{self.field}.tasks[{i}]: task {task.name} cannot be learned: of the {len(labels)} training clips "
+                    f"there are {counts or 'none'} of {', '.join(task.classes)}; add clips with other labels to "
+                    "data.corpora, or leave the task out"
+                )
+            if len(task.classes) <= MOST_TOLD:
+                log(f"{self.title}: task {task.name}: {counts}, of which {int((~said & (labels >= 0)).sum())} by ear")
+        return found
 
     @property
     def needs_previous(self) -> bool:
@@ -105,7 +150,8 @@ class Round:
     @functools.cached_property
     def trainer(self) -> Trainer:
         tx = make_optimizer(self.config.optimizer, self.config.num_steps)
-        return self.run.make_trainer(OBJECTIVES[self.config.objective](self.run.config.model, self.config), tx)
+        config = dataclasses.replace(self.config, tasks=self.tasks)
+        return self.run.make_trainer(OBJECTIVES[config.objective](self.run.config.model, config), tx)
 
     def training(self) -> Training:
         """What decides every step."""
@@ -130,9 +176,12 @@ class Round:
         return (batch for _, batch in batches)
 
     def _targets(self, split: int) -> dict[str, Any]:
-        """Of the clips to train on (0) or to validate on (1), as `make_batch` takes them."""
+        """Of the clips to train on (0) or to validate on (1), with the labels of tasks, as `make_batch` takes them."""
         targets = [RowTargets(codebook.store, codebook.rows[split][self.has[split]]) for codebook in self.codebooks]
-        return {"targets": targets, "targets_per_frame": self.config.reference.targets_per_frame}
+        labels = {name: of_task for name, (of_task, _) in self.labels[split].items()}
+        return {
+            "targets": targets, "targets_per_frame": self.config.reference.targets_per_frame, "labels": labels,
+        }  # fmt: skip
 
     def targets_recipe(self) -> dict[str, Any]:
         """All that decides the targets: of the recipe, and of what other stages left."""
@@ -155,6 +204,9 @@ class Round:
         own |= run.batches_recipe(run.config.model)
         taken = {f"targets of codebook {codebook.index + 1}": codebook.fingerprint for codebook in self.codebooks}
         taken |= {"starting encoder": self.start.fingerprint} if self.start else {}
+        if self.config.tasks:
+            of_both = zip(("labels", "labels of validation"), self.labels, strict=True)
+            taken |= {name: labels_fingerprint({k: v for k, (v, _) in split.items()}) for name, split in of_both}
         return own | taken | self._clips_recipe()
 
     def _clips_recipe(self) -> dict[str, Any]:

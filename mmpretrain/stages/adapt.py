@@ -3,16 +3,19 @@
 `tapt`: task-adaptive pretraining (Gururangan et al. 2020), on clusters of what the recipe says. `emotion-clusters`: on
 clusters of a layer of the encoder as it was fine-tuned for the fold, from the weights that it had before that (the idea
 of HFLEA, arXiv 2312.16383). `inductive`: for each fold on what its classifier may see, so that an encoder for every
-fold; `transductive`: on all clips, those that are tested too, without their labels.
+fold; `transductive`: on all clips, those that are tested too, without their labels. `affect-aware`: for each fold on
+its labelled clips and those that an embedding of these finds expressive (our reading of SAAML / AW-HuBERT, Tran et al.,
+ACM MM 2023); `affect-aware-random`: on as many hours by chance, compared with that too.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
-from mmpretrain.config import RunConfig
+from mmpretrain.config import CorpusConfig, RunConfig
 from mmpretrain.evaluation.comparison import Answers, comparisons_with, figures_over_folds
 from mmpretrain.files import write_json
 from mmpretrain.observe.progress import log
@@ -26,16 +29,20 @@ from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.folds import OF_FOLD, config_of_fold
 from mmpretrain.run.layout import EVALUATION, PRETRAINED, fold_name
 from mmpretrain.run.predictions import read_answers, table_name
+from mmpretrain.run.retrieval import manifest_name
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import ENCODER
 from mmpretrain.run.stage import read_result
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.finetune import finetune
 from mmpretrain.stages.refine import refine
+from mmpretrain.stages.retrieve import retrieve
 
 INDUCTIVE, TRANSDUCTIVE, PLAIN = "tapt-inductive", "tapt-transductive", "plain"
 CLUSTERS, CLUSTERS_OF_ALL = "emotion-clusters-inductive", "emotion-clusters-transductive"
-METHODS = (INDUCTIVE, TRANSDUCTIVE, CLUSTERS, CLUSTERS_OF_ALL)
+AFFECT_AWARE, BY_CHANCE = "affect-aware", "affect-aware-random"
+ORDER_OF = {AFFECT_AWARE: "score", BY_CHANCE: "random"}  # in which the clips of these are retrieved
+METHODS = (INDUCTIVE, TRANSDUCTIVE, CLUSTERS, CLUSTERS_OF_ALL, AFFECT_AWARE, BY_CHANCE)
 
 
 def adapt(run: Run, method: str) -> dict[str, Any]:
@@ -43,16 +50,23 @@ def adapt(run: Run, method: str) -> dict[str, Any]:
     check_adaptation(run.config, method)
     finetuning = Finetuning(run)
     require_classes(finetuning, "adapt")
-    plain = run.with_config(plain_config(run.config))
-    adapted = adapted_configs(run.config, finetuning.folds, method)
-    for one in (plain, *(run.with_config(config) for config in adapted)):
-        log(f"{method}: {one.workdir}")
-        one.announce()
-        if one.config.rounds:
-            refine(one)
-        finetune(one)
-        evaluate(one)
-    result = on_main(lambda: _together(finetuning, plain, [Path(config.workdir) for config in adapted], method))
+    folds = finetuning.folds
+    methods = (AFFECT_AWARE, BY_CHANCE) if method == BY_CHANCE else (method,)
+    configs = {PLAIN: plain_configs(run.config, folds)}
+    configs |= {name: adapted_configs(run.config, folds, name) for name in methods}
+    for name, of_method in configs.items():
+        for config in of_method:
+            if name in ORDER_OF:
+                retrieve(run.with_config(retrieving_config(run.config, config.finetune.folds[0])), ORDER_OF[name])
+            one = run.with_config(config)
+            log(f"{name}: {one.workdir}")
+            one.announce()
+            if config.rounds:
+                refine(one)
+            finetune(one)
+            evaluate(one)
+    workdirs = {name: [Path(config.workdir) for config in of_method] for name, of_method in configs.items()}
+    result = on_main(lambda: _together(finetuning, workdirs, method))
     on_main(lambda: write_json(run.workdir / f"{method}.json", result))
     on_main(lambda: show(result))
     return result
@@ -66,6 +80,11 @@ def check_adaptation(config: RunConfig, method: str) -> None:
     if start in ("", "random", "previous_round"):
         raise ValueError(
             f"rounds[0].init={start!r}: what is adapted is an encoder that there is; give the path of its folder there"
+        )
+    if method in ORDER_OF and config.retrieval is None:
+        raise ValueError(
+            f"this recipe has no retrieval part, which {method} finds expressive clips by; set `retrieval` in it, or "
+            "use another --method"
         )
     if method not in (CLUSTERS, CLUSTERS_OF_ALL):
         return
@@ -82,12 +101,26 @@ def check_adaptation(config: RunConfig, method: str) -> None:
         )
 
 
-def plain_config(config: RunConfig) -> RunConfig:
-    """The encoder as it is, fine-tuned."""
+def plain_configs(config: RunConfig, folds: tuple[int, ...]) -> list[RunConfig]:
+    """The encoder as it is, fine-tuned: one for all folds, or, where each has an encoder of its own, one for each."""
     config, start = copy.deepcopy(config), config.rounds[0].init
     config.workdir, config.rounds = str(Path(config.workdir) / PLAIN), ()
     config.data.exclude_folds, config.finetune.encoder = (), start
-    return config
+    return [config_of_fold(config, fold) for fold in folds] if OF_FOLD in start else [config]
+
+
+def retrieving_config(config: RunConfig, fold: int) -> RunConfig:
+    """Of the run that retrieves for a fold, in the folder of `affect-aware`; its embedding begins with the encoder that
+    is adapted."""
+    config = copy.deepcopy(config)
+    config.workdir, config.finetune.encoder = str(Path(config.workdir) / AFFECT_AWARE), config.rounds[0].init
+    config.finetune.corpora = _labelled(config)
+    return config_of_fold(config, fold)
+
+
+def _labelled(config: RunConfig) -> tuple[CorpusConfig, ...]:
+    """The corpora of the labelled clips, whatever part of them pretraining takes."""
+    return config.finetune.corpora or tuple(CorpusConfig(corpus.path) for corpus in config.data.corpora)
 
 
 def adapted_configs(config: RunConfig, folds: tuple[int, ...], method: str) -> list[RunConfig]:
@@ -95,40 +128,50 @@ def adapted_configs(config: RunConfig, folds: tuple[int, ...], method: str) -> l
 
     Of emotion clusters always one for each fold: what they are made of has seen the labels of its other folds.
     """
-    config = copy.deepcopy(config)
+    config, whole = copy.deepcopy(config), config
     if method in (CLUSTERS, CLUSTERS_OF_ALL):
-        config.rounds[0].encoder = str(Path(config.workdir) / PLAIN / fold_name(PRETRAINED, OF_FOLD) / ENCODER)
+        plain = Path(config.workdir) / PLAIN
+        plain = plain / f"fold{OF_FOLD}" if OF_FOLD in config.rounds[0].init else plain
+        config.rounds[0].encoder = str(plain / fold_name(PRETRAINED, OF_FOLD) / ENCODER)
     config.workdir = str(Path(config.workdir) / method)
-    config.data.corpora = config.finetune.corpora or config.data.corpora
+    if method in ORDER_OF:
+        config.finetune.corpora = _labelled(config)
+    else:
+        config.data.corpora = config.finetune.corpora or config.data.corpora
     config.data.exclude_folds, config.finetune.encoder = (), "last_round"
     config.finetune.compare_from_scratch = False
     if method == TRANSDUCTIVE:
         return [config]
     configs = [config_of_fold(config, fold) for fold in folds]
-    for of_fold in configs if method == CLUSTERS_OF_ALL else ():
-        of_fold.data.exclude_folds = ()
+    for fold, of_fold in zip(folds, configs, strict=True):
+        if method == CLUSTERS_OF_ALL:
+            of_fold.data.exclude_folds = ()
+        if method in ORDER_OF:
+            folder = Path(retrieving_config(whole, fold).workdir) / manifest_name(ORDER_OF[method], fold)
+            pool = [dataclasses.replace(corpus, retrieved=str(folder)) for corpus in whole.data.corpora]
+            there = {corpus.path for corpus in pool}
+            of_fold.data.corpora = (*pool, *(c for c in config.finetune.corpora if c.path not in there))
     return configs
 
 
-def _together(finetuning: Finetuning, plain: Run, adapted: list[Path], method: str) -> dict[str, Any]:
-    """Figures over the test clips of all folds, of both on the same clips."""
+def _together(finetuning: Finetuning, workdirs: dict[str, list[Path]], method: str) -> dict[str, Any]:
+    """Figures over the test clips of all folds, of all on the same clips."""
     folds, classes = finetuning.folds, finetuning.main.classes
-    workdirs = {PLAIN: [plain.workdir] * len(folds), method: adapted * (len(folds) // len(adapted))}
     answers = {
         name: [
             read_answers(workdir / EVALUATION / table_name(PRETRAINED, fold), classes)
-            for fold, workdir in zip(folds, of_folds, strict=True)
+            for fold, workdir in zip(folds, of_folds * (len(folds) // len(of_folds)), strict=True)
         ]
         for name, of_folds in workdirs.items()
     }
     whole = {name: Answers.joined(of_folds) for name, of_folds in answers.items()}
     seen = {
-        name: [read_result(workdir, EVALUATION)[PRETRAINED][TEST_SEEN] for workdir in dict.fromkeys(of_folds)]
+        name: [read_result(workdir, EVALUATION)[PRETRAINED][TEST_SEEN] for workdir in of_folds]
         for name, of_folds in workdirs.items()
     }
     return {
         "method": method, "task": finetuning.main.name, "protocol": finetuning.protocol_title, "folds": list(folds),
-        "classes": list(classes), "start": finetuning.run.config.rounds[0].init,
+        "classes": list(classes), "start": finetuning.run.config.rounds[0].init, "encoders": list(workdirs),
         **{name: figures_over_folds(of_folds) | {TEST_SEEN: seen[name]} for name, of_folds in answers.items()},
         "comparisons": comparisons_with(method, whole),
     }  # fmt: skip
@@ -139,7 +182,7 @@ def show(result: dict[str, Any]) -> None:
     rows = [
         [name, *(f"{100 * figures[m]:.1f} ({interval_text(figures, m)})" for m in ("ua", "wa")),
          "; ".join(dict.fromkeys(figures[TEST_SEEN]))]
-        for name in (PLAIN, result["method"]) for figures in [result[name]]
+        for name in result["encoders"] for figures in [result[name]]
     ]  # fmt: skip
     print(f"\n{result['task']}, {result['protocol']}, folds {', '.join(map(str, result['folds']))}")
     print(text_table((["encoder", "UA", "WA", TEST_SEEN], rows)))
@@ -159,14 +202,19 @@ COMMAND = Command(
     examples=(
         "mmpretrain adapt --config=configs/adapt/tapt_ravdess.py",
         "mmpretrain adapt --config=configs/adapt/emotion_clusters_ravdess.py --method=emotion-clusters-inductive",
+        "mmpretrain adapt --config=configs/adapt/affect_aware_ravdess.py --method=affect-aware-random",
     ),
     details=(
         "tapt: the recipe's rounds as they are. emotion-clusters: the first round's targets are clusters of a layer of "
         "the encoder as it was fine-tuned for the fold. inductive: each fold has a run of its own in "
         "WORKDIR/METHOD/foldN, whose rounds leave out the speakers that it tests and those that it chooses by; "
         "transductive: rounds see all clips, which the figures say, and of tapt there is one run for all folds.",
-        "The rounds begin with the encoder of rounds[0].init. WORKDIR/plain is the encoder as it was, fine-tuned on "
-        "the same folds; WORKDIR/METHOD.json has both, and how they differ. For several seeds: `crossval --by_fold` "
-        "with --config.workdir=WORKDIR/METHOD.",
+        "affect-aware: for each fold an embedding of its training clips, begun with the encoder that is adapted, "
+        "retrieves the most expressive hours of data.corpora (the recipe's `retrieval` part); the rounds are of these "
+        "and of the labelled clips of finetune.corpora, without whom the fold tests or chooses by. "
+        "affect-aware-random: the same with clips by chance, under the same quotas, compared with affect-aware too.",
+        "The rounds begin with the encoder of rounds[0].init, in whose path {fold} is the fold's number. WORKDIR/plain "
+        "is the encoder as it was, fine-tuned on the same folds; WORKDIR/METHOD.json has them, and how they differ. "
+        "For several seeds: `crossval --by_fold` with --config.workdir=WORKDIR/METHOD.",
     ),
 )

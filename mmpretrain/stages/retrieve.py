@@ -13,7 +13,7 @@ import numpy as np
 
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.manifest import MANIFEST_FILE, SEEN_FILE
-from mmpretrain.data.retrieved import Quotas, choose, manifest_text
+from mmpretrain.data.retrieved import Heard, Quotas, choose, manifest_text
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
@@ -21,7 +21,16 @@ from mmpretrain.records import FRAME_RATE_HZ
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command, Option
 from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
 from mmpretrain.run.layout import PRETRAINED, fold_name
-from mmpretrain.run.retrieval import Embedding, check_held_out, expressiveness, precision, prototypes
+from mmpretrain.run.retrieval import (
+    RETRIEVAL,
+    Embedding,
+    check_held_out,
+    embedding_config,
+    expressiveness,
+    manifest_name,
+    precision,
+    prototypes,
+)
 from mmpretrain.run.run import Run
 from mmpretrain.run.sealed import write_sealed_text
 from mmpretrain.stages.finetune import finetune
@@ -30,26 +39,24 @@ ORDERS = ("score", "random")
 HELD_OUT_SHARE = 0.25  # of a fold's test clips, the most expressive ones, whose precision is told
 
 
-def retrieve(
-    run: Run, hours: float, neutral: tuple[str, ...], class_share: float, speaker_share: float, order: str
-) -> list[dict[str, Any]]:
+def retrieve(run: Run, order: str = ORDERS[0]) -> list[dict[str, Any]]:
     """Trains the embedding of every fold, passing over what is done, and a manifest by each; returns the results."""
-    finetuning = Finetuning(run)
-    check_retrieval(finetuning, neutral)
+    finetuning, wanted = Finetuning(run.with_config(embedding_config(run.config))), run.config.retrieval
     pool = run.clips[0]
     for number in finetuning.folds:
         check_held_out(finetuning, number, pool)
-    finetune(run)
+    finetuning.run.announce()
+    finetune(finetuning.run)
     classes = np.array(finetuning.main.classes)
-    is_neutral = np.isin(classes, neutral)
-    frames = hours * 3600 * FRAME_RATE_HZ
-    quotas = Quotas(*(math.floor(frames * share) for share in (1.0, class_share, speaker_share)))
+    is_neutral = np.isin(classes, wanted.neutral)
+    frames = wanted.hours * 3600 * FRAME_RATE_HZ
+    quotas = Quotas(*(math.floor(frames * share) for share in (1.0, wanted.class_share, wanted.speaker_share)))
     variant = finetuning.variants[0]
 
     def of_fold(number: int) -> dict[str, Any]:
         def work(folder: Path, wall: WallTime) -> dict[str, Any]:
             del wall
-            embed = Embedding(finetuning, variant, run.workdir / fold_name(variant, number) / CLASSIFIER)
+            embed = Embedding(finetuning, variant, finetuning.run.workdir / fold_name(variant, number) / CLASSIFIER)
             train, test = (
                 finetuning.table.select(getattr(finetuning.fold(number), part)) for part in ("train", "test")
             )
@@ -57,22 +64,21 @@ def retrieve(
                 part: finetuning.classes_N[getattr(finetuning.fold(number), part)] for part in ("train", "test")
             }
             of_class = prototypes(embed(train), class_of["train"], len(classes))
-            scores, found = expressiveness(embed(pool, f"fold {number}: scored"), of_class, is_neutral)
-            ranks = -np.round(scores, 4) if order == "score" else pool.draws("retrieval")
+            said = expressiveness(embed(pool, f"fold {number}: scored"), of_class, is_neutral)
+            ranks = -np.round(said.scores, 4) if order == "score" else pool.draws("retrieval")
             rows = choose(
-                np.lexsort((pool.draws("retrieval"), ranks)), found, list(pool.speakers), pool.lengths, quotas
+                np.lexsort((pool.draws("retrieval"), ranks)), said.classes, list(pool.speakers), pool.lengths, quotas
             )
-            on_main(
-                lambda: _leave(finetuning, variant, number, folder, manifest_text(pool, rows, classes[found], scores))
-            )
-            test_scores, _ = expressiveness(embed(test), of_class, is_neutral)
+            heard = Heard(finetuning.main_column, said.scores, classes[said.classes], classes[said.nearest])
+            on_main(lambda: _leave(finetuning, variant, number, folder, manifest_text(pool, rows, heard)))
+            test_scores = expressiveness(embed(test), of_class, is_neutral).scores
             seconds = pool.lengths[rows] / FRAME_RATE_HZ
             return {
                 "fold": number, "clips": len(rows), "hours": float(seconds.sum() / 3600),
                 "of_clips": len(pool), "of_hours": float(pool.lengths.sum() / FRAME_RATE_HZ / 3600),
-                "lowest_score": float(scores[rows].min()) if len(rows) else None,
+                "lowest_score": float(said.scores[rows].min()) if len(rows) else None,
                 "seconds_of_class": {
-                    str(name): float(seconds[classes[found[rows]] == name].sum()) for name in classes[~is_neutral]
+                    str(name): float(seconds[said.nearest[rows] == c].sum()) for c, name in enumerate(classes)
                 },
                 "held_out": {
                     "clip_ids": list(test.clip_ids), "speakers": list(test.speakers),
@@ -80,32 +86,13 @@ def retrieve(
                 },
             }  # fmt: skip
 
-        recipe = finetuning.recipe(variant) | finetuning.reads(number, test=True) | {
-            "hours": hours, "neutral": list(neutral), "class_share": class_share, "speaker_share": speaker_share,
-            "order": order, "clips to retrieve from": pool.fingerprint,
-        }  # fmt: skip
-        return run.stage(f"retrieval/{order}/fold{number}", recipe, work)
+        recipe = finetuning.recipe(variant) | finetuning.reads(number, test=True)
+        recipe |= run.fields(RETRIEVAL) | {"order": order, "clips to retrieve from": pool.fingerprint}
+        return run.stage(manifest_name(order, number), recipe, work)
 
     results = [of_fold(number) for number in finetuning.folds]
     on_main(lambda: show(results))
     return results
-
-
-def check_retrieval(finetuning: Finetuning, neutral: tuple[str, ...]) -> None:
-    """Raises ValueError where the recipe's first task is no embedding, or the neutral classes are not of it."""
-    main = finetuning.main
-    if main.kind != "embedding":
-        raise ValueError(f"finetune.tasks[0].kind={main.kind!r}: `retrieve` measures by one of kind 'embedding', first")
-    if finetuning.config.selection != "last" or finetuning.frozen:
-        raise ValueError(
-            f"finetune.selection={finetuning.config.selection!r}, classifier={finetuning.config.classifier!r}: "
-            "`retrieve` takes an embedding that is trained by steps and chosen on nobody; set 'last' and 'trained'"
-        )
-    unknown = sorted(set(neutral) - set(main.classes))
-    if unknown or not 0 < len(set(neutral)) < len(main.classes):
-        raise ValueError(
-            f"--neutral={','.join(neutral)}: it must be some, not all, of the classes {', '.join(main.classes)}"
-        )
 
 
 def _leave(finetuning: Finetuning, variant: str, number: int, folder: Path, text: str) -> None:
@@ -145,41 +132,20 @@ def show(results: list[dict[str, Any]]) -> None:
     )
 
 
-def _share(name: str, text: str | None, usual: float, most: float, wanted: str) -> float:
-    try:
-        value = usual if text is None else float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= most:
-        raise ValueError(f"--{name}={text}; it must be {wanted}")
-    return value
-
-
-def _run(given: Any) -> None:
-    hours = _share("hours", given["hours"], 0.0, 1_000_000, "a number of hours above 0")
-    class_share = _share("class_share", given["class_share"], 1.0, 1, "a share of the hours, above 0 and at most 1")
-    speaker_share = _share("speaker_share", given["speaker_share"], 0.01, 1, "a share, above 0 and at most 1")
-    neutral = tuple((given["neutral"] or "neutral").split(","))
-    retrieve(given.begin(), hours, neutral, class_share, speaker_share, given["order"] or ORDERS[0])
-
-
 COMMAND = Command(
     "retrieve",
     "the most expressive hours of unlabelled clips, by an embedding of labelled ones",
-    _run,
+    lambda given: retrieve(given.begin(), given["order"] or ORDERS[0]),
     options=(
-        Option("hours", str, "how many to take", "B", required=True),
-        Option("neutral", str, "the classes that are not expressive (default: neutral)", "CLASS,..."),
-        Option("class_share", str, "of the hours that clips nearest to one class may have (default: 1)", "S"),
-        Option("speaker_share", str, "of the hours that one speaker may have (default: 0.01)", "S"),
         Option("order", ORDERS, "the highest scores first, or by chance under the same quotas (default: score)"),
         PROFILE,
         ACCEPT_CHANGES,
     ),
-    examples=("mmpretrain retrieve --config=configs/adapt/retrieval_ravdess.py --hours=0.1 --speaker_share=0.2",),
+    examples=("mmpretrain retrieve --config=configs/adapt/retrieval_ravdess.py --config.retrieval.hours=0.2",),
     details=(
-        "The recipe's first task is of kind 'embedding', which is fine-tuned on its folds; the clips to retrieve from "
-        "are those of data.corpora to train on, and must have nobody whom the fold tests or chooses by. "
-        "WORKDIR/retrieval/ORDER/foldN has manifest.csv and what the embedding has seen.",
+        "The recipe's `retrieval` part says how many hours, the quotas of a class and of a speaker, and which "
+        "embedding is trained, on the folds and the labelled clips of its `finetune` part, from the encoder of "
+        "finetune.encoder. The clips to retrieve from are those of data.corpora to train on, and must have nobody whom "
+        "the fold tests or chooses by. WORKDIR/retrieval/ORDER/foldN has manifest.csv and what the embedding has seen.",
     ),
 )

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from mmpretrain.config import RoundConfig, RunConfig
 from mmpretrain.cost import flops
@@ -150,8 +151,9 @@ class Plan:
 
     def _abstract_batch(self) -> Batch:
         """A batch's shapes and dtypes."""
-        num_codebooks = len(self.config.rounds[-1].targets)
-        batch = empty_batch(*self.shape, self.config.model, num_codebooks=num_codebooks)
+        round_ = self.config.rounds[-1]
+        labels = {task.name: np.zeros(0, np.int32) for task in round_.tasks}
+        batch = empty_batch(*self.shape, self.config.model, num_codebooks=len(round_.targets), labels=labels)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
 
     def _chip_flops(self, parts: Mapping[str, float]) -> float:

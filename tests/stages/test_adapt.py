@@ -1,5 +1,6 @@
 """An encoder goes on with the clips of a task, and none of a fold's encoders has seen whom it tests or is chosen by."""
 
+import csv
 import json
 
 import jax
@@ -7,14 +8,33 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmpretrain.config import CorpusConfig, FinetuneConfig, emotion, hidden, mfcc
+from mmpretrain.config import (
+    CorpusConfig,
+    FinetuneConfig,
+    OptimizerConfig,
+    RetrievalConfig,
+    TaskConfig,
+    emotion,
+    hidden,
+    mfcc,
+)
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.encoders.folder import load_encoder, read_training_data, save_encoder
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.run.exposure import check_exposure
 from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.run import Run
-from mmpretrain.stages.adapt import CLUSTERS, CLUSTERS_OF_ALL, INDUCTIVE, TRANSDUCTIVE, adapt, adapted_configs
+from mmpretrain.stages.adapt import (
+    AFFECT_AWARE,
+    BY_CHANCE,
+    CLUSTERS,
+    CLUSTERS_OF_ALL,
+    INDUCTIVE,
+    TRANSDUCTIVE,
+    adapt,
+    adapted_configs,
+    plain_configs,
+)
 from tests.stages.tones import PITCH_HZ
 from tests.tiny import initial, tiny_model, tiny_round, tiny_run
 
@@ -138,3 +158,67 @@ def test_an_encoder_of_another_shape_is_one_line(config):
     state = round_.trainer.init(0)
     with pytest.raises(ValueError, match=r"the encoder .*start has .* \[.*\], for which the recipe's model has \["):
         round_.start.put_into(state, round_.trainer)
+
+
+@pytest.fixture
+def affect_aware(config):
+    words = tuple(PITCH_HZ)
+    config.rounds[0].objective = "multitask_prediction"
+    config.rounds[0].tasks = (emotion(*words, weight=0.5), TaskConfig("domain", "speaker", reversal=0.3))
+    config.retrieval = RetrievalConfig(
+        TaskConfig("likeness", "emotion", kind="embedding", classes=words, embedding_dim=4), hours=12 * 9 / 25 / 3600,
+        speaker_share=0.5, num_steps=2, optimizer=OptimizerConfig(warmup_steps=0),
+    )  # fmt: skip
+    config.finetune.folds = (1,)
+    return config
+
+
+@pytest.mark.slow
+def test_affect_aware_rounds_are_of_retrieved_clips_and_stop_anywhere(affect_aware, tmp_path, monkeypatch, capsys):
+    """It is killed between each two stages: the same command goes on, and comes to its end."""
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    for name in ("adapt.evaluate", "retrieve.finetune", "retrieve.choose", "refine.make_targets", "refine.pretrain"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"mmpretrain.stages.{name}", killed)
+            with pytest.raises(KeyboardInterrupt):
+                adapt(Run(affect_aware), BY_CHANCE)
+    result = adapt(Run(affect_aware), BY_CHANCE)
+    assert [(c["first"], c["second"]) for c in result["comparisons"]] == [
+        (BY_CHANCE, "plain"),
+        (BY_CHANCE, AFFECT_AWARE),
+    ]
+    retrieval = tmp_path / "run" / AFFECT_AWARE / "fold1" / "retrieval"
+    for method, order in ((AFFECT_AWARE, "score"), (BY_CHANCE, "random")):
+        assert result[method]["unlabelled_test_seen"] == ["no"]
+        fold = tmp_path / "run" / method / "fold1"
+        rows = list(csv.DictReader((retrieval / order / "fold1" / "manifest.csv").read_text().splitlines()))
+        data = read_training_data(fold / "round1" / "pretrain" / "encoder")
+        assert {row["speaker"] for row in rows} <= {f"s{i}" for i in range(2, 6)}
+        assert set().union(*data.speakers.values()) == {f"s{i}" for i in range(2, 6)}, (
+            "nobody who is tested or chosen by"
+        )
+        lineage = json.loads((fold / "round1" / "pretrain" / "result.json").read_text())
+        assert {"emotion/loss", "domain/loss", "masked_loss"} <= lineage.keys()
+    assert "of which 0 by ear" not in capsys.readouterr().err
+
+
+def test_affect_aware_rounds_are_of_the_pool_and_of_the_labelled_clips(affect_aware, tmp_path):
+    affect_aware.rounds[0].init = str(tmp_path / "fold{fold}")
+    labelled = CorpusConfig("labelled", weight=2.0)
+    affect_aware.finetune.corpora = (labelled,)
+    ours, by_chance = (adapted_configs(affect_aware, (1, 4), method) for method in (AFFECT_AWARE, BY_CHANCE))
+    for order, configs in (("score", ours), ("random", by_chance)):
+        for fold, config in zip((1, 4), configs, strict=True):
+            pool, others = config.data.corpora[0], config.data.corpora[1:]
+            assert pool.retrieved == str(tmp_path / f"run/affect-aware/fold{fold}/retrieval/{order}/fold{fold}")
+            assert (others, config.data.exclude_folds) == ((labelled,), (fold, fold + 1))
+            assert config.rounds[0].init == str(tmp_path / f"fold{fold}")
+    assert [c.finetune.encoder for c in plain_configs(affect_aware, (1, 4))] == [
+        str(tmp_path / f"fold{i}") for i in (1, 4)
+    ]
+    affect_aware.retrieval = None
+    with pytest.raises(ValueError, match=r"this recipe has no retrieval part, which affect-aware finds expressive"):
+        adapt(Run(affect_aware), AFFECT_AWARE)

@@ -16,6 +16,7 @@ from mmpretrain.config import (
     CorpusConfig,
     FinetuneConfig,
     MaskingConfig,
+    RetrievalConfig,
     RunConfig,
     TextConfig,
     UnitsConfig,
@@ -29,7 +30,7 @@ from mmpretrain.config import (
 from mmpretrain.data.clips import open_clips
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.manifest import MANIFEST_FILE, SEEN_FILE
-from mmpretrain.data.retrieved import manifest_text
+from mmpretrain.data.retrieved import Heard, manifest_text
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.files import seal, write_json
 from mmpretrain.models.encoder import AVEncoder
@@ -144,9 +145,8 @@ def another(field: str, value: Any, corpus: Path, done: Path, folder: Path) -> A
             table = open_clips([CorpusConfig(str(corpus))])
             rows = np.array([row for row, who in enumerate(table.speakers) if who == "a"])
             TrainingData().write(folder / SEEN_FILE)
-            write_sealed_text(
-                folder / MANIFEST_FILE, manifest_text(table, rows, [""] * len(table), np.zeros(len(table)))
-            )
+            heard = Heard("emotion", np.zeros(len(table)), *[[""] * len(table)] * 2)
+            write_sealed_text(folder / MANIFEST_FILE, manifest_text(table, rows, heard))
             return str(folder)
         case "finetune.encoder" | "rounds[0].encoder" | "rounds[1].encoder" | "rounds[0].init":
             return str(shutil.copytree(done / "round1" / "pretrain" / "encoder", folder / "encoder"))
@@ -160,6 +160,10 @@ def another(field: str, value: Any, corpus: Path, done: Path, folder: Path) -> A
             return TextConfig(str(folder))
         case "units":
             return UnitsConfig()
+        case "retrieval":
+            return RetrievalConfig()
+        case "rounds[0].tasks" | "rounds[1].tasks":
+            return (emotion("angry", "sad"),)
         case "rounds[1].init":
             return "random"
     known = {

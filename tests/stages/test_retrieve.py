@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from mmpretrain.config import TaskConfig
+from mmpretrain.config import OptimizerConfig, RetrievalConfig, TaskConfig
 from mmpretrain.data.clips import training_and_validation
 from mmpretrain.data.retrieved import Quotas, choose
 from mmpretrain.run.retrieval import expressiveness, precision, prototypes
@@ -16,16 +16,15 @@ from mmpretrain.stages.retrieve import retrieve
 from tests.stages.tones import PITCH_HZ
 
 LIKENESS = TaskConfig("likeness", "emotion", kind="embedding", classes=tuple(PITCH_HZ), embedding_dim=4)
-GIVEN = dict(hours=20 * 9 / 25 / 3600, neutral=("neutral",), class_share=0.5, speaker_share=0.5, order="score")
+RETRIEVAL = RetrievalConfig(
+    LIKENESS, hours=20 * 9 / 25 / 3600, class_share=0.5, speaker_share=0.5, num_steps=2,
+    optimizer=OptimizerConfig(warmup_steps=0),
+)  # fmt: skip
 
 
 def embedding_run(tone_run, path, **changes):
-    fields = dict(
-        tasks=(LIKENESS,), protocol="speakers-6", folds=(1,), select_by="likeness/map", sampling="spread",
-        selection="last", compare_from_scratch=False,
-    )  # fmt: skip
-    config = tone_run(path, **fields | changes).config
-    config.data.exclude_folds = (1, 2)
+    config = tone_run(path, protocol="speakers-6", folds=(1,)).config
+    config.data.exclude_folds, config.retrieval = (1, 2), dataclasses.replace(RETRIEVAL, **changes)
     return Run(config)
 
 
@@ -57,9 +56,10 @@ def test_quotas_are_exact():
 def test_scores_and_precision_are_as_they_are_written():
     points = np.eye(3, dtype=np.float32)[[0, 0, 1, 2]]
     of_class = prototypes(points, np.array([0, 0, 1, 2]), 3)
-    scores, found = expressiveness(points, of_class, np.array([True, False, False]))
-    assert scores.tolist() == [-1, -1, 1, 1]
-    assert found[2:].tolist() == [1, 2]
+    said = expressiveness(points, of_class, np.array([True, False, False]))
+    assert said.scores.tolist() == [-1, -1, 1, 1]
+    assert said.classes[2:].tolist() == [1, 2]
+    assert said.nearest.tolist() == [0, 0, 1, 2]
     yes, taken = np.array([1, 0, 1, 1, 0, 0], bool), np.array([1, 0, 1, 1, 0, 1], bool)
     told = precision([*"abcdef"], ["x", "x", "y", "y", "z", "z"], yes, np.arange(6.0), taken)
     assert (told["precision"], told["chance"], told["units"]) == (0.75, 0.5, 3)
@@ -72,7 +72,7 @@ def test_a_manifest_is_the_same_each_time_and_a_part_of_the_corpus(tone_run, tmp
     folder = run.workdir / "retrieval" / "score" / "fold1"
     for _ in range(2):
         shutil.rmtree(folder, ignore_errors=True)
-        (result,) = retrieve(run, **GIVEN)
+        (result,) = retrieve(run)
         texts.append((folder / "manifest.csv").read_bytes())
     assert texts[0] == texts[1]
     rows = list(csv.DictReader(texts[0].decode().splitlines()))
@@ -97,8 +97,13 @@ def test_what_cannot_be_retrieved_is_one_line(tone_run, tmp_path):
     run = embedding_run(tone_run, tmp_path)
     run.config.data.exclude_folds = ()
     with pytest.raises(ValueError, match=r"are of s0, s1, whom fold 1 of speakers-6 v1 tests or chooses by"):
-        retrieve(Run(run.config), **GIVEN)
-    with pytest.raises(ValueError, match=r"--neutral=calm: it must be some, not all, of the classes neutral, happy"):
-        retrieve(run, **GIVEN | {"neutral": ("calm",)})
-    with pytest.raises(ValueError, match=r"finetune\.selection='val', .* set 'last' and 'trained'"):
-        retrieve(embedding_run(tone_run, tmp_path, selection="val"), **GIVEN)
+        retrieve(Run(run.config))
+    with pytest.raises(
+        ValueError, match=r"retrieval\.neutral=\('calm',\); it must be some, not all, of the classes neut"
+    ):
+        embedding_run(tone_run, tmp_path, neutral=("calm",))
+    with pytest.raises(ValueError, match=r"retrieval\.task\.kind='class'; it must be 'embedding'"):
+        embedding_run(tone_run, tmp_path, task=dataclasses.replace(LIKENESS, kind="class"))
+    run.config.retrieval = None
+    with pytest.raises(ValueError, match=r"this recipe has no retrieval part; clips are retrieved by an embedding"):
+        retrieve(Run(run.config))
