@@ -71,6 +71,12 @@ def embedding_config(config: RunConfig) -> RunConfig:
     )  # fmt: skip
 
 
+def pool_config(config: RunConfig) -> RunConfig:
+    """As `config`, holding out nothing to validate on: of what is retrieved from all, a share still can be."""
+    corpora = tuple(dataclasses.replace(corpus, validation_share=0.0) for corpus in config.data.corpora)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, corpora=corpora))
+
+
 class Embedding:
     """That of a fold. Every call gives the points of a table's clips, float32 [N, D], in every process."""
 

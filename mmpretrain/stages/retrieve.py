@@ -28,6 +28,7 @@ from mmpretrain.run.retrieval import (
     embedding_config,
     expressiveness,
     manifest_name,
+    pool_config,
     precision,
     prototypes,
 )
@@ -42,7 +43,7 @@ HELD_OUT_SHARE = 0.25  # of a fold's test clips, the most expressive ones, whose
 def retrieve(run: Run, order: str = ORDERS[0]) -> list[dict[str, Any]]:
     """Trains the embedding of every fold, passing over what is done, and a manifest by each; returns the results."""
     finetuning, wanted = Finetuning(run.with_config(embedding_config(run.config))), run.config.retrieval
-    pool = run.clips[0]
+    pool = run.with_config(pool_config(run.config)).clips[0]
     for number in finetuning.folds:
         check_held_out(finetuning, number, pool)
     finetuning.run.announce()
@@ -145,7 +146,8 @@ COMMAND = Command(
     details=(
         "The recipe's `retrieval` part says how many hours, the quotas of a class and of a speaker, and which "
         "embedding is trained, on the folds and the labelled clips of its `finetune` part, from the encoder of "
-        "finetune.encoder. The clips to retrieve from are those of data.corpora to train on, and must have nobody whom "
-        "the fold tests or chooses by. WORKDIR/retrieval/ORDER/foldN has manifest.csv and what the embedding has seen.",
+        "finetune.encoder. It retrieves from all clips of data.corpora that pretraining could see, validation clips "
+        "too, which must have nobody whom the fold tests or chooses by. WORKDIR/retrieval/ORDER/foldN has manifest.csv "
+        "and what the embedding has seen.",
     ),
 )
