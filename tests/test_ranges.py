@@ -22,10 +22,16 @@ def get_config():
     corpora = (CorpusConfig("prepared"), CorpusConfig("other", 2.0))
     tasks, text = (emotion("neutral", "happy"),), TextConfig("bert")
     finetune = FinetuneConfig(tasks=tasks, corpora=corpora, folds=(1, 2), masking=masking, text=text)
-    rounds = (RoundConfig(targets=mfcc(10)), RoundConfig(targets=hidden(2, 10)))
+    rounds = (
+        RoundConfig("multitask_prediction", targets=mfcc(10), tasks=tasks), RoundConfig(targets=hidden(2, 10))
+    )
+    retrieval = RetrievalConfig(TaskConfig("likeness", kind="embedding", classes=("neutral", "happy")))
     data = DataConfig(corpora=corpora, exclude_speakers=("a",), noise=NoiseConfig(0.5, 0.0, "noise"))
     units = UnitsConfig(TaskConfig("units", kind="frames", classes=("_", "a")), corpora=corpora)
-    return RunConfig("run", data=data, model=encoder_size("tiny"), rounds=rounds, finetune=finetune, units=units)
+    return RunConfig(
+        "run", data=data, model=encoder_size("tiny"), rounds=rounds, finetune=finetune, units=units,
+        retrieval=retrieval,
+    )
 """
 FIELDS = {re.sub(r"\[\*\]", "[0]", path): (kind, allowed) for path, kind, allowed in leaves(RunConfig)}
 TEXTS = (
@@ -40,6 +46,7 @@ VALUES = (
 TOGETHER = re.compile(
     r" of (model|data)\.|previous_round where|(False|1\.0|'class') with|False: it is of|one of (random|input)$"
     r"|: pretraining alone|0 with |\]\.init=''; it must be random, or"
+    r"|one of class, embedding$|'embedding'$|some, not all, of the classes|or more with |\(\) with "
 )
 COMMAND = Command("refine", "", lambda given: None)
 

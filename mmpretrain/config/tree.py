@@ -2,16 +2,18 @@
 
 A recipe (`configs/*.py`) returns a `RunConfig`; `--config.a.b=value` changes one field of it. Beside each default
 stands what the field may hold (`config/ranges.py`); `config/checks.py` says which fields do not go together. Devices,
-checkpoints and the like are in `config/running.py`, tasks in `config/tasks.py`. Defaults follow the released AV-HuBERT
-Base recipe unless a comment says otherwise.
+checkpoints and the like are in `config/running.py`, tasks in `config/tasks.py`, others in files of their names.
+Defaults follow the released AV-HuBERT Base recipe unless a comment says otherwise.
 """
 
 # No `from __future__ import annotations`: the command line reads the fields' types as objects.
 import copy
 import dataclasses
 
+from mmpretrain.config.optimizer import LARGE, OptimizerConfig
 from mmpretrain.config.ranges import above, below, each, one_of, setting, within, words
 from mmpretrain.config.reference import ReferenceModelConfig, ReferenceRoundConfig
+from mmpretrain.config.retrieval import RetrievalConfig
 from mmpretrain.config.running import CheckpointConfig, HealthConfig, ObserveConfig, ParallelConfig
 from mmpretrain.config.tasks import TaskConfig, TextConfig
 
@@ -26,7 +28,6 @@ LATE_FUSIONS = ("late_mean", "late_max", "late_product", "late_weights", "late_s
 FITTED_FUSIONS = LATE_FUSIONS[3:]
 FUSIONS = ("early", "intermediate", "bottleneck", "gated", *LATE_FUSIONS)
 
-LARGE = 2**31 - 1
 SHARE = within(0, 1)
 RATE = below(1, least=0, text="between 0 and 1, and below 1")  # of what is left out; the rest is scaled up
 WIDTH, SPAN = above(0, most=65_536), above(0, most=1_000_000)
@@ -196,20 +197,6 @@ class TargetsConfig:
 
 
 @dataclasses.dataclass
-class OptimizerConfig:
-    """AdamW, of whatever learns. schedule "polynomial" (linear warm-up, linear decay to 0) or "tri_stage"."""
-
-    schedule: str = setting("polynomial", one_of("polynomial", "tri_stage"))
-    peak_lr: float = setting(5e-4, above(0, most=1_000))
-    warmup_steps: int = setting(32_000, within(0, LARGE))
-    b1: float = setting(0.9, below(1, least=0))
-    b2: float = setting(0.98, below(1, least=0))
-    eps: float = setting(1e-6, above(0, most=1))
-    weight_decay: float = setting(0.01, within(0, 1_000))
-    clip_norm: float = setting(10.0, within(0, 1_000_000))  # 0: off
-
-
-@dataclasses.dataclass
 class RoundConfig:
     """One refinement round: make targets, then pretrain on them."""
 
@@ -316,25 +303,6 @@ class FinetuneConfig:
     optimizer: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(
             schedule="tri_stage", peak_lr=1e-3, warmup_steps=200, eps=1e-8, weight_decay=0.0, clip_norm=0.0
-        )
-    )
-
-
-@dataclasses.dataclass
-class RetrievalConfig:
-    """Expressive clips of `data.corpora`, found by an embedding of the labelled clips of `finetune`, for each fold of
-    its protocol. The embedding is trained as `finetune` is, but for what is said here, with `sampling` "spread", and
-    its last step is taken: it is chosen on nobody."""
-
-    task: TaskConfig = dataclasses.field(default_factory=lambda: TaskConfig(name="likeness", kind="embedding"))
-    neutral: tuple[str, ...] = setting(("neutral",), each(words(), least=1, distinct=True))  # what is not expressive
-    hours: float = setting(100.0, above(0, most=1_000_000))  # how many are taken
-    class_share: float = setting(1.0, above(0, most=1))  # of these, what clips nearest to one class may have
-    speaker_share: float = setting(0.01, above(0, most=1))  # and what one speaker may have
-    num_steps: int = setting(2_000, above(0, most=LARGE, text="above 0"))
-    optimizer: OptimizerConfig = dataclasses.field(
-        default_factory=lambda: OptimizerConfig(
-            schedule="tri_stage", peak_lr=1e-3, warmup_steps=200, eps=1e-8, weight_decay=0.0, clip_norm=1.0
         )
     )
 

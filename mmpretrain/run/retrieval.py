@@ -61,7 +61,7 @@ def embedding_config(config: RunConfig) -> RunConfig:
         start = str(left_by_round(Path(config.workdir), len(config.rounds)).path)
     part = dataclasses.replace(
         config.finetune, encoder=start, tasks=(task,), select_by=f"{task.name}/map", selection="last",
-        sampling="spread", compare_from_scratch=False, classifier="trained", head="attentive", text=None,
+        sampling="spread", compare_from_scratch=False, classifier="trained", head="attentive", text=None, tracks=(),
         fusion="early", mixup=0.0, label_smoothing=0.0, modality_table=False, num_steps=wanted.num_steps,
         eval_every=wanted.num_steps, optimizer=wanted.optimizer,
     )  # fmt: skip
