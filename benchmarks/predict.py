@@ -30,8 +30,8 @@ from mmpretrain.encoders.folder import Encoder
 from mmpretrain.encoders.preprocessing import default_crop_size
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.models.heads import ClipHead
+from mmpretrain.predict.judge import Judge
 from mmpretrain.predict.over_time import OverTime, Windows, spans
-from mmpretrain.predict.posteriors import Classifier
 from mmpretrain.predict.predict import MAX_FACES, parts, predict
 from mmpretrain.randomness import seed_key
 from mmpretrain.records import EMOTIONS
@@ -43,11 +43,11 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, made
 
 
-def classifier_of(size: str) -> Classifier:
+def judge_of(size: str) -> Judge:
     config, task = encoder_size(size), emotion(*EMOTIONS[:8])
     encoder = AVEncoder(config, rngs=nnx.Rngs(seed_key(0)))
     heads = nnx.Dict({task.name: ClipHead(config, len(task.classes), rngs=nnx.Rngs(seed_key(1)))})
-    return Classifier(Encoder(encoder, {}, [task], heads))
+    return Judge(Encoder(encoder, {}, [task], heads))
 
 
 def line(stage: str, seconds: float, of_clip: float, remark: str = "") -> None:
@@ -67,10 +67,8 @@ def stages(path: Path, clip_sec: float, model: Path) -> None:
     line("all of this, and crop everybody", seconds, clip_sec, f"{len(contents.people)} people")
 
 
-def judge_part(
-    classifier: Classifier, windows: Windows, facts: Facts, part: Part, contents: Contents, is_last: bool
-) -> OverTime:
-    over_time = OverTime(classifier, windows, "", facts)
+def judge_part(head: Judge, windows: Windows, facts: Facts, part: Part, contents: Contents, is_last: bool) -> OverTime:
+    over_time = OverTime(head, windows, "", facts)
     over_time.add(part, contents, is_last=is_last)
     return over_time
 
@@ -92,22 +90,20 @@ def main() -> None:
     print("one process, a stage after the other")
     stages(args.clip, facts.seconds, model)
     for size in args.sizes:
-        classifier = classifier_of(size)
-        crop_size = default_crop_size(classifier.encoder.config)
-        own = parts(args.clip, facts, classifier, windows, crop_size, model, MAX_FACES)
+        head = judge_of(size)
+        crop_size = default_crop_size(head.encoder.config)
+        own = parts(args.clip, facts, head, windows, crop_size, model, MAX_FACES)
         contents = read_part(own[0])
         first_sec = min(facts.seconds, spans(facts, windows)[0][1])
 
-        judge = functools.partial(judge_part, classifier, windows, facts, own[0], contents, len(own) == 1)
+        judge = functools.partial(judge_part, head, windows, facts, own[0], contents, len(own) == 1)
         judge()
         seconds, over_time = timed(judge)
         judged = sum(len(person.moments.uses) for person in over_time.result().people)
-        print(
-            f"{size}: {sum(x.size for x in jax.tree.leaves(nnx.state(classifier.encoder.module))) / 1e6:.0f} M numbers"
-        )
+        print(f"{size}: {sum(x.size for x in jax.tree.leaves(nnx.state(head.encoder.module))) / 1e6:.0f} M numbers")
         line("filterbank, encoder and head", seconds, first_sec, f"{judged / seconds:.1f} windows/s")
         settings = dict(crop_size=crop_size, landmarker=model, num_workers=args.workers)
-        seconds, _ = timed(lambda c=classifier, s=settings: list(predict([args.clip], c, windows, **s)))
+        seconds, _ = timed(lambda c=head, s=settings: list(predict([args.clip], c, windows, **s)))
         line(f"predict, {args.workers} workers", seconds, facts.seconds, "with starting them")
 
 

@@ -177,7 +177,7 @@ def _check_finetune(finetune: FinetuneConfig) -> None:
     names = tuple(task.name for task in finetune.tasks)
     _require(len(set(names)) == len(names) > 0, "finetune.tasks", names, "one or more, each with a name of its own")
     for i, task in enumerate(finetune.tasks):
-        _check_task(task, f"finetune.tasks[{i}]")
+        check_task(task, f"finetune.tasks[{i}]")
         if field := next((f for f in ("classifier", "head") if getattr(finetune, f) == "frozen_linear"), ""):
             wanted = f"'class' with finetune.{field}='frozen_linear', which tells classes alone"
             _require(task.kind == "class", f"finetune.tasks[{i}].kind", task.kind, wanted)
@@ -269,7 +269,7 @@ def _check_units(units: UnitsConfig) -> None:
     task = units.task
     _require(task.kind == "frames", "units.task.kind", task.kind, "a kind of labels of frames: 'frames'")
     if task.classes or not (task.alignments or (task.column or task.name) == "words"):
-        _check_task(task, "units.task")
+        check_task(task, "units.task")
     _check_optimizer(units.optimizer, "units.optimizer", units.num_steps)
 
 
@@ -277,7 +277,8 @@ OF_VALUES = ("value", "values")  # kinds of labels without classes
 OF_ONE_CLASS = ("class", "votes", "binary", "ordinal", "embedding")  # those of whose classes a clip has one, or shares
 
 
-def _check_task(task: TaskConfig, name: str) -> None:
+def check_task(task: TaskConfig, name: str) -> None:
+    """Raises ValueError naming a field, as one of `name`."""
     kind = f"with {name}.kind={shown(task.kind)}"
     if task.kind in ("class", "votes", "classes", "ordinal", "frames", "embedding"):
         fits = len(set(task.classes)) == len(task.classes) >= 2

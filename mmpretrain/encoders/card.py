@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from mmpretrain.config import ModelConfig, TaskConfig
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.inputs import INPUTS
+from mmpretrain.encoders.terms import terms_of
+from mmpretrain.models.task_heads import HEADS
 from mmpretrain.records import FRAME_RATE_HZ
 
 _CARD = """---
@@ -44,6 +47,10 @@ and errors differ by language, age, skin and camera; nothing here says how much.
 |---|---|
 {rows}
 
+## Figures
+
+{figures}
+
 Weights are in `{weights}`, the architecture in `config.json`; `digests.json` says what the files were. {terms}
 """
 
@@ -51,6 +58,8 @@ _TERMS_OF_CLIPS = "They inherit the terms of the clips that they\nwere trained o
 _TERMS_OF_CHECKPOINT = (
     "The licence of the checkpoint that they\nwere read from goes with them; so do the terms of its clips."
 )
+_NO_FIGURES = "None were written beside this encoder."
+CARD_FILE = "README.md"
 _EXAMPLE = """import mmpretrain
 
 encoder = mmpretrain.load_encoder("THIS FOLDER")
@@ -63,6 +72,7 @@ def model_card(
     training_data: TrainingData,
     tasks: Sequence[TaskConfig] = (),
     *,
+    figures: Mapping[str, str] = MappingProxyType({}),
     library: str = "mmpretrain",
     example: str = "",
     weights: str = "model.safetensors",
@@ -70,8 +80,8 @@ def model_card(
 ) -> str:
     """Markdown that says what the encoder is, how to load it, what it was trained on, and what it is not for.
 
-    tasks: that it has heads for. Of a folder in another format: library, the example and the name of the weights' file,
-    and what was found when it was written (`more`).
+    tasks: that it has heads for. figures: `figures.read_figures` of its folder. Of a folder in another format: library,
+    the example and the name of the weights' file, and what was found when it was written (`more`).
     """
     origin, imported = "Pretrained with mmpretrain by masked cluster prediction", "checkpoint" in lineage
     if imported:
@@ -81,7 +91,10 @@ def model_card(
     inputs = {name: INPUTS[name] for name in config.modalities}
     values = {"audio": "samples", "video": "crops"}
     arguments = ", ".join(f"{made.needs}={values.get(name, name)}" for name, made in inputs.items())
-    rows = lineage | {"seen by it and its ancestors": training_data.describe()} | (more or {})
+    rows = lineage | {"seen by it and its ancestors": training_data.describe()}
+    corpora = {*training_data.speakers, *filter(None, str(lineage.get("corpora", "")).split(", "))}
+    rows |= {"terms of its corpora": terms_of(corpora)} if corpora else {}
+    rows |= more or {}
     tags = [
         "audio-visual",
         "talking-faces",
@@ -97,6 +110,22 @@ def model_card(
         width=config.width, num_layers=config.num_layers, num_heads=config.num_heads, frames=FRAME_RATE_HZ,
         example=example or _EXAMPLE.format(arguments=arguments, width=config.width),
         inputs="; ".join(made.described(config.inputs) for made in inputs.values()) + ".",
-        labels="".join(f"\nIt tells {task.name}: {', '.join(task.classes)}.\n" for task in tasks),
-        rows="\n".join(f"| {name} | {value} |" for name, value in rows.items()), weights=weights,
+        labels="".join(f"\n{_told(task)}\n" for task in tasks),
+        rows=_table(rows), weights=weights, figures="| | |\n|---|---|\n" + _table(figures) if figures else _NO_FIGURES,
     )  # fmt: skip
+
+
+def _table(rows: Mapping[str, Any]) -> str:
+    return "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+
+
+def _told(task: TaskConfig) -> str:
+    """What its head says, in a sentence."""
+    of_frames = ", of every frame" if HEADS[task.kind].of_frames else ""
+    if task.kind == "embedding":
+        apart = f" in which clips of one class lie close together: {', '.join(task.classes)}"
+        return f"Of {task.name} it has an embedding of {task.embedding_dim} numbers{apart}."
+    if not task.classes:
+        return f"It gives a number for {task.name}, {task.range[0]:g} to {task.range[1]:g}{of_frames}."
+    several = {"classes": ", several at once", "ordinal": ", a scale from the lowest on", "votes": ", as raters voted"}
+    return f"It tells {task.name}{of_frames}: {', '.join(task.classes)}{several.get(task.kind, '')}."

@@ -25,12 +25,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from mmpretrain.config import ModelConfig, TaskConfig, as_dict, from_dict, shown
-from mmpretrain.config.checks import check_model
+from mmpretrain.config.checks import check_model, check_task
 from mmpretrain.data.batch import empty_batch, put_clip
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.windows import windows
-from mmpretrain.encoders.card import model_card
+from mmpretrain.encoders.card import CARD_FILE, model_card
 from mmpretrain.encoders.preprocessing import crop_size_of, default_crop_size, preprocessing
 from mmpretrain.encoders.weights import REMEDY, load_weights, save_weights
 from mmpretrain.files import (
@@ -45,7 +45,7 @@ from mmpretrain.files import (
     write_text,
 )
 from mmpretrain.models.encoder import AVEncoder
-from mmpretrain.models.heads import ClipHead
+from mmpretrain.models.task_heads import FORMS, HEADS, make_head
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, Batch, Clip
 
 FORMAT = "mmpretrain-encoder-4"  # 4: says how recordings are prepared; 3: digests, and what it was trained on
@@ -66,26 +66,28 @@ def save_encoder(
     head: Mapping[str, np.ndarray] | None = None,
     tasks: Sequence[TaskConfig] = (),
     heads: nnx.Module | None = None,
+    form: str = FORMS[0],
     crop_size: int | None = None,
 ) -> None:
     """Writes the folder, whole or not at all. lineage: how the encoder came about, for its card and for people.
 
     training_data: what decided its weights; None: that is not known, and so it is called where it is used.
     head: the tensors of pretraining that are not the encoder's, under the reference's names (`export.avhubert`).
-    tasks: of classes, that it was fine-tuned for; heads: an `nnx.Dict` of their `ClipHead`s, by the tasks' names.
+    tasks: that it was fine-tuned for, of kinds in `HEADS`; heads: an `nnx.Dict` of what these make, by task.
+    form: of the heads, one of `FORMS`.
     crop_size: the side of the crops that it was trained on, of which it takes the middle; None: preparation's default.
     """
     if training_data is None:
         training_data = TrainingData(unknown=(lineage.get("checkpoint", lineage["fingerprint"]),))
     with whole_folder(path) as draft:
-        _describe(draft, encoder.config, lineage, training_data, tasks, crop_size)
+        _describe(draft, encoder.config, lineage, training_data, tasks, form, crop_size)
         save_weights(draft, encoder)
         if tasks:
             save_weights(draft, heads, TASK_HEADS_FILE)
         if head:
             save_file(dict(head), draft / HEAD_FILE)
         seal(draft)
-        write_text(draft / "README.md", model_card(encoder.config, lineage, training_data, tasks))
+        write_text(draft / CARD_FILE, model_card(encoder.config, lineage, training_data, tasks))
 
 
 def save_description(
@@ -95,6 +97,7 @@ def save_description(
     lineage: dict[str, Any],
     training_data: TrainingData,
     tasks: Sequence[TaskConfig] = (),
+    form: str = FORMS[0],
     crop_size: int | None = None,
 ) -> None:
     """Writes a folder of all that `save_encoder` would but weights, of an encoder that is about to be trained.
@@ -102,7 +105,7 @@ def save_description(
     `read_config` and its like read it: so a checkpoint becomes an encoder wherever it lies, without recipe or corpus.
     """
     with whole_folder(path) as draft:
-        _describe(draft, model, lineage, training_data, tasks, crop_size)
+        _describe(draft, model, lineage, training_data, tasks, form, crop_size)
         seal(draft)
 
 
@@ -112,6 +115,7 @@ def _describe(
     lineage: dict[str, Any],
     training_data: TrainingData,
     tasks: Sequence[TaskConfig],
+    form: str,
     crop_size: int | None,
 ) -> None:
     training_data.write(draft / TRAINING_DATA_FILE)
@@ -120,7 +124,7 @@ def _describe(
     config |= {"frame_rate_hz": FRAME_RATE_HZ, "sample_rate_hz": SAMPLE_RATE_HZ}
     config |= {"preprocessing": preprocessing(model, crop_size or default_crop_size(model))}
     if tasks:
-        config |= {"tasks": [as_dict(task) for task in tasks]}
+        config |= {"tasks": [as_dict(task) for task in tasks], "head": form}
     write_json(draft / ENCODER_CONFIG_FILE, config)
 
 
@@ -193,20 +197,32 @@ def read_tasks(path: str | Path) -> tuple[TaskConfig, ...]:
     try:
         given = _read_config(Path(path)).get("tasks", [])
         tasks = tuple(from_dict(TaskConfig, task) for task in (given if isinstance(given, list) else [given]))
-        if any(len(task.classes) < 2 for task in tasks) or len({task.name for task in tasks}) < len(tasks):
-            raise ValueError("tasks must each have a name of its own and two classes or more")
+        for i, task in enumerate(tasks):
+            check_task(task, f"tasks[{i}]")
+            if task.kind not in HEADS:
+                raise ValueError(f"tasks[{i}].kind={shown(task.kind)}; this version knows {', '.join(HEADS)}")
+        if len({task.name for task in tasks}) < len(tasks):
+            raise ValueError("tasks must each have a name of its own")
     except ValueError as error:
         raise ValueError(f"{path}/{ENCODER_CONFIG_FILE}: {error}; {REMEDY}") from error
     return tasks
 
 
-def new_heads(config: ModelConfig, tasks: Sequence[TaskConfig]) -> nnx.Dict:
-    """The heads of these tasks, shapes only."""
-    return nnx.eval_shape(
-        lambda: nnx.Dict(
-            {task.name: ClipHead(config, len(task.classes), task.pooling, rngs=nnx.Rngs(0)) for task in tasks}
+def read_form(path: str | Path) -> str:
+    """Of its heads, one of `FORMS`. Raises ValueError or FileNotFoundError."""
+    form = _read_config(Path(path)).get("head", FORMS[0])
+    fits = form == FORMS[0] or (form in FORMS and all(task.kind == "class" for task in read_tasks(path)))
+    if not fits:
+        raise ValueError(
+            f"{path}/{ENCODER_CONFIG_FILE}: head={shown(form)}; heads are {' or '.join(FORMS)}, the last of tasks of "
+            f"kind 'class' alone; {REMEDY}"
         )
-    )
+    return form
+
+
+def new_heads(config: ModelConfig, tasks: Sequence[TaskConfig], form: str) -> nnx.Dict:
+    """The heads of these tasks, shapes only."""
+    return nnx.eval_shape(lambda: nnx.Dict({task.name: make_head(config, task, form, nnx.Rngs(0)) for task in tasks}))
 
 
 def load_encoder(path: str | Path, *, dtype: str | None = None, kind: type[AnyEncoder] | None = None) -> AnyEncoder:
@@ -222,7 +238,7 @@ def load_encoder(path: str | Path, *, dtype: str | None = None, kind: type[AnyEn
     load_weights(Path(path), module)
     if not tasks:
         return kind(module, lineage, crop_size=crop_size)
-    heads = new_heads(config, tasks)
+    heads = new_heads(config, tasks, read_form(path))
     load_weights(Path(path), heads, TASK_HEADS_FILE)
     return kind(module, lineage, tasks, heads, crop_size)
 
@@ -232,14 +248,17 @@ class Outputs(NamedTuple):
 
     fused: float32 [T, D], the modalities, before the transformer. layers: [L + 1, T, D], row 0 what the first layer
     takes, with the position added, row k what layer k makes of it. output: [T, D], the last with one norm more
-    (pre-norm). logits: by task what its head says, [C] in the order of its classes; of a clip in several windows their
-    mean, by how much of the clip each owns.
+    (pre-norm). logits: by task what its head puts out, [N], or of every frame [T, N]; of a clip in several windows
+    their mean, by how much of the clip each owns, and of frames what the window says that owns them. answers: by task
+    what that says: the chance of each class, in their order, a number on the scale of the labels, [1], or a point of
+    length 1; of every frame [T, ...].
     """
 
     fused: np.ndarray
     layers: np.ndarray
     output: np.ndarray
     logits: dict[str, np.ndarray]
+    answers: dict[str, np.ndarray]
 
 
 AnyEncoder = TypeVar("AnyEncoder", bound="Encoder")
@@ -306,9 +325,16 @@ class Encoder:
         frames = {name: np.concatenate([x["frames"][name][inner] for x, inner in made]).astype(np.float32)
                   for name in ("fused", "layers", "output")}  # fmt: skip
         shares = np.array([inner.stop - inner.start for _, inner in made], np.float32)
-        logits = {task.name: np.average([x["logits"][task.name] for x, _ in made], axis=0, weights=shares)
-                  for task in self.tasks}  # fmt: skip
-        return Outputs(frames["fused"], np.moveaxis(frames["layers"], 1, 0), frames["output"], logits)
+        logits, answers = {}, {}
+        for task in self.tasks:
+            of_windows = [x["logits"][task.name] for x, _ in made]
+            if HEADS[task.kind].of_frames:
+                logits[task.name] = np.concatenate([x[own] for x, (_, own) in zip(of_windows, made, strict=True)])
+            else:
+                logits[task.name] = np.average(of_windows, axis=0, weights=shares)
+            answers[task.name] = np.asarray(HEADS[task.kind].says(logits[task.name], task))
+        layers = np.moveaxis(frames["layers"], 1, 0)
+        return Outputs(frames["fused"], layers, frames["output"], logits, answers)
 
     def _windows(
         self,

@@ -6,7 +6,8 @@
 
 inputs: by modality, "audio" float32 [B, T, 104], rows of filterbanks, and "video" uint8 [B, T, S, S]; present: by
 modality, bool [B], which clips have it; valid: bool [B, T], the frames that are real, the first of each clip. Outputs:
-"output" and "fused" [B, T, D], "layers" [B, L + 1, T, D], and "logits" by task, [B, C]. B and T are free.
+"output" and "fused" [B, T, D], "layers" [B, L + 1, T, D], and by task "logits", [B, N], of heads of frames [B, T, N],
+and "answers", what these say: see `mmpretrain.encoders.folder.Outputs`. B and T are free.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from safetensors.numpy import load_file, save_file
 from mmpretrain.config import as_dict
 from mmpretrain.data.batch import empty_batch, put_clip
 from mmpretrain.encoders.card import model_card
+from mmpretrain.encoders.figures import read_figures
 from mmpretrain.encoders.folder import Encoder, load_encoder, read_training_data
 from mmpretrain.encoders.preprocessing import preprocessing
 from mmpretrain.encoders.weights import WEIGHTS, WEIGHTS_FILE
@@ -32,6 +34,7 @@ from mmpretrain.export import ExportFormat
 from mmpretrain.export.parity import Case, Differences, cases_of, expected
 from mmpretrain.files import seal, whole_folder, write_json, write_text
 from mmpretrain.models.sharing import Undivided, share_out
+from mmpretrain.models.task_heads import HEADS
 from mmpretrain.records import SAMPLES_PER_FRAME, Batch, Clip
 
 FILE = "encoder.stablehlo"
@@ -71,6 +74,7 @@ def write_folder(source: Path, target: Path, clips: Sequence[Clip]) -> Iterable[
                 "largest difference from the JAX encoder": f"{differences.largest:.2g}"}  # fmt: skip
         text = model_card(
             encoder.config, encoder.lineage, read_training_data(source), encoder.tasks, library="jax", more=more,
+            figures=read_figures(source),
             example=EXAMPLE,
         )  # fmt: skip
         write_text(draft / "README.md", text)
@@ -101,7 +105,8 @@ def exported_of(encoder: Encoder) -> tuple[jax_export.Exported, dict[str, np.nda
         layers_LBTD = body.all_layers(x_BTD, valid_BT)
         outputs = {"output": body.contextualize(x_BTD, valid_BT), "fused": x_BTD}
         logits = {task: head(layers_LBTD, valid_BT, None) for task, head in merged.heads.items()}
-        outputs |= {"layers": jnp.moveaxis(layers_LBTD, 0, 1), "logits": logits}
+        answers = {task.name: HEADS[task.kind].says(logits[task.name], task) for task in encoder.tasks}
+        outputs |= {"layers": jnp.moveaxis(layers_LBTD, 0, 1), "logits": logits, "answers": answers}
         return outputs
 
     B, T = jax_export.symbolic_shape("b, t")

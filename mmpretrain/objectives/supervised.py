@@ -14,9 +14,10 @@ from flax import nnx
 from mmpretrain.config import FinetuneConfig, ModelConfig, TaskConfig
 from mmpretrain.models.adapters import attach, merge
 from mmpretrain.models.fused_heads import FUSED_HEADS
-from mmpretrain.models.heads import MultiTaskModel, OrdinalHead, StatisticsHead
+from mmpretrain.models.heads import MultiTaskModel, OrdinalHead
 from mmpretrain.models.late import LATE, LateHead
 from mmpretrain.models.streams import Beside, Heard, mean_of, rows_of, stream_of
+from mmpretrain.models.task_heads import make_head
 from mmpretrain.objectives.base import Better, Objective, Sums, total
 from mmpretrain.objectives.masking import span_mask
 from mmpretrain.objectives.reversal import ramp_of, reversals_of
@@ -77,7 +78,7 @@ class Supervised(Objective):
 
     def _make_head(self, task: TaskConfig, rngs: nnx.Rngs) -> nnx.Module:
         if self.finetune.head == "frozen_linear":
-            return StatisticsHead(self.model, len(task.classes), rngs=rngs)
+            return make_head(self.model, task, self.finetune.head, rngs)
         of_kind = TASK_LOSSES[task.kind]
         if self._late:
             num_outputs = len(task.classes) - (task.kind in ("binary", "ordinal")) or 1

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmpretrain.config import ModelConfig, TaskConfig
-from mmpretrain.models.heads import ClipHead, EmbeddingHead, FrameHead, OrdinalHead
+from mmpretrain.models.task_heads import HEADS
 from mmpretrain.objectives.contrastive import semi_hard_triplet, supervised_contrastive
 
 Said = tuple[jax.Array, jax.Array, dict[str, jax.Array]]
@@ -34,22 +34,6 @@ class TaskLoss(NamedTuple):
     make_head: Callable[[ModelConfig, TaskConfig, nnx.Rngs], nnx.Module]
     loss: Callable[[jax.Array, jax.Array, Asked], Said]
     of_each: bool = True
-
-
-def _classifier(model: ModelConfig, task: TaskConfig, rngs: nnx.Rngs) -> ClipHead:
-    return ClipHead(model, len(task.classes), task.pooling, rngs=rngs)
-
-
-def _regressor(model: ModelConfig, task: TaskConfig, rngs: nnx.Rngs) -> ClipHead:
-    return ClipHead(model, 1, task.pooling, rngs=rngs)
-
-
-def _ordinal_head(model: ModelConfig, task: TaskConfig, rngs: nnx.Rngs) -> OrdinalHead:
-    return OrdinalHead(model, len(task.classes), task.pooling, rngs=rngs)
-
-
-def _embedder(model: ModelConfig, task: TaskConfig, rngs: nnx.Rngs) -> EmbeddingHead:
-    return EmbeddingHead(model, task.embedding_dim, task.pooling, rngs=rngs)
 
 
 def _of_distribution(logits: jax.Array, share: jax.Array, asked: Asked) -> jax.Array:
@@ -153,15 +137,6 @@ def concordance(x: jax.Array, y: jax.Array, where: jax.Array) -> jax.Array:
     return 2 * mean(dx * dy) / jnp.maximum(spread, 1e-8)
 
 
-def _frame_classifier(model: ModelConfig, task: TaskConfig, rngs: nnx.Rngs) -> FrameHead:
-    return FrameHead(model, len(task.classes), rngs=rngs)
-
-
-def _frame_regressor(model: ModelConfig, task: TaskConfig, rngs: nnx.Rngs) -> FrameHead:
-    del task
-    return FrameHead(model, 1, rngs=rngs)
-
-
 def _frames(logits_BTC: jax.Array, label_BT: jax.Array, asked: Asked) -> Said:
     """The mean over a clip's labelled frames. label_BT: int32, -1 where there is none, padding included."""
     of_frame, known_BT, values = _class(logits_BTC, label_BT, asked)
@@ -173,13 +148,13 @@ def _frames(logits_BTC: jax.Array, label_BT: jax.Array, asked: Asked) -> Said:
 
 
 TASK_LOSSES: dict[str, TaskLoss] = {
-    "class": TaskLoss(_classifier, _class),
-    "votes": TaskLoss(_classifier, _votes),
-    "classes": TaskLoss(_classifier, _classes),
-    "binary": TaskLoss(_regressor, _binary),
-    "ordinal": TaskLoss(_ordinal_head, _ordinal),
-    "value": TaskLoss(_regressor, _value, of_each=False),
-    "embedding": TaskLoss(_embedder, _embedding, of_each=False),
-    "frames": TaskLoss(_frame_classifier, _frames),
-    "values": TaskLoss(_frame_regressor, _value, of_each=False),
+    "class": TaskLoss(HEADS["class"].make, _class),
+    "votes": TaskLoss(HEADS["votes"].make, _votes),
+    "classes": TaskLoss(HEADS["classes"].make, _classes),
+    "binary": TaskLoss(HEADS["binary"].make, _binary),
+    "ordinal": TaskLoss(HEADS["ordinal"].make, _ordinal),
+    "value": TaskLoss(HEADS["value"].make, _value, of_each=False),
+    "embedding": TaskLoss(HEADS["embedding"].make, _embedding, of_each=False),
+    "frames": TaskLoss(HEADS["frames"].make, _frames),
+    "values": TaskLoss(HEADS["values"].make, _value, of_each=False),
 }

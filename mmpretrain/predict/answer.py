@@ -1,4 +1,4 @@
-"""What the page shows of a recording: the video with its marks, probabilities over time, crops, and what each modality
+"""What the page shows of a recording: the video with its marks, what is said over time, crops, and what each modality
 says alone. Does without the page, so that it can be tested without it."""
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import numpy as np
 from data_prep.people import look_into
 from data_prep.workers import Failed, ordered_map
 from mmpretrain.files import write_json, write_text
-from mmpretrain.predict.colours import colours
+from mmpretrain.predict.judge import Judge
 from mmpretrain.predict.over_time import Windows
-from mmpretrain.predict.posteriors import Classifier
 from mmpretrain.predict.predict import predict
+from mmpretrain.predict.reading import Reading
 from mmpretrain.predict.render import Job, render
 from mmpretrain.predict.results import Person, Prediction, as_csv, as_json
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 CROP_PX = 96  # as they are shown
@@ -50,8 +51,8 @@ class Answer:
 class Answers:
     """One encoder and its head, asked one recording at a time. model: the landmarker's file."""
 
-    def __init__(self, classifier: Classifier, crop_size: int, model: Path | None, limits: Limits):
-        self._classifier, self._crop_size, self._model, self.limits = classifier, crop_size, model, limits
+    def __init__(self, judge: Judge, crop_size: int, model: Path | None, limits: Limits):
+        self._judge, self._crop_size, self._model, self.limits = judge, crop_size, model, limits
         self._one = threading.Lock()
 
     def of(self, path: Path, folder: Path) -> Answer:
@@ -70,37 +71,33 @@ class Answers:
                 f"it is {facts.seconds:.0f} s long; at most {self.limits.max_sec:.0f} s can be taken: cut it, or use "
                 "`mmpretrain predict`"
             )
-        windows = Windows(contributions=len(self._classifier.modalities) > 1)
-        (found,) = predict([path], self._classifier, windows, crop_size=self._crop_size, landmarker=self._model)
+        windows = Windows(contributions=len(self._judge.modalities) > 1)
+        (found,) = predict([path], self._judge, windows, crop_size=self._crop_size, landmarker=self._model)
         if found.error:
             raise ValueError(found.error)
-        classes = self._classifier.classes
+        reading = self._judge.reading
         video = None
         if found.width:
             video = folder / "marked.mp4"
-            _, error = next(ordered_map(render, [Job(path, video, found, classes)], 1, lambda _: 1800.0))
+            _, error = next(ordered_map(render, [Job(path, video, found, reading)], 1, lambda _: 1800.0))
             video = None if error else video
-        settings = {"task": self._classifier.task.name, **dataclasses.asdict(windows)}
+        settings = dataclasses.asdict(windows) | {"smoothing_sec": windows.smoothing_of(self._judge)}
         found = dataclasses.replace(found, file=path.name)
-        write_json(folder / "probabilities.json", as_json(found, classes, settings))
-        write_text(folder / "probabilities.csv", as_csv(found, classes))
-        files = [folder / "probabilities.json", folder / "probabilities.csv"]
-        return Answer(video, summary(found, classes), figure(found, classes), crops_of(found), files)
+        write_json(folder / "over_time.json", as_json(found, reading, settings))
+        write_text(folder / "over_time.csv", as_csv(found, reading))
+        files = [folder / "over_time.json", folder / "over_time.csv"]
+        return Answer(video, summary(found, reading), figure(found, reading), crops_of(found), files)
 
 
-def summary(found: Prediction, classes: tuple[str, ...]) -> str:
-    """Markdown: of each person what is most probable on the whole, and what the modalities say alone."""
+def summary(found: Prediction, reading: Reading) -> str:
+    """Markdown: of each person what is said on the whole, and what the modalities say alone."""
     lines = []
     for person in found.people:
-        said = [f"**{person.name}**: {_most(person.moments.overall, classes)}"]
-        said += [f"{BOTH[name]}: {_most(mean, classes)}" for name, mean in _alone(person).items()]
+        said = [f"**{person.name}**: {reading.text(person.moments.overall)}"]
+        said += [f"{BOTH[name]}: {reading.text(mean)}" for name, mean in _alone(person).items()]
         lines.append("- " + "; ".join(said))
     lines += [f"- note: {note}" for note in found.notes]
     return "\n".join(lines)
-
-
-def _most(probabilities: np.ndarray, classes: tuple[str, ...]) -> str:
-    return f"{classes[int(probabilities.argmax())]} {100 * probabilities.max():.0f} %"
 
 
 def _alone(person: Person) -> dict[str, np.ndarray]:
@@ -109,31 +106,48 @@ def _alone(person: Person) -> dict[str, np.ndarray]:
     return {name: x.mean(0) for name, x in alone.items() if len(x)}
 
 
-def figure(found: Prediction, classes: tuple[str, ...]) -> Figure:
-    """Of each person the probabilities over time, and on the whole of all and of each modality alone."""
+def figure(found: Prediction, reading: Reading) -> Figure:
+    """Of each person what is said over time, and on the whole of all and of each modality alone."""
     from matplotlib.figure import Figure
 
-    people, shades = found.people, [tuple(c / 255 for c in colour) for colour in colours(len(classes))]
+    people, shades = found.people, [tuple(c / 255 for c in colour) for colour in reading.colours]
     made = Figure(figsize=(9, 0.6 + 2.1 * len(people)), layout="constrained")
     axes = made.subplots(len(people), 2, squeeze=False, width_ratios=(2, 1))
     for person, (over_time, on_the_whole) in zip(people, axes, strict=True):
         of = person.moments
         middle = (of.start_sec + of.end_sec) / 2
         edges = [of.start_sec[0], *middle, of.end_sec[-1]]
-        values = np.concatenate([of.probabilities[:1], of.probabilities, of.probabilities[-1:]])
-        over_time.stackplot(edges, values.T, colors=shades, labels=classes)
-        over_time.set(xlim=(0, max(found.seconds, 0.04)), ylim=(0, 1), ylabel=person.name, xlabel="seconds")
+        values = np.concatenate([of.values[:1], of.values, of.values[-1:]])
+        if reading.adds_up:
+            over_time.stackplot(edges, values.T, colors=shades, labels=reading.names)
+        else:
+            for name, column, shade in zip(reading.names, values.T, shades, strict=True):
+                over_time.plot(edges, column, color=shade, label=name)
+        limits = (reading.low, reading.high)
+        over_time.set(xlim=(0, max(found.seconds, 0.04)), ylim=limits, ylabel=person.name, xlabel="seconds")
         bars = {"all": of.overall} | {BOTH[name]: mean for name, mean in _alone(person).items()}
-        left = np.zeros(len(bars))
-        for k, shade in enumerate(shades):
-            widths = [mean[k] for mean in bars.values()]
-            on_the_whole.barh(list(bars), widths, left=left, color=shade)
-            left += widths
-        on_the_whole.invert_yaxis()
-        on_the_whole.set(xlim=(0, 1), xlabel="on the whole")
+        _draw_bars(on_the_whole, bars, reading, shades)
+        on_the_whole.set(xlim=limits, xlabel="on the whole")
     handles, labels = axes[0][0].get_legend_handles_labels()
-    made.legend(handles, labels, loc="outside upper center", ncols=min(len(classes), 8), frameon=False)
+    made.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 8), frameon=False)
     return made
+
+
+def _draw_bars(axes: Axes, bars: dict[str, np.ndarray], reading: Reading, shades: list[tuple[float, ...]]) -> None:
+    """A bar each, of values that add up behind one another, else beside one another."""
+    names, values_BC = list(bars), np.stack(list(bars.values()))
+    place, left = np.arange(len(names)), np.zeros(len(names))
+    for k, shade in enumerate(shades):
+        if reading.adds_up:
+            axes.barh(place, values_BC[:, k], left=left, color=shade)
+            left += values_BC[:, k]
+        else:
+            size = 0.8 / len(shades)
+            axes.barh(
+                place - 0.4 + (k + 0.5) * size, values_BC[:, k] - reading.low, size, left=reading.low, color=shade
+            )
+    axes.set_yticks(place, names)
+    axes.invert_yaxis()
 
 
 def crops_of(found: Prediction) -> list[tuple[np.ndarray, str]]:

@@ -14,11 +14,12 @@ import numpy as np
 
 from data_prep.people import Contents, Facts, Part
 from data_prep.people import Person as Seen
-from mmpretrain.predict.posteriors import Classifier
+from mmpretrain.predict.judge import Judge
 from mmpretrain.predict.results import VOICE, Moments, Person, Prediction
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME, Clip
 
 PART_SEC = 60
+SMOOTHING_SEC = 1.5
 MIN_FRAMES = 5  # as of preparation: less is no clip
 KEPT_CROPS = 8  # of a person
 SAME_PERSON = 0.3  # of the faces of two parts, by how much they cover each other where both are seen
@@ -26,20 +27,26 @@ SAME_PERSON = 0.3  # of the faces of two parts, by how much they cover each othe
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """window_sec: of what is judged at once. hop_sec: from one to the next. smoothing_sec: over which probabilities are
-    averaged, 0: not. contributions: what each modality says alone, too. Raises ValueError."""
+    """window_sec: of what is judged at once. hop_sec: from one to the next. smoothing_sec: over which what is said is
+    averaged, 0: not; None: 1.5, and not at all where every frame is spoken of. contributions: what each modality says
+    alone, too. Raises ValueError."""
 
     window_sec: float = 3.0
     hop_sec: float = 0.5
-    smoothing_sec: float = 1.5
+    smoothing_sec: float | None = None
     contributions: bool = False
 
     def __post_init__(self) -> None:
         for name, least, most in (("window_sec", 0.2, 30), ("hop_sec", 0.04, 30), ("smoothing_sec", 0, 60)):
             value = getattr(self, name)
-            if not least <= value <= most:
+            if value is not None and not least <= value <= most:
                 flag = name.removesuffix("_sec")
                 raise ValueError(f"--{flag}={value:g}; it must be {least:g} to {most:g} seconds")
+
+    def smoothing_of(self, judge: Judge) -> float:
+        """Seconds."""
+        usual = 0.0 if judge.of_frames else SMOOTHING_SEC
+        return usual if self.smoothing_sec is None else self.smoothing_sec
 
     @property
     def frames(self) -> int:
@@ -66,8 +73,8 @@ def spans(facts: Facts, windows: Windows) -> list[tuple[float, float]]:
 class OverTime:
     """Takes the parts of a file in their order, then says what was predicted of it."""
 
-    def __init__(self, classifier: Classifier, windows: Windows, file: str, facts: Facts):
-        self._classifier, self._windows, self._file, self._facts = classifier, windows, file, facts
+    def __init__(self, judge: Judge, windows: Windows, file: str, facts: Facts):
+        self._head, self._windows, self._file, self._facts = judge, windows, file, facts
         self._people: list[_Someone] = []
         self._notes: list[str] = []
         self._end = 0  # frames that were read
@@ -82,13 +89,13 @@ class OverTime:
         is_last |= num_frames < PART_SEC * FRAME_RATE_HZ + self._windows.frames
         starts = self._windows.starts(first, num_frames, is_last)
         before, left = list(self._people), set(starts)
-        for seen in contents.people if "video" in self._classifier.modalities else ():
+        for seen in contents.people if "video" in self._head.modalities else ():
             someone = self._find(before, first, seen)
             someone.show(first + seen.first, seen.boxes)
-            someone.keep(getattr(seen, self._classifier.view))
-            left -= set(self._judge(someone, first, contents, seen, starts))
-        if left and len(contents.audio) and "audio" in self._classifier.modalities:
-            self._judge(self._voice(), first, contents, None, sorted(left))
+            someone.keep(getattr(seen, self._head.view))
+            left -= set(self._judge(someone, first, contents, seen, starts, is_last))
+        if left and len(contents.audio) and "audio" in self._head.modalities:
+            self._judge(self._voice(), first, contents, None, sorted(left), is_last)
 
     def result(self) -> Prediction:
         """With the reason where nothing could be predicted."""
@@ -97,7 +104,7 @@ class OverTime:
         if not people:
             why = self._why_nothing() if self._end else "; ".join(self._notes)
             return Prediction(self._file, seconds, error=why)
-        made = tuple(someone.person(self._windows.smoothing_sec) for someone in people)
+        made = tuple(someone.person(self._windows.smoothing_of(self._head)) for someone in people)
         facts = self._facts
         return Prediction(self._file, seconds, facts.width, facts.height, made, tuple(self._notes))
 
@@ -106,12 +113,12 @@ class OverTime:
             return (
                 f"it is {self._end / FRAME_RATE_HZ:.2f} s long; at least {MIN_FRAMES / FRAME_RATE_HZ:.1f} s are needed"
             )
-        wants = " and ".join(self._classifier.modalities)
+        wants = " and ".join(self._head.modalities)
         found = "its sound is silence" if self._facts.has_sound else "it has no sound"
-        if "audio" not in self._classifier.modalities:
+        if "audio" not in self._head.modalities:
             found = "the encoder takes no sound"
         seen = "no face is seen for half a second" if self._facts.has_picture else "it has no picture"
-        if "video" not in self._classifier.modalities:
+        if "video" not in self._head.modalities:
             seen = "the encoder takes no picture"
         notes = f" ({'; '.join(self._notes)})" if self._notes else ""
         return f"there is nothing for an encoder of {wants}: {seen}, and {found}{notes}"
@@ -133,30 +140,60 @@ class OverTime:
         return self._people[-1]
 
     def _judge(
-        self, someone: _Someone, first: int, contents: Contents, seen: Seen | None, starts: Sequence[int]
+        self,
+        someone: _Someone,
+        first: int,
+        contents: Contents,
+        seen: Seen | None,
+        starts: Sequence[int],
+        is_last: bool,
     ) -> list[int]:
         """What the head says of one person in a part, and of which of the windows it could say something."""
-        width, clips, rows = self._windows.frames, [], []
+        width, clips, judged, own = self._windows.frames, [], [], []
         for start in starts:
             stop = min(start + width, contents.num_frames)
             a, b = (start, stop) if seen is None else (max(start, seen.first), min(stop, seen.first + len(seen.boxes)))
             if b - a >= max(MIN_FRAMES, (stop - start) / 2) and (clip := _clip(contents.audio, seen, a, b)) is not None:
                 clips.append(clip)
-                box = seen.boxes[(a + b) // 2 - seen.first] if seen else np.full(4, np.nan)
-                rows.append((start, stop, box))
-        made = self._classifier.probabilities(clips, width)
-        kept = np.flatnonzero(~np.isnan(made).any(1))
+                judged.append((start, stop))
+                own.append((a, b))
+        said = self._head.says(clips, width)
+        kept = np.flatnonzero(~np.isnan(said).any(tuple(range(1, said.ndim))))
         if not len(kept):
             return []
-        modalities, alone = self._classifier.modalities, {}
+        modalities, alone = self._head.modalities, {}
         for name in modalities if self._windows.contributions else ():
             others = [other for other in modalities if other != name]
-            alone[name] = self._classifier.probabilities(clips, width, without=others)[kept]
-        begin, end, boxes = (np.array(column)[kept] for column in zip(*rows, strict=True))
-        times = [(first + edge) / FRAME_RATE_HZ for edge in (begin, end)]
-        uses = tuple("+".join(_has(clips[k], modalities)) for k in kept)
-        someone.moments.append(Moments(*times, made[kept], uses, boxes, alone))
-        return begin.tolist()
+            alone[name] = self._head.says(clips, width, without=others)[kept]
+        judged_K2, own_K2 = np.array(judged)[kept], np.array(own)[kept]
+        uses = np.array(["+".join(_has(clips[k], modalities)) for k in kept])
+        if self._head.of_frames:
+            shared = width - round(self._windows.hop_sec * FRAME_RATE_HZ)  # by a window and the next, half to each
+            cut = shared > 0 and not is_last
+            end = PART_SEC * FRAME_RATE_HZ + shared // 2 if cut else contents.num_frames
+            k_N, t_N = _frames(own_K2, someone.until - first, end)
+            inside = (k_N, t_N - own_K2[k_N, 0])
+            spans_N2, middle_N, uses = np.stack([t_N, t_N + 1], 1), t_N, uses[k_N]
+            said, alone = said[kept][inside], {name: x[inside] for name, x in alone.items()}
+        else:
+            spans_N2, middle_N, said = judged_K2, own_K2.sum(1) // 2, said[kept]
+        boxes_N4 = seen.boxes[middle_N - seen.first] if seen else np.full((len(middle_N), 4), np.nan)
+        times = ((first + spans_N2) / FRAME_RATE_HZ).T
+        if len(said):
+            someone.add(Moments(*times, said, tuple(uses.tolist()), boxes_N4, alone))
+        return judged_K2[:, 0].tolist()
+
+
+def _frames(own_K2: np.ndarray, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+    """Every frame from `begin` to before `end` that a window has, and of those windows the one whose middle is nearest.
+
+    own_K2: the first frame of each window and the one after its last. Returns windows and frames, int [N] each.
+    """
+    frames_N = np.arange(max(begin, own_K2.min()), min(end, own_K2.max()))
+    has_KN = (own_K2[:, :1] <= frames_N) & (frames_N < own_K2[:, 1:])
+    off_KN = np.where(has_KN, np.abs(own_K2.mean(1, keepdims=True) - frames_N - 0.5), np.inf)
+    some_N = has_KN.any(0)
+    return off_KN.argmin(0)[some_N], frames_N[some_N]
 
 
 def _clip(audio: np.ndarray, seen: Seen | None, first: int, after: int) -> Clip | None:
@@ -182,9 +219,15 @@ class _Someone:
     def __init__(self, name: str):
         self.name = name
         self.moments: list[Moments] = []
+        self.until = 0  # the frame of the file up to which something is said
         self._first = 0
         self._boxes = np.zeros((0, 4), np.float32)
         self._crops: list[np.ndarray] = []
+
+    def add(self, moments: Moments) -> None:
+        """Of the part that comes next."""
+        self.moments.append(moments)
+        self.until = max(self.until, round(float(moments.end_sec[-1]) * FRAME_RATE_HZ))
 
     def keep(self, crops_TSS: np.ndarray) -> None:
         """A few of the crops, for people to look at; copies, since a view would keep all of them in memory."""

@@ -1,4 +1,4 @@
-"""The page of `mmpretrain serve`, made with Gradio: a recording goes in, marks and probabilities come out.
+"""The page of `mmpretrain serve`, made with Gradio: a recording goes in, marks and what a head says come out.
 
 It loads nothing from elsewhere and tells nobody anything. Recordings are taken one at a time, others wait; what was
 uploaded and made is deleted after a while, and all of it when the server ends.
@@ -21,15 +21,15 @@ KEPT_SEC, CLEAN_EVERY_SEC = 900, 60
 MAX_WAITING = 16
 TEXT = """# What people in a recording show over time
 
-Drop a video or a sound, or use the camera. {limits} The task: **{task}** ({classes}), by {encoder}.
+Drop a video or a sound, or use the camera. {limits} The task: **{task}** ({tells}), by {encoder}.
 
-Probabilities of a model that learned from acted or labelled clips. They do not measure what anybody feels; not for
+What a model says that learned from acted or labelled clips. It does not measure what anybody feels; not for
 decisions about people. Nothing leaves this machine; recordings are deleted within {minutes:.0f} minutes.
 """
 
 
 def make_page(answers: Answers, about: dict[str, str]) -> gradio.Blocks:
-    """about: `task`, `classes` and `encoder`, in words. Needs the extra `serve`."""
+    """about: `task`, `tells` and `encoder`, in words. Needs the extra `serve`."""
     import gradio as gr
 
     limits = f"At most {answers.limits.max_sec:.0f} s and {answers.limits.max_mb} MB."
@@ -44,7 +44,7 @@ def make_page(answers: Answers, about: dict[str, str]) -> gradio.Blocks:
                 go = gr.Button("Look and listen", variant="primary", elem_id="go")
             with gr.Column(scale=3):
                 marked = gr.Video(
-                    label="faces, and probabilities over time", interactive=False, elem_id="marked", height=520
+                    label="faces, and what is said over time", interactive=False, elem_id="marked", height=520
                 )
                 said = gr.Markdown(elem_id="said")
         plot = gr.Plot(label="over time; on the whole: together, and each modality alone", elem_id="plot")

@@ -12,7 +12,8 @@ from mmpretrain.encoders.folder import load_encoder, read_crop_size
 from mmpretrain.files import write_json, write_text
 from mmpretrain.listing import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_files, readable, suffix_of
 from mmpretrain.observe.progress import Progress, log
-from mmpretrain.predict.posteriors import Classifier
+from mmpretrain.predict.judge import Judge
+from mmpretrain.predict.reading import Reading
 from mmpretrain.predict.results import Prediction, as_csv, as_json
 from mmpretrain.report.tables import NOTHING, duration, percent, text_table
 from mmpretrain.run.base import cache_compilations
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 MAX_FACES = 5
 UNSEEN_PX = 16  # of the crops that the encoder does not see
 NUM_SECONDS = {"window": "what is judged at once", "hop": "from one judgement to the next",
-               "smoothing": "over which probabilities are averaged, 0: not"}  # fmt: skip
+               "smoothing": "over which what is said is averaged, 0: not"}  # fmt: skip
 
 
 def predict(
     paths: Sequence[Path],
-    classifier: Classifier,
+    judge: Judge,
     windows: Windows,
     *,
     crop_size: int,
@@ -55,7 +56,7 @@ def predict(
             progress.update()
     parts_of = [
         [] if isinstance(facts, Failed) or facts.error else
-        parts(path, facts, classifier, windows, crop_size, landmarker, max_faces)
+        parts(path, facts, judge, windows, crop_size, landmarker, max_faces)
         for path, facts in zip(paths, facts_of, strict=True)
     ]  # fmt: skip
     every = list(itertools.chain.from_iterable(parts_of))
@@ -65,7 +66,7 @@ def predict(
             if not own:
                 yield Prediction(str(path), error=facts.reason if isinstance(facts, Failed) else facts.error)
                 continue
-            over_time = OverTime(classifier, windows, str(path), facts)
+            over_time = OverTime(judge, windows, str(path), facts)
             for number, part in enumerate(own, start=1):
                 _, contents = next(read)
                 contents = Contents(error=contents.reason) if isinstance(contents, Failed) else contents
@@ -75,7 +76,7 @@ def predict(
 
 
 def parts(
-    path: Path, facts: Facts, classifier: Classifier, windows: Windows, crop_size: int, landmarker: Path | None,
+    path: Path, facts: Facts, judge: Judge, windows: Windows, crop_size: int, landmarker: Path | None,
     max_faces: int,
 ) -> list[Part]:  # fmt: skip
     """The parts of a file, to be read one after the other."""
@@ -84,8 +85,8 @@ def parts(
     from mmpretrain.predict.over_time import spans
 
     unseen = dict.fromkeys(("mouth_size", "face_size"), UNSEEN_PX)
-    options = Options(**unseen | {f"{classifier.view}_size": crop_size})
-    model = landmarker if facts.has_picture and "video" in classifier.modalities else None
+    options = Options(**unseen | {f"{judge.view}_size": crop_size})
+    model = landmarker if facts.has_picture and "video" in judge.modalities else None
     return [Part(path, start, end, options, model, max_faces) for start, end in spans(facts, windows)]
 
 
@@ -117,19 +118,22 @@ def output_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def table(found: Sequence[Prediction], classes: Sequence[str]) -> str:
-    """A row for each person: what is most probable on the whole, and how probable each class is."""
+def table(found: Sequence[Prediction], reading: Reading) -> str:
+    """A row for each person: what is said on the whole, and how probable each class is."""
+    columns = [reading.task] if reading.is_number else ["mostly", *reading.names]
     rows = []
     for of_file in found:
         name = Path(of_file.file).name
         for person in of_file.people:
             overall = person.moments.overall
             seen = duration(float(person.moments.end_sec[-1] - person.moments.start_sec[0]))
-            said = [classes[int(overall.argmax())], *(percent(float(p)) for p in overall)]
+            said = [f"{overall[0]:.2f}"] if reading.is_number else [
+                reading.label(overall), *(percent(float(p)) for p in overall)
+            ]  # fmt: skip
             rows.append([readable(name), person.name, seen, *said])
         if not of_file.people:
-            rows.append([readable(name), NOTHING, NOTHING, NOTHING, *[NOTHING] * len(classes)])
-    return text_table((["file", "who", "over", "mostly", *classes], rows))
+            rows.append([readable(name), NOTHING, NOTHING, *[NOTHING] * len(columns)])
+    return text_table((["file", "who", "over", *columns], rows))
 
 
 def _seconds(given: Given) -> Windows:
@@ -154,18 +158,18 @@ def _command(given: Given) -> None:
     if given["render"] and output is None:
         raise ValueError("--render needs --output=DIR, where the videos go")
     folder = Path(given["encoder"])
-    classifier = Classifier(load_encoder(folder), given["task"] or "")
+    judge = Judge(load_encoder(folder), given["task"] or "")
     cache_compilations()
-    pictures = "video" in classifier.modalities and any(suffix_of(path) not in AUDIO_SUFFIXES for path in paths)
+    pictures = "video" in judge.modalities and any(suffix_of(path) not in AUDIO_SUFFIXES for path in paths)
     model = landmarker_model(given["landmarker"]) if pictures else None
     workers = memory.that_fit(given["workers"] or os.cpu_count() or 1)
     settings: dict[str, Any] = {
-        "task": classifier.task.name, "encoder": classifier.encoder.lineage.get("fingerprint", ""),
-        "window_sec": windows.window_sec, "hop_sec": windows.hop_sec, "smoothing_sec": windows.smoothing_sec,
+        "encoder": judge.encoder.lineage.get("fingerprint", ""), "window_sec": windows.window_sec,
+        "hop_sec": windows.hop_sec, "smoothing_sec": windows.smoothing_of(judge),
     }  # fmt: skip
     found = []
     predictions = predict(
-        paths, classifier, windows, crop_size=read_crop_size(folder), landmarker=model,
+        paths, judge, windows, crop_size=read_crop_size(folder), landmarker=model,
         max_faces=given["faces"] or MAX_FACES, num_workers=workers,
     )  # fmt: skip
     for name, of_file in zip(output_names(paths), predictions, strict=True):
@@ -173,31 +177,29 @@ def _command(given: Given) -> None:
         if of_file.error:
             log(f"{readable(of_file.file)}: nothing predicted: {of_file.error}")
         elif output is not None:
-            write_json(output / f"{name}.json", as_json(of_file, classifier.classes, settings))
-            write_text(output / f"{name}.csv", as_csv(of_file, classifier.classes))
+            write_json(output / f"{name}.json", as_json(of_file, judge.reading, settings))
+            write_text(output / f"{name}.csv", as_csv(of_file, judge.reading))
         for note in of_file.notes:
             log(f"{readable(of_file.file)}: {note}")
     if given["render"]:
-        _render(paths, found, classifier, output, workers)
+        _render(paths, found, judge, output, workers)
     answered = [of_file for of_file in found if of_file.people]
     if not answered:
         raise ValueError(
             f"{readable(paths[0])}: {found[0].error}" if len(paths) == 1 else
             f"nothing could be predicted of any of the {len(paths)} files; the reasons stand above"
         )  # fmt: skip
-    print(table(found, classifier.classes))
+    print(table(found, judge.reading))
     where = f"; {output} has a JSON and a CSV file of each" if output else "; --output=DIR keeps all of it"
     log(f"{len(answered)} of {len(paths)} files, {sum(len(of.people) for of in answered)} people{where}")
 
 
-def _render(
-    paths: Sequence[Path], found: Sequence[Prediction], classifier: Classifier, output: Path, workers: int
-) -> None:
+def _render(paths: Sequence[Path], found: Sequence[Prediction], judge: Judge, output: Path, workers: int) -> None:
     from data_prep.workers import Failed, ordered_map
     from mmpretrain.predict.render import Job, render
 
     jobs = [
-        Job(path, output / f"{name}.mp4", of_file, classifier.classes)
+        Job(path, output / f"{name}.mp4", of_file, judge.reading)
         for path, name, of_file in zip(paths, output_names(paths), found, strict=True)
         if of_file.people and of_file.width
     ]
@@ -216,9 +218,9 @@ COMMAND = Command(
     options=(
         Option("encoder", str, "the folder of a fine-tuned encoder, with its head", "DIR", required=True),
         Option("output", str, "where a JSON and a CSV file of each clip are written", "DIR"),
-        Option("render", bool, "write a video too: faces framed and labelled, probabilities over time below"),
+        Option("render", bool, "write a video too: faces framed and labelled, what is said over time below"),
         *(Option(name, str, f"seconds: {text}; default: {default}", "SEC")
-          for (name, text), default in zip(NUM_SECONDS.items(), (3, 0.5, 1.5), strict=True)),
+          for (name, text), default in zip(NUM_SECONDS.items(), (3, 0.5, "1.5, of heads of frames 0"), strict=True)),
         Option("contributions", bool, "say too what sound alone and picture alone would give"),
         Option("task", str, "of an encoder with several heads, the one that is asked; default: the first", "NAME"),
         Option("faces", int, f"at most so many at once; default: {MAX_FACES}", "N", lower=1),
@@ -234,7 +236,8 @@ COMMAND = Command(
         "nobody is seen, the voice alone is (`uses` says which). A person is the track of a face, without a name: who "
         "leaves and comes back may count as another. Where several are seen at once, all are judged with the same "
         "sound.",
-        "What comes out are probabilities of the classes that the encoder was trained to tell, on clips like those "
-        "that it was trained on; they are no measurement of what somebody feels. Not for decisions about people.",
+        "What comes out is what the head was trained to tell: probabilities of classes or of levels, several marks at "
+        "once, or a number on the scale of its labels; of every frame where its labels were. It holds for clips like "
+        "those that it was trained on, and is no measurement of what somebody feels. Not for decisions about people.",
     ),
 )  # fmt: skip

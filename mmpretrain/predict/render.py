@@ -1,4 +1,4 @@
-"""The video of a prediction: faces framed and labelled, below them the probabilities of each person over time."""
+"""The video of a prediction: faces framed and labelled, below them what is said of each person over time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from data_prep import media
 from data_prep.faults import ClipError, of_the_clip
 from mmpretrain.files import whole_file
-from mmpretrain.predict.colours import colours
+from mmpretrain.predict.reading import Reading
 from mmpretrain.predict.results import Person, Prediction
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 
@@ -33,7 +33,7 @@ class Job:
     path: Path
     target: Path
     found: Prediction
-    classes: tuple[str, ...]
+    reading: Reading
 
 
 def render(job: Job) -> str:
@@ -51,7 +51,7 @@ def _write(job: Job, draft: Path) -> None:
     width = _even(max(job.found.width * scale, MIN_WIDTH))
     height = _even(job.found.height * scale)
     people = job.found.people[:MAX_PEOPLE]
-    board = _board(people, job.classes, width, job.found.seconds)
+    board, strips_at = _board(people, job.reading, width, job.found.seconds)
     with contextlib.closing(av.open(str(draft), "w", format="mp4")) as container:
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         picture = container.add_stream(codec, rate=FRAME_RATE_HZ)
@@ -61,7 +61,7 @@ def _write(job: Job, draft: Path) -> None:
         for opened in _parts(job):
             first = number
             for rgb in media.shown_frames(opened):
-                shown = _drawn(rgb, number, job, width, height, board)
+                shown = _drawn(rgb, number, job, width, height, board, strips_at)
                 frame = av.VideoFrame.from_ndarray(shown, "rgb24")
                 frame.pts, frame.time_base = number, fractions.Fraction(1, FRAME_RATE_HZ)
                 container.mux(picture.encode(frame))
@@ -93,26 +93,27 @@ def _add_sound(container, stream, audio: np.ndarray, samples: int) -> int:
     return samples
 
 
-def _drawn(rgb: np.ndarray, number: int, job: Job, width: int, height: int, board: np.ndarray) -> np.ndarray:
+def _drawn(
+    rgb: np.ndarray, number: int, job: Job, width: int, height: int, board: np.ndarray, strips_at: int
+) -> np.ndarray:
     shown = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
     for person in job.found.people:
         row = number - person.first_frame
         if 0 <= row < len(person.boxes) and not np.isnan(person.boxes[row]).any():
-            _frame_face(shown, person, number, person.boxes[row], job.classes)
+            _frame_face(shown, person, number, person.boxes[row], job.reading)
     below = board.copy()
     x = NAME_PX + round((width - NAME_PX - 1) * min(1.0, (number / FRAME_RATE_HZ) / max(job.found.seconds, 0.04)))
-    cv2.line(below, (x, LEGEND_PX), (x, len(below)), (255, 255, 255), 1)
+    cv2.line(below, (x, strips_at), (x, len(below)), (255, 255, 255), 1)
     return np.concatenate([shown, below])
 
 
-def _frame_face(shown: np.ndarray, person: Person, number: int, box: np.ndarray, classes: Sequence[str]) -> None:
+def _frame_face(shown: np.ndarray, person: Person, number: int, box: np.ndarray, reading: Reading) -> None:
     height, width = shown.shape[:2]
     left, top, right, bottom = (round(float(x)) for x in box * (width, height, width, height))
-    probabilities = at_time(person, number / FRAME_RATE_HZ)
-    best = int(probabilities.argmax())
-    colour = colours(len(classes))[best]
+    values = at_time(person, number / FRAME_RATE_HZ)
+    colour = reading.colour(values)
     cv2.rectangle(shown, (left, top), (right, bottom), colour, 2)
-    text = f"{person.name}: {ascii_of(classes[best])} {100 * probabilities[best]:.0f} %"
+    text = f"{person.name}: {ascii_of(reading.text(values))}"
     (across, up), _ = cv2.getTextSize(text, _FONT, 0.5, 1)
     x, y = min(max(left, 0), max(width - across - 6, 0)), max(top, up + 8)
     cv2.rectangle(shown, (x, y - up - 8), (x + across + 6, y), colour, -1)
@@ -120,40 +121,60 @@ def _frame_face(shown: np.ndarray, person: Person, number: int, box: np.ndarray,
 
 
 def at_time(person: Person, sec: float) -> np.ndarray:
-    """[C], of the window whose middle is nearest."""
+    """[C], of the moment whose middle is nearest."""
     of = person.moments
-    return of.probabilities[int(np.abs((of.start_sec + of.end_sec) / 2 - sec).argmin())]
+    return of.values[int(np.abs((of.start_sec + of.end_sec) / 2 - sec).argmin())]
 
 
-def _board(people: Sequence[Person], classes: Sequence[str], width: int, seconds: float) -> np.ndarray:
-    """What stands below the picture: the classes and their colours, and a strip for each person."""
-    board = np.full((_even(LEGEND_PX + STRIP_PX * len(people)), width, 3), 24, np.uint8)
-    x = 6
-    for name, colour in zip(map(ascii_of, classes), colours(len(classes)), strict=True):
+def _board(people: Sequence[Person], reading: Reading, width: int, seconds: float) -> tuple[np.ndarray, int]:
+    """What stands below the picture: names and colours of the values, a strip for each person; where strips begin."""
+    places, x, y = [], 6, 8
+    for name in map(ascii_of, reading.names):
         (across, _), _ = cv2.getTextSize(name, _FONT, 0.42, 1)
-        cv2.rectangle(board, (x, 8), (x + 10, 18), colour, -1)
-        cv2.putText(board, name, (x + 14, 18), _FONT, 0.42, (230, 230, 230), 1, cv2.LINE_AA)
+        if x > 6 and x + across + 14 > width:
+            x, y = 6, y + LEGEND_PX - 8
+        places.append((name, x, y))
         x += across + 26
+    strips_at = y + LEGEND_PX - 8
+    board = np.full((_even(strips_at + STRIP_PX * len(people)), width, 3), 24, np.uint8)
+    for (name, x, y), colour in zip(places, reading.colours, strict=True):
+        cv2.rectangle(board, (x, y), (x + 10, y + 10), colour, -1)
+        cv2.putText(board, name, (x + 14, y + 10), _FONT, 0.42, (230, 230, 230), 1, cv2.LINE_AA)
     for number, person in enumerate(people):
-        top = LEGEND_PX + STRIP_PX * number
+        top = strips_at + STRIP_PX * number
         cv2.putText(board, person.name, (6, top + 25), _FONT, 0.42, (230, 230, 230), 1, cv2.LINE_AA)
-        strip(board[top : top + STRIP_PX - 4, NAME_PX:], person, classes, seconds)
-    return board
+        strip(board[top : top + STRIP_PX - 4, NAME_PX:], person, reading, seconds)
+    return board, strips_at
 
 
-def strip(area: np.ndarray, person: Person, classes: Sequence[str], seconds: float) -> None:
-    """Paints probabilities over time, one above the other, into `area` uint8 [h, w, 3]; dark where nothing is known."""
+def strip(area: np.ndarray, person: Person, reading: Reading, seconds: float) -> None:
+    """Paints what is said over time into `area` uint8 [h, w, 3]; dark where nothing is known.
+
+    Chances that add up stand one above the other; of other values each is a line, the lowest value at the bottom.
+    """
     height, width = area.shape[:2]
     area[:] = 40
     times = (np.arange(width) + 0.5) / width * max(seconds, 0.04)
     of = person.moments
-    inside = (times[:, None] >= of.start_sec) & (times[:, None] <= of.end_sec)
-    middle = np.abs(times[:, None] - (of.start_sec + of.end_sec) / 2)
-    nearest = np.where(inside, middle, np.inf).argmin(1)
-    for x in np.flatnonzero(inside.any(1)):
-        edges = np.round(height * np.concatenate([[0], np.cumsum(of.probabilities[nearest[x]])])).astype(int)
-        for low, high, colour in zip(edges, edges[1:], colours(len(classes)), strict=False):
-            area[height - high : height - low, x] = colour
+    middle = (of.start_sec + of.end_sec) / 2
+    order = np.argsort(middle, kind="stable")
+    between = (middle[order][1:] + middle[order][:-1]) / 2
+    nearest = order[np.searchsorted(between, times)]
+    known = (times >= of.start_sec[nearest]) & (times <= of.end_sec[nearest])
+    shares = reading.shares(of.values[nearest])
+    before = None
+    for x in range(width):
+        if not known[x]:
+            before = None
+        elif reading.adds_up:
+            edges = np.round(height * np.concatenate([[0], np.cumsum(shares[x])])).astype(int)
+            for low, high, colour in zip(edges, edges[1:], reading.colours, strict=False):
+                area[height - high : height - low, x] = colour
+        else:
+            rows = np.round((height - 2) * (1 - shares[x])).astype(int)
+            for row, other, colour in zip(rows, rows if before is None else before, reading.colours, strict=True):
+                area[min(row, other) : max(row, other) + 2, x] = colour
+            before = rows
 
 
 def ascii_of(text: str) -> str:

@@ -10,19 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from mmpretrain.predict.reading import Reading
+
 VOICE = "voice"  # who is heard where nobody is seen
 
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """One person over time, K windows of a file. start_sec, end_sec: float [K]. probabilities: [K, C]. uses: what each
-    was made of, "audio+video" say. boxes: [K, 4] in the middle of the window, left, top, right, bottom of the face as
-    shares of the picture, NaN where nobody is seen. alone: by modality the probabilities of it alone, NaN where it is
-    absent."""
+    """One person over time, K windows or frames of a file. start_sec, end_sec: float [K]. values: what the head says,
+    [K, C]. uses: what each was made of, "audio+video" say. boxes: [K, 4] in the middle of it, left, top, right, bottom
+    of the face as shares of the picture, NaN where nobody is seen. alone: by modality the values of it alone, NaN where
+    it is absent."""
 
     start_sec: np.ndarray
     end_sec: np.ndarray
-    probabilities: np.ndarray
+    values: np.ndarray
     uses: tuple[str, ...]
     boxes: np.ndarray
     alone: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -33,11 +35,11 @@ class Moments:
             return np.concatenate([getattr(part, name) for part in parts])
 
         alone = {name: np.concatenate([part.alone[name] for part in parts]) for name in parts[0].alone}
-        arrays = [joined(name) for name in ("start_sec", "end_sec", "probabilities")]
+        arrays = [joined(name) for name in ("start_sec", "end_sec", "values")]
         return Moments(*arrays, tuple(use for part in parts for use in part.uses), joined("boxes"), alone)
 
     def smoothed(self, seconds: float) -> Moments:
-        """Each probability the mean of those whose windows' middles are at most `seconds / 2` away."""
+        """Each value the mean of those whose windows' middles are at most `seconds / 2` away."""
         middle = (self.start_sec + self.end_sec) / 2
         order = np.argsort(middle, kind="stable")
         edges = middle[:, None] + np.array([-0.5, 0.5]) * (seconds + 1e-6)
@@ -53,12 +55,12 @@ class Moments:
             return np.where(known, near, np.nan).astype(np.float32)
 
         alone = {name: mean(x) for name, x in self.alone.items()}
-        return dataclasses.replace(self, probabilities=mean(self.probabilities), alone=alone)
+        return dataclasses.replace(self, values=mean(self.values), alone=alone)
 
     @property
     def overall(self) -> np.ndarray:
         """[C], the mean over time."""
-        return self.probabilities.mean(0)
+        return self.values.mean(0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,53 +88,46 @@ class Prediction:
     error: str = ""
 
 
-def as_json(found: Prediction, classes: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+def as_json(found: Prediction, reading: Reading, settings: Mapping[str, Any]) -> dict[str, Any]:
     """All that was found. settings: how, for whoever reads it later."""
     people = [
         {
             "person": person.name,
             "from_sec": _rounded(person.moments.start_sec[0]), "to_sec": _rounded(person.moments.end_sec[-1]),
-            "label": classes[int(person.moments.overall.argmax())],
-            "probabilities": _named(classes, person.moments.overall),
-            "moments": [_moment(person.moments, k, classes) for k in range(len(person.moments.uses))],
+            **reading.fields(person.moments.overall),
+            "moments": [_moment(person.moments, k, reading) for k in range(len(person.moments.uses))],
         }
         for person in found.people
     ]  # fmt: skip
     head = {"file": found.file, "seconds": _rounded(found.seconds), "width": found.width, "height": found.height}
-    return head | {"classes": list(classes), **settings, "people": people, "notes": list(found.notes)}
+    return head | {**reading.about, **settings, "people": people, "notes": list(found.notes)}
 
 
-def _moment(moments: Moments, k: int, classes: Sequence[str]) -> dict[str, Any]:
+def _moment(moments: Moments, k: int, reading: Reading) -> dict[str, Any]:
     box = moments.boxes[k]
-    alone = {name: _named(classes, x[k]) for name, x in moments.alone.items() if not np.isnan(x[k]).any()}
+    alone = {name: reading.named(x[k]) for name, x in moments.alone.items() if not np.isnan(x[k]).any()}
     return {
         "start_sec": _rounded(moments.start_sec[k]), "end_sec": _rounded(moments.end_sec[k]),
-        "label": classes[int(moments.probabilities[k].argmax())],
-        "probabilities": _named(classes, moments.probabilities[k]), "uses": moments.uses[k],
+        **reading.fields(moments.values[k]), "uses": moments.uses[k],
         "box": None if np.isnan(box).any() else [round(float(x), 4) for x in box],
         **({"alone": alone} if moments.alone else {}),
     }  # fmt: skip
 
 
-def as_csv(found: Prediction, classes: Sequence[str]) -> str:
+def as_csv(found: Prediction, reading: Reading) -> str:
     """A row for each moment of each person."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["file", "person", "start_sec", "end_sec", "label", *classes, "uses", "left", "top", "right", "bottom"]
+        ["file", "person", "start_sec", "end_sec", *reading.columns, "uses", "left", "top", "right", "bottom"]
     )
     for person in found.people:
         of = person.moments
-        for k, row in enumerate(of.probabilities):
+        for k, values in enumerate(of.values):
             box = ["" if np.isnan(x) else round(float(x), 4) for x in of.boxes[k]]
             times = [_rounded(of.start_sec[k]), _rounded(of.end_sec[k])]
-            said = [classes[int(row.argmax())], *[round(float(p), 4) for p in row]]
-            writer.writerow([found.file, person.name, *times, *said, of.uses[k], *box])
+            writer.writerow([found.file, person.name, *times, *reading.row(values), of.uses[k], *box])
     return text.getvalue()
-
-
-def _named(classes: Sequence[str], probabilities: np.ndarray) -> dict[str, float]:
-    return {name: round(float(p), 4) for name, p in zip(classes, probabilities, strict=True)}
 
 
 def _rounded(seconds: float) -> float:

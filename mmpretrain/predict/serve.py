@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from mmpretrain.encoders.folder import load_encoder
-from mmpretrain.predict.posteriors import Classifier
+from mmpretrain.predict.judge import Judge
 from mmpretrain.run.base import cache_compilations
 from mmpretrain.run.command import Argument, Command, Given, Option
 
@@ -20,16 +20,18 @@ def _command(given: Given) -> None:
     from mmpretrain.predict.page import serve_page
 
     encoder = load_encoder(given.path)
-    classifier = Classifier(encoder, given["task"] or "")
+    judge = Judge(encoder, given["task"] or "")
     cache_compilations()
-    model = landmarker_model(given["landmarker"]) if "video" in classifier.modalities else None
+    model = landmarker_model(given["landmarker"]) if "video" in judge.modalities else None
+    reading = judge.reading
     limits = Limits(given["max_sec"] or MAX_SEC, given["max_mb"] or MAX_MB)
     about = {
-        "task": classifier.task.name, "classes": ", ".join(classifier.classes),
-        "encoder": f"an encoder of {' and '.join(classifier.modalities)}, "
+        "task": judge.task.name,
+        "tells": f"{reading.low:g} to {reading.high:g}" if reading.is_number else ", ".join(reading.names),
+        "encoder": f"an encoder of {' and '.join(judge.modalities)}, "
         f"{encoder.lineage.get('fingerprint', 'of unknown lineage')}",
     }  # fmt: skip
-    answers = Answers(classifier, encoder.crop_size, model, limits)
+    answers = Answers(judge, encoder.crop_size, model, limits)
     serve_page(answers, about, given["host"] or HOST, given["port"] or PORT)
 
 

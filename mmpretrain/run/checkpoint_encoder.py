@@ -21,6 +21,7 @@ from mmpretrain.encoders.folder import (
     new_heads,
     read_config,
     read_crop_size,
+    read_form,
     read_tasks,
     read_training_data,
     save_encoder,
@@ -126,21 +127,21 @@ def _of_checkpoint(checkpoint: Place, target: Path) -> Path:
             "run, given again, writes it"
         )
     folder = described.path if described.local else _copied(described, target.with_name(DESCRIPTION))
-    (config, lineage), tasks = read_config(folder), read_tasks(folder)
+    (config, lineage), tasks, form = read_config(folder), read_tasks(folder), read_form(folder)
     check_whole(checkpoint)
-    encoder, heads = _read_network(checkpoint, config, tasks)
+    encoder, heads = _read_network(checkpoint, config, tasks, form)
     step, planned = int(checkpoint.last), lineage["steps"]
     lineage |= {"steps": step, "fingerprint": f"{lineage['fingerprint']}-{step}"}
     lineage |= {"taken from": f"the checkpoint of step {step}, of the {planned} that its stage was to have"}
     save_encoder(
-        target, encoder, lineage=lineage, training_data=read_training_data(folder), tasks=tasks, heads=heads,
+        target, encoder, lineage=lineage, training_data=read_training_data(folder), tasks=tasks, heads=heads, form=form,
         crop_size=read_crop_size(folder),
     )  # fmt: skip
     return target
 
 
 def _read_network(
-    checkpoint: Place, config: ModelConfig, tasks: Sequence[TaskConfig]
+    checkpoint: Place, config: ModelConfig, tasks: Sequence[TaskConfig], form: str
 ) -> tuple[AVEncoder, nnx.Dict | None]:
     """The encoder, adapters merged, and the heads of the tasks; nothing else is read."""
     ours = {}  # by its name in the checkpoint, which part a tensor is of, and its name there
@@ -159,7 +160,7 @@ def _read_network(
     merge(encoder.transformer)
     if not tasks:
         return encoder, None
-    heads = new_heads(config, tasks)
+    heads = new_heads(config, tasks, form)
     put_tensors(heads, parts["heads"], checkpoint)
     return encoder, heads
 

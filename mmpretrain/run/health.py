@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from mmpretrain.config import fingerprint
+from mmpretrain.encoders.figures import add_figures
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.tables import render_health
 from mmpretrain.run.collapse import check_predictions
+from mmpretrain.run.figures import figures_of_rounds
 from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.layout import health_file, read_health, round_figures
 from mmpretrain.run.probing import Probing
@@ -19,6 +21,7 @@ def finish_round(round_: Round, *, show: bool = True) -> None:
     run = round_.run
     _measure(round_)
     rounds = on_main(lambda: round_figures(run.workdir, round_.number))
+    on_main(lambda: add_figures(round_.encoder.path, figures_of_rounds(rounds, run.config.seed)))
     if show:
         log(render_health(rounds))
     check_predictions(round_.number, rounds[-1].get("codebooks") or [rounds[-1]], run.config.health)

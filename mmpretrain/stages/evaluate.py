@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.data.labels import has_label
+from mmpretrain.encoders.figures import add_figures
 from mmpretrain.evaluation.comparison import Answers, comparisons_with, figures_over_folds, figures_with_intervals
 from mmpretrain.evaluation.gates import gates_by_class
 from mmpretrain.evaluation.task_intervals import task_intervals
@@ -24,11 +25,13 @@ from mmpretrain.run.baselines import NEEDS, answers_of_baselines
 from mmpretrain.run.checking import check_folds, lacks
 from mmpretrain.run.command import ACCEPT_CHANGES, Command
 from mmpretrain.run.exposure import TEST_SEEN, as_result, check_exposure, exposure_of_fold, pooled_exposure
+from mmpretrain.run.figures import figures_of_tests
 from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
 from mmpretrain.run.frozen import Frozen
 from mmpretrain.run.layout import EVALUATION, SCRATCH, fold_name
 from mmpretrain.run.predictions import table_name, write_answers
 from mmpretrain.run.run import Run
+from mmpretrain.run.source import ENCODER
 from mmpretrain.run.trained import trained_outputs
 
 
@@ -115,7 +118,17 @@ def evaluate(run: Run) -> dict[str, Any]:
             **as_result(pooled_exposure(seen[main])), **figures, "comparisons": comparisons,
         }  # fmt: skip
 
-    return run.stage(EVALUATION, recipe | {"folds": list(finetuning.folds)}, work)
+    result = run.stage(EVALUATION, recipe | {"folds": list(finetuning.folds)}, work)
+    for variant, number in itertools.product(finetuning.variants, finetuning.folds):
+        on_main(lambda v=variant, n=number: _put_on_card(run.workdir, v, n))
+    return result
+
+
+def _put_on_card(workdir: Path, variant: str, number: int) -> None:
+    """The figures of a fold's tests, on the card of its encoder, if it has left one."""
+    folder = workdir / fold_name(variant, number) / ENCODER
+    if folder.exists():
+        add_figures(folder, figures_of_tests(workdir, variant, number))
 
 
 def _outputs(

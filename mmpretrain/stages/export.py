@@ -15,6 +15,8 @@ from flax import nnx
 from mmpretrain.config import CorpusConfig
 from mmpretrain.data.clips import ClipTable, open_clips
 from mmpretrain.data.unreadable import UnreadableClipError
+from mmpretrain.encoders.card import CARD_FILE
+from mmpretrain.encoders.figures import FIGURES_FILE, add_figures, read_figures
 from mmpretrain.encoders.folder import load_encoder, read_config, save_encoder
 from mmpretrain.encoders.weights import WEIGHTS
 from mmpretrain.export import FORMATS, find_format
@@ -31,8 +33,9 @@ from mmpretrain.records import Clip
 from mmpretrain.run.checkpoint_encoder import encoder_folder
 from mmpretrain.run.command import ACCEPT_CHANGES, Argument, Command, Given, Option
 from mmpretrain.run.exposure import TEST_SEEN, exposure_of_recipe
+from mmpretrain.run.figures import figures_of_tests
 from mmpretrain.run.forward import encode
-from mmpretrain.run.layout import CHECKPOINTS, EXPORT, saved_steps
+from mmpretrain.run.layout import CHECKPOINTS, EXPORT, PRETRAINED, saved_steps
 from mmpretrain.run.round import Round
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import ENCODER
@@ -68,7 +71,10 @@ def export(run: Run) -> dict[str, Any]:
         log(f"export: {folder / ENCODER}; largest difference after loading it back: {error:.2g}")
         return {"max_error": error, "path": str(folder / ENCODER)}
 
-    return run.stage(EXPORT, {"encoder": round_.encoder.fingerprint}, work)
+    result = run.stage(EXPORT, {"encoder": round_.encoder.fingerprint}, work)
+    figures = on_main(lambda: read_figures(round_.encoder.path) | figures_of_tests(run.workdir, PRETRAINED))
+    on_main(lambda: add_figures(run.workdir / EXPORT / ENCODER, figures))
+    return result
 
 
 def _trained(round_: Round, encoder: AVEncoder) -> nnx.Module:
@@ -125,7 +131,7 @@ def write_copy(folder: Path, target: Path, clips: Sequence[Clip]) -> None:
         raise ValueError(f"--output={target} is there already; give another name, or remove it")
     encoder, differences = load_encoder(folder), Differences()
     with whole_folder(target) as draft:
-        for name in (*sealed(folder), SEAL, "README.md"):  # the card may have been taken away
+        for name in (*sealed(folder), SEAL, CARD_FILE, FIGURES_FILE):  # the card may have been taken away
             if (folder / name).exists():
                 shutil.copyfile(folder / name, draft / name)
         copy = load_encoder(draft)

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from mmpretrain.config import FITTED_FUSIONS, TaskConfig, fingerprint
+from mmpretrain.config import FITTED_FUSIONS, FinetuneConfig, TaskConfig, fingerprint
 from mmpretrain.data.exposure import TrainingData
+from mmpretrain.encoders.figures import add_figures, read_figures
 from mmpretrain.encoders.folder import save_description, save_encoder
 from mmpretrain.encoders.weights import save_weights
 from mmpretrain.files import seal, whole_folder
 from mmpretrain.models.adapters import merge
-from mmpretrain.models.heads import ClipHead, MultiTaskModel
+from mmpretrain.models.heads import MultiTaskModel
+from mmpretrain.models.task_heads import HEADS
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import whole
@@ -26,10 +28,11 @@ from mmpretrain.run.checking import check_folds
 from mmpretrain.run.checkpoint_encoder import DESCRIPTION
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command
 from mmpretrain.run.exposure import TEST_SEEN, as_result, check_exposure, exposure_of_fold
+from mmpretrain.run.figures import HEALTH, figures_of_choice
 from mmpretrain.run.finetuning import CLASSIFIER, FROZEN_READS, Finetuning
 from mmpretrain.run.frozen import Frozen
 from mmpretrain.run.late import fit_late
-from mmpretrain.run.layout import fold_name
+from mmpretrain.run.layout import PRETRAINED, fold_name
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import ENCODER
 from mmpretrain.run.starting import training_of
@@ -62,6 +65,10 @@ def train_folds(finetuning: Finetuning, variants: Sequence[str]) -> list[dict[st
             "finetune.classifier='frozen_linear': no encoder learns, so that a fold leaves its heads alone; `export` "
             f"writes the encoder as it is, without them; what is read of finetune: {', '.join(FROZEN_READS)}"
         )
+    else:
+        for task in finetuning.config.tasks:
+            if reason := _stays(task, finetuning.config):
+                log(f"the head of {task.name} stays in {CLASSIFIER} and does not leave with the encoder: {reason}")
     train = functools.partial(_fit_fold, finetuning, frozen) if frozen else functools.partial(_train_fold, finetuning)
     return [train(variant, fold) for variant in variants for fold in finetuning.folds]
 
@@ -120,9 +127,9 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
         }  # fmt: skip
         data, network = finetuning.training_data(variant, number), finetuning.model(variant)
         crop_size = finetuning.table.crop_size(network.inputs.view)
-        known = _leaving(config.tasks, trainer.model(trainer.shapes).heads)
+        known = [task for task in config.tasks if not _stays(task, config)]
         on_main(lambda: save_description(folder / DESCRIPTION, network, lineage=lineage, training_data=data,
-                                         tasks=known, crop_size=crop_size))  # fmt: skip
+                                         tasks=known, form=config.head, crop_size=crop_size))  # fmt: skip
         best_by = None if config.selection == "last" else finetuning.best_by
         loop = Loop(
             training, evaluate, **watched, workdir=run.workdir, title=f"fine-tuning {title}",
@@ -140,8 +147,14 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
             state = trainer.with_model(state, model)
         model = trainer.model(whole(state, run.mesh))
         final = lineage | {"steps": int(state.step)}
-        on_main(lambda: _save(folder, model, config.tasks, final, data, crop_size))
-        return {"step": int(state.step)} | evaluate(state) | fitted | told
+        values = evaluate(state)
+        figures = figures_of_choice(config, run.config.seed, values)
+        if variant == PRETRAINED:
+            of_rounds = on_main(lambda: read_figures(finetuning.encoder.path))
+            figures |= {name: text for name, text in of_rounds.items() if name.startswith(HEALTH)}
+        on_main(lambda: _save(folder, model, known, config.head, final, data, crop_size))
+        on_main(lambda: add_figures(folder / ENCODER, figures))
+        return {"step": int(state.step)} | values | fitted | told
 
     return run.stage(name, recipe, work)
 
@@ -150,26 +163,32 @@ def _save(
     folder: Path,
     model: MultiTaskModel,
     tasks: Sequence[TaskConfig],
+    form: str,
     lineage: dict[str, Any],
     training_data: TrainingData,
     crop_size: int,
 ) -> None:
-    """The classifier, and its encoder with its `ClipHead`s: for use, or for the targets of another round."""
+    """The classifier, and its encoder with the heads of these tasks: for use, or for the targets of another round."""
     with whole_folder(folder / CLASSIFIER) as draft:
         save_weights(draft, model)
         seal(draft)
     merge(model.encoder.transformer)
-    known = _leaving(tasks, model.heads)
-    heads = nnx.Dict({task.name: model.heads[task.name] for task in known})
+    heads = nnx.Dict({task.name: model.heads[task.name] for task in tasks})
     save_encoder(
-        folder / ENCODER, model.encoder, lineage=lineage, training_data=training_data, tasks=known, heads=heads,
-        crop_size=crop_size,
+        folder / ENCODER, model.encoder, lineage=lineage, training_data=training_data, tasks=tasks, heads=heads,
+        form=form, crop_size=crop_size,
     )  # fmt: skip
 
 
-def _leaving(tasks: Sequence[TaskConfig], heads: nnx.Dict) -> list[TaskConfig]:
-    """Those whose heads an encoder's folder holds."""
-    return [task for task in tasks if task.kind == "class" and isinstance(heads[task.name], ClipHead)]
+def _stays(task: TaskConfig, config: FinetuneConfig) -> str:
+    """Why the head of a task cannot leave with the encoder; "": it does."""
+    if task.kind not in HEADS:
+        return f"its kind, {task.kind!r}, is not among those that leave"
+    if config.text is not None:
+        return "it hears a text (finetune.text)"
+    if config.fusion != "early":
+        return f"it hears each modality by itself (finetune.fusion={config.fusion!r})"
+    return "it is there for the encoder to unlearn its task (reversal)" if task.reversal else ""
 
 
 COMMAND = Command(

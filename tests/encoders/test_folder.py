@@ -13,7 +13,10 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import mmpretrain
+from data_prep.corpora import CORPORA
+from mmpretrain.encoders.figures import add_figures, read_figures
 from mmpretrain.encoders.folder import FRAME_MULTIPLE, Encoder, load_head, read_config, read_training_data, save_encoder
+from mmpretrain.encoders.terms import TERMS
 from mmpretrain.features.filterbank import audio_features
 from mmpretrain.files import seal
 from mmpretrain.models.encoder import AVEncoder
@@ -279,6 +282,30 @@ def test_the_folder_says_what_it_is(exported):
     assert "| fingerprint | 0123456789abcdef |" in card
     names = {"config.json", "model.safetensors", "README.md", "digests.json", "training_data.npz"}
     assert {path.name for path in exported.iterdir()} == names
+
+
+def test_figures_are_put_on_the_card_when_they_are_known_and_none_is_made_up(exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "mine")
+    card = folder / "README.md"
+    assert "## Figures\n\nNone were written beside this encoder." in card.read_text()
+    assert add_figures(folder, {"health of round 1": "masked accuracy 40.1%"})
+    assert add_figures(folder, {"emotion/ua, test clips": "0.512"})
+    assert add_figures(folder, {})
+    rows = "| health of round 1 | masked accuracy 40.1% |\n| emotion/ua, test clips | 0.512 |"
+    assert f"## Figures\n\n| | |\n|---|---|\n{rows}\n" in card.read_text()
+    assert "| terms of its corpora | tiny: not known here" in card.read_text()
+    card.write_text("My encoder")
+    assert not add_figures(folder, {"emotion/ua, test clips": "0.6"})
+    assert card.read_text() == "My encoder", "what somebody wrote stays"
+    assert read_figures(folder)["emotion/ua, test clips"] == "0.6"
+    mmpretrain.load_encoder(folder)
+    (folder / "figures.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"figures\.json.*remove it: nothing but the cards needs it"):
+        read_figures(folder)
+
+
+def test_the_terms_of_every_corpus_that_can_be_prepared_are_known():
+    assert TERMS.keys() == set(CORPORA) - {"folder"}
 
 
 def test_the_folder_says_how_its_clips_were_prepared_and_is_refused_where_that_is_done_otherwise_now(tmp_path):

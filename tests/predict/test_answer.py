@@ -8,15 +8,15 @@ import soundfile
 
 import mmpretrain
 from mmpretrain.predict.answer import Answers, Limits
-from mmpretrain.predict.posteriors import Classifier
+from mmpretrain.predict.judge import Judge
 from tests.predict.conftest import CROP_SIZE, LANDMARKER
 
 
 @pytest.fixture(scope="module")
 def answers(encoder_folder):
-    classifier = Classifier(mmpretrain.load_encoder(encoder_folder))
+    judge = Judge(mmpretrain.load_encoder(encoder_folder))
     model = LANDMARKER if LANDMARKER.is_file() else None
-    return Answers(classifier, CROP_SIZE, model, Limits(max_sec=10, max_mb=1))
+    return Answers(judge, CROP_SIZE, model, Limits(max_sec=10, max_mb=1))
 
 
 def test_a_recording_is_answered_with_all_that_the_page_shows(answers, real, tmp_path):
@@ -30,7 +30,7 @@ def test_a_recording_is_answered_with_all_that_the_page_shows(answers, real, tmp
     over_time, bars = found.figure.axes
     assert over_time.get_ylabel() == "person 1"
     assert [label.get_text() for label in bars.get_yticklabels()] == ["all", "sound alone", "picture alone"]
-    written = json.loads((tmp_path / "probabilities.json").read_text())
+    written = json.loads((tmp_path / "over_time.json").read_text())
     assert written["file"] == "brbk7n.mpg"  # not where it lay
 
 

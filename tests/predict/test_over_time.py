@@ -1,5 +1,6 @@
 """Files in parts and windows: what comes out does not depend on where the parts end, and people stay themselves."""
 
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 import mmpretrain
 from data_prep.people import Contents, Facts, Part, Person
 from mmpretrain.predict import over_time
+from mmpretrain.predict.judge import Judge
 from mmpretrain.predict.over_time import OverTime, Windows, spans
-from mmpretrain.predict.posteriors import Classifier
+from mmpretrain.predict.reading import Reading
 from mmpretrain.records import Clip
 
 N = 25 * 11 + 7  # frames of the file
@@ -18,13 +20,14 @@ SAMPLES = np.random.default_rng(0).integers(-999, 999, 640 * N).astype(np.int16)
 
 
 class Said:
-    """A classifier of two classes whose answer is of what it is given: how bright, and how loud."""
+    """A head of two classes whose answer is of what it is given: how bright, and how loud."""
 
     modalities = ("audio", "video")
-    classes = ("dark", "bright")
+    reading = Reading("light", "class", ("dark", "bright"))
+    of_frames = False
     view = "face"
 
-    def probabilities(self, clips, num_frames, without=()):
+    def says(self, clips, num_frames, without=()):
         assert all(clip.num_frames <= num_frames for clip in clips)
         light = [np.mean(c.face) / 255 if len(c.face) and "video" not in without else 0.5 for c in clips]
         loud = [np.abs(c.audio).mean() / 1e6 if len(c.audio) and "audio" not in without else 0.0 for c in clips]
@@ -65,7 +68,7 @@ def test_parts_make_no_difference(monkeypatch):
     assert [person.name for person in of_parts.people] == ["person 1", "person 2"]
     for ours, theirs in zip(of_parts.people, whole.people, strict=True):
         np.testing.assert_array_equal(ours.moments.start_sec, theirs.moments.start_sec)
-        np.testing.assert_allclose(ours.moments.probabilities, theirs.moments.probabilities)
+        np.testing.assert_allclose(ours.moments.values, theirs.moments.values)
         assert ours.first_frame == theirs.first_frame
         np.testing.assert_array_equal(ours.boxes, theirs.boxes)
     ann, ben = whole.people
@@ -78,13 +81,35 @@ def test_parts_make_no_difference(monkeypatch):
     assert all(crop.base is None for crop in ben.crops)  # no view, which would keep the crops of all parts
 
 
+def test_frames_are_each_said_once_by_the_window_whose_middle_is_nearest(monkeypatch):
+    class OfFrames(Said):
+        """Says of every frame how many frames it is from the middle of what is judged at once."""
+
+        of_frames = True
+
+        def says(self, clips, num_frames, without=()):
+            off = [np.pad(np.abs(np.arange(c.num_frames) - (c.num_frames - 1) / 2), (0, num_frames - c.num_frames))
+                   for c in clips]  # fmt: skip
+            return np.stack([np.stack([x, x], -1) for x in off]) if off else np.zeros((0, num_frames, 2))
+
+    monkeypatch.setattr(sys.modules[__name__], "Said", OfFrames)
+    for part_sec in (60, 4):
+        _, found = predicted(part_sec, monkeypatch, Windows())
+        ann, ben = (person.moments for person in found.people)
+        np.testing.assert_allclose(ann.start_sec, np.arange(N) / 25)
+        np.testing.assert_allclose(ann.end_sec, np.arange(1, N + 1) / 25)
+        assert ann.values[38:-38].max() <= 7, "a window begins every 12 or 13 frames"
+        assert ann.values.max() <= 37
+        np.testing.assert_allclose(ben.start_sec, np.arange(100, 225) / 25)
+
+
 def test_smoothing_and_contributions(monkeypatch):
     _, plain = predicted(60, monkeypatch, Windows(smoothing_sec=0, contributions=True))
     _, smooth = predicted(60, monkeypatch, Windows(smoothing_sec=1.0, contributions=True))
     alone = plain.people[1].moments.alone
     np.testing.assert_allclose(alone["video"][:, 1], 200 / 255, atol=1e-6)
     assert (alone["audio"][:, 1] > 0.5).all()
-    before, after = (found.people[0].moments.probabilities for found in (plain, smooth))
+    before, after = (found.people[0].moments.values for found in (plain, smooth))
     np.testing.assert_allclose(after[5], before[4:7].mean(0), atol=1e-6)
 
 
@@ -102,22 +127,22 @@ def test_without_a_sound_and_without_a_face(monkeypatch):
 
 def test_a_classifier_says_in_batches_what_the_encoder_says_of_one_clip(encoder_folder):
     encoder, random = mmpretrain.load_encoder(encoder_folder), np.random.default_rng(1)
-    classifier = Classifier(encoder)
+    judge = Judge(encoder)
     clips = []
     for frames in (10, 25, 17):
         crops = random.integers(0, 256, (frames, 32, 32)).astype(np.uint8)
         clips.append(Clip("", random.integers(-5000, 5000, 640 * frames).astype(np.int16), crops, crops))
     clips[2] = Clip("", clips[2].audio, crops[:0], crops[:0])
-    found = classifier.probabilities(clips, 25)
+    found = judge.says(clips, 25)
     for clip, row in zip(clips, found, strict=True):
         given = {"audio": clip.audio} | ({"video": clip.mouth} if len(clip.mouth) else {})
         logits = encoder.outputs(**given).logits["emotion"]
         np.testing.assert_allclose(row, np.exp(logits) / np.exp(logits).sum(), atol=1e-5)
-    muted = classifier.probabilities(clips, 25, without=["audio"])
+    muted = judge.says(clips, 25, without=["audio"])
     assert np.isnan(muted[2]).all()
     assert not np.isnan(muted[:2]).any()
     with pytest.raises(ValueError, match="no head of that name, but of emotion"):
-        Classifier(encoder, "valence")
+        Judge(encoder, "valence")
 
 
 def test_less_than_a_clip_is_refused_for_its_length():

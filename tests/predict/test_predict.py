@@ -12,7 +12,7 @@ import soundfile
 from flax import nnx
 
 from mmpretrain.__main__ import main
-from mmpretrain.encoders.folder import save_encoder
+from mmpretrain.encoders.folder import load_encoder, save_encoder
 from mmpretrain.models.encoder import AVEncoder
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.export.encoder_folders import LINEAGE
@@ -129,7 +129,7 @@ def test_an_encoder_that_is_none_or_damaged_or_has_no_head_is_refused(name, enco
     refused = {
         tmp_path: "is no exported encoder: it has no config.json",
         damaged: "model.safetensors is damaged: it is not what was written",
-    } | ({} if name == "extract" else {bare: "the encoder has no head, hence no classes to predict; give one that"})
+    } | ({} if name == "extract" else {bare: "the encoder has no head, hence nothing to predict; give one that"})
     for folder, words in refused.items():
         given = {"serve": [folder], "predict": [tmp_path / "voice.wav", f"--encoder={folder}"],
                  "extract": [folder, write_corpus(tmp_path / "corpus", [make_clip("a", 9, size=32)], 32, 48),
@@ -138,3 +138,43 @@ def test_an_encoder_that_is_none_or_damaged_or_has_no_head_is_refused(name, enco
             main([name, *map(str, given)])
         assert left.value.code == 2
         assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("task", ["sound", "valence", "level", "votes", "tags", "humour", "arousal"])
+def test_a_head_of_every_kind_is_answered_in_its_own_terms(task, every_head, real, tmp_path, capsys):
+    clip, encoder = real / "grid" / "other" / "brbk7n.mpg", load_encoder(every_head)
+    options = [f"--encoder={every_head}", f"--landmarker={LANDMARKER}", f"--output={tmp_path}", "--workers=1"]
+    main(["predict", str(clip), *options, f"--task={task}", "--render", "--contributions"])
+    said = capsys.readouterr().out.splitlines()
+    written = json.loads((tmp_path / "brbk7n.json").read_text())
+    with open(tmp_path / "brbk7n.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    (config,) = (each for each in encoder.tasks if each.name == task)
+    (person,), moments = written["people"], written["people"][0]["moments"]
+    assert (written["task"], written["kind"]) == (task, config.kind)
+    assert len(rows) == len(moments)
+    if config.kind in ("value", "values"):
+        assert said[0].split() == ["file", "who", "over", task]
+        assert written["range"] == list(config.range)
+        assert float(rows[0]["value"]) == moments[0]["value"]
+        assert moments[0]["alone"].keys() == {"audio", "video"}
+    else:
+        assert written["classes"] == list(config.classes)
+        found = {moment.get("label") or tuple(moment["labels"]) for moment in moments}
+        assert all(set(each if isinstance(each, tuple) else (each,)) <= set(config.classes) for each in found)
+        total = sum(moments[0]["probabilities"].values())
+        assert (total == pytest.approx(1, abs=1e-3)) is (config.kind != "classes")
+    if config.kind in ("frames", "values"):  # each frame once, and none left out
+        assert [moment["start_sec"] for moment in moments] == [round(0.04 * t, 2) for t in range(len(moments))]
+        assert len(moments) == round(25 * person["to_sec"])
+        assert written["smoothing_sec"] == 0
+    assert (tmp_path / "brbk7n.mp4").stat().st_size > 10_000
+
+
+def test_a_head_that_says_nothing_that_can_be_read_is_refused_by_name(every_head, tmp_path, capsys):
+    soundfile.write(tmp_path / "voice.wav", np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000)
+    with pytest.raises(SystemExit):
+        main(["predict", str(tmp_path / "voice.wav"), f"--encoder={every_head}", "--task=place"])
+    assert "--task=place: its head says where a clip lies among others" in capsys.readouterr().err.splitlines()[-1]
+    main(["predict", str(tmp_path / "voice.wav"), f"--encoder={every_head}", "--workers=1"])
+    assert "vowel" in capsys.readouterr().out, "the first that says something"

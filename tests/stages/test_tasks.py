@@ -12,7 +12,9 @@ from mmpretrain.config import CorpusConfig, FinetuneConfig, OptimizerConfig, Tas
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.observe.metric_log import read_metrics
+from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.run import Run
+from mmpretrain.run.trained import trained_outputs
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.finetune import finetune
 from mmpretrain.stages.folds import run_folds
@@ -95,7 +97,25 @@ def test_every_kind_is_learned_and_tested_on_an_encoder_with_adapters(tmp_path, 
         assert ("low" in of_task) == (name != "likeness")
         assert of_task.get("low", -1) <= of_task["pooled"] <= of_task.get("high", 1)
     assert figures["perceived/ua"]["pooled"] == result["pretrained"]["ua"]
-    learned = mmpretrain.load_encoder(run.workdir / "finetune" / "pretrained" / "fold1" / "encoder").module
+    folder = run.workdir / "finetune" / "pretrained" / "fold1" / "encoder"
+    left = mmpretrain.load_encoder(folder)
+    finetuning = Finetuning(run)
+    rows = finetuning.fold(1).test
+    said = trained_outputs(finetuning, "pretrained", folder.parent / "classifier", rows)
+    for number, row in enumerate(rows):
+        made = left.outputs(audio=finetuning.table.load(int(row)).audio).logits
+        assert made.keys() == {task.name for task in TASKS}
+        for name, logits in made.items():
+            np.testing.assert_allclose(logits, said[name][number][: len(logits)], atol=2e-4, err_msg=name)
+    card = (folder / "README.md").read_text()
+    arousal = figures["arousal/ccc"]["pooled"]
+    for words in (
+        f"| arousal/ccc, test clips | {arousal:.3f} |", "It gives a number for valence, -1 to 1, of every frame.",
+        "| chosen | the step that is best by arousal/ccc on the validation clips |", "| seed of fine-tuning |",
+        "| tests | fine-tuned; official v1, fold 1 |", "(95% interval by speakers",
+    ):  # fmt: skip
+        assert words in card, words
+    learned = left.module
     frontend, kernel = (
         lambda e: e.frontends["audio"].proj.kernel[...],
         lambda e: e.transformer.layers.mlp_in.kernel[...],

@@ -7,6 +7,7 @@ activations as they come (dynamic quantisation); convolutions stay in float32.
 
 from __future__ import annotations
 
+import functools
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,12 +16,24 @@ from typing import Any
 
 import numpy as np
 
+from mmpretrain.config import TaskConfig
 from mmpretrain.encoders.card import model_card
+from mmpretrain.encoders.figures import read_figures
 from mmpretrain.encoders.folder import Encoder, load_encoder, read_training_data
 from mmpretrain.export import check_installed
 from mmpretrain.export.parity import Case, Differences, cases_of, expected, in_batches
-from mmpretrain.export.transformers.write import AT_ONCE, network_config, processing_configs, tensors_of
+from mmpretrain.export.transformers.write import (
+    AT_ONCE,
+    about_heads,
+    as_ours,
+    classifier_of,
+    network_config,
+    places_of,
+    processing_configs,
+    tensors_of,
+)
 from mmpretrain.files import seal, whole_folder, write_json, write_text
+from mmpretrain.models.task_heads import HEADS
 from mmpretrain.records import Clip
 
 OPSET = 18  # what runtimes of the last years read
@@ -30,6 +43,7 @@ EXAMPLE = """import onnxruntime
 
 session = onnxruntime.InferenceSession("{file}")
 (features,) = session.run(["last_hidden_state"], inputs)   # {inputs}"""
+OF_ONE_CLASS = ("class", "votes", "binary", "ordinal", "frames")  # of whose classes a clip or a frame has one
 # The two inputs of each modality: what it is, and where there is any.
 INPUTS = {
     "audio": ("input_values", "attention_mask"), "video": ("pixel_values_videos", "padding_mask_videos"),
@@ -63,6 +77,7 @@ def write_folder(source: Path, target: Path, clips: Sequence[Clip]) -> Iterable[
                 **{f"INT8, {name.replace('_', ' ')}": f"{value:.4g}" for name, value in loss.items()}}  # fmt: skip
         text = model_card(
             encoder.config, encoder.lineage, read_training_data(source), encoder.tasks, library="onnx", more=more,
+            figures=read_figures(source),
             weights=FLOAT_FILE, example=EXAMPLE.format(file=FLOAT_FILE, inputs=", ".join(input_names(encoder))),
         )  # fmt: skip
         write_text(draft / "README.md", text)
@@ -71,7 +86,7 @@ def write_folder(source: Path, target: Path, clips: Sequence[Clip]) -> Iterable[
     )
     if "same_class" in loss:
         int8 += f", the same class on {loss['same_class']:.0%}"
-    return [f"opset {OPSET}; {lines[0]}", f"{int8} of {len(cases)} inputs"]
+    return [f"opset {OPSET}; {lines[0]}", f"{int8} of {len(cases)} inputs", *about_heads(encoder)]
 
 
 def write_graph(encoder: Encoder, file: Path) -> None:
@@ -99,9 +114,8 @@ def write_graph(encoder: Encoder, file: Path) -> None:
             body = self.model.av_encoder if encoder.tasks else self.model
             encoded = body(**named, output_hidden_states=True, return_dict=True)
             made = (encoded.last_hidden_state, encoded.extract_features, *encoded.hidden_states)
-            if encoder.tasks:
-                made += (self.model.classifier(encoded.hidden_states, encoded.frame_mask),)
-            return made
+            heads = (self.model.get_submodule(place) for _, place in places_of(encoder))
+            return made + tuple(head(encoded.hidden_states, encoded.frame_mask) for head in heads)
 
     batch, time = torch.export.Dim("batch"), torch.export.Dim("time")
     size = encoder.config.inputs.image_size
@@ -128,9 +142,19 @@ def input_names(encoder: Encoder) -> list[str]:
 
 
 def output_names(encoder: Encoder) -> list[str]:
-    """last_hidden_state, the fused modalities, what layer 1 is given and what each layer makes of it, and the head."""
+    """last_hidden_state, the fused modalities, what layer 1 is given and what each layer makes of it, and the heads:
+    `logits` of the one that `export.transformers` makes the classifier, `heads.TASK` of others."""
     layers = [f"hidden_states.{k}" for k in range(encoder.config.num_layers + 1)]
-    return ["last_hidden_state", "extract_features", *layers, *["logits"] * bool(encoder.tasks)]
+    return [
+        "last_hidden_state",
+        "extract_features",
+        *layers,
+        *map(functools.partial(head_output, encoder), encoder.tasks),
+    ]
+
+
+def head_output(encoder: Encoder, task: TaskConfig) -> str:
+    return "logits" if task is classifier_of(encoder) else f"heads.{task.name}"
 
 
 def quantize(source: Path, target: Path) -> None:
@@ -151,10 +175,12 @@ def run(
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     names = ["output", "fused", *[f"layer {k}" for k in range(encoder.config.num_layers + 1)]]
-    names += [f"head {task.name}" for task in encoder.tasks[:1]]
+    names += [f"head {task.name}" for task in encoder.tasks]
+    read = {f"head {task.name}": functools.partial(as_ours, task) for task in encoder.tasks}
     for number, (how, some) in enumerate(in_batches(cases, AT_ONCE)):
         values = session.run(output_names(encoder), graph_inputs(encoder, some))
-        yield f"{how}, {number}", (some, dict(zip(names, values, strict=True)))
+        found = {name: read.get(name, np.asarray)(x) for name, x in zip(names, values, strict=True)}
+        yield f"{how}, {number}", (some, found)
 
 
 def graph_inputs(encoder: Encoder, cases: Sequence[Case]) -> dict[str, np.ndarray]:
@@ -192,14 +218,21 @@ def int8_loss(
     rounded: dict[str, tuple[Sequence[Case], dict[str, np.ndarray]]],
 ) -> dict[str, float]:
     """How far INT8 is off, of the clips alone: `relative_rms`, root mean square of the output's error by that of the
-    output; `same_class`, how often the head says the same, where there is one."""
-    errors, sizes, same = [], [], []
+    output; `same_class`, how often heads of classes that exclude one another say the same; TASK_off, the mean error of
+    what others say."""
+    errors, sizes, same, off = [], [], [], {}
     for how, (some, values) in exact.items():
-        if len(some) == 1:
-            other = rounded[how][1]
-            errors.append(np.square(other["output"] - values["output"]).mean())
-            sizes.append(np.square(values["output"]).mean())
-            same += [bool((other[name].argmax(-1) == x.argmax(-1)).all())
-                     for name, x in values.items() if name.startswith("head ")]  # fmt: skip
+        if len(some) > 1:
+            continue
+        other = rounded[how][1]
+        errors.append(np.square(other["output"] - values["output"]).mean())
+        sizes.append(np.square(values["output"]).mean())
+        for task in encoder.tasks:
+            one, two = (np.asarray(HEADS[task.kind].says(x[f"head {task.name}"], task)) for x in (values, other))
+            if task.kind in OF_ONE_CLASS:
+                same.append(float((one.argmax(-1) == two.argmax(-1)).mean()))
+            else:
+                off.setdefault(f"{task.name}_off", []).append(float(np.abs(one - two).mean()))
     loss = {"relative_rms": float(np.sqrt(np.mean(errors) / np.mean(sizes)))}
-    return loss | ({"same_class": float(np.mean(same))} if same else {})
+    loss |= {"same_class": float(np.mean(same))} if same else {}
+    return loss | {name: float(np.mean(each)) for name, each in off.items()}

@@ -1,13 +1,14 @@
-"""Audio-visual encoder of talking faces for `transformers`, with a head for classes of a clip.
+"""Audio-visual encoder of talking faces for `transformers`, with heads of clips and of their frames.
 
 This file is complete in itself: it is copied beside the weights, and needs torch and transformers alone. The network is
 that of AV-HuBERT (Shi et al. 2022): a front-end for each modality, fusion, and a transformer over 25 frames a second.
-Dims: B clips, T frames, D width, N pictures, C channels.
+Dims: B clips, T frames, D width, N pictures, C channels, K levels.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import torch
 from torch import nn
@@ -15,7 +16,6 @@ from torch.nn import functional
 from transformers import PreTrainedModel, initialization
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import ModelOutput
 
 AUDIO_DIM = 104  # four rows of 26 log filterbank energies
@@ -46,7 +46,12 @@ class MMPretrainConfig(PreTrainedConfig):
     input_dropout: float = 0.1
     layerdrop: float = 0.05
     feature_grad_scale: float = 0.1  # of the gradient into the front-ends
-    pooling: str = "attentive_statistics"  # of the classifier; or "attention", "mean"
+    # of the classifier; or "attention", "mean", "all_layers" (mean and deviation of every layer, see `LayersHead`)
+    pooling: str = "attentive_statistics"
+    classifier: bool = True  # whether there is one: the head whose outputs are `logits`
+    ordinal: bool = False  # whether it tells levels of a scale, which are its labels in ascending order
+    # of each head, by the name of its task: "kind", "classes" and the like; "outputs" of those beside the classifier
+    heads: dict[str, dict] | None = None
 
 
 @dataclasses.dataclass
@@ -244,24 +249,28 @@ class Transformer(nn.Module):
         return (x_BTD if self.post_norm else self.layer_norm(x_BTD)), streams
 
 
+def mix(layers: tuple[torch.Tensor, ...], weights_L: torch.Tensor) -> torch.Tensor:
+    """[B, T, D] in float32: the mean of all layers by the softmax of the weights, each normalised in every frame."""
+    layers_LBTD = torch.stack([functional.layer_norm(x.float(), x.shape[-1:], eps=1e-5) for x in layers])
+    return torch.einsum("LBTD,L->BTD", layers_LBTD, weights_L.float().softmax(0))
+
+
 class ClipHead(nn.Module):
     """A learned mix of all layers, pooled over the real frames, then one linear layer."""
 
-    def __init__(self, config: MMPretrainConfig):
+    def __init__(self, config: MMPretrainConfig, outputs: int, pooling: str):
         super().__init__()
         width = config.hidden_size
         self.layer_weights = nn.Parameter(torch.empty(config.num_hidden_layers + 1))
-        self.pooling = config.pooling
+        self.pooling = pooling
         if self.pooling != "mean":
             self.attend = nn.Linear(width, 1)
-        self.out = nn.Linear(width * (1 + (self.pooling == "attentive_statistics")), config.num_labels)
+        self.out = nn.Linear(width * (1 + (self.pooling == "attentive_statistics")), outputs)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, layers: tuple[torch.Tensor, ...], valid_BT: torch.Tensor) -> torch.Tensor:
-        """[B, number of labels]."""
-        layers_LBTD = torch.stack([functional.layer_norm(x.float(), x.shape[-1:], eps=1e-5) for x in layers])
-        mixed = torch.einsum("LBTD,L->BTD", layers_LBTD, self.layer_weights.float().softmax(0))
-        mixed = mixed.to(self.out.weight.dtype)
+        """[B, outputs]."""
+        mixed = mix(layers, self.layer_weights).to(self.out.weight.dtype)
         scores = mixed.new_zeros(1, dtype=torch.float32) if self.pooling == "mean" else self.attend(mixed).float()
         scores = torch.where(valid_BT[..., None], scores, torch.finfo(torch.float32).min)
         weight = torch.where(valid_BT[..., None], scores.softmax(1), 0)
@@ -270,6 +279,78 @@ class ClipHead(nn.Module):
             spread = ((mixed - centre[:, None]).square() * weight).sum(1).add(1e-5).sqrt()
             centre = torch.cat([centre, spread], -1)
         return self.out(self.dropout(centre.to(self.out.weight.dtype)))
+
+
+class EmbeddingHead(ClipHead):
+    """A point of length 1 for each clip."""
+
+    def forward(self, layers: tuple[torch.Tensor, ...], valid_BT: torch.Tensor) -> torch.Tensor:
+        return functional.normalize(super().forward(layers, valid_BT), dim=-1, eps=1e-6)
+
+
+class OrdinalHead(nn.Module):
+    """One score, and a threshold between each two levels: the log of how probable each level is, [B, K + 1].
+
+    At or above level k a clip is with probability sigmoid(score - threshold k).
+    """
+
+    def __init__(self, config: MMPretrainConfig, levels: int, pooling: str):
+        super().__init__()
+        self.score = ClipHead(config, 1, pooling)
+        self.first = nn.Parameter(torch.empty(1))
+        self.gaps = nn.Parameter(torch.empty(levels - 2))  # softplus of it lies between two thresholds
+
+    def forward(self, layers: tuple[torch.Tensor, ...], valid_BT: torch.Tensor) -> torch.Tensor:
+        apart = functional.softplus(self.gaps.float())
+        odds = self.score(layers, valid_BT).float() - torch.cat([self.first.float(), apart]).cumsum(0)
+        above = functional.pad(functional.logsigmoid(odds), (1, 0))
+        below = functional.pad(functional.logsigmoid(-odds), (0, 1))
+        return above + below + functional.pad(torch.log(-torch.expm1(-apart)), (1, 1))
+
+
+class LayersHead(nn.Module):
+    """Mean and deviation over the real frames of every layer, each brought to a mean and scale, and a linear layer."""
+
+    def __init__(self, config: MMPretrainConfig, outputs: int):
+        super().__init__()
+        size = (config.num_hidden_layers + 1) * 2 * config.hidden_size
+        self.mean, self.scale = nn.Parameter(torch.empty(size)), nn.Parameter(torch.empty(size))
+        self.out = nn.Linear(size, outputs)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(self, layers: tuple[torch.Tensor, ...], valid_BT: torch.Tensor) -> torch.Tensor:
+        """[B, outputs]."""
+        layers_BTLD = torch.stack([x.float() for x in layers], 2)
+        weight_BT11 = (valid_BT / valid_BT.sum(1, keepdim=True).clamp(min=1))[..., None, None]
+        mean_BLD = (layers_BTLD * weight_BT11).sum(1)
+        variance_BLD = ((layers_BTLD - mean_BLD[:, None]).square() * weight_BT11).sum(1)
+        x = torch.cat([mean_BLD, variance_BLD.clamp(min=1e-12).sqrt()], -1).flatten(1)
+        x = (x - self.mean.float()) / self.scale.float()
+        return self.out(self.dropout(x.to(self.out.weight.dtype)))
+
+
+class FrameHead(nn.Module):
+    """A learned mix of all layers, then one linear layer on every frame."""
+
+    def __init__(self, config: MMPretrainConfig, outputs: int):
+        super().__init__()
+        self.layer_weights = nn.Parameter(torch.empty(config.num_hidden_layers + 1))
+        self.out = nn.Linear(config.hidden_size, outputs)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(self, layers: tuple[torch.Tensor, ...], valid_BT: torch.Tensor) -> torch.Tensor:
+        """[B, T, outputs]."""
+        return self.out(self.dropout(mix(layers, self.layer_weights).to(self.out.weight.dtype)))
+
+
+def head_of(config: MMPretrainConfig, kind: str, outputs: int, pooling: str) -> nn.Module:
+    """kind: of the labels that it learned from."""
+    if kind in ("frames", "values"):
+        return FrameHead(config, outputs)
+    if pooling == "all_layers":
+        return LayersHead(config, outputs)
+    kinds = {"ordinal": OrdinalHead, "embedding": EmbeddingHead}
+    return kinds.get(kind, ClipHead)(config, outputs, pooling)
 
 
 class MMPretrainPreTrainedModel(PreTrainedModel):
@@ -294,10 +375,16 @@ class MMPretrainPreTrainedModel(PreTrainedModel):
             initialization.normal_(module.v, std=(4 / (taps * width)) ** 0.5)
             initialization.copy_(module.g, module.v.square().sum((0, 1), keepdim=True).sqrt())
             initialization.zeros_(module.bias)
-        elif isinstance(module, ClipHead):
+        elif isinstance(module, (ClipHead, FrameHead)):
             initialization.zeros_(module.layer_weights)
-            if module.pooling != "mean":
+            if getattr(module, "pooling", "mean") != "mean":
                 initialization.zeros_(module.attend.weight)  # starts as the plain mean
+        elif isinstance(module, LayersHead):
+            initialization.zeros_(module.mean)
+            initialization.ones_(module.scale)
+        elif isinstance(module, OrdinalHead):
+            initialization.constant_(module.first, -len(module.gaps) / 2)
+            initialization.constant_(module.gaps, math.log(math.e - 1))  # softplus of it is 1
 
 
 class MMPretrainModel(MMPretrainPreTrainedModel):
@@ -367,13 +454,37 @@ class MMPretrainModel(MMPretrainPreTrainedModel):
         return torch.where(mask_BT.any(1)[:, None, None], y_BTD, 0)
 
 
+@dataclasses.dataclass
+class MMPretrainHeadsOutput(ModelOutput):
+    """loss: of the classifier, where labels were given. logits: [B, labels], of the classifier, None without one.
+
+    hidden_states: as `MMPretrainOutput`. heads: by task what each head puts out, [B, N], of frames [B, T, N].
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    heads: dict[str, torch.Tensor] | None = None
+
+
 class MMPretrainForAudioClassification(MMPretrainPreTrainedModel):
-    """The encoder with a head for the classes of `config.id2label`, of sound, pictures or both."""
+    """The encoder with its heads, of sound, pictures or both.
+
+    One is the classifier, for `config.id2label` or, with `config.problem_type` "regression", for a number; those of
+    other tasks are `heads`, by the names in `config.heads`.
+    """
 
     def __init__(self, config: MMPretrainConfig):
         super().__init__(config)
         self.av_encoder = MMPretrainModel(config)
-        self.classifier = ClipHead(config)
+        if config.classifier:
+            kind = "ordinal" if config.ordinal else "class"
+            self.classifier = head_of(config, kind, config.num_labels, config.pooling)
+        others = {name: head for name, head in (config.heads or {}).items() if "outputs" in head}
+        self.head_names = tuple(others)
+        self.heads = nn.ModuleList(
+            head_of(config, head["kind"], head["outputs"], head["pooling"]) for head in others.values()
+        )
         self.post_init()
 
     def forward(
@@ -386,15 +497,28 @@ class MMPretrainForAudioClassification(MMPretrainPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs: object,
-    ) -> SequenceClassifierOutput | tuple:
-        """labels: int64 [B]; the loss is their cross-entropy. Else as the encoder."""
+    ) -> MMPretrainHeadsOutput | tuple:
+        """labels: of the classifier, int64 [B]; of "regression" float [B]; of "multi_label_classification" float
+        [B, labels]. Else as the encoder."""
         encoded = self.av_encoder(
             input_values, pixel_values_videos, attention_mask, padding_mask_videos,
             output_hidden_states=True, return_dict=True,
         )  # fmt: skip
-        logits = self.classifier(encoded.hidden_states, encoded.frame_mask)
-        loss = None if labels is None else functional.cross_entropy(logits.float(), labels)
+        layers, valid_BT = encoded.hidden_states, encoded.frame_mask
+        heads = {name: head(layers, valid_BT) for name, head in zip(self.head_names, self.heads, strict=True)}
+        logits = self.classifier(layers, valid_BT) if self.config.classifier else None
+        loss = None if labels is None else self.loss_of(logits, labels)
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        output = SequenceClassifierOutput(loss, logits, encoded.hidden_states if wanted else None)
+        output = MMPretrainHeadsOutput(loss, logits, layers if wanted else None, heads or None)
         as_dict = self.config.return_dict if return_dict is None else return_dict
         return output if as_dict else output.to_tuple()
+
+    def loss_of(self, logits: torch.Tensor | None, labels: torch.Tensor) -> torch.Tensor:
+        """As transformers has it for `config.problem_type`; cross-entropy where that says nothing."""
+        if logits is None:
+            raise ValueError("labels are those of a classifier, which this model does not have; its heads are `heads`")
+        if self.config.problem_type == "regression":
+            return functional.mse_loss(logits.float().squeeze(-1), labels.float())
+        if self.config.problem_type == "multi_label_classification":
+            return functional.binary_cross_entropy_with_logits(logits.float(), labels.float())
+        return functional.cross_entropy(logits.float(), labels)

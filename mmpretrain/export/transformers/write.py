@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax import nnx
 from safetensors.numpy import save_file
 
-from mmpretrain.config import ModelConfig
+from mmpretrain.config import ModelConfig, TaskConfig
 from mmpretrain.encoders.card import model_card
+from mmpretrain.encoders.figures import read_figures
 from mmpretrain.encoders.folder import Encoder, load_encoder, read_training_data
 from mmpretrain.encoders.preprocessing import preprocessing
 from mmpretrain.encoders.weights import WEIGHTS_FILE
@@ -20,12 +23,17 @@ from mmpretrain.export import check_installed
 from mmpretrain.export.avhubert.names import EncoderOnly, to_state_dict
 from mmpretrain.export.parity import Case, Differences, cases_of, expected, in_batches
 from mmpretrain.files import seal, whole_folder, write_json, write_text
+from mmpretrain.models.heads import StatisticsHead
 from mmpretrain.records import Clip
 
 MODELING, PROCESSING = "modeling_mmpretrain", "processing_mmpretrain"
 CLASSIFIER, ENCODER = "MMPretrainForAudioClassification", "MMPretrainModel"
 PREFIX = "av_encoder."  # before the encoder's tensors where there is a head
 AT_ONCE = 8  # clips in a padded batch
+# Kinds of labels whose heads are such as transformers knows, and what it calls their problem.
+PROBLEMS = dict.fromkeys(("class", "votes", "binary", "ordinal"), "single_label_classification") | {
+    "classes": "multi_label_classification", "value": "regression",
+}  # fmt: skip
 EXAMPLE = """from transformers import {kind}, AutoProcessor
 
 model = {kind}.from_pretrained("THIS FOLDER", trust_remote_code=True)
@@ -34,7 +42,7 @@ outputs = model(**processor({given}, return_tensors="pt"), output_hidden_states=
 
 
 def write_folder(source: Path, target: Path, clips: Sequence[Clip]) -> Iterable[str]:
-    """Writes the encoder of the folder `source`, with its first head if it has any. Returns what to tell the user.
+    """Writes the encoder of the folder `source`, with its heads if it has any. Returns what to tell the user.
 
     Raises ValueError where torch is missing, the format cannot hold the encoder, or what was written, loaded back, says
     something else of these clips. Then there is no `target`.
@@ -53,8 +61,28 @@ def write_folder(source: Path, target: Path, clips: Sequence[Clip]) -> Iterable[
         lines = differences.lines()
         seal(draft)
         write_text(draft / "README.md", card(source, encoder, differences))
-    left = list(encoder.tasks)[1:]
-    return [*lines, *[f"left out: the head of {task.name}; a folder holds one" for task in left]]
+    return [*lines, *about_heads(encoder)]
+
+
+def classifier_of(encoder: Encoder) -> TaskConfig | None:
+    """The first task whose head is one as transformers knows them: its outputs are `logits`."""
+    return next((task for task in encoder.tasks if task.kind in PROBLEMS), None)
+
+
+def places_of(encoder: Encoder) -> Iterator[tuple[TaskConfig, str]]:
+    """Each task, and the name of its head in the PyTorch module."""
+    first, number = classifier_of(encoder), itertools.count()
+    for task in encoder.tasks:
+        yield task, "classifier" if task is first else f"heads.{next(number)}"
+
+
+def about_heads(encoder: Encoder) -> list[str]:
+    """For the user: where the outputs of each head are."""
+    first = classifier_of(encoder)
+    others = [task.name for task in encoder.tasks if task is not first]
+    told = [f"`logits` are of {first.name}"] if first is not None else []
+    told += [f"`heads` have {', '.join(others)}"] if others else []
+    return ["; ".join(told)] if told else []
 
 
 def card(source: Path, encoder: Encoder, differences: Differences) -> str:
@@ -64,18 +92,28 @@ def card(source: Path, encoder: Encoder, differences: Differences) -> str:
     more = {"largest difference from the JAX encoder": f"{differences.largest:.2g} over {differences.compared} inputs"}
     return model_card(
         encoder.config, encoder.lineage, read_training_data(source), encoder.tasks, library="transformers", more=more,
+            figures=read_figures(source),
         example=EXAMPLE.format(kind=kind, given=given),
     )  # fmt: skip
 
 
 def network_config(encoder: Encoder) -> dict[str, Any]:
     """`config.json`: what the network is, which class reads it, and how it came about."""
-    config, head = encoder.config, next(iter(encoder.tasks), None)
-    labels = {"id2label": dict(enumerate(head.classes)), "label2id": {name: i for i, name in enumerate(head.classes)},
-              "task": head.name, "pooling": head.pooling,
-              "problem_type": "single_label_classification"} if head else {}  # fmt: skip
+    config, first = encoder.config, classifier_of(encoder)
+    described = {
+        task.name: describe(task, encoder.heads[task.name])
+        | ({} if task is first else {"outputs": outputs_of_head(task)})
+        for task in encoder.tasks
+    }
+    labels = {"heads": described, "classifier": first is not None} if described else {}
+    if first is not None:
+        names = first.classes or (first.name,)
+        labels |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)},
+                   "task": first.name, "pooling": described[first.name]["pooling"],
+                   "ordinal": first.kind == "ordinal",
+                   "problem_type": PROBLEMS[first.kind]}  # fmt: skip
     return {
-        "model_type": "mmpretrain", "architectures": [CLASSIFIER if head else ENCODER], "dtype": "float32",
+        "model_type": "mmpretrain", "architectures": [CLASSIFIER if encoder.tasks else ENCODER], "dtype": "float32",
         "auto_map": {
             "AutoConfig": f"{MODELING}.MMPretrainConfig", "AutoModel": f"{MODELING}.{ENCODER}",
             "AutoModelForAudioClassification": f"{MODELING}.{CLASSIFIER}",
@@ -91,6 +129,18 @@ def network_config(encoder: Encoder) -> dict[str, Any]:
         "feature_grad_scale": config.feature_grad_scale, "lineage": encoder.lineage,
         "preprocessing": preprocessing(config, encoder.crop_size), **labels,
     }  # fmt: skip
+
+
+def describe(task: TaskConfig, head: nnx.Module) -> dict[str, Any]:
+    """What a reader of the outputs of a head must know."""
+    range_ = {"range": list(task.range)} if task.kind in ("value", "values") else {}
+    pooling = "all_layers" if isinstance(head, StatisticsHead) else task.pooling
+    return {"kind": task.kind, "classes": list(task.classes), "pooling": pooling} | range_
+
+
+def outputs_of_head(task: TaskConfig) -> int:
+    """How many numbers a head puts out in this format: of a class each, with classes; see `head_tensors_of`."""
+    return task.embedding_dim if task.kind == "embedding" else len(task.classes) or 1
 
 
 def processing_configs(config: ModelConfig) -> dict[str, dict[str, Any]]:
@@ -110,18 +160,47 @@ def processing_configs(config: ModelConfig) -> dict[str, dict[str, Any]]:
 
 
 def tensors_of(encoder: Encoder) -> dict[str, np.ndarray]:
-    """By the names of the PyTorch module, every tensor of the encoder and of its first head."""
+    """By the names of the PyTorch module, every tensor of the encoder and of its heads."""
     arrays = to_state_dict(EncoderOnly(encoder.module))
     arrays |= {name.replace("running_var", "num_batches_tracked"): np.zeros([], np.int64)
                for name in arrays if name.endswith(".running_var")}  # fmt: skip
     arrays = {name.replace("pos_conv.0.weight_", "pos_conv.").replace("pos_conv.0.", "pos_conv."): array
               for name, array in arrays.items()}  # fmt: skip
-    for task in list(encoder.tasks)[:1]:
+    if encoder.tasks:
         arrays = {PREFIX + name: array for name, array in arrays.items()}
-        for name, array in head_tensors(encoder.heads[task.name]).items():
-            array = array.T if name.endswith(".kernel") else array
-            arrays[f"classifier.{name.replace('.kernel', '.weight')}"] = np.ascontiguousarray(array)
+    for task, place in places_of(encoder):
+        for name, array in head_tensors_of(task, encoder.heads[task.name]).items():
+            arrays[f"{place}.{name.replace('.kernel', '.weight')}"] = np.ascontiguousarray(array)
     return arrays
+
+
+def head_tensors_of(task: TaskConfig, head: nnx.Module) -> dict[str, np.ndarray]:
+    """The tensors of a head, matrices as PyTorch has them.
+
+    Its last layer puts out what people of transformers expect: of two classes a logit each, the first one's 0, and
+    numbers on the scale of their labels.
+    """
+    arrays = {name: array.T if name.endswith(".kernel") else array for name, array in head_tensors(head).items()}
+    for name in ("out.kernel", "out.bias") if task.kind in ("binary", "value", "values") else ():
+        low, high = task.range
+        if task.kind == "binary":
+            arrays[name] = np.concatenate([np.zeros_like(arrays[name]), arrays[name]])
+        else:
+            arrays[name] = arrays[name] * np.float32((high - low) / 2)
+            arrays[name] += np.float32((low + high) / 2) * (name == "out.bias")
+    return arrays
+
+
+def as_ours(task: TaskConfig, said: np.ndarray) -> np.ndarray:
+    """What the head of the encoder itself puts out, of what the written one does."""
+    if task.kind == "binary":
+        return said[..., 1:] - said[..., :1]
+    if task.kind == "ordinal":  # the odds of each level but the lowest
+        sums = [np.logaddexp.reduce(part, -1) for k in range(1, len(task.classes))
+                for part in (said[..., k:], said[..., :k])]  # fmt: skip
+        return np.stack([above - below for above, below in zip(sums[::2], sums[1::2], strict=True)], -1)
+    low, high = task.range
+    return (2 * said - low - high) / (high - low) if task.kind in ("value", "values") else said
 
 
 def compare(encoder: Encoder, folder: Path, cases: Sequence[Case]) -> Differences:
@@ -130,23 +209,19 @@ def compare(encoder: Encoder, folder: Path, cases: Sequence[Case]) -> Difference
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    kind, head = AutoModel, next(iter(encoder.tasks), None)
-    if head:
-        kind = AutoModelForAudioClassification
+    kind = AutoModelForAudioClassification if encoder.tasks else AutoModel
     model = kind.from_pretrained(folder, trust_remote_code=True, local_files_only=True).eval()
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True, local_files_only=True)
     differences, ours = Differences(), {case.name: expected(encoder, case) for case in cases}
     for how, some in in_batches(cases, AT_ONCE):
-        theirs = outputs_of(model, processor, some, encoder.config, head.name if head else None)
+        theirs = outputs_of(model, processor, some, encoder)
         for b, case in enumerate(some):
             wanted = {name: x for name, x in ours[case.name].items() if name in theirs}
             differences.add(f"{case.name}, {how}", wanted, {name: x[b] for name, x in theirs.items()})
     return differences
 
 
-def outputs_of(
-    model: Any, processor: Any, cases: Sequence[Case], config: ModelConfig, task: str | None
-) -> Mapping[str, np.ndarray]:
+def outputs_of(model: Any, processor: Any, cases: Sequence[Case], encoder: Encoder) -> Mapping[str, np.ndarray]:
     """By the names of `expected`, of a batch."""
     import torch
 
@@ -155,9 +230,12 @@ def outputs_of(
              "videos": video if any(x is not None for x in video) else None}  # fmt: skip
     inputs = processor(**given, sampling_rate=16_000, return_tensors="pt")
     with torch.no_grad():
-        encoded = (model.av_encoder if task else model)(**inputs, output_hidden_states=True)
+        encoded = (model.av_encoder if encoder.tasks else model)(**inputs, output_hidden_states=True)
         values = {"fused": encoded.extract_features, "output": encoded.last_hidden_state}
         values |= {f"layer {k}": x for k, x in enumerate(encoded.hidden_states)}
-        if task:
-            values[f"head {task}"] = model(**inputs).logits
-    return {name: x.numpy() for name, x in values.items()}
+        said = model(**inputs) if encoder.tasks else None
+    arrays, first = {name: x.numpy() for name, x in values.items()}, classifier_of(encoder)
+    for task in encoder.tasks:
+        x = said.logits if task is first else said.heads[task.name]
+        arrays[f"head {task.name}"] = as_ours(task, x.numpy())
+    return arrays

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from mmpretrain.config import InputConfig, ReferenceModelConfig
+from mmpretrain.encoders.folder import load_encoder
 from mmpretrain.export.parity import made_up_clips
 from mmpretrain.export.transformers import write
 from mmpretrain.features.filterbank import audio_features
-from tests.export.encoder_folders import TASK, save
+from tests.export.encoder_folders import TASK, TASKS, save
 from tests.tiny import IMAGE_SIZE, tiny_model
 
 torch = pytest.importorskip("torch", reason="extra `torch` is not installed")
@@ -30,7 +31,7 @@ def write_from(tmp_path, config, **kwargs):
 def folder(tmp_path_factory):
     """Of sound and picture, with a head."""
     path = tmp_path_factory.mktemp("export")
-    said = write_from(path, tiny_model("audio", "video"), head=True)
+    said = write_from(path, tiny_model("audio", "video"), tasks=[TASK])
     assert "compared on 12 inputs, 6 outputs" in said[0]  # 2 clips x 3 ways, alone and in a batch
     assert "pipeline_tag: audio-classification" in (path / "hf" / "README.md").read_text()
     return path / "hf"
@@ -40,6 +41,10 @@ def folder(tmp_path_factory):
 def loaded(folder):
     model = transformers.AutoModelForAudioClassification.from_pretrained(folder, **TRUSTED)
     return model, transformers.AutoProcessor.from_pretrained(folder, **TRUSTED)
+
+
+def sound_of(num_frames, seed):
+    return np.random.default_rng(seed).integers(-9000, 9000, 640 * num_frames).astype(np.int16)
 
 
 def batch_of(processor, lengths=(7, 12), seed=0):
@@ -63,8 +68,73 @@ def test_every_layer_is_ours(tmp_path, config):
 
 @pytest.mark.parametrize("pooling", ["attention", "mean"])
 def test_every_pooling_is_ours(tmp_path, pooling):
-    said = write_from(tmp_path, tiny_model("audio"), head=True, pooling=pooling)
+    said = write_from(tmp_path, tiny_model("audio"), tasks=[dataclasses.replace(TASK, pooling=pooling)])
     assert said[0].startswith("loaded back and compared on 4 inputs, 6 outputs of each")
+
+
+def test_a_head_that_began_as_a_regression_is_ours(tmp_path):
+    said = write_from(tmp_path, tiny_model("audio"), tasks=[TASK], form="frozen_linear")
+    assert said[0].startswith("loaded back and compared on 4 inputs, 6 outputs of each")
+
+
+@pytest.fixture(scope="module")
+def every_kind(tmp_path_factory):
+    path = tmp_path_factory.mktemp("heads")
+    said = write_from(path, tiny_model("audio"), tasks=TASKS)
+    assert said[0].startswith("loaded back and compared on 4 inputs, 14 outputs of each")
+    assert said[1] == "`logits` are of level; `heads` have place, sound, valence, emotion, votes, tags, humour, arousal"
+    return path
+
+
+def test_heads_of_every_kind_are_ours_and_numbers_are_on_the_scale_of_their_labels(every_kind):
+    model, processor = mmpretrain.torch.load(every_kind / "hf")
+    (clip,) = made_up_clips(tiny_model("audio"), 1)
+    answers = load_encoder(every_kind / "encoder").outputs(audio=clip.audio).answers
+    with torch.no_grad():
+        made = model(**processor(audio=clip.audio, sampling_rate=16_000, return_tensors="pt"))
+    said = {name: x[0] for name, x in made.heads.items()} | {"level": made.logits[0]}
+    for name in ("level", "emotion", "votes", "humour", "sound"):
+        said[name] = said[name].softmax(-1)
+    said["tags"] = said["tags"].sigmoid()
+    for name, answer in answers.items():
+        np.testing.assert_allclose(said[name], answer, atol=1e-5, err_msg=name)
+    assert model.config.id2label == dict(enumerate(("0", "1", "2", "3")))
+    assert model.config.heads["sound"]["classes"] == ["vowel", "other", "none"]
+
+
+@pytest.mark.parametrize(("task", "labels", "problem"), [
+    (TASKS[3], torch.tensor([0, 3]), "single_label_classification"),
+    (TASKS[6], torch.tensor([[0.0, 1, 1], [1, 0, 0]]), "multi_label_classification"),
+    (TASKS[8], torch.tensor([1.5, 4.5]), "regression"),
+], ids=lambda value: getattr(value, "kind", ""))  # fmt: skip
+def test_a_head_of_another_kind_goes_on_learning(tmp_path, task, labels, problem):
+    write_from(tmp_path, tiny_model("audio"), tasks=[task])
+    model = transformers.AutoModelForAudioClassification.from_pretrained(tmp_path / "hf", **TRUSTED)
+    assert model.config.problem_type == problem
+    inputs = transformers.AutoProcessor.from_pretrained(tmp_path / "hf", **TRUSTED)(
+        audio=[sound_of(7, seed) for seed in (0, 1)], sampling_rate=16_000, return_tensors="pt"
+    )
+    optimizer, losses = torch.optim.Adam(model.parameters(), 3e-2), []
+    for _ in range(30):
+        loss = model(**inputs, labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert min(losses[-5:]) < losses[0] / 2
+
+
+def test_heads_that_transformers_has_no_name_for_are_by_name_alone(tmp_path):
+    write_from(tmp_path, tiny_model("audio"), tasks=TASKS[:3])
+    model, processor = mmpretrain.torch.load(tmp_path / "hf")
+    inputs = processor(audio=sound_of(7, 0), sampling_rate=16_000, return_tensors="pt")
+    made = model(**inputs)
+    assert made.logits is None
+    assert {name: tuple(x.shape) for name, x in made.heads.items()} == {
+        "place": (1, 4), "sound": (1, 7, 3), "valence": (1, 7, 1),
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="which this model does not have"):
+        model(**inputs, labels=torch.tensor([0]))
 
 
 def test_a_weight_that_differs_is_found_and_nothing_is_left(tmp_path, monkeypatch):

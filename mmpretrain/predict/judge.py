@@ -1,6 +1,6 @@
-"""What the head of an encoder says of stretches of clips, many at once: the probability of each class.
+"""What the head of an encoder says of stretches of clips, many at once.
 
-B stretches, T frames, C classes.
+B stretches, T frames, C values: chances of classes, or a number.
 """
 
 from __future__ import annotations
@@ -15,25 +15,32 @@ from flax import nnx
 
 from mmpretrain.data.batch import empty_batch, put_clip
 from mmpretrain.encoders.folder import Encoder
+from mmpretrain.models.task_heads import HEADS
+from mmpretrain.predict.reading import Reading
 from mmpretrain.records import Batch, Clip
 
 AT_ONCE = 16
 
 
-class Classifier:
-    """An encoder with the head of one task. task: its name; "": the first. Raises ValueError if there is none."""
+class Judge:
+    """An encoder with the head of one task. task: its name; "": the first that says what can be read.
+
+    Raises ValueError if there is none.
+    """
 
     def __init__(self, encoder: Encoder, task: str = ""):
-        found = [known for known in encoder.tasks if task in ("", known.name)]
         if not encoder.tasks:
             raise ValueError(
-                "the encoder has no head, hence no classes to predict; give one that was fine-tuned, e.g. "
+                "the encoder has no head, hence nothing to predict; give one that was fine-tuned, e.g. "
                 "runs/NAME/finetune/pretrained/fold1/encoder (`mmpretrain finetune` makes it)"
             )
+        found = [known for known in encoder.tasks if task in ("", known.name)]
         if not found:
             known = ", ".join(each.name for each in encoder.tasks)
             raise ValueError(f"--task={task}: the encoder has no head of that name, but of {known}")
-        self.encoder, self.task = encoder, found[0]
+        self.encoder = encoder
+        self.task = next((known for known in found if known.kind != "embedding"), found[0])
+        self.reading = Reading.of(self.task)
         self.modalities = encoder.config.modalities
 
     @property
@@ -42,16 +49,18 @@ class Classifier:
         return self.encoder.config.inputs.view
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        return self.task.classes
+    def of_frames(self) -> bool:
+        """Whether it speaks of every frame."""
+        return HEADS[self.task.kind].of_frames
 
-    def probabilities(self, clips: Sequence[Clip], num_frames: int, without: Sequence[str] = ()) -> np.ndarray:
-        """float32 [B, C] of clips of at most `num_frames` frames each; NaN of one that has nothing that is used.
+    def says(self, clips: Sequence[Clip], num_frames: int, without: Sequence[str] = ()) -> np.ndarray:
+        """float32 [B, C], or of every frame [B, T, C], of clips of at most `num_frames` frames each, which is T.
 
-        without: modalities that are left out although a clip has them.
+        NaN of one that has nothing that is used. without: modalities that are left out although a clip has them.
         """
         made = [self._batch(clips[i : i + AT_ONCE], num_frames, without) for i in range(0, len(clips), AT_ONCE)]
-        return np.concatenate(made) if made else np.zeros((0, len(self.classes)), np.float32)
+        nothing = (0, num_frames, len(self.reading.names)) if self.of_frames else (0, len(self.reading.names))
+        return np.concatenate(made) if made else np.zeros(nothing, np.float32)
 
     def _batch(self, clips: Sequence[Clip], num_frames: int, without: Sequence[str]) -> np.ndarray:
         batch = empty_batch(AT_ONCE, num_frames, self.encoder.config)  # always as many: one program for all
@@ -59,9 +68,9 @@ class Classifier:
             has = {"audio": len(clip.audio) > 0, "video": len(clip.mouth) > 0}
             present = [name for name in self.modalities if has.get(name) and name not in without]
             put_clip(batch, b, clip, range(clip.num_frames), present, self.encoder.config)
-        logits = np.asarray(self._compiled(self._split[1], batch))[: len(clips)]
+        said = np.asarray(self._compiled(self._split[1], batch))[: len(clips)]
         some = np.any([batch.present[name][: len(clips)] for name in self.modalities], axis=0)
-        return np.where(some[:, None], logits, np.nan)
+        return np.where(some.reshape(-1, *[1] * (said.ndim - 1)), said, np.nan)
 
     @functools.cached_property
     def _split(self) -> tuple[nnx.GraphDef, nnx.State]:
@@ -69,11 +78,11 @@ class Classifier:
 
     @functools.cached_property
     def _compiled(self):
-        graphdef, _ = self._split
+        (graphdef, _), task, says = self._split, self.task, HEADS[self.task.kind].says
 
         def run(state: nnx.State, batch: Batch) -> jax.Array:
             network = nnx.merge(graphdef, state, copy=True)
             layers = network["encoder"].all_layers(network["encoder"].embed_batch(batch), batch.valid_BT)
-            return jax.nn.softmax(network["head"](layers.astype(jnp.float32), batch.valid_BT, None))
+            return says(network["head"](layers.astype(jnp.float32), batch.valid_BT, None), task)
 
         return jax.jit(run)
