@@ -52,7 +52,9 @@ ARROWS = {
     "mmpretrain.export": (
         *GROUND, "mmpretrain.data", "mmpretrain.encoders", "mmpretrain.models", "mmpretrain.export.transformers",
     ),
-    "mmpretrain.export.transformers.modeling_mmpretrain": (),  # copied beside weights, hence complete in themselves
+    # copied beside weights, hence complete in themselves
+    "mmpretrain.export.transformers.modeling_mmpretrain": ("mmpretrain.export.transformers.heads_mmpretrain",),
+    "mmpretrain.export.transformers.heads_mmpretrain": (),
     "mmpretrain.export.transformers.processing_mmpretrain": (),
     "mmpretrain.torch": ("mmpretrain.export", "mmpretrain.files"),
     "mmpretrain.report": ("mmpretrain.records", "mmpretrain.files", "mmpretrain.observe"),
@@ -123,9 +125,12 @@ def imports(file: Path) -> list[tuple[str, int]]:
         if isinstance(node, ast.Import):
             found += [(name.name, node.lineno) for name in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file.relative_to(ROOT)}:{node.lineno}: write imports in full"
-            whole = [f"{node.module}.{name.name}" for name in node.names]
-            found += [(name if name in MODULES else node.module, node.lineno) for name in whole]
+            # What is copied beside weights finds its neighbours there, as transformers reads it.
+            copied = node.level == 1 and file.name.endswith("_mmpretrain.py")
+            assert node.level == 0 or copied, f"{file.relative_to(ROOT)}:{node.lineno}: write imports in full"
+            module = f"mmpretrain.export.transformers.{node.module}" if copied else node.module
+            whole = [f"{module}.{name.name}" for name in node.names]
+            found += [(name if name in MODULES else module, node.lineno) for name in whole]
     return sorted(set(found))
 
 

@@ -92,8 +92,8 @@ def model_card(
     values = {"audio": "samples", "video": "crops"}
     arguments = ", ".join(f"{made.needs}={values.get(name, name)}" for name, made in inputs.items())
     rows = lineage | {"seen by it and its ancestors": training_data.describe()}
-    corpora = {*training_data.speakers, *filter(None, str(lineage.get("corpora", "")).split(", "))}
-    rows |= {"terms of its corpora": terms_of(corpora)} if corpora else {}
+    if training_data.speakers:
+        rows |= {"terms of its corpora": terms_of(training_data.speakers)}
     rows |= more or {}
     tags = [
         "audio-visual",

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 import mmpretrain
 from data_prep.corpora import CORPORA
+from mmpretrain.data.exposure import TrainingData
 from mmpretrain.encoders.figures import add_figures, read_figures
 from mmpretrain.encoders.folder import FRAME_MULTIPLE, Encoder, load_head, read_config, read_training_data, save_encoder
 from mmpretrain.encoders.terms import TERMS
@@ -293,7 +294,7 @@ def test_figures_are_put_on_the_card_when_they_are_known_and_none_is_made_up(exp
     assert add_figures(folder, {})
     rows = "| health of round 1 | masked accuracy 40.1% |\n| emotion/ua, test clips | 0.512 |"
     assert f"## Figures\n\n| | |\n|---|---|\n{rows}\n" in card.read_text()
-    assert "| terms of its corpora | tiny: not known here" in card.read_text()
+    assert "terms of its corpora" not in card.read_text()
     card.write_text("My encoder")
     assert not add_figures(folder, {"emotion/ua, test clips": "0.6"})
     assert card.read_text() == "My encoder", "what somebody wrote stays"
@@ -304,8 +305,15 @@ def test_figures_are_put_on_the_card_when_they_are_known_and_none_is_made_up(exp
         read_figures(folder)
 
 
-def test_the_terms_of_every_corpus_that_can_be_prepared_are_known():
+def test_a_card_has_the_terms_of_the_corpora_whose_speakers_were_seen(tmp_path):
     assert TERMS.keys() == set(CORPORA) - {"folder"}
+    seen = TrainingData(speakers={"ravdess": frozenset("12"), "mine": frozenset("a")})
+    save_encoder(tmp_path / "encoder", module("audio"), lineage=LINEAGE, training_data=seen)
+    card = (tmp_path / "encoder" / "README.md").read_text()
+    assert (
+        "| terms of its corpora | mine: not known here: they are those of whoever recorded the clips; ravdess: CC"
+        in card
+    )
 
 
 def test_the_folder_says_how_its_clips_were_prepared_and_is_refused_where_that_is_done_otherwise_now(tmp_path):

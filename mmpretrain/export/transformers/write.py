@@ -26,7 +26,7 @@ from mmpretrain.files import seal, whole_folder, write_json, write_text
 from mmpretrain.models.heads import StatisticsHead
 from mmpretrain.records import Clip
 
-MODELING, PROCESSING = "modeling_mmpretrain", "processing_mmpretrain"
+MODELING, HEADS, PROCESSING = "modeling_mmpretrain", "heads_mmpretrain", "processing_mmpretrain"
 CLASSIFIER, ENCODER = "MMPretrainForAudioClassification", "MMPretrainModel"
 PREFIX = "av_encoder."  # before the encoder's tensors where there is a head
 AT_ONCE = 8  # clips in a padded batch
@@ -55,7 +55,7 @@ def write_folder(source: Path, target: Path, clips: Sequence[Clip]) -> Iterable[
         save_file(tensors_of(encoder), draft / WEIGHTS_FILE, metadata={"format": "pt"})
         for name, settings in processing_configs(encoder.config).items():
             write_json(draft / name, settings)
-        for module in (MODELING, PROCESSING):
+        for module in (MODELING, HEADS, PROCESSING):
             shutil.copyfile(Path(__file__).with_name(f"{module}.py"), draft / f"{module}.py")
         differences = compare(encoder, draft, cases)
         lines = differences.lines()
