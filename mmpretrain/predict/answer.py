@@ -122,7 +122,8 @@ def figure(found: Prediction, reading: Reading) -> Figure:
             over_time.stackplot(edges, values.T, colors=shades, labels=reading.names)
         else:
             for name, column, shade in zip(reading.names, values.T, shades, strict=True):
-                over_time.plot(edges, column, color=shade, label=name)
+                shown = np.clip(column, reading.low, reading.high)  # a number may come out beyond its scale
+                over_time.plot(edges, shown, color=shade, label=name)
         limits = (reading.low, reading.high)
         over_time.set(xlim=(0, max(found.seconds, 0.04)), ylim=limits, ylabel=person.name, xlabel="seconds")
         bars = {"all": of.overall} | {BOTH[name]: mean for name, mean in _alone(person).items()}

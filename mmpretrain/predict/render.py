@@ -15,6 +15,7 @@ import numpy as np
 from data_prep import media
 from data_prep.faults import ClipError, of_the_clip
 from mmpretrain.files import whole_file
+from mmpretrain.predict.colours import on
 from mmpretrain.predict.reading import Reading
 from mmpretrain.predict.results import Person, Prediction
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
@@ -117,7 +118,7 @@ def _frame_face(shown: np.ndarray, person: Person, number: int, box: np.ndarray,
     (across, up), _ = cv2.getTextSize(text, _FONT, 0.5, 1)
     x, y = min(max(left, 0), max(width - across - 6, 0)), max(top, up + 8)
     cv2.rectangle(shown, (x, y - up - 8), (x + across + 6, y), colour, -1)
-    cv2.putText(shown, text, (x + 3, y - 5), _FONT, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+    cv2.putText(shown, text, (x + 3, y - 5), _FONT, 0.5, on(colour), 1, cv2.LINE_AA)
 
 
 def at_time(person: Person, sec: float) -> np.ndarray:
