@@ -186,6 +186,8 @@ def _stays(task: TaskConfig, config: FinetuneConfig) -> str:
         return f"its kind, {task.kind!r}, is not among those that leave"
     if config.text is not None:
         return "it hears a text (finetune.text)"
+    if config.tracks:
+        return f"it hears tracks beside the encoder (finetune.tracks={config.tracks!r})"
     if config.fusion != "early":
         return f"it hears each modality by itself (finetune.fusion={config.fusion!r})"
     return "it is there for the encoder to unlearn its task (reversal)" if task.reversal else ""
