@@ -150,7 +150,7 @@ def _check_round_tasks(round_: RoundConfig, name: str) -> None:
         field = f"{name}.tasks[{i}]"
         _check_choice(f"{field}.kind", task.kind, ("class", "embedding"))
         if task.classes or not (task.reversal and (task.column or task.name) in OPEN_COLUMNS):
-            _check_task(task, field)
+            check_task(task, field)
         wanted = "none: a round does not weigh classes"
         _require(task.class_weights == "none", f"{field}.class_weights", task.class_weights, wanted)
 
@@ -258,7 +258,7 @@ def _check_fusion(finetune: FinetuneConfig) -> None:
 def _check_retrieval(retrieval: RetrievalConfig) -> None:
     task, neutral = retrieval.task, set(retrieval.neutral)
     _require(task.kind == "embedding", "retrieval.task.kind", task.kind, "'embedding'")
-    _check_task(task, "retrieval.task")
+    check_task(task, "retrieval.task")
     wanted = f"some, not all, of the classes {', '.join(task.classes)}"
     fits = neutral < set(task.classes)
     _require(fits, "retrieval.neutral", retrieval.neutral, wanted)
