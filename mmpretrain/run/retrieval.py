@@ -72,9 +72,13 @@ def embedding_config(config: RunConfig) -> RunConfig:
 
 
 def pool_config(config: RunConfig) -> RunConfig:
-    """As `config`, holding out nothing to validate on: of what is retrieved from all, a share still can be."""
-    corpora = tuple(dataclasses.replace(corpus, validation_share=0.0) for corpus in config.data.corpora)
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, corpora=corpora))
+    """As `config`, holding out no share to validate on: of what is retrieved one still can be. A split `validation`
+    stays out."""
+    corpora = tuple(
+        dataclasses.replace(corpus, validation_share=min(corpus.validation_share, 0.0))
+        for corpus in config.data.corpora
+    )
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, corpora=corpora, validation_share=0.0))
 
 
 class Embedding:

@@ -146,8 +146,8 @@ COMMAND = Command(
     details=(
         "The recipe's `retrieval` part says how many hours, the quotas of a class and of a speaker, and which "
         "embedding is trained, on the folds and the labelled clips of its `finetune` part, from the encoder of "
-        "finetune.encoder. It retrieves from all clips of data.corpora that pretraining could see, validation clips "
-        "too, which must have nobody whom the fold tests or chooses by. WORKDIR/retrieval/ORDER/foldN has manifest.csv "
-        "and what the embedding has seen.",
+        "finetune.encoder. It retrieves from the clips of data.corpora to train on, with those of which a share "
+        "would be held out, and must find nobody whom the fold tests or chooses by. "
+        "WORKDIR/retrieval/ORDER/foldN has manifest.csv and what the embedding has seen.",
     ),
 )
