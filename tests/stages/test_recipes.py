@@ -85,6 +85,7 @@ def config(corpus, tmp_path_factory) -> RunConfig:
             store = workdir / f"round{number}" / "targets" / f"codebook{index + 1}" / "store"
             write_json(store / "lineage.json", {"codebook": [number, index]})
             seal(store)
+    save_encoder(workdir / "export" / "encoder", encoder, lineage={"fingerprint": "encoder 2"})
     return config
 
 
