@@ -1,6 +1,7 @@
 """Of several people the one is followed whose mouth moves with the sound, and it stays that one."""
 
 import dataclasses
+from pathlib import Path
 
 import av
 import cv2
@@ -96,7 +97,7 @@ def test_a_long_gap_cuts_the_clip_and_a_short_one_is_filled(gaps, span):
     sound = SoundFacts(num_samples=64_000, sample_rate=16_000)
     found = Inspection(PictureFacts(num_frames=100), FaceFacts(faces=1, face_rate=0.7, gaps=gaps), sound)
     assert span_of(found, Options()) == span
-    row = row_of(SourceClip("a", None, labels={"text": "so it is"}), found, Options())
+    row = row_of(SourceClip("a", Path("a.mp4"), labels={"text": "so it is"}), found, Options())
     assert row.has_video == (span is None or span[1] - span[0] >= 50)
     if not row.has_video:
         assert "away for longer than 1 s" in row.notes
