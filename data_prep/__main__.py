@@ -109,7 +109,7 @@ def _run(corpus: Corpus, args: argparse.Namespace) -> int:
     tracks = {**corpus.tracks, **options.tracks}
     preparation.prepare(
         clips, args.output, options, name=name, tracks=tracks, labels=labels, model=model, num_workers=args.workers,
-        beam=args.beam, overwrite=args.overwrite,
+        beam=args.beam, overwrite=args.overwrite, terms=args.terms or corpus.terms,
     )  # fmt: skip
     return 0
 

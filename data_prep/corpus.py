@@ -45,8 +45,9 @@ class Argument:
 class Corpus:
     """A corpus that can be prepared.
 
-    name: as the command calls it. layout: what it must look like, for `--help`. official: how many recordings its
-    makers count in each part, where they say (see `SourceClip.official`). listed: which, where a rule names them.
+    name: as the command calls it. layout: what it must look like, for `--help`. terms: under which its makers hand it
+    out, for whoever gets an encoder that learned from it; "": not stated. official: how many recordings its makers
+    count in each part, where they say (see `SourceClip.official`). listed: which, where a rule names them.
     arguments: its own. read: the clips, given the values of `arguments` by name; raises ValueError or OSError.
     labels, tracks: what its clips may have (see `records.Schema`); more_labels: and what else, given what `read` is
     given. prepared_name: what the prepared corpus is called,
@@ -59,6 +60,7 @@ class Corpus:
     arguments: tuple[Argument, ...]
     read: Callable[..., list[SourceClip]]
     labels: Mapping[str, str]
+    terms: str = ""
     tracks: Mapping[str, TrackSpec] = dataclasses.field(default_factory=lambda: FACE_TRACKS)
     official: Mapping[str, int] = dataclasses.field(default_factory=dict)
     listed: Callable[[], Iterable[Official]] | None = None
@@ -68,14 +70,15 @@ class Corpus:
 
     @property
     def all_arguments(self) -> tuple[Argument, ...]:
-        return (*self.arguments, *(() if self.drawn else _OF_FILES), _WORKERS, _BEAM)
+        return (*self.arguments, *(() if self.drawn else _OF_FILES), _TERMS, _WORKERS, _BEAM)
 
     def parser(self) -> argparse.ArgumentParser:
         """Reads what follows the corpus's name on the command line."""
         official = ", ".join(f"{part} {count:,}" for part, count in self.official.items())
         parser = argparse.ArgumentParser(
             prog=f"python -m data_prep {self.name}", formatter_class=argparse.RawDescriptionHelpFormatter,
-            description=self.layout + (f"\n\nClips as released: {official}." if official else ""),
+            description=self.layout + (f"\n\nClips as released: {official}." if official else "")
+            + (f"\n\nTerms: {self.terms}." if self.terms else ""),
         )  # fmt: skip
         parser.set_defaults(
             landmarker=None,
@@ -145,6 +148,14 @@ VALIDATION_LIST = Argument(
 )
 
 # What every corpus takes.
+_TERMS = Argument(
+    "terms",
+    dict(
+        default="", metavar="TEXT",
+        help="under which the clips may be used: it stands on the cards of encoders that learn from them (default: as "
+        "the corpus's makers hand it out, where that is known)",
+    ),
+)  # fmt: skip
 _WORKERS = Argument(
     "workers",
     dict(type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one a core)"),

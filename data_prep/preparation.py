@@ -36,7 +36,7 @@ from mmpretrain.files import DamagedError, read_json, write_json
 from mmpretrain.index import Index
 from mmpretrain.lease import Lease
 from mmpretrain.listing import readable
-from mmpretrain.prepared import check_corpus, finish_corpus
+from mmpretrain.prepared import check_corpus, finish_corpus, put_terms
 
 REQUEST_FILE = "preparation.json"  # what was asked for, written first
 AGAIN_FILE = "again.json"  # the clips that failed for want of memory or the like, for the next run
@@ -57,13 +57,15 @@ def prepare(
     num_workers: int = 1,
     beam: str | None = None,
     overwrite: bool = False,
+    terms: str = "",
 ) -> None:
     """Makes the prepared corpus `output` of the clips, or says that it is there already.
 
     name: of the prepared corpus. tracks, labels: what its clips may have (see `records.Schema`).
     model: the face landmarker, needed where a file may have a picture. beam: options of Apache Beam, which then deals
     out the work (see `BeamPipelines`); None for worker processes of this machine. overwrite: replace a corpus that was
-    made (or begun) from other clips or options; landmarks that are still right are used again.
+    made (or begun) from other clips or options; landmarks that are still right are used again. terms: under which the
+    clips may be used; a corpus that is there already gets them where it has others.
     Raises ValueError where nothing can be prepared or another corpus is in the way.
     """
     started = time.monotonic()
@@ -82,6 +84,8 @@ def prepare(
         model_hash = hashlib.sha256(model.read_bytes()).hexdigest() if model else ""
         done = _is_done(output, _request(clips, options, schema, name, model_hash), overwrite)
         again = read_json(output / AGAIN_FILE, kind=list, if_missing=[], remedy="remove it") if done else []
+        if done and terms and put_terms(output, terms):
+            print(f"{output / records.CORPUS_FILE} has its terms now: {terms}")
         if done and not again:
             print(f"{output} is already prepared from these clips: nothing to do")
             return
@@ -113,7 +117,7 @@ def prepare(
         (output / AGAIN_FILE).unlink(missing_ok=True)
         if again:
             write_json(output / AGAIN_FILE, again)
-        finish_corpus(output, name, schema, indices, time.monotonic() - started)
+        finish_corpus(output, name, schema, indices, time.monotonic() - started, terms)
     print(summarize(rows.values()))
     for line in doubles:
         print(f"warning: {line}")

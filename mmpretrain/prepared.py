@@ -16,11 +16,17 @@ from mmpretrain.records import CORPUS_FILE, DATASET_VERSION, FRAME_RATE_HZ, SAMP
 from mmpretrain.storage import SHARD
 
 
-def finish_corpus(folder: Path, name: str, schema: Schema, indices: Mapping[str, Index], wall_time_sec: float) -> None:
-    """Writes `corpus.json` and its digest, which make the folder whole. indices: by split, as they were written."""
+def finish_corpus(
+    folder: Path, name: str, schema: Schema, indices: Mapping[str, Index], wall_time_sec: float, terms: str = ""
+) -> None:
+    """Writes `corpus.json` and its digest, which make the folder whole.
+
+    indices: by split, as they were written. terms: under which its clips may be used, "": not stated.
+    """
     files = sorted(path.relative_to(folder).as_posix() for path in dataset_dir(folder).rglob("*") if path.is_file())
     corpus = {
         "name": name,
+        "terms": terms,
         "fingerprint": Index.join(list(indices.values()), schema.labels).fingerprint(),
         "frame_rate_hz": FRAME_RATE_HZ,
         "sample_rate_hz": SAMPLE_RATE_HZ,
@@ -29,6 +35,19 @@ def finish_corpus(folder: Path, name: str, schema: Schema, indices: Mapping[str,
         "files": digests(folder, files),
         "wall_time_sec": round(wall_time_sec, 1),
     }
+    _write(folder, corpus)
+
+
+def put_terms(folder: Path, terms: str) -> bool:
+    """Has a whole corpus say that its clips may be used under these terms. Returns whether it said otherwise."""
+    corpus = read_json(folder / CORPUS_FILE)
+    if corpus.get("terms") == terms:
+        return False
+    _write(folder, corpus | {"terms": terms})
+    return True
+
+
+def _write(folder: Path, corpus: dict[str, Any]) -> None:
     write_json(folder / CORPUS_FILE, corpus)
     write_json(folder / SEAL, digests(folder, [CORPUS_FILE]))
 

@@ -142,6 +142,7 @@ tabulatedVotes.csv, for each winner. Files that git-lfs has not fetched are name
 CORPUS = Corpus(
     name="crema_d",
     layout=LAYOUT,
+    terms="ODbL 1.0, DbCL 1.0",
     arguments=(SOURCE,),
     read=read,
     labels=columns(

@@ -68,6 +68,7 @@ EMO-DB: wav/03a01Fa.wav (speaker, sentence, first letter of the German word for 
 CORPUS = Corpus(
     name="emodb",
     layout=LAYOUT,
+    terms="free for research",
     arguments=(SOURCE,),
     read=read,
     labels=columns("emotion", "text", "language", "sex", "age"),

@@ -118,6 +118,7 @@ clip has the track `words`. Damaged files of speaker 1 are left out."""
 CORPUS = Corpus(
     name="grid",
     layout=LAYOUT,
+    terms="CC BY 4.0",
     arguments=(SOURCE, VALIDATION_SHARE),
     read=read,
     labels=columns("text"),

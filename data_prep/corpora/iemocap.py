@@ -169,6 +169,7 @@ markers is (Ses01F_...: the woman)."""
 CORPUS = Corpus(
     name="iemocap",
     layout=LAYOUT,
+    terms="research, no redistribution, by signed request",
     arguments=(
         SOURCE,
         VALIDATION_SHARE,

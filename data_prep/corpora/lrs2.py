@@ -82,6 +82,7 @@ pretrain clips are cut at pauses."""
 CORPUS = Corpus(
     name="lrs2",
     layout=LAYOUT,
+    terms="research only, by signed agreement with the BBC",
     arguments=(SOURCE,),
     read=read,
     labels=columns("text", "language"),

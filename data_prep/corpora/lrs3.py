@@ -70,6 +70,7 @@ trainval (--validation-list; an id such as trainval/<video id>/50001 on a line).
 CORPUS = Corpus(
     name="lrs3",
     layout=LAYOUT,
+    terms="CC BY-NC-ND 4.0",
     arguments=(SOURCE, VALIDATION_SHARE, VALIDATION_LIST),
     read=read,
     labels=columns("text", "language"),

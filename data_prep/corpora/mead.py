@@ -95,6 +95,7 @@ the same sound; a take without a picture is kept as sound."""
 CORPUS = Corpus(
     name="mead",
     layout=LAYOUT,
+    terms="research, not commercial",
     arguments=(
         SOURCE,
         Argument("view", dict(choices=(*VIEWS, "all"), default="front", help="which pictures (default: front)")),

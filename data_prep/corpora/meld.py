@@ -112,6 +112,7 @@ whose mouth moves with the sound; shots without it are cut away."""
 CORPUS = Corpus(
     name="meld",
     layout=LAYOUT,
+    terms="GPL-3.0 is stated; the pictures are of television",
     arguments=(SOURCE,),
     read=read,
     labels=columns("emotion", "sentiment", "text", "dialogue", "turn"),

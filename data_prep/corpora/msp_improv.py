@@ -104,6 +104,7 @@ they do not agree), `votes` each rater's; valence, arousal and dominance are bro
 CORPUS = Corpus(
     name="msp_improv",
     layout=LAYOUT,
+    terms="research, no redistribution, by signed request",
     arguments=(SOURCE,),
     read=read,
     labels=columns(

@@ -174,6 +174,7 @@ test are withheld."""
 CORPUS = Corpus(
     name="muse",
     layout=LAYOUT,
+    terms="by signed agreement",
     arguments=(SOURCE, Argument("media", dict(type=Path, metavar="DIR", help="the recordings (default: --source)"))),
     read=read,
     labels=dict.fromkeys(_OF_RECORDINGS, "value") | columns("valence_class", "arousal_class"),

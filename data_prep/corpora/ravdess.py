@@ -108,6 +108,7 @@ The protocols and the figures that are published are of speech: prepare it alone
 CORPUS = Corpus(
     name="ravdess",
     layout=LAYOUT,
+    terms="CC BY-NC-SA 4.0",
     arguments=(
         SOURCE,
         Argument("channel", dict(choices=("speech", "song", "all"), default="all", help="which takes (default: all)")),

@@ -127,6 +127,7 @@ files and no face landmarker."""
 CORPUS = Corpus(
     name="synthetic",
     layout=LAYOUT,
+    terms="none: it is drawn",
     arguments=(
         Argument("clips", dict(type=int, default=240, help="how many clips (default: %(default)s)")),
         Argument("seed", dict(type=int, default=1, help="another seed, another corpus (default: %(default)s)")),

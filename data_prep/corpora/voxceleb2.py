@@ -95,6 +95,7 @@ behind each, then --language en keeps those."""
 CORPUS = Corpus(
     name="voxceleb2",
     layout=LAYOUT,
+    terms="CC BY 4.0 for the metadata; the videos are their owners'",
     arguments=(
         SOURCE,
         VALIDATION_SHARE,

@@ -19,12 +19,13 @@ from mmpretrain.files import DamagedError, read_json, write_arrays
 from mmpretrain.records import CORPUS_FILE
 
 _NONE = np.zeros(0, np.uint64)
+UNSTATED = "not stated: those of whoever recorded the clips"
 _LABELLED = "labelled_"  # before the name of the label column, in the file
 
 
 def people_of(table: ClipTable) -> tuple[list[tuple[str, str]], np.ndarray]:
     """Who is in a table, by corpus and name ("" for nobody named), and int64 [N], who of them is in each clip."""
-    names = [read_json(Path(source.corpus_dir) / CORPUS_FILE)["name"] for source in table.sources]
+    names = [corpus["name"] for corpus in _corpora_of(table)]
     corpora, words = sorted(set(names)), table.speakers.words
     corpus_N = np.array([corpora.index(name) for name in names], np.int64)[table.source_N]
     number_N = corpus_N * len(words) + table.speakers.codes
@@ -33,29 +34,40 @@ def people_of(table: ClipTable) -> tuple[list[tuple[str, str]], np.ndarray]:
     return people, (np.cumsum(there) - 1)[number_N]
 
 
+def _corpora_of(table: ClipTable) -> list[dict[str, Any]]:
+    """Of each source of a table what its corpus says of itself."""
+    return [read_json(Path(source.corpus_dir) / CORPUS_FILE) for source in table.sources]
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
     """What an encoder has seen, its ancestors included: whatever decided its weights.
 
     clips: uint64 [N], the contents of clips, ascending, each once. labelled: by label column, those whose label was
-    learned from or chosen by. speakers: by corpus. unknown: encoders among the ancestors of which nothing is known.
+    learned from or chosen by. speakers: by corpus. terms: by corpus, under which its clips may be used, as it says;
+    none where it does not. unknown: encoders among the ancestors of which nothing is known.
     """
 
     clips: np.ndarray = dataclasses.field(default_factory=_NONE.copy)
     labelled: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     speakers: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
+    terms: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
     unknown: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, table: ClipTable, labelled: Mapping[str, np.ndarray] | None = None) -> TrainingData:
         """That of what sees these clips. labelled: by label column, bool [N], whose label it sees as well."""
-        hashes, speakers = table.content_hashes, {}
+        hashes, speakers, terms = table.content_hashes, {}, {}
         for corpus, name in people_of(table)[0]:
             speakers.setdefault(corpus, set()).add(name)
+        for corpus in _corpora_of(table):
+            if corpus["name"] in speakers:
+                terms.setdefault(corpus["name"], set()).add(corpus.get("terms", ""))
         return cls(
             clips=_once(hashes),
             labelled={column: _once(hashes[known]) for column, known in (labelled or {}).items() if known.any()},
             speakers={corpus: frozenset(of_it - {""}) for corpus, of_it in speakers.items() if of_it - {""}},
+            terms={corpus: frozenset(of_it - {""}) for corpus, of_it in terms.items()},
         )
 
     def __or__(self, other: TrainingData) -> TrainingData:
@@ -68,6 +80,7 @@ class TrainingData:
             clips=_both(self.clips, other.clips),
             labelled=joined(self.labelled, other.labelled, _NONE, _both),
             speakers=joined(self.speakers, other.speakers, frozenset(), frozenset.union),
+            terms=joined(self.terms, other.terms, frozenset(), frozenset.union),
             unknown=tuple(sorted({*self.unknown, *other.unknown})),
         )
 
@@ -117,9 +130,15 @@ class TrainingData:
             return known
         return f"unknown ({', '.join(self.unknown)})" + (f", and {known}" if len(self.clips) else "")
 
+    def describe_terms(self) -> str:
+        """In words, for a card: of each corpus under which terms its clips may be used; "" where no corpus is known."""
+        corpora = {**dict.fromkeys(self.speakers, ()), **self.terms}
+        return "; ".join(f"{name}: {' or '.join(sorted(corpora[name])) or UNSTATED}" for name in sorted(corpora))
+
     def write(self, file: Path) -> None:
         """Whole or not at all: 8 bytes a clip, and as many again for each of its labels."""
-        names = {"speakers": {corpus: sorted(of_it) for corpus, of_it in self.speakers.items()}}
+        by_corpus = {"speakers": self.speakers, "terms": self.terms}
+        names = {name: {corpus: sorted(of_it) for corpus, of_it in of.items()} for name, of in by_corpus.items()}
         text = np.frombuffer(json.dumps(names | {"unknown": self.unknown}).encode(), np.uint8)
         labelled = {_LABELLED + column: of_it for column, of_it in self.labelled.items()}
         write_arrays(file, clips=self.clips, names=text, **labelled)
@@ -131,8 +150,11 @@ class TrainingData:
             with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 names = json.loads(arrays["names"].tobytes())
                 labelled = {name.removeprefix(_LABELLED): arrays[name] for name in arrays if name.startswith(_LABELLED)}
-                speakers = {corpus: frozenset(of_it) for corpus, of_it in names["speakers"].items()}
-                return cls(arrays["clips"], labelled, speakers, tuple(names["unknown"]))
+                speakers, terms = (
+                    {corpus: frozenset(of_it) for corpus, of_it in of.items()}
+                    for of in (names["speakers"], names.get("terms", {}))
+                )
+                return cls(arrays["clips"], labelled, speakers, terms, tuple(names["unknown"]))
         except OSError:
             raise
         except Exception as error:  # a damaged file may fail in zipfile, NumPy or JSON

@@ -9,7 +9,6 @@ from typing import Any
 from mmpretrain.config import ModelConfig, TaskConfig
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.inputs import INPUTS
-from mmpretrain.encoders.terms import terms_of
 from mmpretrain.models.task_heads import HEADS
 from mmpretrain.records import FRAME_RATE_HZ
 
@@ -92,8 +91,8 @@ def model_card(
     values = {"audio": "samples", "video": "crops"}
     arguments = ", ".join(f"{made.needs}={values.get(name, name)}" for name, made in inputs.items())
     rows = lineage | {"seen by it and its ancestors": training_data.describe()}
-    if training_data.speakers:
-        rows |= {"terms of its corpora": terms_of(training_data.speakers)}
+    if terms := training_data.describe_terms():
+        rows |= {"terms of its corpora": terms}
     rows |= more or {}
     tags = [
         "audio-visual",

@@ -13,9 +13,9 @@ from mmpretrain.run.stage import known_result
 
 HEALTH = "health of round "
 CHOSEN = {
-    "val": "the step that is best by {by} on the validation clips",
-    "last": "the last step",
-    "test-best": "the step that is best by {by} ON THE TEST CLIPS: its test figures are too high",
+    "val": "the {what} that is best by {by} on the validation clips",
+    "last": "the last {what}",
+    "test-best": "the {what} that is best by {by} ON THE TEST CLIPS: its test figures are too high",
 }
 
 
@@ -47,8 +47,10 @@ def _health(entry: Mapping[str, Any]) -> str:
 
 
 def figures_of_choice(config: FinetuneConfig, seed: int, values: Mapping[str, float]) -> dict[str, str]:
-    """How a fold's step was chosen. values: of the chosen one, "validation/TASK/METRIC"."""
-    chosen = {"chosen": CHOSEN[config.selection].format(by=config.select_by), "seed of fine-tuning": str(seed)}
+    """How a fold's step, or the penalty of its regression, was chosen. values: of it, "validation/TASK/METRIC"."""
+    what = "step" if config.classifier == "trained" else "penalty of the regression"
+    chosen = {"chosen": CHOSEN[config.selection].format(what=what, by=config.select_by)}
+    chosen |= {"seed of fine-tuning": str(seed)} if config.classifier == "trained" else {}
     value = values.get(f"validation/{config.select_by}")
     on = "test" if config.selection == "test-best" else "validation"
     return chosen | ({f"{config.select_by}, {on} clips": f"{value:.3f}"} if value is not None else {})

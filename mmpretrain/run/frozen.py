@@ -82,15 +82,19 @@ class Frozen:
             seal(draft)
         return values
 
-    def outputs(self, variant: str, classifier: Path, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """By task float32 [rows, C]: what its head says of these clips. classifier: the folder of its fold."""
-        folder, features_ND, said = present_folder(classifier), self.features(variant, rows), {}
+    def heads(self, classifier: Path) -> dict[str, LinearHead]:
+        """By task what `fit` saved. classifier: the folder of its fold."""
+        folder, found = present_folder(classifier), {}
         check_seal(folder, HEADS_FILE, remedy=REMEDY)
         for task in self._finetuning.config.tasks:
             fields = (f"{task.name}/{field}" for field in LinearHead._fields)
-            arrays = read_arrays(folder / HEADS_FILE, *fields, remedy=REMEDY)
-            said[task.name] = LinearHead(*arrays.values()).logits(features_ND)
-        return said
+            found[task.name] = LinearHead(*read_arrays(folder / HEADS_FILE, *fields, remedy=REMEDY).values())
+        return found
+
+    def outputs(self, variant: str, classifier: Path, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """By task float32 [rows, C]: what its head says of these clips. classifier: the folder of its fold."""
+        features_ND = self.features(variant, rows)
+        return {task: head.logits(features_ND) for task, head in self.heads(classifier).items()}
 
 
 def fit_heads(

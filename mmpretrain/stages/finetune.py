@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from flax import nnx
 from mmpretrain.config import FITTED_FUSIONS, FinetuneConfig, TaskConfig, fingerprint
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.encoders.figures import add_figures, read_figures
-from mmpretrain.encoders.folder import save_description, save_encoder
+from mmpretrain.encoders.folder import new_heads, save_description, save_encoder
 from mmpretrain.encoders.weights import save_weights
 from mmpretrain.files import seal, whole_folder
 from mmpretrain.models.adapters import merge
@@ -35,7 +35,7 @@ from mmpretrain.run.late import fit_late
 from mmpretrain.run.layout import PRETRAINED, fold_name
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import ENCODER
-from mmpretrain.run.starting import training_of
+from mmpretrain.run.starting import put_head, training_of
 from mmpretrain.run.watching import watch
 from mmpretrain.train.loop import Loop
 from mmpretrain.train.step import TrainState
@@ -62,13 +62,12 @@ def train_folds(finetuning: Finetuning, variants: Sequence[str]) -> list[dict[st
     frozen = Frozen(finetuning) if finetuning.frozen else None
     if frozen:
         log(
-            "finetune.classifier='frozen_linear': no encoder learns, so that a fold leaves its heads alone; `export` "
-            f"writes the encoder as it is, without them; what is read of finetune: {', '.join(FROZEN_READS)}"
+            "finetune.classifier='frozen_linear': no encoder learns; what is read of finetune: "
+            f"{', '.join(FROZEN_READS)}"
         )
-    else:
-        for task in finetuning.config.tasks:
-            if reason := _stays(task, finetuning.config):
-                log(f"the head of {task.name} stays in {CLASSIFIER} and does not leave with the encoder: {reason}")
+    for task in finetuning.config.tasks:
+        if reason := _stays(task, finetuning.config):
+            log(f"the head of {task.name} stays in {CLASSIFIER} and does not leave with the encoder: {reason}")
     train = functools.partial(_fit_fold, finetuning, frozen) if frozen else functools.partial(_train_fold, finetuning)
     return [train(variant, fold) for variant in variants for fold in finetuning.folds]
 
@@ -78,10 +77,52 @@ def _fit_fold(finetuning: Finetuning, frozen: Frozen, variant: str, number: int)
         told, fold = _announce(finetuning, variant, number), finetuning.fold(number)
         features = frozen.features(variant, np.concatenate([fold.train, fold.validation]))
         with wall.during("evaluation"):
-            return on_main(lambda: frozen.fit(features, number, folder)) | told
+            values = on_main(lambda: frozen.fit(features, number, folder))
+        if variant == PRETRAINED:  # the untrained one is of no use to anybody
+            lineage = _lineage(finetuning, variant, number, told) | {"classifier": "fitted; the encoder is as it was"}
+            on_main(lambda: _save_fitted(finetuning, frozen, number, folder, lineage, values))
+        return values | told
 
     recipe = finetuning.recipe(variant) | finetuning.reads(number)
     return finetuning.run.stage(fold_name(variant, number), recipe, work)
+
+
+def _save_fitted(
+    finetuning: Finetuning,
+    frozen: Frozen,
+    number: int,
+    folder: Path,
+    lineage: dict[str, Any],
+    values: Mapping[str, float],
+) -> None:
+    """The encoder as it is, with the heads that were fitted on it."""
+    config, encoder, fitted = finetuning.config, finetuning.encoder.load(), frozen.heads(folder / CLASSIFIER)
+    tasks = [task for task in config.tasks if not _stays(task, config)]
+    heads = new_heads(encoder.config, tasks, config.classifier)
+    for task in tasks:
+        put_head(heads[task.name], fitted[task.name])
+    save_encoder(
+        folder / ENCODER, encoder.module, lineage=lineage, training_data=finetuning.training_data(PRETRAINED, number),
+        tasks=tasks, heads=heads, form=config.classifier, crop_size=encoder.crop_size,
+    )  # fmt: skip
+    figures = figures_of_choice(config, finetuning.run.config.seed, values)
+    add_figures(folder / ENCODER, figures | _health(finetuning))
+
+
+def _health(finetuning: Finetuning) -> dict[str, str]:
+    """Of the rounds of the pretrained encoder, as its card has it."""
+    known = read_figures(finetuning.encoder.path)
+    return {name: text for name, text in known.items() if name.startswith(HEALTH)}
+
+
+def _lineage(finetuning: Finetuning, variant: str, number: int, told: Mapping[str, Any]) -> dict[str, Any]:
+    """How what a fold leaves comes about. told: what `_announce` returned."""
+    recipe = finetuning.recipe(variant) | finetuning.reads(number)
+    return {
+        "fingerprint": fingerprint(recipe | {"fold": number}), "fine-tuned on": finetuning.told,
+        "started from": finetuning.started_from(variant), "training clips": len(finetuning.fold(number).train),
+        "protocol": f"{finetuning.protocol_title}, fold {number}", TEST_SEEN: told[TEST_SEEN],
+    }  # fmt: skip
 
 
 def _announce(finetuning: Finetuning, variant: str, number: int) -> dict[str, Any]:
@@ -119,12 +160,7 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
             values = finetuning.metrics(predict(state, fold.validation), fold.validation)
             return {f"validation/{name}": value for name, value in values.items()}
 
-        lineage = {
-            "fingerprint": fingerprint(recipe | {"fold": number}), "fine-tuned on": finetuning.told,
-            "started from": finetuning.started_from(variant), "steps": config.num_steps,
-            "training clips": len(fold.train),
-            "protocol": f"{finetuning.protocol_title}, fold {number}", TEST_SEEN: told[TEST_SEEN],
-        }  # fmt: skip
+        lineage = _lineage(finetuning, variant, number, told) | {"steps": config.num_steps}
         data, network = finetuning.training_data(variant, number), finetuning.model(variant)
         crop_size = finetuning.table.crop_size(network.inputs.view)
         known = [task for task in config.tasks if not _stays(task, config)]
@@ -150,8 +186,7 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
         values = evaluate(state)
         figures = figures_of_choice(config, run.config.seed, values)
         if variant == PRETRAINED:
-            of_rounds = on_main(lambda: read_figures(finetuning.encoder.path))
-            figures |= {name: text for name, text in of_rounds.items() if name.startswith(HEALTH)}
+            figures |= on_main(lambda: _health(finetuning))
         on_main(lambda: _save(folder, model, known, config.head, final, data, crop_size))
         on_main(lambda: add_figures(folder / ENCODER, figures))
         return {"step": int(state.step)} | values | fitted | told

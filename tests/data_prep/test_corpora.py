@@ -17,6 +17,7 @@ from data_prep.corpus import SOURCE, Argument, Corpus
 from data_prep.sources import SourceClip
 from mmpretrain import records
 from mmpretrain.index import read_index
+from mmpretrain.prepared import check_corpus
 from tests.data_prep.authored import tone, write_wav
 from tests.data_prep.test_preparation import clips_of
 
@@ -44,6 +45,9 @@ def test_a_corpus_says_all_of_what_it_takes_and_has(name, capsys):
     assert all(f"{argument.flag} " in text for argument in corpus.all_arguments)
     assert all(argument.settings["help"] for argument in corpus.all_arguments)
     assert all(f"{part} {count:,}" in text for part, count in corpus.official.items())
+    if name != "folder":  # whose terms only its owner knows
+        assert f"Terms: {corpus.terms}." in text
+        assert f"| {corpus.terms} |" in (ROOT / "docs" / "corpora.md").read_text() or corpus.drawn
 
 
 def test_the_help_names_every_corpus_and_loads_none():
@@ -79,6 +83,7 @@ def diaries(monkeypatch, tmp_path):
     module.CORPUS = Corpus(
         name="diaries", layout="One WAV file a day.", arguments=(SOURCE, year), read=read,
         labels={"valence": "value", "year": "class"}, tracks={}, prepared_name=lambda year, **_: f"diaries-{year}",
+        terms="CC0",
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr("data_prep.__main__.CORPORA", (*corpora.CORPORA, "diaries"))
@@ -98,6 +103,14 @@ def test_a_corpus_with_labels_of_its_own_is_one_file_and_one_word(diaries, tmp_p
     assert labels == {"a": {"valence": 0.25, "year": "2001"}, "b": {"valence": -0.5, "year": "2001"}}
     index = read_index(tmp_path / "out", "train")
     assert {row.clip_id: row.labels for row in map(index.row, range(len(index)))} == labels
+
+
+def test_a_corpus_says_under_which_terms_it_may_be_used_also_one_that_is_there_already(diaries, tmp_path, capsys):
+    assert main(diaries) == 0
+    assert check_corpus(tmp_path / "out")["terms"] == "CC0"
+    assert main([*diaries, "--terms", "by request"]) == 0
+    assert "has its terms now: by request" in capsys.readouterr().out
+    assert check_corpus(tmp_path / "out", every_shard=True)["terms"] == "by request"
 
 
 def test_an_argument_is_checked_as_its_corpus_says(diaries, capsys):

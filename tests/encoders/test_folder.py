@@ -13,14 +13,16 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import mmpretrain
-from data_prep.corpora import CORPORA
+from mmpretrain.config import CorpusConfig
+from mmpretrain.data.clips import open_clips
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.encoders.figures import add_figures, read_figures
 from mmpretrain.encoders.folder import FRAME_MULTIPLE, Encoder, load_head, read_config, read_training_data, save_encoder
-from mmpretrain.encoders.terms import TERMS
 from mmpretrain.features.filterbank import audio_features
 from mmpretrain.files import seal
 from mmpretrain.models.encoder import AVEncoder
+from mmpretrain.prepared import put_terms
+from tests.corpus_fixture import make_clip, write_corpus
 from tests.tiny import initial, random_batch, tiny_model, with_inputs, with_present
 
 LINEAGE = {"fingerprint": "0123456789abcdef", "round": 2, "corpora": "tiny"}
@@ -305,15 +307,16 @@ def test_figures_are_put_on_the_card_when_they_are_known_and_none_is_made_up(exp
         read_figures(folder)
 
 
-def test_a_card_has_the_terms_of_the_corpora_whose_speakers_were_seen(tmp_path):
-    assert TERMS.keys() == set(CORPORA) - {"folder"}
-    seen = TrainingData(speakers={"ravdess": frozenset("12"), "mine": frozenset("a")})
-    save_encoder(tmp_path / "encoder", module("audio"), lineage=LINEAGE, training_data=seen)
-    card = (tmp_path / "encoder" / "README.md").read_text()
-    assert (
-        "| terms of its corpora | mine: not known here: they are those of whoever recorded the clips; ravdess: CC"
-        in card
-    )
+def test_a_card_has_the_terms_of_the_corpora_whose_clips_were_seen(tmp_path):
+    clips = [make_clip("a", 9, size=32, speaker="01")]
+    corpora = {name: write_corpus(tmp_path / name, clips, 32, 48) for name in ("ours", "theirs")}
+    put_terms(corpora["theirs"], "CC BY 4.0")
+    seen = [TrainingData.of(open_clips([CorpusConfig(str(path))])) for path in corpora.values()]
+    save_encoder(tmp_path / "encoder", module("audio"), lineage=LINEAGE, training_data=seen[0] | seen[1])
+    terms = "| terms of its corpora | ours: not stated: those of whoever recorded the clips; theirs: CC BY 4.0 |"
+    assert terms in (tmp_path / "encoder" / "README.md").read_text()
+    add_figures(tmp_path / "encoder", {"health of round 1": "fine"})
+    assert terms in (tmp_path / "encoder" / "README.md").read_text(), "they lie beside the encoder"
 
 
 def test_the_folder_says_how_its_clips_were_prepared_and_is_refused_where_that_is_done_otherwise_now(tmp_path):

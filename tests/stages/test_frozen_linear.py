@@ -104,8 +104,22 @@ def test_a_planted_label_is_found_and_the_untrained_encoder_stands_beside_it(don
     said = capsys.readouterr().out
     assert "untrained encoder, frozen, logistic regression" in said
     assert "pretrained encoder, frozen, logistic regression" in said
-    assert not (run.workdir / "finetune" / "pretrained" / "fold1" / "encoder").exists()
     assert training_stages(run.config) == [], "nothing to replay"
+
+
+def test_it_leaves_with_the_encoder_and_says_elsewhere_what_it_said_here(done):
+    run, _ = done
+    finetuning, folder = Finetuning(run), run.workdir / "finetune"
+    encoder = mmpretrain.load_encoder(folder / "pretrained" / "fold2" / "encoder")
+    with open(run.workdir / "evaluation" / "pretrained-fold2.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row, index in zip(rows[:4], finetuning.fold(2).test[:4], strict=True):
+        said = encoder.outputs(finetuning.table.load(int(index)).audio).answers["emotion"]
+        np.testing.assert_allclose(said, [float(row[word]) for word in PITCH_HZ], atol=2e-3)
+    assert not (folder / "scratch" / "fold2" / "encoder").exists()
+    card = (folder / "pretrained" / "fold2" / "encoder" / "README.md").read_text()
+    assert "| chosen | the penalty of the regression that is best by emotion/ua on the validation clips |" in card
+    assert "| tests | logistic regression on the frozen encoder; speakers-3" in card
 
 
 def test_it_is_taken_up_where_it_stopped_and_goes_on_to_the_same_heads(done, run_of, tmp_path, capsys):
