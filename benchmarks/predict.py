@@ -22,7 +22,8 @@ import jax
 from flax import nnx
 
 from data_prep import media
-from data_prep.landmarker import find_faces, landmarker_model
+from data_prep.crowd import find_everybody
+from data_prep.landmarker import landmarker_model
 from data_prep.options import Options
 from data_prep.people import Contents, Facts, Part, look_into, read_part
 from mmpretrain.config import emotion, encoder_size
@@ -59,7 +60,7 @@ def stages(path: Path, clip_sec: float, model: Path) -> None:
     opened = media.open_media(path)
     seconds, pictures = timed(lambda: sum(1 for _ in media.video_frames(opened)))
     line("decode the picture", seconds, clip_sec, f"{pictures} pictures of {opened.width} x {opened.height}")
-    seconds, _ = timed(lambda: list(find_faces(media.video_frames(opened), model, num_faces=MAX_FACES)))
+    seconds, _ = timed(lambda: list(find_everybody(media.video_frames(opened), model, MAX_FACES + 1)))
     line("decode it and look for faces", seconds, clip_sec)
     seconds, _ = timed(lambda: media.audio_samples(opened))
     line("decode the sound", seconds, clip_sec)

@@ -58,6 +58,13 @@ class Faces(NamedTuple):
     shape: int = 0
     change: float = 0.0
 
+    def first(self, count: int) -> Faces:
+        """That many of them."""
+        return self._replace(
+            points=self.points[:count], blendshapes=self.blendshapes[:count], opening=self.opening[:count],
+            looks=self.looks[:count],
+        )  # fmt: skip
+
 
 def eye_distance(points: np.ndarray) -> np.ndarray:
     """Distance between the outer eye corners in pixels, [...] for points [..., 9, 2]."""
@@ -76,45 +83,77 @@ def find_faces(
     regions: the parts of the picture that are looked at, each for up to `MAX_FACES`; all of it without any. A face is
     found more easily in a part, as it is larger there. Raises SetupError for a model that cannot be used.
     """
-    # mediapipe takes seconds to import, and only processes that look for faces need it.
-    import mediapipe
-    from mediapipe.tasks.python import BaseOptions, vision
-
-    options = vision.FaceLandmarkerOptions(
-        base_options=BaseOptions(model_asset_buffer=model_path.read_bytes()),
-        running_mode=vision.RunningMode.VIDEO,
-        num_faces=num_faces,
-        output_face_blendshapes=True,
-    )
     regions = regions or (WHOLE,)
     with contextlib.ExitStack() as stack:
-        try:
-            made = [vision.FaceLandmarker.create_from_options(options) for _ in regions]
-        except Exception as error:
-            raise SetupError(f"--landmarker {model_path} cannot be used: {reason(error)}") from error
-        landmarkers = [stack.enter_context(landmarker) for landmarker in made]
+        looks = [stack.enter_context(Looking(model_path, region, num_faces)) for region in regions]
         pictures, tick = Pictures(), 0
         for rgb, count in frames:
             if rgb is None:
                 yield None, count
-                tick += count
-                continue
-            meshes, scores = [], []
-            for landmarker, region in zip(landmarkers, regions, strict=True):
-                part, corner = within(rgb, region)
-                found = landmarker.detect_for_video(mediapipe.Image(mediapipe.ImageFormat.SRGB, part), tick * 40)
-                height, width = part.shape[:2]
-                meshes += [
-                    np.array([(point.x * width - 0.5, point.y * height - 0.5) for point in face]) + corner
-                    for face in found.face_landmarks
-                ]
-                for face in found.face_blendshapes:
-                    named = {category.category_name: category.score for category in face}
-                    scores.append([named[name] for name in BLENDSHAPES])
-            blendshapes = np.array(scores, np.float32).reshape(-1, NUM_BLENDSHAPES)
-            nine = [mesh[list(MESH_POINTS)] for mesh in meshes]
-            yield pictures.faces(rgb, nine, [mesh[list(MESH_LIPS)] for mesh in meshes], blendshapes), count
+            else:
+                yield pictures.of_meshes(rgb, [mesh for look in looks for mesh in look.meshes(rgb, tick)]), count
             tick += count
+
+
+class Mesh(NamedTuple):
+    """A face: points [478, 2] in pixels of the picture, and blendshapes [52]."""
+
+    points: np.ndarray
+    blendshapes: np.ndarray
+
+
+class Looking:
+    """Looks for faces in a region of pictures; closed when it is left.
+
+    follows: they are of one video, in which faces are followed; otherwise each is looked at for itself. Raises
+    SetupError for a model that cannot be used.
+    """
+
+    def __init__(self, model_path: Path, region: Region, num_faces: int, *, follows: bool = True):
+        # mediapipe takes seconds to import, and only processes that look for faces need it.
+        import mediapipe
+        from mediapipe.tasks.python import BaseOptions, vision
+
+        self.region, self._follows, self._mediapipe = region, follows, mediapipe
+        options = vision.FaceLandmarkerOptions(
+            base_options=BaseOptions(model_asset_buffer=model_path.read_bytes()),
+            running_mode=vision.RunningMode.VIDEO if follows else vision.RunningMode.IMAGE,
+            num_faces=num_faces,
+            output_face_blendshapes=True,
+        )
+        try:
+            self._landmarker = vision.FaceLandmarker.create_from_options(options)
+        except Exception as error:
+            raise SetupError(f"--landmarker {model_path} cannot be used: {reason(error)}") from error
+
+    def __enter__(self) -> Looking:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Once or again."""
+        if self._landmarker is not None:
+            self._landmarker.close()
+        self._landmarker = None
+
+    def meshes(self, rgb: np.ndarray, tick: int, region: Region | None = None) -> list[Mesh]:
+        """The faces in a picture, RGB uint8 [H, W, 3]. tick: frame of the clip, always a later one where faces are
+        followed. region: in place of its own."""
+        part, corner = within(rgb, region or self.region)
+        picture = self._mediapipe.Image(self._mediapipe.ImageFormat.SRGB, part)
+        if self._follows:
+            found = self._landmarker.detect_for_video(picture, tick * 40)
+        else:
+            found = self._landmarker.detect(picture)
+        height, width = part.shape[:2]
+        made = []
+        for face, scores in zip(found.face_landmarks, found.face_blendshapes, strict=True):
+            named = {category.category_name: category.score for category in scores}
+            points = np.array([(point.x * width - 0.5, point.y * height - 0.5) for point in face]) + corner
+            made.append(Mesh(points, np.array([named[name] for name in BLENDSHAPES], np.float32)))
+        return made
 
 
 def within(rgb: np.ndarray, region: Region) -> tuple[np.ndarray, tuple[int, int]]:
@@ -132,6 +171,13 @@ class Pictures:
     def __init__(self) -> None:
         self._first = self._size = self._thumbnail = None
         self._shape = 0
+
+    def of_meshes(self, rgb: np.ndarray, meshes: Sequence[Mesh]) -> Faces:
+        """`faces` of what was found in the picture."""
+        nine = [mesh.points[list(MESH_POINTS)] for mesh in meshes]
+        lips = [mesh.points[list(MESH_LIPS)] for mesh in meshes]
+        blendshapes = np.array([mesh.blendshapes for mesh in meshes], np.float32).reshape(-1, NUM_BLENDSHAPES)
+        return self.faces(rgb, nine, lips, blendshapes)
 
     def faces(
         self, rgb: np.ndarray, nine: Sequence[np.ndarray], lips: Sequence[np.ndarray], blendshapes: np.ndarray

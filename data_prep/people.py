@@ -14,9 +14,10 @@ import numpy as np
 
 from data_prep import media
 from data_prep.crops import Cropper, face_boxes
+from data_prep.crowd import find_everybody
 from data_prep.faces import fill_gaps, follow, smooth
 from data_prep.faults import ClipError, of_the_clip
-from data_prep.landmarker import Faces, find_faces
+from data_prep.landmarker import Faces
 from data_prep.options import Options
 from data_prep.sources import why_missing
 from mmpretrain.records import SAMPLES_PER_FRAME
@@ -111,9 +112,12 @@ def _read(part: Part) -> Contents:
     opened = media.open_media(part.path, part.start_sec, part.end_sec)
     num_frames, people, notes = 0, (), list(opened.notes)
     if opened.has_picture and part.model is not None:
-        found = list(find_faces(media.video_frames(opened), part.model, num_faces=part.max_faces))
+        found = list(find_everybody(media.video_frames(opened), part.model, part.max_faces + 1))
         num_frames = sum(count for _, count in found)
-        people = _crops(opened, part, _tracks([faces for faces, _ in found], [count for _, count in found]))
+        if any(len(faces.points) > part.max_faces for faces, _ in found):
+            notes.append(f"more than {part.max_faces} faces at once, of which the largest are followed")
+        largest = [faces.first(part.max_faces) for faces, _ in found]
+        people = _crops(opened, part, _tracks(largest, [count for _, count in found]))
     if opened.damaged:
         notes.append(f"{opened.damaged} damaged packets passed over")
     audio = media.audio_samples(opened, num_frames or None)

@@ -15,7 +15,7 @@ import numpy as np
 from data_prep.people import Contents, Facts, Part
 from data_prep.people import Person as Seen
 from mmpretrain.predict.judge import Judge
-from mmpretrain.predict.results import VOICE, Moments, Person, Prediction
+from mmpretrain.predict.results import PERSON, VOICE, Moments, Person, Prediction
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLES_PER_FRAME, Clip
 
 PART_SEC = 60
@@ -136,7 +136,7 @@ class OverTime:
         if scores and max(scores) > SAME_PERSON:
             return before[int(np.argmax(scores))]
         number = 1 + sum(someone.name != VOICE for someone in self._people)
-        self._people.append(_Someone(f"person {number}"))
+        self._people.append(_Someone(f"{PERSON}{number}"))
         return self._people[-1]
 
     def _judge(
@@ -156,6 +156,14 @@ class OverTime:
             if b - a >= max(MIN_FRAMES, (stop - start) / 2) and (clip := _clip(contents.audio, seen, a, b)) is not None:
                 clips.append(clip)
                 judged.append((start, stop))
+                own.append((a, b))
+        if not clips and seen is not None and not someone.moments:
+            a, after = seen.first, seen.first + len(seen.boxes)
+            b = min(after, a + width)
+            goes_on = after == contents.num_frames and not is_last  # where the next part shows more
+            if not goes_on and (clip := _clip(contents.audio, seen, a, b)) is not None:
+                clips.append(clip)  # of whom less than half of any window is seen
+                judged.append((a, b))
                 own.append((a, b))
         said = self._head.says(clips, width)
         kept = np.flatnonzero(~np.isnan(said).any(tuple(range(1, said.ndim))))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from data_prep.people import Facts, Part
     from mmpretrain.predict.over_time import Windows
 
-MAX_FACES = 5
+MAX_FACES = 10
 UNSEEN_PX = 16  # of the crops that the encoder does not see
 NUM_SECONDS = {"window": "what is judged at once", "hop": "from one judgement to the next",
                "smoothing": "over which what is said is averaged, 0: not"}  # fmt: skip

@@ -7,6 +7,7 @@ import dataclasses
 import fractions
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import cv2
@@ -17,12 +18,14 @@ from data_prep.faults import ClipError, of_the_clip
 from mmpretrain.files import whole_file
 from mmpretrain.predict.colours import on
 from mmpretrain.predict.reading import Reading
-from mmpretrain.predict.results import Person, Prediction
+from mmpretrain.predict.results import PERSON, Person, Prediction
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 
 MAX_WIDTH, MIN_WIDTH = 960, 320
-MAX_PEOPLE = 4  # with a strip of their own
-LEGEND_PX, STRIP_PX, NAME_PX = 26, 44, 84
+MAX_PEOPLE = 10  # with a strip of their own
+LEGEND_PX, NAME_PX = 26, 84
+STRIP_PX, NARROW_PX, FEW_PEOPLE = 44, 26, 4  # of more people than these few the strips are narrow
+LABEL_PX = 20
 PART_SEC = 60.0
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -51,8 +54,7 @@ def _write(job: Job, draft: Path) -> None:
     scale = min(1.0, MAX_WIDTH / job.found.width)
     width = _even(max(job.found.width * scale, MIN_WIDTH))
     height = _even(job.found.height * scale)
-    people = job.found.people[:MAX_PEOPLE]
-    board, strips_at = _board(people, job.reading, width, job.found.seconds)
+    board, strips_at = _board(job.found.people, job.reading, width, job.found.seconds)
     with contextlib.closing(av.open(str(draft), "w", format="mp4")) as container:
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         picture = container.add_stream(codec, rate=FRAME_RATE_HZ)
@@ -98,27 +100,59 @@ def _drawn(
     rgb: np.ndarray, number: int, job: Job, width: int, height: int, board: np.ndarray, strips_at: int
 ) -> np.ndarray:
     shown = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
+    labels = []
     for person in job.found.people:
         row = number - person.first_frame
         if 0 <= row < len(person.boxes) and not np.isnan(person.boxes[row]).any():
-            _frame_face(shown, person, number, person.boxes[row], job.reading)
+            labels.append(_frame_face(shown, person, number, person.boxes[row], job.reading))
+    for label, top in zip(labels, _tops(labels, height), strict=True):
+        right, bottom = label.left + label.width, top + LABEL_PX
+        cv2.rectangle(shown, (label.left, top), (right, bottom), label.colour, -1)
+        cv2.putText(shown, label.text, (label.left + 3, bottom - 5), _FONT, 0.5, on(label.colour), 1, cv2.LINE_AA)
     below = board.copy()
     x = NAME_PX + round((width - NAME_PX - 1) * min(1.0, (number / FRAME_RATE_HZ) / max(job.found.seconds, 0.04)))
     cv2.line(below, (x, strips_at), (x, len(below)), (255, 255, 255), 1)
     return np.concatenate([shown, below])
 
 
-def _frame_face(shown: np.ndarray, person: Person, number: int, box: np.ndarray, reading: Reading) -> None:
+class _Label(NamedTuple):
+    """top: where it should be, on the frame of the face; in pixels."""
+
+    text: str
+    colour: tuple[int, int, int]
+    left: int
+    top: int
+    width: int
+
+
+def _frame_face(shown: np.ndarray, person: Person, number: int, box: np.ndarray, reading: Reading) -> _Label:
+    """Draws the frame; the labels come when all frames are there."""
     height, width = shown.shape[:2]
     left, top, right, bottom = (round(float(x)) for x in box * (width, height, width, height))
     values = at_time(person, number / FRAME_RATE_HZ)
     colour = reading.colour(values)
     cv2.rectangle(shown, (left, top), (right, bottom), colour, 2)
-    text = f"{person.name}: {ascii_of(reading.text(values))}"
-    (across, up), _ = cv2.getTextSize(text, _FONT, 0.5, 1)
-    x, y = min(max(left, 0), max(width - across - 6, 0)), max(top, up + 8)
-    cv2.rectangle(shown, (x, y - up - 8), (x + across + 6, y), colour, -1)
-    cv2.putText(shown, text, (x + 3, y - 5), _FONT, 0.5, on(colour), 1, cv2.LINE_AA)
+    text = f"{person.name.removeprefix(PERSON)}: {ascii_of(reading.text(values))}"
+    across = cv2.getTextSize(text, _FONT, 0.5, 1)[0][0] + 6
+    return _Label(text, colour, min(max(left - 1, 0), max(width - across, 0)), top - LABEL_PX, across)
+
+
+def _tops(labels: Sequence[_Label], height: int) -> list[int]:
+    """Where each label goes, so that none covers another: where it should be, else the next place below or above."""
+    tops: list[int] = []
+    for label in labels:
+        beside = [
+            top for other, top in zip(labels, tops, strict=False)
+            if label.left < other.left + other.width and other.left < label.left + label.width
+        ]  # fmt: skip
+        wanted = min(max(label.top, 0), max(height - LABEL_PX, 0))
+        places = [wanted, *(top + step for top in beside for step in (LABEL_PX, -LABEL_PX))]
+        free = [
+            place for place in places
+            if 0 <= place <= height - LABEL_PX and all(abs(place - top) >= LABEL_PX for top in beside)
+        ]  # fmt: skip
+        tops.append(min(free, key=lambda place: abs(place - wanted), default=wanted))
+    return tops
 
 
 def at_time(person: Person, sec: float) -> np.ndarray:
@@ -128,7 +162,11 @@ def at_time(person: Person, sec: float) -> np.ndarray:
 
 
 def _board(people: Sequence[Person], reading: Reading, width: int, seconds: float) -> tuple[np.ndarray, int]:
-    """What stands below the picture: names and colours of the values, a strip for each person; where strips begin."""
+    """What stands below the picture: names and colours of the values, a strip for each person, of very many for those
+    who are seen for longest; and where strips begin."""
+    longest = sorted(range(len(people)), key=lambda number: -len(people[number].moments.uses))[:MAX_PEOPLE]
+    shown = [people[number] for number in sorted(longest)]
+    strip_px = STRIP_PX if len(shown) <= FEW_PEOPLE else NARROW_PX
     places, x, y = [], 6, 8
     for name in map(ascii_of, reading.names):
         (across, _), _ = cv2.getTextSize(name, _FONT, 0.42, 1)
@@ -137,15 +175,24 @@ def _board(people: Sequence[Person], reading: Reading, width: int, seconds: floa
         places.append((name, x, y))
         x += across + 26
     strips_at = y + LEGEND_PX - 8
-    board = np.full((_even(strips_at + STRIP_PX * len(people)), width, 3), 24, np.uint8)
+    more = len(people) - len(shown)
+    board = np.full((_even(strips_at + strip_px * len(shown) + LABEL_PX * bool(more)), width, 3), 24, np.uint8)
     for (name, x, y), colour in zip(places, reading.colours, strict=True):
         cv2.rectangle(board, (x, y), (x + 10, y + 10), colour, -1)
-        cv2.putText(board, name, (x + 14, y + 10), _FONT, 0.42, (230, 230, 230), 1, cv2.LINE_AA)
-    for number, person in enumerate(people):
-        top = strips_at + STRIP_PX * number
-        cv2.putText(board, person.name, (6, top + 25), _FONT, 0.42, (230, 230, 230), 1, cv2.LINE_AA)
-        strip(board[top : top + STRIP_PX - 4, NAME_PX:], person, reading, seconds)
+        _write_grey(board, name, x + 14, y + 10)
+    for number, person in enumerate(shown):
+        top = strips_at + strip_px * number
+        _write_grey(board, person.name, 6, top + strip_px // 2 + 3)
+        strip(board[top : top + strip_px - 4, NAME_PX:], person, reading, seconds)
+    if more:
+        _write_grey(
+            board, f"and {more} more, seen for less long: in the JSON file", 6, strips_at + strip_px * len(shown) + 14
+        )
     return board, strips_at
+
+
+def _write_grey(board: np.ndarray, text: str, x: int, y: int) -> None:
+    cv2.putText(board, text, (x, y), _FONT, 0.42, (230, 230, 230), 1, cv2.LINE_AA)
 
 
 def strip(area: np.ndarray, person: Person, reading: Reading, seconds: float) -> None:

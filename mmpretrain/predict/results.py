@@ -12,6 +12,7 @@ import numpy as np
 
 from mmpretrain.predict.reading import Reading
 
+PERSON = "person "  # and a number
 VOICE = "voice"  # who is heard where nobody is seen
 
 

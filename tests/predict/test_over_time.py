@@ -45,7 +45,10 @@ def seen(first: int, last: int, x: float, light: int, start: int, stop: int) -> 
     return Person(a - start, boxes, np.ones(b - a, bool), crops, crops)
 
 
-def predicted(part_sec: int, monkeypatch, windows=Windows(smoothing_sec=0), audio=SAMPLES):  # noqa: B008
+ANN, BEN = (0, N, 0.1, 50), (100, 225, 0.6, 200)
+
+
+def predicted(part_sec: int, monkeypatch, windows=Windows(smoothing_sec=0), audio=SAMPLES, faces=(ANN, BEN)):  # noqa: B008
     """Ann is on the left all the time, Ben comes after 4 s for 5 s."""
     monkeypatch.setattr(over_time, "PART_SEC", part_sec)
     facts = Facts(N / 25, True, True, 100, 100, 25.0)
@@ -53,7 +56,7 @@ def predicted(part_sec: int, monkeypatch, windows=Windows(smoothing_sec=0), audi
     parts = spans(facts, windows)
     for number, (start_sec, end_sec) in enumerate(parts, start=1):
         start, stop = round(start_sec * 25), min(round(end_sec * 25), N)
-        people = (seen(0, N, 0.1, 50, start, stop), seen(100, 225, 0.6, 200, start, stop))
+        people = [seen(*face, start, stop) for face in faces]
         contents = Contents(
             stop - start, True, audio[start * 640 : stop * 640], tuple(person for person in people if person)
         )
@@ -101,6 +104,14 @@ def test_frames_are_each_said_once_by_the_window_whose_middle_is_nearest(monkeyp
         assert ann.values[38:-38].max() <= 7, "a window begins every 12 or 13 frames"
         assert ann.values.max() <= 37
         np.testing.assert_allclose(ben.start_sec, np.arange(100, 225) / 25)
+
+
+@pytest.mark.parametrize("part_sec", [60, 4])
+def test_who_is_seen_for_less_than_half_a_window_is_judged_by_that(monkeypatch, part_sec):
+    _, found = predicted(part_sec, monkeypatch, faces=[ANN, (98, 118, 0.6, 200)])  # a part of 4 s ends meanwhile
+    _, person = found.people
+    assert (person.moments.start_sec.tolist(), person.moments.end_sec.tolist()) == ([98 / 25], [118 / 25])
+    assert person.moments.overall.argmax() == 1
 
 
 def test_smoothing_and_contributions(monkeypatch):
