@@ -15,7 +15,7 @@ from mmpretrain.config.presets import (
 from mmpretrain.config.ranges import range_text, shown
 from mmpretrain.config.recipe import as_dict, fields_of, fingerprint, flatten, from_dict
 from mmpretrain.config.reference import ReferenceModelConfig, ReferenceRoundConfig
-from mmpretrain.config.tasks import TaskConfig, TextConfig
+from mmpretrain.config.tasks import REGRESSED, TaskConfig, TextConfig
 from mmpretrain.config.tree import (
     AUDIO_DIM,
     CLASSIFIERS,
@@ -51,6 +51,7 @@ __all__ = [
     "FITTED_FUSIONS",
     "FUSIONS",
     "LATE_FUSIONS",
+    "REGRESSED",
     "RELATIVE_FEATURES",
     "CheckpointConfig",
     "CorpusConfig",

@@ -49,6 +49,39 @@ def _digest(file: Path, size: int, written_ns: int) -> str:
     return file_digest(file)
 
 
+def what_it_reads(folder: Path) -> str:
+    """What of a clip the model of a folder takes, "audio", "video" or "text"; else the name of its main input.
+
+    Raises what `ForeignEncoder` does.
+    """
+    reads = _main_input(folder)[1]
+    return "text" if reads == "input_ids" else READS.get(reads, reads)
+
+
+def _main_input(folder: Path) -> tuple[Any, str]:
+    """The configuration of a folder's model, and the name of what it takes first."""
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no config.json; give the folder of a model that transformers saved")
+    try:
+        import torch  # noqa: F401
+        import transformers
+    except ImportError as error:
+        raise ValueError(
+            f"{folder}: encoders of other projects need torch and transformers ({error}): pip install "
+            "'mmpretrain-jax[torch]'"
+        ) from error
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        kind = transformers.MODEL_MAPPING[type(config)]
+    except (OSError, ValueError, KeyError) as error:
+        raise _not_read(folder, error) from error
+    return config, (kind[0] if isinstance(kind, tuple) else kind).main_input_name
+
+
+def _not_read(folder: Path, error: Exception) -> ValueError:
+    return ValueError(f"{folder} is no model that transformers reads: {str(error).splitlines()[0]}")
+
+
 class ForeignEncoder:
     """What transformers' `AutoModel` makes of a folder; `modality` says what of a clip it takes.
 
@@ -58,23 +91,11 @@ class ForeignEncoder:
     """
 
     def __init__(self, folder: Path):
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"{folder} has no config.json; give the folder of a model that transformers saved")
-        try:
-            import torch
-            import transformers
-        except ImportError as error:
-            raise ValueError(
-                f"{folder}: encoders of other projects need torch and transformers ({error}): pip install "
-                "'mmpretrain-jax[torch]'"
-            ) from error
+        self.config, reads = _main_input(folder)
+        import torch
+        import transformers
+
         self.folder, self._torch, self._transformers, self._lock = folder, torch, transformers, threading.Lock()
-        try:
-            self.config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-            kind = transformers.MODEL_MAPPING[type(self.config)]
-        except (OSError, ValueError, KeyError) as error:
-            raise self._not_read(error) from error
-        reads = (kind[0] if isinstance(kind, tuple) else kind).main_input_name
         if reads not in READS:
             raise ValueError(
                 f"{folder}: a {self.config.model_type} takes {reads}; sound (input_values) and pictures "
@@ -85,9 +106,6 @@ class ForeignEncoder:
         self._normalize = settings.is_file() and bool(json.loads(settings.read_text()).get("do_normalize"))
         if self.modality == "video" and not settings.is_file():
             raise ValueError(f"{folder} has no {PICTURES_FILE}, which says how pictures go in")
-
-    def _not_read(self, error: Exception) -> ValueError:
-        return ValueError(f"{self.folder} is no model that transformers reads: {str(error).splitlines()[0]}")
 
     @property
     def width(self) -> int:
@@ -113,7 +131,7 @@ class ForeignEncoder:
                     self.folder, use_safetensors=True, local_files_only=True
                 )
             except (OSError, ValueError, KeyError) as error:
-                raise self._not_read(error) from error
+                raise _not_read(self.folder, error) from error
             vars(self)["_model"] = model.eval()
             return model
 

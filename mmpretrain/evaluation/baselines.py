@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from mmpretrain.evaluation.linear import regression
+from mmpretrain.config import TaskConfig
+from mmpretrain.evaluation.linear import LinearHead, fit_head, regression
 from mmpretrain.evaluation.metrics import classification_metrics
 from mmpretrain.evaluation.protocols import Fold
+from mmpretrain.evaluation.tasks import TASK_METRICS
 from mmpretrain.features.mfcc import levels_db, mfcc39
 
 NUM_SOUND_STATISTICS = 4 * 39
@@ -91,6 +93,44 @@ def baseline_answers(
     _require_classes(labels_N[rows], classes)
     filled_ND = np.where(known_N[:, None], features_ND, features_ND[rows].mean(0))
     return _chosen_answers(filled_ND, labels_N, rows, fold, classes, fit, inverse_penalties)
+
+
+def baseline_outputs(features_ND: np.ndarray, labels_N: np.ndarray, fold: Fold, task: TaskConfig) -> np.ndarray:
+    """As `baseline_answers`, of any kind that regressions learn: float32 [test rows, K], as `TASK_METRICS` takes them.
+
+    The penalty is the one with the least loss on the validation rows.
+    """
+    known_N = ~np.isnan(features_ND[:, 0])
+    rows = fold.train[known_N[fold.train]]
+    filled_ND = np.where(known_N[:, None], features_ND, features_ND[rows].mean(0))
+
+    def validation_loss(head: LinearHead) -> float:
+        said = head.logits(filled_ND[fold.validation])
+        return TASK_METRICS[task.kind].of(labels_N[fold.validation], said, task)["loss"]
+
+    heads = (fit_head(filled_ND[rows], labels_N[rows], task, penalty) for penalty in INVERSE_PENALTIES)
+    return min(heads, key=validation_loss).logits(filled_ND[fold.test])
+
+
+def constant_outputs(train_labels: np.ndarray, labels: np.ndarray, task: TaskConfig) -> np.ndarray:
+    """One answer to all test clips, or frames, as a head of the kind says it: what the training labels are on average.
+
+    Of numbers their mean, of classes and levels the shares of clips that have them, or are as high. labels: of the test
+    clips, [N, ...]. Returns [N, K], of frames [N, T, K].
+    """
+    if not task.classes:
+        low, high = task.range
+        output = np.array([(2 * np.nanmean(train_labels) - low - high) / (high - low)])
+        return np.broadcast_to(output, (*labels.shape, 1))
+    if task.kind == "ordinal":
+        shares = np.array([(train_labels >= level).mean() for level in range(1, len(task.classes))])
+    elif task.kind == "binary":
+        shares = np.array([(train_labels > 0).mean()])
+    else:
+        shares = np.nanmean(np.where(train_labels >= 0, train_labels, np.nan), axis=0)
+    shares = np.clip(shares, 1e-6, 1 - 1e-6)
+    output = np.log(shares) if task.kind == "votes" else np.log(shares / (1 - shares))
+    return np.broadcast_to(output, (len(labels), len(output)))
 
 
 def text_answers(texts: Sequence[str], labels_N: np.ndarray, fold: Fold, classes: Sequence[str]) -> np.ndarray:

@@ -12,6 +12,7 @@ Dims: N clips, U units (what is resampled), C classes, B resamples.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,6 +62,16 @@ class Answers:
     @property
     def result(self) -> ClassificationResult:
         return classification_metrics(self.labels_N, self.predictions_N, self.classes)
+
+    @property
+    def truths(self) -> list[str]:
+        """The class of each clip."""
+        return [self.classes[i] for i in self.labels_N]
+
+    @functools.cached_property
+    def resampled(self) -> tuple[dict[str, Any], dict[str, np.ndarray], int]:
+        """What `resample` makes of it."""
+        return resample(self, units_of(self)[0])
 
     def take(self, rows: Sequence[int]) -> Answers:
         """Of these clips, in this order."""
@@ -164,7 +175,8 @@ def compare(first: Answers, second: Answers) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def check_same(first: Answers, second: Answers) -> None:
+def check_same(first: Any, second: Any) -> None:
+    """Raises ValueError naming what differs in the clips, their labels or speakers. Both `Answers`, or both `Told`."""
     if first.classes != second.classes:
         raise ValueError(f"the classes differ: {', '.join(first.classes)}, and {', '.join(second.classes)}")
     if first.clip_ids != second.clip_ids:
@@ -178,7 +190,7 @@ def check_same(first: Answers, second: Answers) -> None:
         ]
         raise ValueError(f"the two were not tested on the same clips: {', '.join(alone) or 'their order differs'}")
     for what, one, other in (
-        ("label", [first.classes[i] for i in first.labels_N], [second.classes[i] for i in second.labels_N]),
+        ("label", first.truths, second.truths),
         ("speaker", first.speakers, second.speakers),
     ):
         for clip_id, said, said_too in zip(first.clip_ids, one, other, strict=True):

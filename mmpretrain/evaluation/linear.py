@@ -1,4 +1,7 @@
-"""Logistic regression on vectors of clips: the plain baseline, the probe and the head on a frozen encoder are of it."""
+"""Regression on vectors of clips: the plain baseline, the probe and the head on a frozen encoder are of it.
+
+Logistic for classes, ridge for numbers. Dims: N clips, D numbers of a clip, K outputs of a head.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmpretrain.config import TaskConfig
+
 
 class LinearHead(NamedTuple):
-    """What a regression came to: float [D], [D], [D, C] and [C]."""
+    """What a regression came to: float [D], [D], [D, K] and [K]."""
 
     mean: np.ndarray
     scale: np.ndarray
@@ -16,7 +21,7 @@ class LinearHead(NamedTuple):
     bias: np.ndarray
 
     def logits(self, features_ND: np.ndarray) -> np.ndarray:
-        """float32 [N, C], whose softmax are the probabilities of the classes."""
+        """float32 [N, K], what a head of the kind says: of classes logits, whose softmax are their probabilities."""
         return ((features_ND - self.mean) / self.scale @ self.kernel + self.bias).astype(np.float32)
 
 
@@ -36,10 +41,61 @@ def regression(features_ND: np.ndarray, labels_N: np.ndarray, inverse_penalty: f
         return model.fit(features_ND, labels_N)
 
 
-def fit_head(features_ND: np.ndarray, labels_N: np.ndarray, inverse_penalty: float) -> LinearHead:
-    """Fits one. labels_N: ids of classes, from 0, of which each occurs."""
+def fit_head(features_ND: np.ndarray, labels_N: np.ndarray, task: TaskConfig, inverse_penalty: float) -> LinearHead:
+    """Fits one, whose outputs are as `TASK_METRICS` takes them. task: of a kind in `FITTED`.
+
+    labels_N: ids of classes, from 0, of which each occurs (of levels any); or numbers.
+    """
+    return FITTED[task.kind](features_ND, labels_N, task, inverse_penalty)
+
+
+def _classifier(features_ND: np.ndarray, labels_N: np.ndarray, task: TaskConfig, inverse_penalty: float) -> LinearHead:
+    head = _logistic(features_ND, labels_N, inverse_penalty)
+    if head.kernel.shape[1] == 1:  # of two classes it has the logit of the second over the first
+        return head._replace(kernel=np.pad(head.kernel, ((0, 0), (1, 0))), bias=np.pad(head.bias, (1, 0)))
+    return head
+
+
+def _of_two(features_ND: np.ndarray, labels_N: np.ndarray, task: TaskConfig, inverse_penalty: float) -> LinearHead:
+    return _logistic(features_ND, labels_N, inverse_penalty)
+
+
+def _levels(features_ND: np.ndarray, labels_N: np.ndarray, task: TaskConfig, inverse_penalty: float) -> LinearHead:
+    """A regression for each level but the lowest, of whether a clip is that high or higher (Frank and Hall 2001).
+
+    A level that no clip is below, or none reaches, is passed, or not, by all with odds of N to 1.
+    """
+    found: LinearHead | None = None
+    kernels, biases = [], []
+    for level in range(1, len(task.classes)):
+        above_N = labels_N >= level
+        if above_N.any() and not above_N.all():
+            found = _logistic(features_ND, above_N, inverse_penalty)
+            kernels.append(found.kernel[:, 0])
+            biases.append(found.bias[0])
+        else:
+            kernels.append(np.zeros(features_ND.shape[1]))
+            biases.append(np.log(len(labels_N)) * (1 if above_N.all() else -1))
+    return LinearHead(found.mean, found.scale, np.stack(kernels, axis=1), np.array(biases))
+
+
+def _number(features_ND: np.ndarray, labels_N: np.ndarray, task: TaskConfig, inverse_penalty: float) -> LinearHead:
+    """Ridge regression of the labels on the scale from -1 to 1."""
+    from sklearn.linear_model import Ridge  # slow to import
+    from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
+
+    scaler, (low, high) = StandardScaler().fit(features_ND), task.range
+    unit_N = (2 * np.asarray(labels_N, np.float64) - low - high) / (high - low)
+    with threadpool_limits(limits=1):
+        model = Ridge(alpha=1 / inverse_penalty).fit(scaler.transform(features_ND), unit_N)
+    return LinearHead(scaler.mean_, scaler.scale_, model.coef_[:, None], np.array([model.intercept_]))
+
+
+def _logistic(features_ND: np.ndarray, labels_N: np.ndarray, inverse_penalty: float) -> LinearHead:
     scaler, model = (step for _, step in regression(features_ND, labels_N, inverse_penalty).steps)
-    kernel_DC, bias_C = model.coef_.T, model.intercept_
-    if kernel_DC.shape[1] == 1:  # of two classes it has the logit of the second over the first
-        kernel_DC, bias_C = np.pad(kernel_DC, ((0, 0), (1, 0))), np.pad(bias_C, (1, 0))
-    return LinearHead(scaler.mean_, scaler.scale_, kernel_DC, bias_C)
+    return LinearHead(scaler.mean_, scaler.scale_, model.coef_.T, model.intercept_)
+
+
+# By the kind of the labels. What a frozen encoder is asked for.
+FITTED = {"class": _classifier, "binary": _of_two, "ordinal": _levels, "value": _number}

@@ -117,7 +117,12 @@ def figures_of(confusion_BCC: np.ndarray) -> dict[str, np.ndarray]:
 def classification_metrics(
     labels_N: np.ndarray, predictions_N: np.ndarray, classes: Sequence[str]
 ) -> ClassificationResult:
-    """Compares predicted with true class ids, both integers [N] in range(len(classes)).
+    """What `confusion_of` comes to."""
+    return ClassificationResult.of(confusion_of(labels_N, predictions_N, classes), classes)
+
+
+def confusion_of(labels_N: np.ndarray, predictions_N: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Counts predicted and true class ids, both integers [N] in range(len(classes)): int64 [C, C], rows are true.
 
     Raises ValueError for no clip at all, differing lengths, or an id outside the classes.
     """
@@ -134,7 +139,7 @@ def classification_metrics(
             )
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     np.add.at(confusion, (labels_N, predictions_N), 1)
-    return ClassificationResult.of(confusion, classes)
+    return confusion
 
 
 def pooled(results: Sequence[ClassificationResult]) -> ClassificationResult:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mmpretrain.config import TaskConfig
 from mmpretrain.evaluation.frames import count
-from mmpretrain.evaluation.metrics import METRICS, classification_metrics
+from mmpretrain.evaluation.metrics import METRICS, confusion_of, figures_of
 
 Better = Literal["lower", "higher"]
 
@@ -47,8 +47,8 @@ def _figures(labels_N: np.ndarray, said_N: np.ndarray, task: TaskConfig) -> dict
     known = labels_N >= 0
     if not known.any():
         return {}
-    result = classification_metrics(labels_N[known], said_N[known], task.classes)
-    return {name: getattr(result, name) for name in METRICS}
+    figures = figures_of(confusion_of(labels_N[known], said_N[known], task.classes))
+    return {name: float(figures[name]) for name in METRICS}
 
 
 def _class(labels_N: np.ndarray, logits_NC: np.ndarray, task: TaskConfig) -> dict[str, float]:

@@ -40,12 +40,16 @@ def comparison_lines(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _line(comparison: Mapping[str, Any]) -> str:
     first, second = (NAMES.get(comparison[side], comparison[side]) for side in ("first", "second"))
-    ua = comparison["ua"]
+    ua, test = comparison["ua"], ""
+    if "mcnemar_p" in comparison:  # of one training each
+        test = (
+            f"; McNemar's p {p_text(comparison['mcnemar_p'])} (right alone: {comparison['only_first']} and "
+            f"{comparison['only_second']} clips)"
+        )
     return (
         f"{first}, against {second}: UA {_points(ua['difference'])} points, interval {_points(ua['low'])} to "
-        f"{_points(ua['high'])} ({comparison['clips']} clips, resampled: {comparison['resampled']}); "
-        f"McNemar's p {p_text(comparison['mcnemar_p'])} (right alone: {comparison['only_first']} and "
-        f"{comparison['only_second']} clips). {verdict(comparison)}"
+        f"{_points(ua['high'])} ({comparison['clips']} clips, resampled: {comparison['resampled']}){test}. "
+        f"{verdict(comparison)}"
     )
 
 
@@ -56,10 +60,26 @@ def comparison_table(of_parts: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]
     for part, comparisons in of_parts:
         for comparison in comparisons:
             names = (SHORT.get(comparison[side], comparison[side]) for side in ("first", "second"))
-            ua, p = comparison["ua"], p_text(comparison["mcnemar_p"])
+            ua = comparison["ua"]
+            p = p_text(comparison["mcnemar_p"]) if "mcnemar_p" in comparison else ""
             reach = f"{_points(ua['low'])} to {_points(ua['high'])}"
             rows.append([part, *names, _points(ua["difference"]), reach, p, _word(comparison)])
     return columns, rows
+
+
+def metrics_table(of_parts: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], result: Mapping[str, Any]) -> Table:
+    """A row a metric of a comparison, as `comparison_table`."""
+    rows = []
+    for part, comparisons in of_parts:
+        for comparison in comparisons:
+            names = [SHORT.get(comparison[side], comparison[side]) for side in ("first", "second")]
+            for metric, found in comparison["metrics"].items():
+                interval, word = "", ""
+                if "low" in found:
+                    interval = f"{found['low']:+.3f} to {found['high']:+.3f}"
+                    word = "not told apart" if found["low"] <= 0 <= found["high"] else "told apart"
+                rows.append([part, *names, metric, f"{found['difference']:+.3f}", interval, word])
+    return [marked("clips", result), "first", "second", "metric", "difference", "95%", ""], rows
 
 
 def fold_comparisons(summary: Mapping[str, Any]) -> Table:
@@ -71,7 +91,7 @@ def fold_comparisons(summary: Mapping[str, Any]) -> Table:
 
 def _word(comparison: Mapping[str, Any]) -> str:
     ua = comparison["ua"]
-    if not comparison["other_answers"]:
+    if comparison.get("other_answers") == 0:
         return "same answers"
     return "not told apart" if ua["low"] <= 0 <= ua["high"] else "first better" if ua["low"] > 0 else "second better"
 
@@ -79,7 +99,7 @@ def _word(comparison: Mapping[str, Any]) -> str:
 def verdict(comparison: Mapping[str, Any]) -> str:
     """What may be concluded from a comparison, as a sentence."""
     ua = comparison["ua"]
-    if not comparison["other_answers"]:
+    if comparison.get("other_answers") == 0:
         return f"The same answers on all {comparison['clips']} clips."
     if ua["low"] <= 0 <= ua["high"]:
         return "The interval contains 0: these clips do not tell them apart."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,37 +13,77 @@ from mmpretrain.report.few_labels import TITLES
 from mmpretrain.report.tables import TEST_SEEN, protocol_line, text_table
 
 READING = (
-    "UA, WA, WF1 and macro F1 are means over seeds of the figures over all test clips, with 95% intervals over seeds "
-    "and speakers; +- is the deviation over folds and seeds. Intervals know of other clips, speakers and seeds of "
-    "fine-tuning, not of another pretraining."
+    "Figures are means over seeds of those over all test clips, with 95% intervals over seeds and speakers; +- is the "
+    "deviation over folds and seeds. Intervals know of other clips, speakers and seeds of fine-tuning, not of another "
+    "pretraining."
 )
+# Of kinds of labels that have more figures than one class a clip, or others: as they are called, in order.
+METRICS = {
+    "ccc": "CCC", "pearson": "Pearson", "mae": "MAE", "rmse": "RMSE", "auc": "AUC", "qwk": "weighted kappa",
+    "macro_f1": "macro F1", "accuracy": "accuracy",
+}  # fmt: skip
+OF_CLASSES = {"ua": "UA", "wa": "WA", "wf1": "WF1", "macro_f1": "macro F1"}
 
 
 class Map(NamedTuple):
-    """Clips in the plane: places float [N, 2], and of each its class and who speaks. of: the encoder's kind."""
+    """Clips in the plane: places float [N, 2], and of each its class or number, if it has one, and who speaks.
+
+    of: the encoder's kind.
+    """
 
     places_N2: np.ndarray
-    classes: Sequence[str]
+    labels: Sequence[str] | np.ndarray
     speakers: Sequence[str]
     of: str
 
 
 def crossval_table(results: Mapping[str, Any]) -> Table:
     """A row a classifier, what cannot hear or see first."""
-    columns = [marked("classifier", results), "seeds", "UA", "WA", "WF1", "macro F1", "UA by fold"]
-    chance = [f"{100 * results['chance_ua']:.1f}", f"{100 * results['majority_wa']:.1f}"]
-    rows = [["chance, majority class", "", *chance, "", "", ""]]
-    for name in sorted(results["classifiers"], key=list(TITLES).index, reverse=True):
+    names, graded = list(results["classifiers"]), "chance_ua" in results
+    others = other_metrics(results)
+    first = "ua" if graded else next(iter(others))
+    columns = [marked("classifier", results), "seeds", *(OF_CLASSES.values() if graded else ())]
+    columns += [*others.values(), f"{(OF_CLASSES | METRICS)[first]} by fold"]
+    constant = [f"{results['constant'][name]:.3f}" for name in others]
+    chance = [_percent(results["chance_ua"]), _percent(results["majority_wa"]), "", ""] if graded else []
+    rows = [["chance, majority class" if graded else "one answer to all", "", *chance, *constant, ""]]
+    for name in sorted(names, key=list(TITLES).index, reverse=True):
         figures = results["classifiers"][name]
-        cells = (
-            f"{100 * f['mean']:.1f} ({100 * f['low']:.1f}-{100 * f['high']:.1f})"
-            for f in (figures[metric] for metric in ("ua", "wa", "wf1", "macro_f1"))
+        cells = [_cell(figures[metric], _percent, "-") for metric in OF_CLASSES] if graded else []
+        cells += [_cell(figures["metrics"][metric], _number, " to ") for metric in others]
+        over = (figures if graded else figures["metrics"][first])["over_folds_and_seeds"]
+        spread = (
+            f"{_percent(over['ua']['mean'])} +- {_percent(over['ua']['std'])}"
+            if graded
+            else (f"{_number(over['mean'])} +- {_number(over['std'])}")
         )
-        over = figures["over_folds_and_seeds"]["ua"]
-        rows.append(
-            [TITLES[name], str(figures["seeds"]), *cells, f"{100 * over['mean']:.1f} +- {100 * over['std']:.1f}"]
-        )
+        rows.append([TITLES[name], str(figures["seeds"]), *cells, spread])
     return columns, rows
+
+
+def other_metrics(results: Mapping[str, Any]) -> dict[str, str]:
+    """Those beside UA and its like that all classifiers have, as they are called."""
+    of_all = [figures.get("metrics", {}) for figures in results["classifiers"].values()]
+    graded = "chance_ua" in results
+    return {
+        name: title
+        for name, title in METRICS.items()
+        if all(name in figures for figures in of_all) and not (graded and name in OF_CLASSES)
+    }
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _cell(figure: Mapping[str, float], text: Callable[[float], str], between: str) -> str:
+    if "low" not in figure:
+        return text(figure["mean"])
+    return f"{text(figure['mean'])} ({text(figure['low'])}{between}{text(figure['high'])})"
 
 
 def crossval_lines(results: Mapping[str, Any]) -> list[str]:
@@ -52,14 +92,28 @@ def crossval_lines(results: Mapping[str, Any]) -> list[str]:
         f"{protocol_line({'evaluation': _as_evaluation(results)})}; {results['test_clips']} test clips; resampled: "
         f"{results['resampled']}. {READING}"
     ]
-    for d in results["differences"]:
-        ua, apart = d["ua"], "told apart" if d["ua"]["low"] > 0 or d["ua"]["high"] < 0 else "not told apart"
-        lines.append(
-            f"{TITLES[d['first']]} over {TITLES[d['second']]}: UA {100 * ua['mean']:+.1f} points "
-            f"({100 * ua['low']:+.1f} to {100 * ua['high']:+.1f}), {apart}"
-        )
+    for difference in results["differences"]:
+        pair = f"{TITLES[difference['first']]} over {TITLES[difference['second']]}"
+        if "chance_ua" in results:
+            ua = difference["ua"]
+            lines.append(
+                f"{pair}: UA {100 * ua['mean']:+.1f} points ({100 * ua['low']:+.1f} to {100 * ua['high']:+.1f}), "
+                f"{apart(ua)}"
+            )
+        told = [
+            f"{title} {found['mean']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}), {apart(found)}"
+            for name, title in other_metrics(results).items()
+            for found in [difference[name]]
+            if "low" in found
+        ]
+        lines += [f"{pair}: {'; '.join(told)}"] if told else []
     seen = {TITLES[name]: figures[TEST_SEEN] for name, figures in results["classifiers"].items()}
     return [*lines, f"{TEST_SEEN}: " + "; ".join(f"{name}: {text}" for name, text in seen.items())]
+
+
+def apart(difference: Mapping[str, float]) -> str:
+    """In words, whether an interval leaves 0 out."""
+    return "told apart" if difference["low"] > 0 or difference["high"] < 0 else "not told apart"
 
 
 def _as_evaluation(results: Mapping[str, Any]) -> dict[str, Any]:

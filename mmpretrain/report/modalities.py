@@ -13,6 +13,8 @@ SHOWN = "With some modalities shown"
 READING = {
     SHOWN: "Figures of all test clips, with 95% intervals by resampling speakers. A clip that has none of what is "
     "shown is answered all the same.",
+    "shares": "Shapley's shares: what the figure grows by when a modality joins, the mean over all orders. They add up "
+    "to the figure with all less that with nothing shown.",
     "gates": "Mean gates over the test clips that have two streams or more, by class.",
     "weights": "Of late fusion, fitted on the validation clips of each fold.",
 }  # fmt: skip
@@ -22,6 +24,11 @@ def modality_tables(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, Tabl
     """Title, how it is to be read, and the table. summary: its part `modalities`, as stage `report` makes it."""
     if cells := summary.get("table"):
         yield SHOWN, READING[SHOWN], _cells(cells)
+    for variant, of_figures in (summary.get("shares") or {}).items():
+        names = list(next(iter(of_figures.values()), ()))
+        rows = [[figure, *(f"{shares[name]:+.3f}" for name in names)] for figure, shares in of_figures.items()]
+        if rows:
+            yield f"What each modality brings, {TITLES[variant]}", READING["shares"], (["", *names], rows)
     for variant, of_tasks in (summary.get("gates") or {}).items():
         for task, of_classes in of_tasks.items():
             streams = [name for name in next(iter(of_classes.values())) if name != "clips"]

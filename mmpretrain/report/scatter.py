@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmpretrain.report.charts import FAINT, INK, MUTED, PALETTE, STYLE, svg
@@ -50,21 +51,42 @@ def draw_reliability(found: Mapping[str, Mapping[str, Any]]) -> str:
         return svg(figure)
 
 
-def draw_map(places_N2: np.ndarray, words: Sequence[str]) -> str:
-    """A point a clip, in the colour of its word."""
-    kinds = sorted(set(words))
+def draw_said(said: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
+    """By classifier, side by side, a point for each label that is a number: what is true, and what was said."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2.6 * len(said), 2.8), layout="constrained")
+        of_all = figure.subplots(1, len(said), sharex=True, sharey=True, squeeze=False)[0]
+        for i, (axes, (name, (true_N, said_N))) in enumerate(zip(of_all, said.items(), strict=True)):
+            axes.axline((0, 0), slope=1, color=FAINT, linewidth=1)
+            axes.scatter(true_N, said_N, s=5, color=PALETTE[i % len(PALETTE)], linewidths=0, alpha=0.5)
+            axes.set(title=name, xlabel="true")
+        of_all[0].set_ylabel("said")
+        return svg(figure)
+
+
+def draw_map(places_N2: np.ndarray, labels: Sequence[str] | np.ndarray) -> str:
+    """A point a clip, in the colour of its word or its number."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 4.2), layout="constrained")
         axes = figure.subplots()
-        for i, kind in enumerate(kinds):
-            own = [n for n, word in enumerate(words) if word == kind]
-            colour = PALETTE[i] if len(kinds) <= len(PALETTE) else SEVERAL(i % 20)
-            axes.scatter(*places_N2[own].T, s=7, color=colour, label=kind or "nobody known", linewidths=0)
+        if isinstance(labels, np.ndarray):
+            points = axes.scatter(*places_N2.T, s=7, c=labels, cmap="viridis", linewidths=0)
+            figure.colorbar(points, ax=axes, location="bottom", shrink=0.6)
+        else:
+            _draw_words(figure, axes, places_N2, labels)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
-        columns = min(6, len(kinds))
-        figure.legend(
-            loc="outside lower center", ncols=columns, frameon=False, fontsize=7.5, markerscale=1.8, labelcolor=INK
-        )
         return svg(figure)
+
+
+def _draw_words(figure: Figure, axes: Axes, places_N2: np.ndarray, words: Sequence[str]) -> None:
+    kinds = sorted(set(words))
+    for i, kind in enumerate(kinds):
+        own = [n for n, word in enumerate(words) if word == kind]
+        colour = PALETTE[i] if len(kinds) <= len(PALETTE) else SEVERAL(i % 20)
+        axes.scatter(*places_N2[own].T, s=7, color=colour, label=kind or "nobody known", linewidths=0)
+    columns = min(6, len(kinds))
+    figure.legend(
+        loc="outside lower center", ncols=columns, frameon=False, fontsize=7.5, markerscale=1.8, labelcolor=INK
+    )

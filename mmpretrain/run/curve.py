@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmpretrain.config import CLASSIFIERS
-from mmpretrain.evaluation.baselines import baseline_answers
+from mmpretrain.config import CLASSIFIERS, REGRESSED, LabelEfficiencyConfig
+from mmpretrain.evaluation.baselines import baseline_answers, baseline_outputs
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.randomness import part_seed
@@ -50,11 +50,19 @@ class Point(NamedTuple):
         return f"{self.folder}/{self.classifier}"
 
 
-class Curve:
-    """The points of a run's curve. Raises ValueError where the recipe asks for none."""
+class Said(NamedTuple):
+    """Of N test clips: outputs, what a head of the main task puts out, [N, ...]; or, of a classifier that says no more
+    than a class, classes: int [N]."""
 
-    def __init__(self, run: Run):
-        self.run, self.asked = run, run.config.label_efficiency
+    outputs: np.ndarray | None
+    classes: np.ndarray | None = None
+
+
+class Curve:
+    """The points of a run's curve. asked: in place of the recipe's. Raises ValueError where none is asked for."""
+
+    def __init__(self, run: Run, asked: LabelEfficiencyConfig | None = None):
+        self.run, self.asked = run, asked or run.config.label_efficiency
         if not self.asked.shares:
             raise ValueError(
                 "label_efficiency.shares=(); say of which shares of the training labels to learn, e.g. "
@@ -67,8 +75,13 @@ class Curve:
     @functools.cached_property
     def classifiers(self) -> tuple[str, ...]:
         """Those that are asked for and can be had, in the order of `CLASSIFIERS`; of the others a line in the log."""
-        lacking = {}
-        if self.run.config.finetune.encoder == "none":
+        lacking, part, kind = {}, self.run.config.finetune, self.whole.main.kind
+        if kind not in REGRESSED:
+            lacking |= dict.fromkeys((*FROZEN, *STATISTICS), f"a regression does not learn labels of kind {kind!r}")
+        elif part.text is not None or part.tracks or part.fusion != "early":
+            beside = f"finetune.fusion={part.fusion!r}" if part.fusion != "early" else "finetune.text or tracks"
+            lacking |= dict.fromkeys(FROZEN, f"a regression on an encoder hears that alone ({beside})")
+        if part.encoder == "none":
             lacking |= dict.fromkeys((PRETRAINED, "frozen"), "finetune.encoder='none'")
         for name, modality in HEARS.items():
             if modality not in self.run.config.model.modalities:
@@ -115,6 +128,10 @@ class Curve:
             config.seed = part_seed(config.seed, "draw", point.draw) % 2**32
         part.label_share, part.labels_per_class, part.label_draw = point.share, 0, point.draw
         part.classifier, part.compare_from_scratch = kind, True
+        if kind == "frozen_linear":  # of the tasks beside, those that a regression learns
+            part.tasks = tuple(task for task in part.tasks if task.kind in REGRESSED)
+            if part.select_by.partition("/")[0] not in [task.name for task in part.tasks]:
+                part.select_by = f"{part.tasks[0].name}/loss"
         if part.encoder != "none":
             part.encoder = str(self.whole.encoder.path)
         return self.run.with_config(config)
@@ -135,17 +152,16 @@ class Curve:
         }  # fmt: skip
         return recipe | folds | {"folds": list(finetuning.folds)}
 
-    def said(self, point: Point, number: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """What a point says of the test clips of a fold: the classes, int [N], and, but of plain statistics, how likely
-        each class is, float64 [N, C]. All processes ask together."""
-        from scipy.special import softmax  # slow to import
-
+    def said(self, point: Point, number: int) -> Said:
+        """What a point says of the test clips of a fold. All processes ask together."""
         finetuning, name = self.finetuning(point), point.classifier
         fold, main = finetuning.fold(number), finetuning.main
         if name in STATISTICS:
-            labels = finetuning.classes_N
-            statistics = self._statistics[STATISTICS[name]]
-            return np.array(on_main(lambda: baseline_answers(statistics, labels, fold, main.classes).tolist())), None
+            labels, statistics = finetuning.labels[main.name], self._statistics[STATISTICS[name]]
+            if main.kind == "class":
+                answer = functools.partial(baseline_answers, statistics, labels, fold, main.classes)
+                return Said(None, np.array(on_main(lambda: answer().tolist())))
+            return Said(np.array(on_main(lambda: baseline_outputs(statistics, labels, fold, main).tolist())))
         if name in FROZEN:
             rows = np.concatenate([fold.train, fold.validation, fold.test])
             features_ND = self._layers(0 if FROZEN[name] == PRETRAINED else point.draw).features(FROZEN[name], rows)
@@ -155,11 +171,9 @@ class Curve:
                 heads, _ = fit_heads(finetuning, number, learned_ND)
                 return heads[main.name].logits(tested_ND).tolist()
 
-            logits_NC = np.array(on_main(logits))
-        else:
-            classifier = finetuning.run.workdir / fold_name(name, number) / CLASSIFIER
-            logits_NC = trained_outputs(finetuning, name, classifier, fold.test)[main.name]
-        return logits_NC.argmax(-1), softmax(logits_NC, axis=-1)
+            return Said(np.array(on_main(logits)))
+        classifier = finetuning.run.workdir / fold_name(name, number) / CLASSIFIER
+        return Said(trained_outputs(finetuning, name, classifier, fold.test)[main.name])
 
     def _layers(self, draw: int) -> Frozen:
         """What the layers say of every clip; untrained ones have the random weights of a draw."""

@@ -57,11 +57,11 @@ class Finetuning(LabelledFolds):
 
     A variant is the pretrained encoder or the same network from random weights. like: one that differs in its seed,
     its folder, its encoder's weights or its labels that are kept back, and nothing else: its table and its compiled
-    programs serve here as well.
+    programs serve here as well. texts: clips that have a text alone are among them, whatever the recipe says.
     """
 
-    def __init__(self, run: Run, like: Finetuning | None = None):
-        super().__init__(run, (like.table, like.left_out) if like else None)
+    def __init__(self, run: Run, like: Finetuning | None = None, *, texts: bool = False):
+        super().__init__(run, (like.table, like.left_out) if like else None, texts=texts)
         self._like = like
         self._trainers: dict[str, Trainer] = like._trainers if like else {}
         self._forwards: dict[str, list[Forward]] = like._forwards if like else {}

@@ -20,16 +20,19 @@ from mmpretrain.run.layout import folds_of
 OF_FOLD = "{fold}"  # in the path of an encoder that a round takes: the number of the fold that the run is for
 
 
-def labelled_clips(config: RunConfig, unreadable: Unreadable | None = None) -> tuple[ClipTable, ClipTable]:
+def labelled_clips(
+    config: RunConfig, unreadable: Unreadable | None = None, *, texts: bool = False
+) -> tuple[ClipTable, ClipTable]:
     """The clips that the recipe's `finetune` part is about, those without a label among them, and those left out.
 
-    The latter have none of what it asks for: a modality of the model, a text, a track. unreadable: as in `open_clips`.
+    The latter have none of what it asks for: a modality of the model, a text, a track. texts: they are read whatever
+    the recipe says. unreadable: as in `open_clips`.
     Raises ValueError where no clip has any of it.
     """
     asked, modalities = config.finetune, config.model.modalities
     table = open_clips(asked.corpora or config.data.corpora, unreadable=unreadable)
     has_N = np.any([table.has_any(modalities), *map(table.has, asked.tracks)], axis=0)
-    if asked.text is not None and table.label_kinds.get("text") == "text":
+    if (texts or asked.text is not None) and table.label_kinds.get("text") == "text":
         has_N |= table.label("text") > 0
     if not has_N.any():
         table.require(modalities)  # says why it cannot be
@@ -76,16 +79,21 @@ def check_excluded_folds(config: RunConfig) -> None:
         )
 
 
+def folds_left_out(protocol: str, number: int) -> tuple[int, ...]:
+    """The `data.exclude_folds` that leave out whom fold `number` tests and whom it chooses by, who are those that the
+    next fold tests; of a protocol of one fold that one says both (`excluded_data`)."""
+    return tuple(sorted({number, number % get_protocol(protocol).num_folds + 1}))
+
+
 def config_of_fold(config: RunConfig, number: int) -> RunConfig:
     """The recipe for fold `number` alone, in a folder of that of `config`: its rounds have not seen its speakers.
 
-    They leave out those that the fold tests and those that it chooses by, who are the ones that the next fold tests.
-    Encoders that its rounds take may be another for each fold: `OF_FOLD` in their paths is its number.
+    They leave out those that the fold tests and those that it chooses by (`folds_left_out`). Encoders that its rounds
+    take may be another for each fold: `OF_FOLD` in their paths is its number.
     """
-    last = get_protocol(config.finetune.protocol).num_folds
     config = copy.deepcopy(config)
     config.workdir = str(Path(config.workdir) / f"fold{number}")
-    config.data.exclude_folds = tuple(sorted({number, number % last + 1}))
+    config.data.exclude_folds = folds_left_out(config.finetune.protocol, number)
     config.finetune.folds = (number,)
     config.finetune.encoder = config.finetune.encoder.replace(OF_FOLD, str(number))
     for round_ in config.rounds:
@@ -111,6 +119,7 @@ def check_manifests(data: DataConfig, tested: TrainingData | None) -> None:
 def excluded_data(config: RunConfig) -> TrainingData | None:
     """What pretraining must not see: all clips of the speakers that the folds of `data.exclude_folds` test.
 
+    Of a protocol of one fold those that it chooses by too, since no other fold tests them, unless they train as well.
     Without labelled clips there is no test part, which a line in the log says; then, and without such folds, None.
     Raises ValueError where the protocol cannot deal out the labelled clips that there are.
     """
@@ -124,16 +133,20 @@ def excluded_data(config: RunConfig) -> TrainingData | None:
     if not has_label(labels).any():
         log(f"data.exclude_folds={folds}: no clip has a label of {column}, so there is no test clip to leave out")
         return None
+    protocol = get_protocol(config.finetune.protocol)
+    chosen_by = protocol.num_folds == 1 and "validation" not in protocol.shared
     try:
-        tested = np.concatenate([fold_of(config, table, number, labels).test for number in folds])
+        of_folds = [fold_of(config, table, number, labels) for number in folds]
+        tested = np.concatenate([rows for f in of_folds for rows in (f.test, *[f.validation] * chosen_by)])
     except ValueError as error:
         raise ValueError(
             f"data.exclude_folds={folds}: {error}; or set data.exclude_folds=() to pretrain on all clips"
         ) from error
     theirs = table.select(TrainingData.of(table.select(tested)).shares_with(table))
     data = TrainingData.of(theirs)
+    people, who = sum(map(len, data.speakers.values())), "test and validation" if chosen_by else "test"
     log(
-        f"data.exclude_folds={folds}: the {sum(map(len, data.speakers.values()))} test speakers of "
-        f"{config.finetune.protocol}, with {len(theirs)} clips of its corpora, are left out of pretraining"
+        f"data.exclude_folds={folds}: the {people} {who} speakers of {config.finetune.protocol}, with {len(theirs)} "
+        "clips of its corpora, are left out of pretraining"
     )
     return data

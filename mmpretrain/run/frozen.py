@@ -1,4 +1,4 @@
-"""The classifier `frozen_linear`: logistic regression on the layers of an encoder that stays as it is.
+"""The classifier `frozen_linear`: regression on the layers of an encoder that stays as it is.
 
 What it hears of a clip is the mean and the standard deviation of every layer over the clip's frames. The untrained
 encoder, which stands for "from scratch", is one for all folds.
@@ -111,9 +111,9 @@ def fit_heads(
     best: tuple[dict[str, LinearHead], dict[str, float]] | None = None
     for inverse_penalty in INVERSE_PENALTIES:
         heads = {
-            name: fit_head(train_ND[known], of_train[known], inverse_penalty)
-            for name, of_train in labels.items()
-            for known in [has_label(of_train)]
+            task.name: fit_head(train_ND[known], labels[task.name][known], task, inverse_penalty)
+            for task in finetuning.config.tasks
+            for known in [has_label(labels[task.name])]
         }
         outputs = {name: head.logits(validation_ND) for name, head in heads.items()}
         metrics = finetuning.metrics(outputs, fold.validation)

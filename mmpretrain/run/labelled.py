@@ -24,6 +24,7 @@ from mmpretrain.data.labels import (
 from mmpretrain.evaluation.comparison import Answers
 from mmpretrain.evaluation.protocols import Fold, get_protocol
 from mmpretrain.evaluation.tasks import TASK_METRICS
+from mmpretrain.evaluation.told import Told
 from mmpretrain.run.folds import fold_of, labelled_clips
 from mmpretrain.run.layout import folds_of
 from mmpretrain.run.run import Run
@@ -33,13 +34,13 @@ from mmpretrain.train.best import BestBy
 class LabelledFolds:
     """Raises ValueError if the recipe has no `finetune` part, or it asks for what is not.
 
-    clips: the table and what was left out of it, where somebody has opened them already.
+    clips: the table and what was left out of it, where somebody has opened them already. texts: as in `labelled_clips`.
     """
 
-    def __init__(self, run: Run, clips: tuple[ClipTable, ClipTable] | None = None):
-        self.run, self.config = run, _require(run)
+    def __init__(self, run: Run, clips: tuple[ClipTable, ClipTable] | None = None, *, texts: bool = False):
+        self.run, self.config, self._texts = run, _require(run), texts
         self.protocol = get_protocol(self.config.protocol)
-        self.table, self.left_out = clips or labelled_clips(run.config, run.unreadable)
+        self.table, self.left_out = clips or labelled_clips(run.config, run.unreadable, texts=texts)
         self.labels = {task.name: task_labels(self.table, task) for task in self.config.tasks}
         self.selecting, metric = self.config.select_by.split("/")  # the task by which the model is chosen
         kind = next(task.kind for task in self.config.tasks if task.name == self.selecting)
@@ -53,7 +54,7 @@ class LabelledFolds:
     @property
     def heard(self) -> tuple[str, ...]:
         """The modalities that the heads hear of: the encoder's, and then those beside it."""
-        beside = (*["text"] * (self.config.text is not None), *self.config.tracks)
+        beside = (*["text"] * (self._texts or self.config.text is not None), *self.config.tracks)
         return (*self.run.config.model.modalities, *beside)
 
     @property
@@ -113,6 +114,22 @@ class LabelledFolds:
         """What a classifier says, int class ids, of the main task of these rows of the table."""
         texts = (tuple(texts[row] for row in rows) for texts in (self.table.clip_ids, self.table.speakers))
         return Answers(tuple(self.main.classes), *texts, self.classes_N[rows], predictions)
+
+    def graded_answers(self, number: int, outputs: np.ndarray) -> tuple[Answers, np.ndarray]:
+        """What a head of the main task answers of a fold's test clips whose class is clear, and how likely it says each
+        class is, float [N, C].
+
+        outputs: [test rows, ...], what the head put out. The task is one of classes that exclude one another.
+        """
+        kept = self.classes_N[self.fold(number).test] >= 0
+        log_probs_NC = TASK_METRICS[self.main.kind].chances(outputs[kept])
+        return self.answers(self.graded(number).test, log_probs_NC.argmax(-1)), np.exp(log_probs_NC)
+
+    def told_of(self, number: int, outputs: np.ndarray) -> Told:
+        """All that a head of the main task put out of a fold's test clips, [test rows, ...]."""
+        rows = self.fold(number).test
+        texts = (tuple(texts[row] for row in rows) for texts in (self.table.clip_ids, self.table.speakers))
+        return Told(self.main, *texts, self.labels[self.main.name][rows], outputs)
 
     def fold(self, number: int) -> Fold:
         """The clips of a fold, of the training clips those that are learned from.

@@ -84,6 +84,5 @@ def stacked_regression(
     said_NMK: np.ndarray, there_NM: np.ndarray, labels_N: np.ndarray, task: TaskConfig
 ) -> dict[str, np.ndarray]:
     """Of logistic regression on the log probabilities what `models.late` computes with."""
-    del task
     features_ND = np.asarray(log_probs_of(jnp.asarray(said_NMK), jnp.asarray(there_NM)), np.float64)
-    return fit_head(features_ND, labels_N, INVERSE_PENALTY)._asdict()
+    return fit_head(features_ND, labels_N, task, INVERSE_PENALTY)._asdict()

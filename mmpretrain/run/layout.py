@@ -22,6 +22,7 @@ METRICS_FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
 EVALUATION, LABEL_EFFICIENCY, EXPORT = "evaluation", "label_efficiency", "export"
+RESULTS_FILE = "results.json"  # of a cross-validation
 UNITS = "units"
 PRETRAINED, SCRATCH = "pretrained", "scratch"
 PROBE_FIELDS = (

@@ -1,6 +1,7 @@
 """What classifiers said of the clips that they were tested on, as tables in the folder of stage `evaluation`.
 
-A table is a classifier's on one fold: a row a test clip, sealed like the stage's result. Does without JAX.
+A table is a classifier's on one fold: a row a test clip, sealed like the stage's result. What is right or wrong has one
+table; labels of every other kind have one of what the head put out as well, or instead. Does without JAX.
 """
 
 from __future__ import annotations
@@ -12,15 +13,67 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpretrain.config import TaskConfig
+from mmpretrain.data.labels import OF_FRAMES
 from mmpretrain.evaluation.comparison import Answers
+from mmpretrain.evaluation.told import Told
 from mmpretrain.files import DamagedError
 from mmpretrain.run.sealed import check_sealed, write_sealed_text
 
 COLUMNS = ("clip_id", "speaker", "true", "predicted")
+TOLD_COLUMNS = ("clip_id", "speaker", "label", "output")
 
 
 def table_name(classifier: str, fold: int) -> str:
     return f"{classifier}-fold{fold}.csv"
+
+
+def told_name(classifier: str, fold: int) -> str:
+    return told_beside(table_name(classifier, fold))
+
+
+def told_beside(table: str) -> str:
+    """Where what the head put out is, of a table of answers."""
+    return table.removesuffix(".csv") + "-outputs.csv"
+
+
+def write_told(path: Path, told: Told) -> None:
+    """A row a clip: its id, speaker, label and what the head put out, numbers apart by spaces; of frames one after
+    another, up to the last that has a label."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(TOLD_COLUMNS)
+    of_frames = told.task.kind in OF_FRAMES
+    for clip_id, speaker, label, output in zip(told.clip_ids, told.speakers, told.labels, told.outputs, strict=True):
+        if of_frames:
+            known = label >= 0 if label.dtype.kind == "i" else ~np.isnan(label)
+            label, output = (x[: np.flatnonzero(known)[-1] + 1] for x in (label, output))
+        writer.writerow([clip_id, speaker, *(" ".join(f"{x:.9g}" for x in np.ravel(xs)) for xs in (label, output))])
+    write_sealed_text(path, text.getvalue())
+
+
+def read_told(path: Path, task: TaskConfig, command: str) -> Told:
+    """What `write_told` wrote under `command`. Raises FileNotFoundError, or DamagedError saying what to do."""
+    remedy = f"remove the folder {path.parent} and run `mmpretrain {command}` again"
+    check_sealed(path, remedy=remedy)
+    with open(path, encoding="utf-8", newline="") as file:
+        columns, *rows = csv.reader(file)
+    try:
+        if tuple(columns) != TOLD_COLUMNS:
+            raise ValueError(f"its columns are {', '.join(columns)}")
+        parts = []
+        for clip_id, speaker, *cells in rows:
+            label, output = (np.array([float(x) for x in cell.split()]) for cell in cells)
+            if task.classes and task.kind != "votes":
+                label = label.astype(np.int64)
+            if task.kind in OF_FRAMES:
+                output = output.reshape(len(label), -1)
+            elif len(label) == 1 and task.kind not in ("votes", "classes"):
+                label = label[0]
+            parts.append(Told(task, (clip_id,), (speaker,), np.asarray(label)[None], output[None]))
+        return Told.joined(parts)
+    except (IndexError, TypeError, ValueError) as error:
+        raise DamagedError(f"{path} is no table of what was said about {task.name} ({error}); {remedy}") from error
 
 
 def write_answers(path: Path, answers: Answers, probabilities_NC: np.ndarray | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmpretrain.config import TextConfig
 from mmpretrain.data.unreadable import UnreadableClipError
-from mmpretrain.encoders.foreign import ForeignEncoder
+from mmpretrain.encoders.foreign import ForeignEncoder, what_it_reads
 from mmpretrain.evaluation.probes import Features
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.observe.progress import track
@@ -20,32 +22,53 @@ from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.forward import encode
 from mmpretrain.run.frozen import Frozen
 from mmpretrain.run.layout import PRETRAINED, SCRATCH
+from mmpretrain.run.texts import encoded, text_recipe, turns_of_clips
+from mmpretrain.text.transcripts import TextEncoder
 
 OURS = {"pretrained": PRETRAINED, "untrained": SCRATCH}
+MODEL = "--model"  # that names a folder
+
+
+def reads_text(name: str) -> bool:
+    """Whether the model of that name, ours or a folder, takes texts. Raises what `ForeignEncoder` does."""
+    return name not in OURS and what_it_reads(Path(name)) == "text"
 
 
 class Probed:
-    """An encoder by the name that it is given: `pretrained`, `untrained`, or the folder of one of another project."""
+    """An encoder by the name that it is given: `pretrained`, `untrained`, or the folder of one of another project.
+
+    One of texts reads them as the recipe's `finetune.text` says, where it has one: with how many turns before, and how
+    many tokens.
+    """
 
     def __init__(self, finetuning: Finetuning, name: str):
         if name == "pretrained" and finetuning.config.encoder == "none":
             raise ValueError("model `pretrained`: finetune.encoder='none'; name an encoder, or probe others")
         self.finetuning, self.name = finetuning, name
-        self._foreign = None if name in OURS else ForeignEncoder(Path(name))
+        self._text = self._foreign = None
+        if reads_text(name):
+            asked = finetuning.config.text or TextConfig()
+            self._text = dataclasses.replace(asked, encoder=name)
+        elif name not in OURS:
+            self._foreign = ForeignEncoder(Path(name))
 
     @property
     def title(self) -> str:
         """A plain word, for folders and tables."""
-        return self.name if self._foreign is None else Path(self.name).resolve().name
+        return self.name if self.name in OURS else Path(self.name).resolve().name
 
     @property
     def modality(self) -> str:
         """What of a clip it cannot do without; "" for ours."""
+        if self._text is not None:
+            return "text"
         return self._foreign.modality if self._foreign else ""
 
     @property
     def recipe(self) -> dict[str, Any]:
         """All that decides what it says."""
+        if self._text is not None:
+            return text_recipe(self._text, self.finetuning.table, MODEL)
         if self._foreign is not None:
             return {"files": self._foreign.fingerprint}
         if self.name == "pretrained":
@@ -57,6 +80,8 @@ class Probed:
 
         All processes ask together. A clip without what it takes, or one that cannot be read, has zeros.
         """
+        if self._text is not None:
+            return self._read(rows, frames)
         return self._others(rows, frames) if self._foreign else self._ours(rows, frames)
 
     def every_layer(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -64,6 +89,8 @@ class Probed:
 
         All processes ask together, and each gets all clips. Raises ValueError where there is none.
         """
+        if self._text is not None:
+            raise ValueError(f"{self.name}: a model of text says nothing of single frames; `probe` takes it")
         table, given = self.finetuning.table.select(rows), False
         if self._foreign is None:
             encoder = Frozen(self.finetuning).encoder(OURS[self.name])
@@ -89,7 +116,7 @@ class Probed:
 
         All processes ask together. None of a model of another project, and of a clip that cannot be read.
         """
-        if self._foreign is not None:
+        if self.name not in OURS:
             return None
         encoder, table = Frozen(self.finetuning).encoder(OURS[self.name]), self.finetuning.table.select(np.array([row]))
         ((_, num_frames, made_TS),) = encode(self.finetuning.run, encoder, table, _rollout, everywhere=True)
@@ -109,6 +136,16 @@ class Probed:
                 said[row] = made_TD[: max(1, num_frames)].astype(np.float16)
         return _together(means_NLD, said)
 
+    def _read(self, rows: np.ndarray, frames: bool) -> Features:
+        """Of texts; what stands for frames are their tokens."""
+        spoken = turns_of_clips(self.finetuning.table, self._text.context, f"{MODEL}={self.name}")
+        encoder = TextEncoder(self.name, self._text.max_tokens, MODEL)
+        means, said = {}, {}
+        for i, layers_SLD in encoded(encoder, [spoken[row] for row in rows.tolist()], layers=True):
+            if layers_SLD.shape[1]:
+                means[i], said[i] = layers_SLD.mean(1), layers_SLD[-1].astype(np.float16) if frames else None
+        return self._filled(len(rows), means, said, frames)
+
     def _others(self, rows: np.ndarray, frames: bool) -> Features:
         table, means, said = self.finetuning.table, {}, {}
         there = table.has(self._foreign.modality)
@@ -119,13 +156,19 @@ class Probed:
                 except UnreadableClipError as error:
                     table.unreadable.add(error)
                     continue
-                means[i], said[i] = layers_LTD.mean(1), layers_LTD[-1 if frames else slice(0)].astype(np.float16)
+                means[i], said[i] = layers_LTD.mean(1), layers_LTD[-1].astype(np.float16) if frames else None
+        return self._filled(len(rows), means, said, frames)
+
+    def _filled(
+        self, count: int, means: dict[int, np.ndarray], said: dict[int, np.ndarray | None], frames: bool
+    ) -> Features:
+        """Zeros for what is not among the means, [L, D] by place, and the frames, [T, D]."""
         if not means:
-            raise ValueError(f"{self.name}: none of the clips has {self._foreign.modality}, which it takes")
+            raise ValueError(f"{self.name}: none of the clips has {self.modality}, which it takes")
         blank = np.zeros_like(next(iter(means.values())))
         of_frames = [said[i] if frames and i in said else np.zeros((1, blank.shape[1]), np.float16)
-                     for i in range(len(rows))]  # fmt: skip
-        return _together(np.stack([means.get(i, blank) for i in range(len(rows))]), of_frames)
+                     for i in range(count)]  # fmt: skip
+        return _together(np.stack([means.get(i, blank) for i in range(count)]), of_frames)
 
 
 def _layers(encoder: AVEncoder, batch: Batch) -> jax.Array:

@@ -22,6 +22,7 @@ from mmpretrain.parallel.mesh import FrameShares
 from mmpretrain.randomness import generator
 from mmpretrain.records import Batch
 from mmpretrain.run.finetuning import Finetuning
+from mmpretrain.run.folds import folds_left_out
 from mmpretrain.run.forward import Forward
 from mmpretrain.run.source import left_by_round
 
@@ -34,12 +35,17 @@ def manifest_name(order: str, fold: int) -> str:
 
 def check_held_out(finetuning: Finetuning, number: int, pool: ClipTable) -> None:
     """Raises ValueError naming whom a fold tests or chooses by that is among the clips to retrieve from."""
-    fold = finetuning.fold(number)
+    fold, protocol = finetuning.fold(number), finetuning.protocol
+    if protocol.shared:
+        raise ValueError(
+            f"finetune.protocol={protocol.name!r} has the same people in several parts ({protocol.description}), so "
+            "that nobody would be left to retrieve from; use a protocol such as speakers-5"
+        )
     rows = np.concatenate([fold.test, fold.validation])
     shared = TrainingData.of(finetuning.table.select(rows)).shares_with(pool)
     if shared.any():
         people = sorted({name or "nobody named" for _, name in people_of(pool.select(shared))[0]})
-        wanted = (number, number % finetuning.protocol.num_folds + 1)
+        wanted = folds_left_out(protocol.name, number)
         raise ValueError(
             f"data.corpora: {int(shared.sum())} of the {len(pool)} clips to retrieve from are of {', '.join(people)}, "
             f"whom fold {number} of {finetuning.protocol_title} tests or chooses by; leave them out: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,15 @@ from mmpretrain.observe.progress import log, track
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.run.base import RunBase
-from mmpretrain.text.transcripts import TextEncoder, folder_digest, with_context
+from mmpretrain.text.transcripts import FIELD, TextEncoder, Turn, folder_digest, with_context
 
 TEXT, FEATURES_FILE = "text", "features.npz"
 
 
-def text_recipe(config: TextConfig, table: ClipTable) -> dict[str, Any]:
-    """All that decides the features: the model's files, and what is spoken."""
+def text_recipe(config: TextConfig, table: ClipTable, field: str = FIELD) -> dict[str, Any]:
+    """All that decides the features: the model's files, and what is spoken. field: that names the model's folder."""
     return {
-        "text.encoder": folder_digest(config.encoder), "text.context": config.context,
+        "text.encoder": folder_digest(config.encoder, field), "text.context": config.context,
         "text.max_tokens": config.max_tokens, "text.clips": table.fingerprint,
         "text.transcripts": table.index.fingerprint("label_hashes", "speakers"),
     }  # fmt: skip
@@ -48,21 +49,32 @@ def text_features(run: RunBase, config: TextConfig, table: ClipTable) -> ClipFea
     return ClipFeatures(found["clip_ids"].tolist(), found["starts"], found["tokens"], config.max_tokens)
 
 
-def _make(config: TextConfig, table: ClipTable, folder: Path) -> dict[str, Any]:
-    texts = texts_of_clips(table, "finetune.text")
+def turns_of_clips(table: ClipTable, context: int, asked: str) -> list[Turn]:
+    """What is spoken in every clip, with so many turns before it. asked, errors: as of `texts_of_clips`."""
+    texts = texts_of_clips(table, asked)
     kinds = table.label_kinds
     # Corpora, and MELD's splits, count their dialogues from the same number.
     named = list(table.label("dialogue")) if kinds.get("dialogue") == "class" else [""] * len(table)
     dialogues = [name and f"{source}/{name}" for source, name in zip(table.source_N.tolist(), named, strict=True)]
     turns = table.label("turn") if kinds.get("turn") == "value" else np.full(len(table), np.nan)
-    spoken = with_context(texts, list(table.speakers), dialogues, turns, config.context)
-    encoder = TextEncoder(config.encoder, config.max_tokens)
-    made = [np.zeros((0, encoder.dim), np.float16)] * len(spoken)
+    return with_context(texts, list(table.speakers), dialogues, turns, context)
+
+
+def encoded(encoder: TextEncoder, spoken: list[Turn], *, layers: bool) -> Iterator[tuple[int, np.ndarray]]:
+    """(place among these, what `TextEncoder.layers`, or else `tokens`, makes of it) of each, short ones first."""
     by_length = sorted(range(len(spoken)), key=lambda i: sum(map(len, (spoken[i].text, *spoken[i].before))))
     together = [by_length[first : first + encoder.at_once] for first in range(0, len(spoken), encoder.at_once)]
+    make = encoder.layers if layers else encoder.tokens
     for some in track(together, "texts: encoded", unit="group"):
-        for row, tokens in zip(some, encoder.tokens([spoken[row] for row in some]), strict=True):
-            made[row] = tokens.astype(np.float16)
+        yield from zip(some, make([spoken[i] for i in some]), strict=True)
+
+
+def _make(config: TextConfig, table: ClipTable, folder: Path) -> dict[str, Any]:
+    spoken = turns_of_clips(table, config.context, "finetune.text")
+    encoder = TextEncoder(config.encoder, config.max_tokens)
+    made = [np.zeros((0, encoder.dim), np.float16)] * len(spoken)
+    for row, tokens in encoded(encoder, spoken, layers=False):
+        made[row] = tokens.astype(np.float16)
     starts = np.cumsum([0, *map(len, made)])
     rows = np.concatenate([*made, np.zeros((0, encoder.dim), np.float16)])
     with whole_file(folder / FEATURES_FILE) as draft:

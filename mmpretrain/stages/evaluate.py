@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from mmpretrain.config import as_dict
 from mmpretrain.data.labels import has_label
 from mmpretrain.encoders.figures import add_figures
 from mmpretrain.evaluation.comparison import Answers, comparisons_with, figures_over_folds, figures_with_intervals
 from mmpretrain.evaluation.gates import gates_by_class
+from mmpretrain.evaluation.shapley import shapley
 from mmpretrain.evaluation.task_intervals import task_intervals
 from mmpretrain.evaluation.tasks import TASK_METRICS
+from mmpretrain.evaluation.told import WITHOUT
 from mmpretrain.files import present_folder
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
@@ -29,7 +32,7 @@ from mmpretrain.run.figures import figures_of_tests
 from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
 from mmpretrain.run.frozen import Frozen
 from mmpretrain.run.layout import EVALUATION, SCRATCH, fold_name
-from mmpretrain.run.predictions import table_name, write_answers
+from mmpretrain.run.predictions import table_name, told_name, write_answers, write_told
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import ENCODER
 from mmpretrain.run.trained import trained_outputs
@@ -61,11 +64,18 @@ def evaluate(run: Run) -> dict[str, Any]:
         tables = {}
         if config.modality_table and not finetuning.frozen:
             tables = {variant: _modality_table(finetuning, variant) for variant in finetuning.variants}
+        shares = {variant: _modality_shares(finetuning, variant, cells) for variant, cells in tables.items()}
         of_tasks = {variant: figures_of_tasks(finetuning, outputs) for variant, outputs in said.items()}
         for variant, figures in of_tasks.items():
             log_figures(variant, figures, finetuning.main.name if finetuning.of_classes else "")
+        if finetuning.main.kind not in ("class", *WITHOUT):
+            for variant, number in itertools.product(finetuning.variants, finetuning.folds):
+                outputs = said[variant][finetuning.folds.index(number)][finetuning.main.name]
+                told = finetuning.told_of(number, outputs)
+                on_main(lambda v=variant, n=number, told=told: write_told(folder / told_name(v, n), told))
         common = {
-            "task": finetuning.main.name, "tasks": of_tasks, "modality_table": tables,
+            "task": finetuning.main.name, "about": as_dict(finetuning.main), "tasks": of_tasks,
+            "modality_table": tables, "modality_shares": shares,
             "protocol": finetuning.protocol_title, "selection": config.selection,
             "protocol_lacks": lacks(finetuning),
             "classes": list(finetuning.main.classes), "modalities": list(run.config.model.modalities),
@@ -149,13 +159,31 @@ def _modality_table(finetuning: Finetuning, variant: str) -> dict[str, dict[str,
 
     A clip that has none of them is answered all the same, by what the network says of nothing.
     """
-    cells = {}
-    for shown in some_of(finetuning.heard):
-        outputs = functools.partial(trained_outputs, finetuning, shown=shown)
-        said = [_outputs(finetuning, outputs, variant, fold) for fold in finetuning.folds]
-        cells["+".join(shown)] = figures_of_tasks(finetuning, said)
+    cells = {"+".join(shown): _figures_shown(finetuning, variant, shown) for shown in some_of(finetuning.heard)}
     log(f"{variant}, by modality: " + "; ".join(f"{name} {_told(finetuning, cell)}" for name, cell in cells.items()))
     return cells
+
+
+def _figures_shown(finetuning: Finetuning, variant: str, shown: Sequence[str]) -> dict[str, dict[str, Any]]:
+    outputs = functools.partial(trained_outputs, finetuning, shown=shown)
+    return figures_of_tasks(finetuning, [_outputs(finetuning, outputs, variant, fold) for fold in finetuning.folds])
+
+
+def _modality_shares(
+    finetuning: Finetuning, variant: str, cells: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> dict[str, dict[str, float]]:
+    """Of each task's first figure, over all test clips, what each modality brings: Shapley's shares, which add up to
+    the figure with all less that with nothing shown."""
+    nothing, shares = _figures_shown(finetuning, variant, ()), {}
+    for task in finetuning.config.tasks:
+        name = next((n for n in nothing if n.startswith(f"{task.name}/") and not n.endswith("/loss")), None)
+        if name is None or any(name not in cell for cell in cells.values()):
+            continue
+        values = {frozenset(shown.split("+")): cell[name]["pooled"] for shown, cell in cells.items()}
+        shares[name] = shapley({frozenset(): nothing[name]["pooled"], **values}, finetuning.heard)
+        told = ", ".join(f"{modality} {share:+.3f}" for modality, share in shares[name].items())
+        log(f"{variant}, Shapley's shares of {name}: {told}")
+    return shares
 
 
 def _gates(finetuning: Finetuning, variant: str, outputs: Sequence[dict[str, np.ndarray]]) -> dict[str, Any]:
@@ -234,15 +262,12 @@ def _answers(
     finetuning: Finetuning, outputs: dict[str, np.ndarray], variant: str, number: int, folder: Path, seen: str
 ) -> Answers:
     """What a fold's head of the main task answers, of the test clips whose class is clear; writes them as a table."""
-    kept = finetuning.classes_N[finetuning.fold(number).test] >= 0
-    rows = finetuning.graded(number).test
-    log_probs_NC = TASK_METRICS[finetuning.main.kind].chances(outputs[finetuning.main.name][kept])
-    answers = finetuning.answers(rows, log_probs_NC.argmax(-1))
-    on_main(lambda: write_answers(folder / table_name(variant, number), answers, np.exp(log_probs_NC)))
+    answers, probabilities_NC = finetuning.graded_answers(number, outputs[finetuning.main.name])
+    on_main(lambda: write_answers(folder / table_name(variant, number), answers, probabilities_NC))
     result = answers.result
     log(
-        f"{variant}, fold {number}: UA {100 * result.ua:.1f}, WA {100 * result.wa:.1f} on {len(rows)} test clips; "
-        f"{TEST_SEEN}: {seen}"
+        f"{variant}, fold {number}: UA {100 * result.ua:.1f}, WA {100 * result.wa:.1f} on {len(answers.clip_ids)} test "
+        f"clips; {TEST_SEEN}: {seen}"
     )
     return answers
 

@@ -8,16 +8,20 @@ from typing import Any
 
 from mmpretrain.config import as_dict
 from mmpretrain.evaluation.comparison import Answers
+from mmpretrain.evaluation.told import Told
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.run.checking import check_folds
-from mmpretrain.run.curve import TRAINED, Curve, Point
+from mmpretrain.run.curve import TRAINED, Curve, Point, Said
 from mmpretrain.run.exposure import check_exposure
+from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.layout import CONFIG_FILE
-from mmpretrain.run.predictions import read_answers, table_name, write_answers
+from mmpretrain.run.predictions import read_answers, read_told, table_name, told_name, write_answers, write_told
 from mmpretrain.run.sealed import write_sealed
 from mmpretrain.stages.finetune import train_folds
+
+COMMAND = "label-efficiency"  # that makes the tables again
 
 
 def measure_curve(curve: Curve) -> float:
@@ -42,30 +46,54 @@ def _measure(curve: Curve, point: Point) -> float:
             seconds += sum(result["wall_time_sec"] for result in trained)
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
-        of_folds = []
+        graded: list[Answers] = []
+        told: list[Told] = []
         for number in finetuning.folds:
             with wall.during("evaluation"):
-                said, probabilities_NC = curve.said(point, number)
-            answers = finetuning.answers(finetuning.fold(number).test, said)
-            table = folder / table_name(name, number)
-            on_main(lambda table=table, answers=answers, p=probabilities_NC: write_answers(table, answers, p))
-            of_folds.append(answers)
-        figures = Answers.joined(of_folds).result
-        log(f"{100 * point.share:g}% of the labels, draw {point.draw}, {name}: UA {100 * figures.ua:.1f}")
+                said = curve.said(point, number)
+            if finetuning.of_classes:
+                graded.append(_grade(finetuning, number, said, folder / table_name(name, number)))
+            if finetuning.main.kind != "class":
+                told.append(finetuning.told_of(number, said.outputs))
+                path = folder / told_name(name, number)
+                on_main(lambda path=path, told=told[-1]: write_told(path, told))
+        figures = Told.joined(told).metrics if told else {}
+        shown = "".join(f"{key} {value:.3f}, " for key, value in figures.items()).removesuffix(", ")
+        if graded:
+            result = Answers.joined(graded).result
+            figures, shown = figures | result.as_dict(), f"UA {100 * result.ua:.1f}"
+        log(f"{100 * point.share:g}% of the labels, draw {point.draw}, {name}: {shown}")
         counts = [finetuning.training_labels(number)[finetuning.main.name] for number in finetuning.folds]
-        return figures.as_dict() | {"training_labels": counts}
+        return figures | {"training_labels": counts}
 
     return seconds + curve.run.stage(point.stage, curve.recipe(point), work)["wall_time_sec"]
+
+
+def _grade(finetuning: Finetuning, number: int, said: Said, table: Path) -> Answers:
+    """What is right and wrong of a fold, written."""
+    if said.outputs is None:
+        answers, probabilities_NC = finetuning.answers(finetuning.graded(number).test, said.classes), None
+    else:
+        answers, probabilities_NC = finetuning.graded_answers(number, said.outputs)
+    on_main(lambda: write_answers(table, answers, probabilities_NC))
+    return answers
 
 
 def answers_of(curves: Sequence[Curve], point: Point) -> list[Answers]:
     """Of every fold. curves: of one recipe on different folds."""
     return [
         read_answers(
-            curve.run.workdir / point.stage / table_name(point.classifier, number),
-            curve.whole.main.classes,
-            "label-efficiency",
+            curve.run.workdir / point.stage / table_name(point.classifier, number), curve.whole.main.classes, COMMAND
         )
+        for curve in curves
+        for number in curve.whole.folds
+    ]
+
+
+def told_of(curves: Sequence[Curve], point: Point) -> list[Told]:
+    """Of every fold, of labels of a kind other than `class`."""
+    return [
+        read_told(curve.run.workdir / point.stage / told_name(point.classifier, number), curve.whole.main, COMMAND)
         for curve in curves
         for number in curve.whole.folds
     ]

@@ -26,7 +26,7 @@ from mmpretrain.run.exposure import TEST_SEEN, as_result, check_exposure, exposu
 from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.layout import SCRATCH
 from mmpretrain.run.predictions import table_name, write_answers
-from mmpretrain.run.probe_features import OURS, Probed
+from mmpretrain.run.probe_features import OURS, Probed, reads_text
 from mmpretrain.run.run import Run
 from mmpretrain.run.texts import texts_of_clips
 
@@ -38,10 +38,12 @@ RESULTS_FILE = "probes.json"
 def probe(run: Run, probes: Sequence[str], models: Sequence[str], shorter: int = 1) -> dict[str, Any]:
     """Every model under every probe on all folds of the recipe's protocol, passing over what is done.
 
-    models: `pretrained`, `untrained`, `mfcc-svm` and `tfidf` (of no probe), or folders of models of transformers.
+    models: `pretrained`, `untrained`, `mfcc-svm` and `tfidf` (of no probe), or folders of models of transformers. Where
+    one of them reads texts, clips that have nothing else are among those that are tested.
     """
     asked = [get_probe(name) for name in probes]
-    finetuning = Finetuning(run)
+    of_texts = any(name == TFIDF or (name not in BASELINES and reads_text(name)) for name in models)
+    finetuning = Finetuning(run, texts=of_texts)
     if finetuning.main.kind != "class":
         raise ValueError(f"finetune.tasks[0].kind={finetuning.main.kind!r}: probes tell classes alone; put one first")
     check_folds(finetuning)
@@ -207,6 +209,7 @@ COMMAND = Command(
     details=(
         "Probes: probe-superb, probe-avsuperb, probe-emobox, probe-emotion2vec, probe-merbench; folds and labels are "
         "those of the recipe's finetune part. A folder is one that transformers saved: a model of sound (wav2vec 2.0, "
-        "HuBERT, WavLM) or of pictures (ViT); it needs the extra torch. Results are in WORKDIR/probes.json.",
+        "HuBERT, WavLM), of pictures (ViT) or of texts (BERT, RoBERTa); it needs the extra torch. Results are in "
+        "WORKDIR/probes.json.",
     ),
 )

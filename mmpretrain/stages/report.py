@@ -120,7 +120,12 @@ def _of_modalities(run: Run, result: dict[str, Any]) -> dict[str, Any]:
                     for entry in result["folds"]}  # fmt: skip
         if found := {fold: trained["late_weights"] for fold, trained in of_folds.items() if "late_weights" in trained}:
             weights[variant] = found
-    found = {"table": result.pop("modality_table", {}), "gates": result.pop("gates", {}), "weights": weights}
+    found = {
+        "table": result.pop("modality_table", {}),
+        "shares": result.pop("modality_shares", {}),
+        "gates": result.pop("gates", {}),
+        "weights": weights,
+    }
     return {name: part for name, part in found.items() if part}
 
 

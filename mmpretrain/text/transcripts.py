@@ -25,15 +25,18 @@ class Turn(NamedTuple):
     before: tuple[str, ...] = ()
 
 
-def folder_digest(folder: str | Path) -> str:
-    """16 hex digits of all files of a model's folder. Raises ValueError where it cannot be one."""
+FIELD = "finetune.text.encoder"  # that names the folder
+
+
+def folder_digest(folder: str | Path, field: str = FIELD) -> str:
+    """16 hex digits of all files of a model's folder. Raises ValueError, naming the field, where it cannot be one."""
     folder = Path(folder)
     if not (folder / "config.json").exists():
-        raise ValueError(f"finetune.text.encoder={str(folder)!r} is no model of transformers: it has no config.json")
+        raise ValueError(f"{field}={str(folder)!r} is no model of transformers: it has no config.json")
     for what, names in (("tokenizer", TOKENIZER_FILES), ("weights", WEIGHTS_FILES)):
         if not any((folder / name).exists() for name in names):
             raise ValueError(
-                f"finetune.text.encoder={str(folder)!r} has no {what} (none of {', '.join(names)}); save it there by "
+                f"{field}={str(folder)!r} has no {what} (none of {', '.join(names)}); save it there by "
                 "`save_pretrained`"
             )
     digest = hashlib.blake2b(digest_size=8)
@@ -45,25 +48,29 @@ def folder_digest(folder: str | Path) -> str:
 
 
 class TextEncoder:
-    """A model and its tokenizer. Raises ValueError for a folder that holds none, ImportError without transformers."""
+    """A model and its tokenizer. field: that names the folder.
 
-    def __init__(self, folder: str | Path, max_tokens: int):
+    Raises ValueError for a folder that holds none, ImportError without transformers.
+    """
+
+    def __init__(self, folder: str | Path, max_tokens: int, field: str = FIELD):
         try:
             import torch
             from safetensors import SafetensorError
             from transformers import AutoModel, AutoTokenizer
         except ImportError as error:
             raise ImportError(
-                f"finetune.text needs transformers and torch ({error}): pip install 'mmpretrain-jax[torch]'"
+                f"{field}={str(folder)!r} needs transformers and torch ({error}): pip install 'mmpretrain-jax[torch]'"
             ) from error
-        folder_digest(folder)
+        folder_digest(folder, field)
+        self._named = f"{field}={str(folder)!r}"
         self._torch, self._max_tokens = torch, max_tokens
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, truncation_side="left")
             self._model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"finetune.text.encoder={str(folder)!r} cannot be loaded: {reason}") from error
+            raise ValueError(f"{self._named} cannot be loaded: {reason}") from error
         most = int(getattr(self._model.config, "max_position_embeddings", 512))
         self._longest = (
             most - 2 if getattr(self._model.config, "model_type", "") in ("roberta", "xlm-roberta") else most
@@ -83,7 +90,15 @@ class TextEncoder:
 
         What was said before is read too, as far as it fits, and has no tokens of its own here. Empty: [0, D].
         """
-        made = [np.zeros((0, self.dim), np.float32) for _ in turns]
+        return [layers_SLD[-1] for layers_SLD in self._states(turns, layers=False)]
+
+    def layers(self, turns: Sequence[Turn]) -> list[np.ndarray]:
+        """The same of every layer, float32 [S + 1, L, D], row 0 being what the first takes."""
+        return self._states(turns, layers=True)
+
+    def _states(self, turns: Sequence[Turn], *, layers: bool) -> list[np.ndarray]:
+        """[S, L, D] of each turn, the last layer last, or it alone; [1, 0, D] of one without a text."""
+        made = [np.zeros((1, 0, self.dim), np.float32) for _ in turns]
         spoken = [i for i, turn in enumerate(turns) if turn.text.strip()]
         if not spoken:
             return made
@@ -98,9 +113,15 @@ class TextEncoder:
             starts = np.array([len(text) - len(turns[i].text) for i, text in zip(spoken, whole, strict=True)])
             own_BL &= encoded.pop("offset_mapping")[..., 1].numpy() > starts[:, None]
         with self._torch.no_grad():
-            states_BLD = self._model(**encoded).last_hidden_state.float().numpy()
-        for i, states_LD, own_L, there_L in zip(spoken, states_BLD, own_BL, there_BL, strict=True):
-            made[i] = states_LD[own_L if own_L.any() else there_L][: self._max_tokens]
+            try:
+                said = self._model(**encoded, output_hidden_states=layers)
+                states = said.hidden_states if layers else (said.last_hidden_state,)
+            except (AttributeError, TypeError, ValueError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise ValueError(f"{self._named} does not read texts alone: {reason}") from error
+        states_BSLD = np.stack([state.float().numpy() for state in states], axis=1)
+        for i, states_SLD, own_L, there_L in zip(spoken, states_BSLD, own_BL, there_BL, strict=True):
+            made[i] = states_SLD[:, own_L if own_L.any() else there_L][:, : self._max_tokens]
         return made
 
 

@@ -1,33 +1,53 @@
 """`mmpretrain compare RUN_A RUN_B`: whether two runs' classifiers differ, on the test clips that both were tested on.
 
-Reads the results and the tables of answers that `mmpretrain evaluate` left in both. Does without JAX.
+Reads the results and the tables of answers that `mmpretrain evaluate`, or `crossval`, left in both. Does without JAX.
 """
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mmpretrain.evaluation.comparison import Answers, compare, on_shared_clips
-from mmpretrain.files import write_json
-from mmpretrain.report.comparisons import NAMES, READING, comparison_lines, comparison_table
+from mmpretrain.config import TaskConfig, from_dict
+from mmpretrain.evaluation.comparison import Answers, compare, on_shared_clips, resampled_units
+from mmpretrain.evaluation.draws import differences_over_draws
+from mmpretrain.evaluation.tasks import TASK_METRICS
+from mmpretrain.evaluation.told import WITHOUT, Told
+from mmpretrain.files import read_json, write_json
+from mmpretrain.report.comparisons import NAMES, READING, comparison_lines, comparison_table, metrics_table
+from mmpretrain.report.crossval import READING as READING_OF_SEEDS
+from mmpretrain.report.few_labels import TITLES
 from mmpretrain.report.tables import text_table
 from mmpretrain.run.command import Argument, Command, Given, Option
-from mmpretrain.run.layout import EVALUATION, PRETRAINED, SCRATCH
-from mmpretrain.run.predictions import read_answers, table_name
-from mmpretrain.run.stage import read_result
+from mmpretrain.run.layout import EVALUATION, PRETRAINED, RESULTS_FILE, SCRATCH
+from mmpretrain.run.predictions import read_answers, read_told, table_name, told_beside
+from mmpretrain.run.stage import known_result, read_result
 
 SAME = ("task", "protocol", "selection", "classes")  # of two results that compare
+OF_TASK = ("kind", "range")  # likewise, of their tasks
 
 
-def compare_runs(first: Path, second: Path) -> dict[str, Any]:
+class Tested(NamedTuple):
+    """Of a run: its result, its task, and by classifier of every seed the tables of its folds."""
+
+    result: dict[str, Any]
+    task: TaskConfig
+    tables: dict[str, list[dict[int, Path]]]
+
+
+def compare_runs(first: Path, second: Path, *, crossval: bool = False) -> dict[str, Any]:
     """The pretrained classifiers of two runs, and those from scratch, on the clips that both tested, ready for JSON.
 
     Of a run without a pretrained classifier the one from scratch is taken. {"first", "second": folders, "task",
     "protocol", "selection", "classes", "pairs": [{"first", "second": classifiers, "left_out": of each run how many
     clips the other has not tested, "pooled": a `compare` of all clips, "folds": [{"fold", **a `compare`}]}]}. A fold
-    is there if both have it, with some clips in both.
+    is there if both have it, with some clips in both. Where labels are not of one class a clip, or of more than that, a
+    `compare` has their other metrics under "metrics", {metric: {"difference", "low", "high"}}, if not these alone.
+
+    crossval: of what `mmpretrain crossval` left, every classifier that both have, all seeds together: {"difference",
+    "low", "high"} are of means over seeds, and there is no McNemar's test.
 
     Raises FileNotFoundError for a run that is not evaluated, DamagedError for damaged files, and ValueError where the
     task, its classes or the protocol differ, no clip was tested by both, or a clip has two labels or speakers.
@@ -35,57 +55,150 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
     folders = (first, second)
     if missing := [folder for folder in folders if not folder.is_dir()]:
         raise FileNotFoundError(f"{missing[0]}: there is no such folder; a run's is what --config.workdir names")
-    results = [read_result(folder, EVALUATION) for folder in folders]
-    for name in SAME:
-        one, other = (result.get(name) for result in results)
+    if crossval and all((folder / RESULTS_FILE).is_file() for folder in folders):
+        tested = [_crossvalidated(folder) for folder in folders]
+    elif crossval:
+        missing = [folder for folder in folders if not (folder / RESULTS_FILE).is_file()]
+        raise FileNotFoundError(f"{missing[0]} has no {RESULTS_FILE}: run `mmpretrain crossval` first")
+    else:
+        tested = [_evaluated(folder) for folder in folders]
+    about = [{name: each.result.get(name) for name in SAME} | {n: getattr(each.task, n) for n in OF_TASK}
+             for each in tested]  # fmt: skip
+    for name in (*SAME, *OF_TASK):
+        one, other = (each[name] for each in about)
         if one != other:
             raise ValueError(
                 f"{first} and {second} do not compare: their {name} is {one!r} and {other!r}; compare runs that were "
                 "evaluated alike"
             )
-    same, classes = {name: results[0].get(name) for name in SAME}, results[0]["classes"]
-    variants = [[name for name in (PRETRAINED, SCRATCH) if name in result] for result in results]
-    pairs = []
-    for names in zip(*variants, strict=False):
-        of_folds = [
-            {
-                fold["fold"]: read_answers(folder / EVALUATION / table_name(name, fold["fold"]), classes)
-                for fold in result["folds"]
-            }
-            for folder, name, result in zip(folders, names, results, strict=True)
-        ]
+    names = [list(each.tables) for each in tested]
+    if crossval:
+        shared = [name for name in names[0] if name in names[1]]
+        if not shared:
+            raise ValueError(
+                f"{first} and {second} have no classifier in common: {', '.join(names[0])}; {', '.join(names[1])}"
+            )
+        names = [shared, shared]
+    command, pairs = "label-efficiency" if crossval else "evaluate", []
+    for of_pair in zip(*names, strict=False):
+        read = [_read(each.tables[name], each.task, command) for name, each in zip(of_pair, tested, strict=True)]
         try:
-            pairs.append(dict(zip(("first", "second"), names, strict=True)) | _compare_pair(*of_folds))
+            pairs.append(dict(zip(("first", "second"), of_pair, strict=True)) | _compare_pair(*read))
         except ValueError as error:
             raise ValueError(f"{first} and {second} do not compare: {error}") from error
-    return {"first": str(first), "second": str(second), **same, "pairs": pairs}
+    same = {name: about[0][name] for name in SAME}
+    return {"first": str(first), "second": str(second), "crossval": crossval, **same, "pairs": pairs}
 
 
-def _compare_pair(first: dict[int, Answers], second: dict[int, Answers]) -> dict[str, Any]:
-    wholes = [Answers.joined(list(of_folds.values())) for of_folds in (first, second)]
-    shared = on_shared_clips(*wholes)
-    folds = []
-    for fold in sorted(first.keys() & second.keys()):
-        if set(first[fold].clip_ids) & set(second[fold].clip_ids):
-            folds.append({"fold": fold, **compare(*on_shared_clips(first[fold], second[fold]))})
-    left_out = [len(whole.clip_ids) - len(shared[0].clip_ids) for whole in wholes]
-    return {"left_out": left_out, "pooled": compare(*shared), "folds": folds}
+def _evaluated(folder: Path) -> Tested:
+    if known_result(folder, EVALUATION) is None and (folder / RESULTS_FILE).is_file():
+        raise FileNotFoundError(f"{folder} is not evaluated; compare what crossval left in both: --crossval")
+    result = read_result(folder, EVALUATION)
+    task = _task(result)
+    if task.kind in WITHOUT and TASK_METRICS[task.kind].chances is None:
+        raise ValueError(f"{folder}: labels of kind {task.kind!r} are not compared clip by clip")
+    tables = {
+        name: [{of["fold"]: folder / EVALUATION / table_name(name, of["fold"]) for of in result["folds"]}]
+        for name in (PRETRAINED, SCRATCH)
+        if name in result or name in result.get("tasks", {})
+    }
+    return Tested(result, task, tables)
+
+
+def _crossvalidated(folder: Path) -> Tested:
+    result = read_json(folder / RESULTS_FILE, remedy="run `mmpretrain crossval` again")
+    tables = {
+        name: [{int(fold): folder / path for fold, path in of_seed.items()} for of_seed in figures["tables"]]
+        for name, figures in result["classifiers"].items()
+    }
+    return Tested(result, _task(result), tables)
+
+
+def _task(result: Mapping[str, Any]) -> TaskConfig:
+    return from_dict(TaskConfig, result.get("about", {"name": result["task"], "classes": result["classes"]}))
+
+
+class Said(NamedTuple):
+    """Of every seed by fold; none of what the kind of labels does not have."""
+
+    answers: list[dict[int, Answers]]
+    told: list[dict[int, Told]]
+
+
+def _read(tables: Sequence[Mapping[int, Path]], task: TaskConfig, command: str) -> Said:
+    answers, told = [], []
+    for of_seed in tables:
+        if TASK_METRICS[task.kind].chances is not None:
+            answers.append({fold: read_answers(path, task.classes, command) for fold, path in of_seed.items()})
+        if task.kind != "class":
+            told.append(
+                {
+                    fold: read_told(path.with_name(told_beside(path.name)), task, command)
+                    for fold, path in of_seed.items()
+                }
+            )
+    return Said(answers, told)
+
+
+def _compare_pair(first: Said, second: Said) -> dict[str, Any]:
+    found: dict[str, Any] = {"pooled": {}, "folds": {}}
+    for ones, others, kind in zip(first, second, (Answers, Told), strict=True):
+        if not ones:
+            continue
+        wholes = [[kind.joined(list(of_seed.values())) for of_seed in of] for of in (ones, others)]
+        shared = _shared(*wholes)
+        found["pooled"] |= _difference(*shared)
+        found["left_out"] = [
+            len(whole[0].clip_ids) - len(on_both[0].clip_ids) for whole, on_both in zip(wholes, shared, strict=True)
+        ]
+        for fold in sorted(ones[0].keys() & others[0].keys()):
+            if set(ones[0][fold].clip_ids) & set(others[0][fold].clip_ids):
+                of_fold = _shared(*([of_seed[fold] for of_seed in of] for of in (ones, others)))
+                found["folds"].setdefault(fold, {"fold": fold}).update(_difference(*of_fold))
+    return found | {"folds": list(found["folds"].values())}
+
+
+def _shared(first: Sequence[Any], second: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Of every seed, on the clips that both were tested on."""
+    one, other = on_shared_clips(first[0], second[0])
+    return [on_shared_clips(one, of_seed)[1] for of_seed in first], [on_shared_clips(other, of)[1] for of in second]
+
+
+def _difference(first: Sequence[Any], second: Sequence[Any]) -> dict[str, Any]:
+    if len(first) == len(second) == 1 and isinstance(first[0], Answers):
+        return compare(first[0], second[0])
+    found = {
+        name: {"difference": figure.pop("mean"), **figure}
+        for name, figure in differences_over_draws(first, second).items()
+        if name != "loss"
+    }
+    if isinstance(first[0], Told):
+        found = {"metrics": found}
+    _, resampled = resampled_units(first[0].clip_ids, first[0].speakers)
+    return found | {"resampled": resampled, "clips": len(first[0].clip_ids), "seeds": [len(first), len(second)]}
 
 
 def render(found: dict[str, Any]) -> str:
     """As text, several lines without a trailing line end."""
     blocks = [f"first: {found['first']}\nsecond: {found['second']}\n{found['task']}, protocol {found['protocol']}"]
+    titles = TITLES if found["crossval"] else NAMES
     for pair in found["pairs"]:
-        sides = {side: f"{NAMES[pair[side]]} ({side})" for side in ("first", "second")}
-        names = {side: pair[side] for side in sides}
+        sides = {side: f"{titles[pair[side]]} ({side})" for side in ("first", "second")}
+        names, parts = {side: pair[side] for side in sides}, []
         of_folds = [(f"fold {each['fold']}", [each | names]) for each in pair["folds"]]
-        table = comparison_table([*of_folds * (len(of_folds) > 1), ("all", [pair["pooled"] | names])], found)
-        lines = comparison_lines([pair["pooled"] | sides])
+        clips = [*of_folds * (len(of_folds) > 1), ("all", [pair["pooled"] | names])]
+        if "ua" in pair["pooled"]:
+            lines = comparison_lines([pair["pooled"] | sides])
+            parts += [text_table(comparison_table(clips, found)), *map(_wrapped, lines)]
+        if "metrics" in pair["pooled"]:
+            parts.append(text_table(metrics_table(clips, found)))
         if any(pair["left_out"]):
             first, second = pair["left_out"]
-            lines.append(f"left out: {first} clips that the first alone was tested on, and {second} of the second")
-        blocks.append("\n".join([text_table(table), *map(_wrapped, lines)]))
-    return "\n\n".join([*blocks, _wrapped(READING)])
+            parts.append(
+                _wrapped(f"left out: {first} clips that the first alone was tested on, and {second} of the second")
+            )
+        blocks.append("\n".join(parts))
+    return "\n\n".join([*blocks, _wrapped(READING_OF_SEEDS if found["crossval"] else READING)])
 
 
 def _wrapped(text: str) -> str:
@@ -93,7 +206,7 @@ def _wrapped(text: str) -> str:
 
 
 def _command(given: Given) -> None:
-    found = compare_runs(*given.paths)
+    found = compare_runs(*given.paths, crossval=bool(given["crossval"]))
     print(render(found))
     if given["json"]:
         write_json(given["json"], found)
@@ -104,10 +217,13 @@ COMMAND = Command(
     "whether the classifiers of two runs differ, on the test clips of both",
     _command,
     takes=Argument("RUN_A RUN_B", "the folder of a run that is evaluated, and that of another", count=2),
-    options=(Option("json", str, "where to write all figures", "FILE"),),
+    options=(
+        Option("json", str, "where to write all figures", "FILE"),
+        Option("crossval", bool, "of what `crossval` left: every classifier that both have, all seeds together"),
+    ),
     examples=("mmpretrain compare runs/mine runs/other --json=compared.json  # paired tests",),
     details=(
-        "Difference, 95% interval by resampling the speakers, and McNemar's test, in each fold and in all; clips that "
-        "one of them alone was tested on are left out.",
+        "Difference, 95% interval by resampling the speakers, and McNemar's test, in each fold and in all; of labels "
+        "of other kinds their own metrics. Clips that one of them alone was tested on are left out.",
     ),
 )

@@ -19,6 +19,7 @@ from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.run.checking import check_folds
 from mmpretrain.run.exposure import exposure_of_recipe
 from mmpretrain.run.finetuning import Finetuning
+from mmpretrain.run.folds import folds_left_out
 from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.export import export
@@ -132,6 +133,18 @@ def test_an_excluded_fold_is_in_no_clip_codebook_or_target(corpora, tmp_path, ca
     store = run.round(1).stores[0]
     assert sorted(store.clip_ids) == sorted([*run.clips[0].clip_ids, *run.clips[1].clip_ids])
     assert str(exposure_of_recipe(run, run.round(1).training_data())[1]) == "no"
+
+
+def test_of_one_fold_those_that_it_chooses_by_are_left_out_too(tmp_path, capsys):
+    splits = {"train": "abc", "validation": "de", "test": "f"}
+    clips = [clip for i, (split, who) in enumerate(splits.items()) for clip in sounds(who, 99 * i, split=split)]
+    corpus = str(write_corpus(tmp_path / "labelled", clips, 8, 24))
+    config = recipe(tmp_path / "run", corpus, labelled=corpus)
+    config.finetune.protocol, config.finetune.folds, config.data.exclude_folds = "official", (1,), (1,)
+    assert {speaker for table in Run(config).clips for speaker in table.speakers} == {*"abc"}
+    assert "the 3 test and validation speakers of official, with 12 clips" in capsys.readouterr().err
+    asked = {name: folds_left_out(name, 1) for name in ("official", "speakers-3")}
+    assert asked == {"official": (1,), "speakers-3": (1, 2)}
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from mmpretrain.config import LabelEfficiencyConfig
-from mmpretrain.run.predictions import read_answers, read_probabilities
+from mmpretrain.__main__ import main
+from mmpretrain.config import LabelEfficiencyConfig, TaskConfig
+from mmpretrain.evaluation.tasks import agreement
+from mmpretrain.run.predictions import read_answers, read_probabilities, read_told
 from mmpretrain.stages.crossval import crossval
 from tests.stages.tones import PITCH_HZ
 
@@ -76,3 +78,56 @@ def test_it_goes_on_with_more_seeds_and_does_nothing_twice(done, tone_run, capsy
     few = tone_run(run.workdir, ASKED, labels_per_class=2)
     with pytest.raises(ValueError, match=r"finetune\.labels_per_class=2: crossval learns from all labels"):
         crossval(few)
+
+
+HEIGHT = TaskConfig("height", kind="value", range=(0.0, 1.0))
+OTHERS = {
+    "value": (HEIGHT, ("frozen", "sound_statistics"), "ccc"),
+    "values": (TaskConfig("curve", kind="values"), ("scratch",), "pearson"),
+    "binary": (TaskConfig("high", kind="binary", classes=("no", "yes")), ("frozen", "sound_statistics"), "auc"),
+    "ordinal": (TaskConfig("emotion", kind="ordinal", classes=CLASSES), ("frozen", "sound_statistics"), "qwk"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_labels_of_other_kinds_have_their_own_figures(tone_run, tmp_path, capsys, kind):
+    task, classifiers, metric = OTHERS[kind]
+    asked = LabelEfficiencyConfig(classifiers=tuple({*classifiers, "frozen"}))
+    run = tone_run(
+        tmp_path / "run", asked, tasks=(task,), select_by=f"{task.name}/{metric}", folds=(1, 2), num_steps=1,
+        eval_every=1,
+    )  # fmt: skip
+    results = crossval(run, 2 if kind == "values" else 1)
+    assert set(results["classifiers"]) == {*classifiers}, "what cannot learn a curve is left out"
+    for name, figures in results["classifiers"].items():
+        seeds = 2 if kind == "values" else 1
+        assert figures["seeds"] == seeds
+        told = [
+            read_told(run.workdir / path.replace(".csv", "-outputs.csv"), task, "crossval")
+            for path in figures["tables"][0].values()
+        ]
+        assert [len(of_fold.clip_ids) for of_fold in told] == [18, 18]
+        found = figures["metrics"][metric]
+        assert found["by_fold"][0] == pytest.approx([of_fold.metrics[metric] for of_fold in told], abs=1e-5)
+        assert found["over_folds_and_seeds"]["mean"] == pytest.approx(np.mean(found["by_fold"]))
+        assert found["mean"] == pytest.approx(np.mean(found["by_seed"]))
+        assert found["low"] <= found["mean"] <= found["high"]
+        if kind == "value":
+            said = [np.concatenate([getattr(of_fold, x) for of_fold in told]).ravel() for x in ("labels", "outputs")]
+            assert found["mean"] == pytest.approx(agreement(said[0], (said[1] + 1) / 2)["ccc"], abs=1e-5)
+        if name == "sound_statistics":
+            assert found["mean"] > 0.8, "the planted label is heard"
+            assert results["constant"][metric] == pytest.approx(0.5 if kind == "binary" else 0, abs=0.02)
+        assert ("ua" in figures) == (kind in ("binary", "ordinal"))
+    page = (run.workdir / "crossval.html").read_text()
+    assert ("said over true" in page) == (kind in ("value", "values"))
+    capsys.readouterr()
+    main(["compare", str(run.workdir), str(run.workdir), "--crossval"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"{metric} +0.000 +0.000 to +0.000 not told apart" in shown
+
+
+def test_what_has_no_figures_to_resample_is_refused(tone_run, tmp_path):
+    task = TaskConfig("emotion", kind="embedding", classes=CLASSES)
+    with pytest.raises(ValueError, match=r"kind='embedding': crossval is of labels whose figures have intervals"):
+        crossval(tone_run(tmp_path / "run", ASKED, tasks=(task,), select_by="emotion/map"))

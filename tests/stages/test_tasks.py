@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 import mmpretrain
+from mmpretrain.__main__ import main
 from mmpretrain.config import CorpusConfig, FinetuneConfig, OptimizerConfig, TaskConfig, emotion
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.models.encoder import AVEncoder
@@ -138,5 +139,7 @@ def test_a_number_alone_is_learned_tested_and_reported(tmp_path, corpus, capsys)
     said = capsys.readouterr()
     assert "scratch, all test clips: arousal/ccc" in said.err
     assert "arousal/mae" in said.out
+    main(["compare", str(run.workdir), str(run.workdir)])
+    assert " ".join(capsys.readouterr().out.split()).count("not told apart") == 4, "of CCC, Pearson, MAE and RMSE"
     with pytest.raises(ValueError, match=r"tasks\[0\]\.kind='value': `folds` puts answers together that are right or"):
         run_folds(run)

@@ -56,6 +56,7 @@ def test_hands_are_heard_and_told_apart(corpus, tmp_path):
     result = evaluate(Run(config))
     cells = {name: cell["emotion/ua"]["pooled"] for name, cell in result["modality_table"]["scratch"].items()}
     assert list(cells) == ["audio", "hands", "audio+hands"]
+    assert set(result["modality_shares"]["scratch"]["emotion/ua"]) == {"audio", "hands"}
     assert cells["hands"] >= 0.75, "how hands move tells, noise does not; of some there are none"
 
 

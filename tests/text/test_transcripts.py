@@ -11,6 +11,8 @@ from mmpretrain.config import CorpusConfig, FinetuneConfig, OptimizerConfig, Tex
 from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.finetune import finetune
+from mmpretrain.stages.layers import layers
+from mmpretrain.stages.probe import probe
 from mmpretrain.text.transcripts import TextEncoder, Turn, folder_digest, with_context
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.tiny import IMAGE_SIZE, tiny_model, tiny_run
@@ -109,9 +111,12 @@ def test_sound_and_text_are_learned_together_and_told_apart(bert, tmp_path, caps
     assert gates["all"]["clips"] == gates["happy"]["clips"] + gates["sad"]["clips"]
     assert all(of_class["audio"] + of_class["text"] == pytest.approx(1) for of_class in gates.values())
     cells = {name: cell["emotion/ua"]["pooled"] for name, cell in result["modality_table"]["scratch"].items()}
+    shares = result["modality_shares"]["scratch"]["emotion/ua"]
     assert list(cells) == ["audio", "text", "audio+text"]
     assert cells["text"] >= 0.8, "words tell, noise does not"
     assert cells["audio+text"] == result["scratch"]["ua"]
+    assert shares["text"] > shares["audio"]
+    assert sum(shares.values()) == pytest.approx(cells["audio+text"] - 0.5), "nothing shown is one answer to all"
     said = capsys.readouterr().err
     assert "text: 42 of 46 clips have one" in said
     assert "2 clips are left out: they have no audio or text" in said
@@ -121,3 +126,50 @@ def test_sound_and_text_are_learned_together_and_told_apart(bert, tmp_path, caps
     assert answers["t5"]["predicted"] == answers["t5"]["true"]
     assert said.count("text: started in") == 1, "made once for training and test"
     assert "text: done already" in said
+
+
+@pytest.fixture(scope="module")
+def words_alone(tmp_path_factory):
+    """A recipe on clips that have nothing but a text, by which their emotion can be told."""
+    clips = []
+    for i in range(36):
+        word = ("glad", "sorry")[i % 2]
+        labels = {"emotion": ("happy", "sad")[i % 2], "text": f"i am {'so ' * (i // 2 % 2)}{word}"}
+        alone = dict(audio=False, video=False, size=IMAGE_SIZE, speaker=f"s{i // 6}", labels=labels)
+        clips.append(make_clip(f"c{i:02}", 0, **alone))
+    corpus = write_corpus(tmp_path_factory.mktemp("words") / "corpus", clips, IMAGE_SIZE, IMAGE_SIZE + 16)
+
+    def make(path, **changes):
+        part = FinetuneConfig(encoder="none", tasks=(emotion("happy", "sad"),), protocol="speakers-3", **changes)
+        config = tiny_run(workdir=str(path), model=tiny_model("audio"), rounds=(), finetune=part)
+        config.data.corpora, config.data.batch_multiple = (CorpusConfig(str(corpus)),), jax.device_count()
+        return Run(config)
+
+    return make
+
+
+def test_words_alone_are_told_by_tfidf(words_alone, tmp_path):
+    results = probe(words_alone(tmp_path), ["probe-superb"], ["tfidf"])
+    assert results["models"]["tfidf"]["ua"] == 1.0
+    assert sum(results["models"]["tfidf"]["support"]) == 36, "every clip, though none has a sound"
+
+
+def test_a_model_of_texts_is_probed_by_its_folder(bert, words_alone, tmp_path, capsys):
+    run = words_alone(tmp_path / "run", folds=(1,))
+    results = probe(run, ["probe-avsuperb", "probe-emobox"], [str(bert), "tfidf"], shorter=20)
+    for name in ("probe-avsuperb", "probe-emobox"):
+        figures = results["models"][f"{bert.name}, {name}"]
+        assert (sum(figures["support"]), figures["unlabelled_test_seen"].split()[0]) == (12, "unknown")
+    assert results["models"][f"{bert.name}, probe-avsuperb"]["ua"] > 0.9, "words differ in the layers of any BERT"
+    capsys.readouterr()
+    assert probe(words_alone(tmp_path / "run", folds=(1,)), ["probe-avsuperb"], [str(bert)], shorter=20)
+    assert "started in" not in capsys.readouterr().err
+    deeper = words_alone(tmp_path / "run", folds=(1,), text=TextConfig(str(bert), max_tokens=2))
+    with pytest.raises(ValueError, match=r"max_tokens"):
+        probe(deeper, ["probe-avsuperb"], [str(bert)], shorter=20)
+    with pytest.raises(ValueError, match="a model of text says nothing of single frames"):
+        layers(words_alone(tmp_path / "layers", folds=(1,), text=TextConfig(str(bert))), [str(bert)])
+    for file in ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        (bert / file).unlink(missing_ok=True)
+    with pytest.raises(ValueError, match=r"--model=.* has no tokenizer"):
+        probe(run, ["probe-avsuperb"], [str(bert)])
