@@ -51,7 +51,7 @@ class Told:
         """Those of several folds, which test different clips."""
         texts = (sum((getattr(part, name) for part in parts), ()) for name in ("clip_ids", "speakers"))
         return cls(
-            parts[0].task, *texts, _stacked([part.labels for part in parts]), _stacked([part.outputs for part in parts])
+            parts[0].task, *texts, stacked([part.labels for part in parts]), stacked([part.outputs for part in parts])
         )
 
     def take(self, rows: Sequence[int]) -> Told:
@@ -95,7 +95,7 @@ class Told:
         return self.metrics, values_B, units
 
 
-def _stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
+def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Of more clips; those of frames as long as the longest, without a label beyond their own end."""
     if parts[0].ndim == 1:
         return np.concatenate(parts)

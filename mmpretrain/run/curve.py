@@ -33,16 +33,18 @@ STATISTICS_READ = ("tasks", "protocol", "label_share", "label_draw")
 
 
 class Point(NamedTuple):
-    """A classifier of the curve, of one draw of a share of the labels."""
+    """A classifier of the curve, of one draw of a share of the labels, or of `per_class` clips of each class."""
 
     share: float
     draw: int
     classifier: str
+    per_class: int = 0
 
     @property
     def folder(self) -> str:
         """Of its share and draw."""
-        return f"{LABEL_EFFICIENCY}/share{self.share:g}-draw{self.draw}"
+        some = f"perclass{self.per_class}" if self.per_class else f"share{self.share:g}"
+        return f"{LABEL_EFFICIENCY}/{some}-draw{self.draw}"
 
     @property
     def stage(self) -> str:
@@ -59,10 +61,13 @@ class Said(NamedTuple):
 
 
 class Curve:
-    """The points of a run's curve. asked: in place of the recipe's. Raises ValueError where none is asked for."""
+    """The points of a run's curve. Raises ValueError where the recipe asks for none.
 
-    def __init__(self, run: Run, asked: LabelEfficiencyConfig | None = None):
-        self.run, self.asked = run, asked or run.config.label_efficiency
+    asked: in place of the recipe's. per_class: of so many clips of each class; 0: of shares of them.
+    """
+
+    def __init__(self, run: Run, asked: LabelEfficiencyConfig | None = None, per_class: int = 0):
+        self.run, self.asked, self.per_class = run, asked or run.config.label_efficiency, per_class
         if not self.asked.shares:
             raise ValueError(
                 "label_efficiency.shares=(); say of which shares of the training labels to learn, e.g. "
@@ -92,27 +97,32 @@ class Curve:
         for name in asked:
             if name in lacking:
                 log(f"label efficiency: no {name}: {lacking[name]}")
-        return tuple(name for name in asked if name not in lacking)
+        if not (found := tuple(name for name in asked if name not in lacking)):
+            why = "; ".join(f"{name}: {lacking[name]}" for name in asked)
+            raise ValueError(f"label_efficiency.classifiers={tuple(asked)}: none of them can be had ({why})")
+        return found
 
     @property
     def points(self) -> list[Point]:
         """In order: the cheap ones of all shares first, those that are trained by steps last."""
         cheap_first = sorted(self.classifiers, key=lambda name: name in TRAINED)
         return [
-            Point(share, draw, name)
+            point
             for name in cheap_first
             for share in sorted(self.asked.shares)
-            for draw in range(self.draws(share, name))
+            for point in self.points_of(share, name)
         ]
 
-    def draws(self, share: float, classifier: str) -> int:
-        """How many: one where nothing would be drawn, neither clips nor random weights."""
-        return 1 if share == 1 and classifier not in (*TRAINED, "untrained_frozen") else self.asked.draws
+    def points_of(self, share: float, classifier: str) -> list[Point]:
+        """One a draw: a single one where nothing would be drawn, neither clips nor random weights."""
+        whole = share == 1 and not self.per_class
+        draws = 1 if whole and classifier not in (*TRAINED, "untrained_frozen") else self.asked.draws
+        return [Point(share, draw, classifier, self.per_class) for draw in range(draws)]
 
     def finetuning(self, point: Point) -> Finetuning:
         """What a point learns from, and with what seed. Points of all clips and of the run's own seed are the run's."""
         kind = "trained" if point.classifier in TRAINED else "frozen_linear"
-        key = (point.share, point.draw, kind)
+        key = (point.share, point.per_class, point.draw, kind)
         if key not in self._finetunings:
             self._finetunings[key] = Finetuning(self._run(point, kind), like=self.whole)
         return self._finetunings[key]
@@ -121,12 +131,12 @@ class Curve:
         config = copy.deepcopy(self.run.config)
         part = config.finetune
         own = (part.classifier, part.label_share, part.labels_per_class, part.label_draw)
-        if point.draw == 0 and own == (kind, point.share, 0, 0) and kind == "trained":
+        if point.draw == 0 and own == (kind, point.share, point.per_class, 0) and kind == "trained":
             return self.run  # what `finetune` trains is a point as it is
         config.workdir = str(self.run.workdir / point.folder)
         if point.draw:
             config.seed = part_seed(config.seed, "draw", point.draw) % 2**32
-        part.label_share, part.labels_per_class, part.label_draw = point.share, 0, point.draw
+        part.label_share, part.labels_per_class, part.label_draw = point.share, point.per_class, point.draw
         part.classifier, part.compare_from_scratch = kind, True
         if kind == "frozen_linear":  # of the tasks beside, those that a regression learns
             part.tasks = tuple(task for task in part.tasks if task.kind in REGRESSED)
@@ -141,6 +151,7 @@ class Curve:
         finetuning, name = self.finetuning(point), point.classifier
         if name in STATISTICS:
             fields = [f"finetune.{field}" for field in STATISTICS_READ]
+            fields += ["finetune.labels_per_class"] * bool(point.per_class)
             unread = ["finetune.tasks[*].weight", *["finetune.label_draw"] * (not finetuning.few_labels)]
             recipe = finetuning.run.fields(*fields, *["model.inputs"] * (name != "sound_statistics"), but=unread)
         else:

@@ -16,7 +16,7 @@ import numpy as np
 from mmpretrain.config import TaskConfig
 from mmpretrain.data.labels import OF_FRAMES
 from mmpretrain.evaluation.comparison import Answers
-from mmpretrain.evaluation.told import Told
+from mmpretrain.evaluation.told import Told, stacked
 from mmpretrain.files import DamagedError
 from mmpretrain.run.sealed import check_sealed, write_sealed_text
 
@@ -61,17 +61,19 @@ def read_told(path: Path, task: TaskConfig, command: str) -> Told:
     try:
         if tuple(columns) != TOLD_COLUMNS:
             raise ValueError(f"its columns are {', '.join(columns)}")
-        parts = []
-        for clip_id, speaker, *cells in rows:
-            label, output = (np.array([float(x) for x in cell.split()]) for cell in cells)
+        labels, outputs = [], []
+        for *_, label_cell, output_cell in rows:
+            label, output = (np.array([float(x) for x in cell.split()]) for cell in (label_cell, output_cell))
             if task.classes and task.kind != "votes":
                 label = label.astype(np.int64)
             if task.kind in OF_FRAMES:
                 output = output.reshape(len(label), -1)
             elif len(label) == 1 and task.kind not in ("votes", "classes"):
                 label = label[0]
-            parts.append(Told(task, (clip_id,), (speaker,), np.asarray(label)[None], output[None]))
-        return Told.joined(parts)
+            labels.append(np.asarray(label)[None])
+            outputs.append(output[None])
+        clip_ids, speakers = (tuple(row[i] for row in rows) for i in (0, 1))
+        return Told(task, clip_ids, speakers, stacked(labels), stacked(outputs))
     except (IndexError, TypeError, ValueError) as error:
         raise DamagedError(f"{path} is no table of what was said about {task.name} ({error}); {remedy}") from error
 

@@ -40,33 +40,28 @@ PAGE_FILE = "crossval.html"
 def crossval(run: Run, seeds: int = SEEDS, *, by_fold: bool = False) -> dict[str, Any]:
     """Trains and tests every classifier on every fold with every seed, passing over what is done.
 
+    Where the recipe learns from a share of the labels, or from some clips of each class, seeds differ in these too.
     by_fold: from the encoders that `folds` left, each pretrained without the speakers of its fold. Raises ValueError
-    where the recipe learns from a number of clips of each class, or its first task has no figures to resample, and what
-    finetuning raises.
+    where the recipe's first task has no figures to resample, and what finetuning raises.
     """
     part = run.config.finetune
-    if part is not None and part.labels_per_class:
-        raise ValueError(
-            f"finetune.labels_per_class={part.labels_per_class}: crossval learns from all labels, or a share of them "
-            "(finetune.label_share)"
-        )
     if part is not None and part.tasks[0].kind in WITHOUT:
         raise ValueError(
             f"finetune.tasks[0].kind={part.tasks[0].kind!r}: crossval is of labels whose figures have intervals; put "
             "another task first, or use `mmpretrain units` (of frames), `mmpretrain evaluate`"
         )
     runs = _runs_of_folds(run) if by_fold else [run]
-    curves = [Curve(each, _asked(each, seeds)) for each in runs]
+    per_class = 0 if part is None else part.labels_per_class
+    curves = [Curve(each, _asked(each, seeds), per_class) for each in runs]
     seconds = sum(measure_curve(curve) for curve in curves)
     results = on_main(lambda: results_of(curves, run.workdir) | {"by_fold": by_fold, "wall_time_sec": seconds})
     places = _map_of_clips(curves[0])
-    said = on_main(lambda: _said_of_true(curves))
 
     def write() -> None:
         from mmpretrain.report.crossval_page import write_crossval_page  # brings matplotlib
 
         write_json(run.workdir / RESULTS_FILE, results)
-        write_crossval_page(run.workdir / PAGE_FILE, run.workdir.name, results, places, said)
+        write_crossval_page(run.workdir / PAGE_FILE, run.workdir.name, results, places, _said_of_true(curves))
 
     on_main(write)
     log(f"crossval: {run.workdir / RESULTS_FILE}, {run.workdir / PAGE_FILE}\n{render_crossval(results)}")
@@ -91,7 +86,7 @@ def results_of(curves: Sequence[Curve], root: Path) -> dict[str, Any]:
     (share,), whole = first.asked.shares, curves[0].whole
     folds = [(each, number) for each in wholes for number in each.folds]
     names = [name for name in first.classifiers if all(name in curve.classifiers for curve in curves)]
-    points = {name: [Point(share, seed, name) for seed in range(first.draws(share, name))] for name in names}
+    points = {name: first.points_of(share, name) for name in names}
     # By the kind of what is counted, by classifier and seed, what was said of all folds' test clips.
     pooled: list[dict[str, list[Any]]] = []
     figures: dict[str, dict[str, Any]] = {
@@ -117,6 +112,7 @@ def results_of(curves: Sequence[Curve], root: Path) -> dict[str, Any]:
         "protocol": whole.protocol_title,
         "selection": whole.config.selection, "protocol_lacks": "; ".join(filter(None, map(lacks, wholes))),
         "modalities": list(first.run.config.model.modalities), "label_share": share,
+        "labels_per_class": first.per_class,
         "folds": [number for _, number in folds], "seed": first.run.config.seed,
         "test_clips": len(some.clip_ids), **chance,
         "resampled": resampled_units(some.clip_ids, some.speakers)[1],
@@ -245,7 +241,7 @@ def _said_of_true(curves: Sequence[Curve]) -> dict[str, tuple[np.ndarray, np.nda
         return {}
     found, (low, high) = {}, main.range
     for name in curves[0].classifiers:
-        told = Told.joined(told_of(curves, Point(share, 0, name)))
+        told = Told.joined(told_of(curves, curves[0].points_of(share, name)[0]))
         known = ~np.isnan(told.labels)
         true, said = told.labels[known], ((high - low) * told.outputs[..., 0][known] + low + high) / 2
         some = np.linspace(0, len(true) - 1, min(len(true), MAPPED_CLIPS)).astype(int)

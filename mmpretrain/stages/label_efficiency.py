@@ -12,7 +12,7 @@ from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.few_labels import render_label_efficiency
 from mmpretrain.run.command import ACCEPT_CHANGES, Command
-from mmpretrain.run.curve import FROZEN, TRAINED, Curve, Point
+from mmpretrain.run.curve import FROZEN, TRAINED, Curve
 from mmpretrain.run.exposure import as_result, exposure_of_fold, pooled_exposure
 from mmpretrain.run.layout import LABEL_EFFICIENCY
 from mmpretrain.run.run import Run
@@ -55,13 +55,11 @@ def figures_of_curve(curves: Sequence[Curve]) -> dict[str, Any]:
     shares, some = [], None
     for share in sorted(first.asked.shares):
         draws = {
-            name: [
-                Answers.joined(answers_of(curves, Point(share, draw, name))) for draw in range(first.draws(share, name))
-            ]
+            name: [Answers.joined(answers_of(curves, point)) for point in first.points_of(share, name)]
             for name in names
         }
         some = draws[names[0]][0]
-        learned = [curve.finetuning(Point(share, 0, names[0])) for curve in curves]
+        learned = [curve.finetuning(curve.points_of(share, names[0])[0]) for curve in curves]
         shares.append(
             {
                 "label_share": share,

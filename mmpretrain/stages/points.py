@@ -62,7 +62,8 @@ def _measure(curve: Curve, point: Point) -> float:
         if graded:
             result = Answers.joined(graded).result
             figures, shown = figures | result.as_dict(), f"UA {100 * result.ua:.1f}"
-        log(f"{100 * point.share:g}% of the labels, draw {point.draw}, {name}: {shown}")
+        some = f"{point.per_class} clips a class" if point.per_class else f"{100 * point.share:g}% of the labels"
+        log(f"{some}, draw {point.draw}, {name}: {shown}")
         counts = [finetuning.training_labels(number)[finetuning.main.name] for number in finetuning.folds]
         return figures | {"training_labels": counts}
 

@@ -76,14 +76,15 @@ def test_it_goes_on_with_more_seeds_and_does_nothing_twice(done, tone_run, capsy
     assert more["classifiers"]["frozen"] == results["classifiers"]["frozen"]
     assert more["classifiers"]["untrained_frozen"]["seeds"] == 3
     few = tone_run(run.workdir, ASKED, labels_per_class=2)
-    with pytest.raises(ValueError, match=r"finetune\.labels_per_class=2: crossval learns from all labels"):
-        crossval(few)
+    figures = crossval(few, 2)["classifiers"]
+    assert {name: of["seeds"] for name, of in figures.items()} == dict.fromkeys(figures, 2), "clips are drawn"
+    assert "perclass2-draw1" in figures["sound_statistics"]["tables"][1]["3"]
 
 
 HEIGHT = TaskConfig("height", kind="value", range=(0.0, 1.0))
 OTHERS = {
     "value": (HEIGHT, ("frozen", "sound_statistics"), "ccc"),
-    "values": (TaskConfig("curve", kind="values"), ("scratch",), "pearson"),
+    "values": (TaskConfig("curve", kind="values", range=(0.0, 2.0)), ("scratch",), "pearson"),
     "binary": (TaskConfig("high", kind="binary", classes=("no", "yes")), ("frozen", "sound_statistics"), "auc"),
     "ordinal": (TaskConfig("emotion", kind="ordinal", classes=CLASSES), ("frozen", "sound_statistics"), "qwk"),
 }
@@ -131,3 +132,8 @@ def test_what_has_no_figures_to_resample_is_refused(tone_run, tmp_path):
     task = TaskConfig("emotion", kind="embedding", classes=CLASSES)
     with pytest.raises(ValueError, match=r"kind='embedding': crossval is of labels whose figures have intervals"):
         crossval(tone_run(tmp_path / "run", ASKED, tasks=(task,), select_by="emotion/map"))
+    curve = OTHERS["values"][0]
+    with pytest.raises(
+        ValueError, match=r"none of them can be had \(frozen: a regression does not learn labels of kind"
+    ):
+        crossval(tone_run(tmp_path / "run", ASKED, tasks=(curve,), select_by="curve/ccc"))
