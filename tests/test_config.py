@@ -159,8 +159,11 @@ def test_labels_are_kept_by_a_share_or_by_a_number_and_a_frozen_head_tells_class
             r"label_share=0\.5; it must be 1\.0 with finetune\.labels_per_class=3",
         ),
         (
-            {"classifier": "frozen_linear", "tasks": (*tiny_run().finetune.tasks, TaskConfig("arousal", kind="value"))},
-            r"tasks\[1\]\.kind='value'; it must be 'class' with finetune\.classifier='frozen_linear'",
+            {
+                "classifier": "frozen_linear",
+                "tasks": (*tiny_run().finetune.tasks, TaskConfig("arousal", kind="values")),
+            },
+            r"tasks\[1\]\.kind='values'; it must be 'class' or .* with finetune\.classifier='frozen_linear'",
         ),
         (
             {"head": "frozen_linear", "tasks": (*tiny_run().finetune.tasks, TaskConfig("arousal", kind="value"))},

@@ -5,7 +5,6 @@ What one field may hold stands beside it (`tree`, `ranges`); here is what depend
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -146,16 +145,13 @@ def _check_round_tasks(round_: RoundConfig, name: str) -> None:
     if round_.objective == "masked_prediction":
         _require(not names, f"{name}.tasks", names, f"() {objective}; multitask_prediction learns them")
     if round_.objective == "multitask_prediction":
-        told = any(task.weight for task in round_.tasks)
-        _require(
-            told, f"{name}.tasks", names, f"one or more, not all of weight 0, {objective}; masked_prediction is without"
-        )
+        _require(bool(names), f"{name}.tasks", names, f"one or more {objective}; masked_prediction is without")
     _require(len(set(names)) == len(names), f"{name}.tasks", names, "tasks that each have a name of its own")
     for i, task in enumerate(round_.tasks):
         field = f"{name}.tasks[{i}]"
         _check_choice(f"{field}.kind", task.kind, ("class", "embedding"))
         if task.classes or not (task.reversal and (task.column or task.name) in OPEN_COLUMNS):
-            check_task(dataclasses.replace(task, weight=task.weight or 1.0), field)
+            check_task(task, field)
         wanted = "none: a round does not weigh classes"
         _require(task.class_weights == "none", f"{field}.class_weights", task.class_weights, wanted)
 
@@ -286,7 +282,6 @@ OF_ONE_CLASS = ("class", "votes", "binary", "ordinal", "embedding")  # those of 
 def check_task(task: TaskConfig, name: str) -> None:
     """Raises ValueError naming a field, as one of `name`."""
     kind = f"with {name}.kind={shown(task.kind)}"
-    _require(task.weight > 0, f"{name}.weight", task.weight, "above 0; leave out a task that is not to be learned")
     if task.kind in ("class", "votes", "classes", "ordinal", "frames", "embedding"):
         fits = len(set(task.classes)) == len(task.classes) >= 2
         _require(fits, f"{name}.classes", task.classes, 'two or more, e.g. ("neutral", "happy")')

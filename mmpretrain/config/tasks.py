@@ -40,7 +40,7 @@ class TaskConfig:
     # of kind "frames": words with their times in clips, a CSV file (clip,start_s,end_s,word), in place of a track
     alignments: str = setting("", words("a CSV file of words with their times"))
     silence: str = setting("", words())  # of kind "frames": the class that is left out of sequences; "": none
-    weight: float = setting(1.0, within(0, 1_000_000))  # of its loss beside those of others; 0, of a round: left out
+    weight: float = setting(1.0, above(0, most=1_000_000))  # of its loss beside those of other tasks
     # gradient reversal: the head learns the task, and the encoder to make it harder, so many times as much, coming up
     # from 0 over the training; for what is not to be told, such as the column "corpus", which there always is; 0: off
     reversal: float = setting(0.0, within(0, 1_000))

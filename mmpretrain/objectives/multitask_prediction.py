@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mmpretrain.config import ModelConfig, RoundConfig, TaskConfig
+from mmpretrain.config import ModelConfig, RoundConfig
 from mmpretrain.models.heads import ClusterAndTaskModel, ask
 from mmpretrain.objectives.base import Objective, Sums, total
 from mmpretrain.objectives.masked_prediction import Counts, MaskedPrediction, Masks, Prediction
@@ -53,12 +53,7 @@ class MultitaskPrediction(Objective):
     @property
     def shown(self) -> tuple[str, ...]:
         """As of masked prediction, and how often each classifier is right."""
-        return *MaskedPrediction.shown, *(f"{t.name}/accuracy" for t in self.tasks if t.kind == "class")
-
-    @property
-    def tasks(self) -> tuple[TaskConfig, ...]:
-        """Those whose weight is not 0."""
-        return tuple(task for task in self.round.tasks if task.weight)
+        return *MaskedPrediction.shown, *(f"{t.name}/accuracy" for t in self.round.tasks if t.kind == "class")
 
     @functools.cached_property
     def masked(self) -> MaskedPrediction:
@@ -68,19 +63,20 @@ class MultitaskPrediction(Objective):
     def make_model(self, rngs: nnx.Rngs) -> ClusterAndTaskModel:
         num_classes = [targets.num_clusters + self.round.reference.dead_classes for targets in self.round.targets]
         make_heads = {
-            task.name: functools.partial(TASK_LOSSES[task.kind].make_head, self.model, task) for task in self.tasks
+            task.name: functools.partial(TASK_LOSSES[task.kind].make_head, self.model, task)
+            for task in self.round.tasks
         }
         return ClusterAndTaskModel(self.model, num_classes, self.round.masking.kind, make_heads, rngs=rngs)
 
     def draw(self, keys_B: jax.Array, batch: Batch, *, step: jax.Array, train: bool) -> Draws:
         """Nothing is reversed in evaluation, which has no gradient."""
         masks = self.masked.draw(keys_B, batch, step=step, train=train)
-        ramp_B = ramp_of(self.tasks, step, self.round.num_steps, len(keys_B)) if train else None
+        ramp_B = ramp_of(self.round.tasks, step, self.round.num_steps, len(keys_B)) if train else None
         return Draws(masks, ramp_B)
 
     def counts(self, batch: Batch, draws: Draws) -> TaskCounts:
         """Of tasks whose loss of a clip depends on no other clip: which have a label."""
-        clips = {task.name: total(1, batch.labels[task.name] >= 0) for task in self.tasks}
+        clips = {task.name: total(1, batch.labels[task.name] >= 0) for task in self.round.tasks}
         return TaskCounts(self.masked.counts(batch, draws.masks), clips)
 
     def loss(
@@ -99,12 +95,12 @@ class MultitaskPrediction(Objective):
         prediction = Prediction(model.head(out_BTD), fused, *asked, draws.masks.use)
         sums = self.masked.score(prediction, None if counts is None else counts.masked)
         said = ask(
-            model.heads, [task.name for task in self.tasks], layers_LBTD.astype(jnp.float32), asked[-1], key,
-            reversals=reversals_of(self.tasks, draws.ramp_B),
+            model.heads, [task.name for task in self.round.tasks], layers_LBTD.astype(jnp.float32), asked[-1], key,
+            reversals=reversals_of(self.round.tasks, draws.ramp_B),
         )  # fmt: skip
         weight = sums.weight if counts is None else counts.masked.weight
         loss, metrics = sums.loss, dict(sums.metrics)
-        for task in self.tasks:
+        for task in self.round.tasks:
             label_B = batch.labels[task.name]
             loss_B, has_B, values = TASK_LOSSES[task.kind].loss(said[task.name], label_B, Asked(task))
             own = total(1, has_B)
@@ -119,5 +115,5 @@ class MultitaskPrediction(Objective):
     def summarize(self, sums: Sums) -> dict[str, jax.Array]:
         """As of masked prediction; the loss holds those of the tasks, each over its own clips."""
         metrics = self.masked.summarize(sums)
-        of_tasks = sum(task.weight * metrics[f"{task.name}/loss"] for task in self.tasks)
+        of_tasks = sum(task.weight * metrics[f"{task.name}/loss"] for task in self.round.tasks)
         return metrics | {"loss": metrics["loss"] + (sums.weight > 0) * of_tasks}

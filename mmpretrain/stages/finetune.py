@@ -219,6 +219,8 @@ def _stays(task: TaskConfig, config: FinetuneConfig) -> str:
     """Why the head of a task cannot leave with the encoder; "": it does."""
     if task.kind not in HEADS:
         return f"its kind, {task.kind!r}, is not among those that leave"
+    if config.classifier == "frozen_linear" and task.kind != "class":
+        return f"of finetune.classifier='frozen_linear' regressions of classes leave, and it is of kind {task.kind!r}"
     if config.text is not None:
         return "it hears a text (finetune.text)"
     if config.tracks:

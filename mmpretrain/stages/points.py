@@ -21,7 +21,7 @@ from mmpretrain.run.predictions import read_answers, read_told, table_name, told
 from mmpretrain.run.sealed import write_sealed
 from mmpretrain.stages.finetune import train_folds
 
-COMMAND = "label-efficiency"  # that makes the tables again
+MADE_BY = "label-efficiency"  # that makes the tables again
 
 
 def measure_curve(curve: Curve) -> float:
@@ -84,7 +84,7 @@ def answers_of(curves: Sequence[Curve], point: Point) -> list[Answers]:
     """Of every fold. curves: of one recipe on different folds."""
     return [
         read_answers(
-            curve.run.workdir / point.stage / table_name(point.classifier, number), curve.whole.main.classes, COMMAND
+            curve.run.workdir / point.stage / table_name(point.classifier, number), curve.whole.main.classes, MADE_BY
         )
         for curve in curves
         for number in curve.whole.folds
@@ -94,7 +94,7 @@ def answers_of(curves: Sequence[Curve], point: Point) -> list[Answers]:
 def told_of(curves: Sequence[Curve], point: Point) -> list[Told]:
     """Of every fold, of labels of a kind other than `class`."""
     return [
-        read_told(curve.run.workdir / point.stage / told_name(point.classifier, number), curve.whole.main, COMMAND)
+        read_told(curve.run.workdir / point.stage / told_name(point.classifier, number), curve.whole.main, MADE_BY)
         for curve in curves
         for number in curve.whole.folds
     ]

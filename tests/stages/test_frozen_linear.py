@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import mmpretrain
+from mmpretrain.config import TaskConfig
 from mmpretrain.data.batch import empty_batch, put_clip
 from mmpretrain.files import DamagedError
 from mmpretrain.run.finetuning import Finetuning
@@ -120,6 +121,15 @@ def test_it_leaves_with_the_encoder_and_says_elsewhere_what_it_said_here(done):
     card = (folder / "pretrained" / "fold2" / "encoder" / "README.md").read_text()
     assert "| chosen | the penalty of the regression that is best by emotion/ua on the validation clips |" in card
     assert "| tests | logistic regression on the frozen encoder; speakers-3" in card
+
+
+def test_a_number_is_learned_too_and_stays_behind(run_of, tmp_path, capsys):
+    task = TaskConfig("height", kind="value", range=(0.0, 1.0))
+    run = run_of(tmp_path, tasks=(task,), select_by="height/ccc", folds=(1,), compare_from_scratch=False)
+    finetune(run)
+    assert "regressions of classes leave, and it is of kind 'value'" in capsys.readouterr().err
+    assert evaluate(run)["tasks"]["pretrained"]["height/ccc"]["pooled"] > 0.8
+    assert mmpretrain.load_encoder(run.workdir / "finetune" / "pretrained" / "fold1" / "encoder").tasks == ()
 
 
 def test_it_is_taken_up_where_it_stopped_and_goes_on_to_the_same_heads(done, run_of, tmp_path, capsys):

@@ -80,7 +80,7 @@ def test_what_does_not_compare_is_said(tmp_path, capsys):
     elsewhere = store(tmp_path / "elsewhere", {"pretrained": {1: answers(7, 0.7, 1)}})
     assert "no clip was tested by both" in refusal(one, elsewhere)
     assert "there is no such folder" in refusal(one, tmp_path / "nowhere")
-    assert "the command is `mmpretrain compare RUN_A RUN_B [--json=FILE]`" in refusal(one)
+    assert "the command is `mmpretrain compare RUN_A RUN_B [--json=FILE] [--crossval]`" in refusal(one)
     (tmp_path / "empty").mkdir()
     assert "stage evaluation of" in refusal(one, tmp_path / "empty")
     table = again / "evaluation" / "pretrained-fold1.csv"
