@@ -91,6 +91,19 @@ def development_tested(share: float) -> Deal:
     return assign
 
 
+def another_corpus(name: str, share: float) -> Deal:
+    """Speakers called `{name}-...` are tested; of all others about `share`, one at least, are validated on."""
+
+    def assign(clips: Index, fold: int) -> np.ndarray:
+        known = [speaker for speaker in clips.speakers.kinds() if speaker]
+        theirs = [speaker for speaker in known if speaker.startswith(f"{name}-")]
+        ours = sorted(set(known) - set(theirs), key=lambda speaker: unit_hash("person", speaker))
+        parts = dict.fromkeys(theirs, TEST) | dict.fromkeys(ours[: max(1, round(share * len(ours)))], VALIDATION)
+        return clips.speakers.map(parts, TRAIN, int)
+
+    return assign
+
+
 def balanced(num_folds: int) -> Deal:
     """Speaker-disjoint folds of any corpus: the speaker with most clips first, each into the smallest fold so far."""
 

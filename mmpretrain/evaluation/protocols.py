@@ -17,6 +17,7 @@ import numpy as np
 from mmpretrain.columns import Words
 from mmpretrain.evaluation.dealing import (
     Deal,
+    another_corpus,
     balanced,
     by_dialogue,
     by_hash,
@@ -285,14 +286,21 @@ _PROTOCOLS = (
 def get_protocol(name: str) -> Protocol:
     """The protocol of that name. Raises ValueError.
 
-    `speakers-K` makes K speaker-disjoint folds of any corpus; `clips-K` K folds of clips, as where one person says all.
+    `speakers-K` makes K speaker-disjoint folds of any corpus; `clips-K` K folds of clips, as where one person says all;
+    `onto-NAME` tests the clips of a corpus whose speakers are called NAME-..., and learns from all others.
     """
     known = {protocol.name: protocol for protocol in _PROTOCOLS}
     if name in known:
         return known[name]
+    if match := re.fullmatch(r"onto-([a-z0-9_]+)", name):
+        description = f"all clips of {match[1]} are tested; a fifth of the people of the other corpora validates"
+        return Protocol(name, 1, description, 1, another_corpus(match[1], 0.2))
     match = re.fullmatch(r"(speakers|clips)-(\d+)", name)
     if not match:
-        raise ValueError(f"unknown protocol `{name}`; known are {', '.join(known)}, speakers-K and clips-K (K folds)")
+        raise ValueError(
+            f"unknown protocol `{name}`; known are {', '.join(known)}, speakers-K and clips-K (K folds), onto-NAME (a "
+            "corpus)"
+        )
     kind, num_folds = match[1], int(match[2])
     if num_folds < 3:
         raise ValueError(f"protocol `{name}` needs at least 3 folds, to test, validate and train: use `{kind}-3`")

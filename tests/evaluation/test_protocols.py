@@ -338,3 +338,15 @@ def test_folds_of_clips_hold_clips_of_one_person_out_and_more_clips_move_none():
     assert get_protocol("official-clips").fold(index_of(splits), 1, column="emotion").test.tolist() == [2]
     with pytest.raises(ValueError, match="speaker one is both in"):
         get_protocol("official").fold(index_of(splits), 1, column="emotion")
+
+
+def test_a_corpus_is_tested_by_what_the_others_taught(ravdess):
+    others = [row(f"c{i}", f"crema-{1001 + i % 5}", "happy") for i in range(40)]
+    fold = get_protocol("onto-crema").fold(index_of(ravdess + others), 1, column="emotion")
+    assert fold.test.tolist() == list(range(len(ravdess), len(ravdess) + 40))
+    assert len(actors(ravdess, fold.validation)) == 5
+    assert len(actors(ravdess, fold.train)) == 19
+    with pytest.raises(ValueError, match=r"protocol `onto-iemocap`, fold 1: no labelled clip in its test part"):
+        get_protocol("onto-iemocap").fold(index_of(ravdess), 1, column="emotion")
+    with pytest.raises(ValueError, match="unknown protocol `onto`"):
+        get_protocol("onto")
