@@ -37,7 +37,13 @@ MEASURES: dict[str, tuple[str, Callable[[ReportRow], float | None]]] = {
     "loudness_dbfs": ("loudness, dB of full scale", lambda row: -row.loudness_dbfs if row.has_audio else None),
     "clipped": ("samples at full scale", lambda row: row.clipped if row.has_audio else None),
 }  # fmt: skip
-NEVER_BAD = {"jitter_pct": 0.0, "black_share": 0.0, "lag_ms": 80.0, "clipped": 0.0}  # up to this nothing is amiss
+NEVER_BAD = {
+    "face_rate": -1.0,
+    "jitter_pct": 0.0,
+    "black_share": 0.0,
+    "lag_ms": 80.0,
+    "clipped": 0.0,
+}  # up to this nothing is amiss
 
 STYLE = """
 body { margin: 0; background: #f4f6f8; color: #22303c; font: 15px/1.5 system-ui, Arial, "DejaVu Sans", sans-serif; }
@@ -48,6 +54,8 @@ pre { margin: 0; font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; whi
 table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 18px 5px 0; text-align: right; border-bottom: 1px solid #e8edf0; }
 th:first-child, td:first-child { text-align: left; } th { color: #5a6975; font-weight: 500; }
+.wide { overflow-x: auto; }
+@media (max-width: 600px) { main { padding: 16px 10px; } section { padding: 14px; } }
 .clips { display: flex; flex-wrap: wrap; gap: 18px; } figure { margin: 0; max-width: 580px; }
 figure img { display: block; max-width: 100%; } figcaption { font-size: 13px; color: #5a6975;  }
 figcaption b { color: #22303c; overflow-wrap: anywhere; }
@@ -83,7 +91,9 @@ def write_page(
     heading = html.escape(f"Prepared corpus {name}")
     write_text(
         path,
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{heading}</title><style>{STYLE}</style>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{heading}</title><style>{STYLE}</style>"
         f"</head><body><main><h1>{heading}</h1>{''.join(parts)}</main></body></html>\n",
     )
 
@@ -137,7 +147,7 @@ def _table(kept: Sequence[ReportRow]) -> str:
             cells = "".join(f"<td>{value:.4g}</td>" for value in np.percentile(values, (0, 5, 50, 95, 100)))
             lines.append(f"<tr><td>{title}</td><td>{len(values)}</td>{cells}</tr>")
     head = "".join(f"<th>{text}</th>" for text in ("", "clips", "least", "5 %", "median", "95 %", "most"))
-    return f"<table><tr>{head}</tr>{''.join(lines)}</table>" if lines else ""
+    return f'<div class="wide"><table><tr>{head}</tr>{"".join(lines)}</table></div>' if lines else ""
 
 
 def _figure(row: ReportRow, why: str, picture: bytes | str) -> str:

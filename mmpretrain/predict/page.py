@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mmpretrain.observe.progress import log
 from mmpretrain.predict.answer import Answers
+from mmpretrain.report.blocks import data_address
 
 if TYPE_CHECKING:
     import gradio
@@ -47,28 +51,38 @@ def make_page(answers: Answers, about: dict[str, str]) -> gradio.Blocks:
                     label="faces, and what is said over time", interactive=False, elem_id="marked", height=520
                 )
                 said = gr.Markdown(elem_id="said")
-        plot = gr.Plot(label="over time; on the whole: together, and each modality alone", elem_id="plot")
-        crops = gr.Gallery(label="what the encoder sees of each person", columns=1, height="auto", elem_id="crops")
+        plot = gr.Plot(show_label=False, elem_id="plot")
+        crops = gr.HTML(elem_id="crops")
         files = gr.File(label="JSON and CSV", file_count="multiple", elem_id="files")
 
         def answer(video_path: str | None, sound_path: str | None) -> tuple[Any, ...]:
             path = video_path or sound_path
             if not path:
-                raise gr.Error("Give a video or a sound first.", print_exception=False)
+                return None, "Give a video or a sound first.", None, "", None
             with tempfile.TemporaryDirectory() as folder:
                 try:
                     found = answers.of(Path(path), Path(folder))
                 except (ValueError, OSError) as error:
-                    raise gr.Error(f"No answer: {error}", print_exception=False) from error
+                    return None, f"No answer: {error}", None, "", None
                 files_made = [_kept(file) for file in found.files]
                 video_made = _kept(found.video) if found.video else None
-            return video_made, found.summary, found.figure, found.crops, files_made
+            return video_made, found.summary, found.figure, crops_shown(found.crops), files_made
 
         go.click(
             answer, [video, sound], [marked, said, plot, crops, files], api_visibility="private", concurrency_limit=1
         )
     page.queue(max_size=MAX_WAITING, api_open=False)
     return page
+
+
+def crops_shown(crops: Sequence[tuple[np.ndarray, str]]) -> str:
+    """HTML: of each person, as `Answer` has them, a row of pictures and the name."""
+    rows = "".join(
+        f'<figure style="margin: 0 0 12px"><img alt="{name}" src="{data_address(row)}" style="max-width: 100%">'
+        f"<figcaption>{name}</figcaption></figure>"
+        for row, name in crops
+    )
+    return f"<p>What the encoder sees:</p>{rows}" if rows else ""
 
 
 def _kept(file: Path) -> str:

@@ -71,6 +71,11 @@ def curves(panels: Panels, description: str) -> str:
 def strip(frames: np.ndarray) -> str:
     """Grey pictures uint8 [n, S, S] side by side with a thin white gap, as a PNG in a data URI."""
     frames = np.pad(frames, ((0, 0), (0, 0), (0, 2)), constant_values=255)
+    return data_address(np.concatenate(list(frames), axis=1)[:, :-2])
+
+
+def data_address(picture: np.ndarray) -> str:
+    """A picture uint8 [H, W], grey, or [H, W, 3], RGB, as a PNG in a data URI."""
     buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(list(frames), axis=1)[:, :-2]).save(buffer, "PNG", optimize=True)
+    Image.fromarray(picture).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -16,6 +16,7 @@ section { margin-top: 18px; padding: 22px 26px 20px; background: #fff; border: 1
 .fact b { display: block; font-size: 23px; font-weight: 600; line-height: 1.25; font-variant-numeric: tabular-nums; }
 .fact span { display: block; color: #5a6975; font-size: 12.5px; line-height: 1.4; }
 .wide { overflow-x: auto; }
+.wide + p { margin-top: 10px; }
 table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { padding: 6px 20px 6px 0; text-align: right; white-space: nowrap; border-bottom: 1px solid #e8edf0; }
 th { color: #5a6975; font-weight: 500; font-size: 12.5px; }
