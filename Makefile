@@ -1,22 +1,28 @@
 # `make demo` runs every stage on the embedded corpus; `make test` checks the style and runs the tests, `make test-slow`
-# those that it leaves out, `make test-export` those of other formats; `make docs` builds the site of docs/; `make lint`
-# mends what can be mended of the style. Each sets up what it needs first.
+# those that it leaves out, `make test-all` both at once, which then share what they set up, `make test-export` those of
+# other formats; `make docs` builds the site of docs/; `make lint` mends what can be mended of the style. Each sets up
+# what it needs first.
 PYTHON ?= python3
 BIN := .venv/bin
-PARALLEL := --numprocesses=2 --dist=loadfile
+PARALLEL := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-slow test-export docs lint lock clean
+.PHONY: demo style test test-slow test-all test-export docs lint lock clean
 
 demo: .venv/installed
 	$(BIN)/mmpretrain run --config=demo
 
-test: .venv/installed
+style: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+test: style
 	$(BIN)/pytest $(PARALLEL) --durations=20
 
 test-slow: .venv/installed
 	$(BIN)/pytest $(PARALLEL) -m slow --durations=20
+
+test-all: style
+	$(BIN)/pytest $(PARALLEL) -m 'not endurance' --durations=40
 
 # Other formats, with what `make test` does without. Of torch the package alone: it asks for gigabytes of CUDA that CPUs
 # have no use for. Where PyPI's own build is found, which does not start without them, for CPUs:
@@ -25,7 +31,7 @@ TORCH ?= torch==2.13.0
 test-export: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-deps $(TORCH)
 	$(BIN)/python -m pip install --quiet filelock fsspec jinja2 networkx 'sympy>=1.13.3' transformers onnx onnxruntime onnxscript
-	$(BIN)/pytest tests/export/test_formats.py tests/export/transformers tests/text tests/encoders/test_foreign.py tests/test_torch_baseline.py tests/test_examples.py -rs
+	$(BIN)/pytest $(PARALLEL) tests/export/test_formats.py tests/export/transformers tests/text tests/encoders/test_foreign.py tests/test_torch_baseline.py tests/test_examples.py -rs
 
 # In an environment of its own, which needs nothing of ours: the API's pages are read from the source.
 docs:

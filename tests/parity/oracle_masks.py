@@ -42,8 +42,10 @@ def draw_mask(
         if size - shortest <= count:
             shortest = size - count - 1
         starts = rng.choice(size - shortest + last_start, count, replace=False)
-        frames = np.concatenate([start + np.arange(n) for start, n in zip(starts, spans, strict=True)])
-        masked_B.append(np.unique(frames[frames < size]))
+        mask_T = np.zeros(num_frames, bool)
+        for start, length in zip(starts, spans, strict=True):
+            mask_T[start : start + length] = True
+        masked_B.append(np.flatnonzero(mask_T[:size]))
     mask_BT = np.zeros((len(lengths_B), num_frames), bool)
     fewest = min(map(len, masked_B))
     for mask_T, masked in zip(mask_BT, masked_B, strict=True):
@@ -78,7 +80,7 @@ def same_clip_sources(rng: np.random.RandomState, mask_BT: np.ndarray) -> np.nda
     num_frames = mask_BT.shape[1]
     source_BT = np.tile(np.arange(num_frames), (len(mask_BT), 1))
     for b, start, end in mask_runs(mask_BT):
-        outside = np.setdiff1d(np.arange(num_frames), np.arange(max(0, start - (end - start)), end))
+        outside = np.concatenate([np.arange(start - (end - start)), np.arange(end, num_frames)])
         first = rng.choice(outside, 1)[0] if len(outside) else 0
         source_BT[b, start:end] = np.minimum(first + np.arange(end - start), num_frames - 1)
     return source_BT

@@ -95,18 +95,18 @@ def loss_run(name: str) -> tuple[Prediction, Sums, dict[str, np.ndarray]]:
     objective, draws = run.objective, run.masks()
     graphdef, params, stats = nnx.split(run.model(), nnx.Param, nnx.BatchStat)
 
-    @jax.jit
-    def gradient(params):
+    @jax.jit  # with all that differs as arguments: files of one model and mode share a program
+    def gradient(params, stats, batch, draws):
         def loss_of(params):
             model = nnx.merge(graphdef, params, stats, copy=True)
             key = jax.random.key(0) if run.train else None
-            prediction = objective.predict(model, run.batch, draws, key, train=run.train)
+            prediction = objective.predict(model, batch, draws, key, train=run.train)
             sums = objective.score(prediction)
             return sums.loss, (prediction, sums, nnx.state(model, nnx.BatchStat))
 
         return jax.grad(loss_of, has_aux=True)(params)
 
-    grads, (prediction, sums, stats_after) = gradient(params)
+    grads, (prediction, sums, stats_after) = gradient(params, stats, run.batch, draws)
     prediction, sums = jax.device_get((prediction, sums))
     return prediction, sums, to_state_dict(nnx.merge(graphdef, grads, stats_after))
 
