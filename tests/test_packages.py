@@ -30,3 +30,9 @@ def test_the_lock_file_has_all_that_is_asked_for_with_hashes():
             ]
             assert len(versions) == 1, f"{wanted} for Python {python}: {versions}; run `make lock`"
             assert wanted.specifier.contains(versions[0]), f"{wanted}, locked at {versions[0]}; run `make lock`"
+
+
+def test_every_extra_is_described():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    described = (ROOT / "docs" / "install.md").read_text().split("| extra |")[1]
+    assert [name for name in extras if f"`{name}`" not in described] == []
