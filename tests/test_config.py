@@ -153,22 +153,13 @@ def test_refusal_names_field_value_and_remedy(field, value, wanted):
 
 
 def test_labels_are_kept_by_a_share_or_by_a_number_and_a_frozen_head_tells_classes():
+    tasks = tiny_run().finetune.tasks
+    curve, number = ((*tasks, TaskConfig("arousal", kind=kind)) for kind in ("values", "value"))
+    half, frozen, head = {"label_share": 0.5, "labels_per_class": 3}, {"classifier": "frozen_linear"}, "frozen_linear"
     for changes, message in (
-        (
-            {"label_share": 0.5, "labels_per_class": 3},
-            r"label_share=0\.5; it must be 1\.0 with finetune\.labels_per_class=3",
-        ),
-        (
-            {
-                "classifier": "frozen_linear",
-                "tasks": (*tiny_run().finetune.tasks, TaskConfig("arousal", kind="values")),
-            },
-            r"tasks\[1\]\.kind='values'; it must be 'class' or .* with finetune\.classifier='frozen_linear'",
-        ),
-        (
-            {"head": "frozen_linear", "tasks": (*tiny_run().finetune.tasks, TaskConfig("arousal", kind="value"))},
-            r"tasks\[1\]\.kind='value'; it must be 'class' with finetune\.head='frozen_linear'",
-        ),
+        (half, r"label_share=0\.5; it must be 1\.0 with finetune\.labels_per_class=3"),
+        (frozen | {"tasks": curve}, r"kind='values'; it must be 'class' or .* finetune\.classifier='frozen_linear'"),
+        ({"head": head, "tasks": number}, r"kind='value'; it must be 'class' with finetune\.head='frozen_linear'"),
     ):
         config = tiny_run()
         config.finetune = dataclasses.replace(config.finetune, **changes)
