@@ -77,25 +77,41 @@ class BatchNorm(nnx.Module):
         self.merged = True  # False: each part is normalised by its own statistics
         self.shares: Shares = Undivided()  # each device makes its own sums before they are merged
 
-    def __call__(self, x_NHWC: jax.Array, weight_N: jax.Array, *, train: bool) -> jax.Array:
-        """weight_N: 1 for the pictures that count, 0 for others. Updates the running averages where `train`."""
+    def __call__(
+        self,
+        x_NHWC: jax.Array,
+        weight_N: jax.Array,
+        *,
+        train: bool,
+        act: PReLU | None = None,
+        beside_NHWC: jax.Array | None = None,
+    ) -> jax.Array:
+        """weight_N: 1 for the pictures that count, 0 for others. Updates the running averages where `train`.
+
+        act: what comes after, in the same passes over the memory: act(y + beside), 0 for pictures that do not count
+        (see `normalize`).
+        """
         counted_N, mean, var, scale, bias = weight_N > 0, self.mean[...], self.var[...], self.scale[...], self.bias[...]
+        slope = None if act is None else act.slope[...]
         if not train or self.still:
-            inverse, count = inverse_deviation(var), jnp.zeros([])
-            return normalize(x_NHWC, counted_N, scale, bias, mean, inverse, count, self.shares.parts)
+            known = mean, inverse_deviation(var), jnp.zeros([])
+            return normalize(x_NHWC, beside_NHWC, counted_N, scale, bias, *known, slope, self.shares.parts)
         if self.merged:
             batch = _named(moments(jax.lax.stop_gradient(x_NHWC), counted_N, mean, parts=self.shares.parts))
             self._move(batch.mean_C, _unbiased(batch), batch.count >= 2)
-            mean, inverse, count = _known(batch, mean, var)
-            return normalize(x_NHWC, counted_N, scale, bias, mean, inverse, count, self.shares.parts)
+            known = _known(batch, mean, var)
+            return normalize(x_NHWC, beside_NHWC, counted_N, scale, bias, *known, slope, self.shares.parts)
 
-        x_PNHWC, counted_PN = (a.reshape(self.shares.parts, -1, *a.shape[1:]) for a in (x_NHWC, counted_N))
-
-        def of_part(x_NHWC: jax.Array, counted_N: jax.Array) -> tuple[jax.Array, Moments]:
+        def of_part(
+            x_NHWC: jax.Array, beside_NHWC: jax.Array | None, counted_N: jax.Array
+        ) -> tuple[jax.Array, Moments]:
             batch = _named(moments(jax.lax.stop_gradient(x_NHWC), counted_N, mean))
-            return normalize(x_NHWC, counted_N, scale, bias, *_known(batch, mean, var), 1), batch
+            return normalize(x_NHWC, beside_NHWC, counted_N, scale, bias, *_known(batch, mean, var), slope, 1), batch
 
-        y_PNHWC, batch = jax.vmap(of_part)(x_PNHWC, counted_PN)
+        of_parts = jax.tree.map(
+            lambda a: a.reshape(self.shares.parts, -1, *a.shape[1:]), (x_NHWC, beside_NHWC, counted_N)
+        )
+        y_PNHWC, batch = jax.vmap(of_part)(*of_parts)
         known_P1 = (batch.count >= 2)[:, None]
         of_parts = jnp.where(known_P1[..., None], jnp.stack([batch.mean_C, jax.vmap(_unbiased)(batch)], axis=1), 0)
         how_many = known_P1.sum(dtype=jnp.float32)
@@ -126,13 +142,10 @@ def _known(batch: Moments, mean_C: jax.Array, var_C: jax.Array) -> tuple[jax.Arr
 
 
 class PReLU(nnx.Module):
-    """max(x, 0) + slope * min(x, 0), one slope a channel, starting at 0.25."""
+    """max(x, 0) + slope * min(x, 0), one slope a channel, starting at 0.25; the batch norm before it computes it."""
 
     def __init__(self, channels: int):
         self.slope = nnx.Param(jnp.full(channels, 0.25, jnp.float32), axes=("channels",))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return jnp.where(x >= 0, x, self.slope[...].astype(x.dtype) * x)
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:

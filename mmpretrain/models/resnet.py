@@ -40,17 +40,13 @@ class Conv2D(nnx.Module):
         return checkpoint_name(convolve(x_NHWC, self.kernel[...], self.stride, self.shares), "convolved")
 
 
-def only_counted(x_NHWC: jax.Array, weight_N: jax.Array) -> jax.Array:
-    """0, and no gradient, for pictures that do not count: no statistics hold them, so they would grow layer by layer.
-
-    Where deviations are small, as of dark pictures, that is to infinity, which no gate behind the network undoes: the
-    gradient of what is thrown away is then 0 times infinity.
-    """
-    return jnp.where((weight_N > 0)[:, None, None, None], x_NHWC, 0)
-
-
 class BasicBlock(nnx.Module):
-    """Two 3x3 convolutions around a shortcut; each activation has its own slopes. 0 where a picture does not count."""
+    """Two 3x3 convolutions around a shortcut; each activation has its own slopes. 0 where a picture does not count.
+
+    No statistics hold what does not count, so it would grow layer by layer; where deviations are small, as of dark
+    pictures, to infinity, which no gate behind the network undoes: the gradient of what is thrown away is then 0 times
+    infinity.
+    """
 
     def __init__(self, c_in: int, c_out: int, stride: int, *, rngs: nnx.Rngs):
         self.conv1 = Conv2D(c_in, c_out, 3, stride, rngs=rngs)
@@ -64,11 +60,10 @@ class BasicBlock(nnx.Module):
             self.shortcut_bn = BatchNorm(c_out)
 
     def __call__(self, x_NHWC: jax.Array, weight_N: jax.Array, *, train: bool) -> jax.Array:
-        y = self.act1(only_counted(self.bn1(self.conv1(x_NHWC), weight_N, train=train), weight_N))
-        y = self.bn2(self.conv2(y), weight_N, train=train)
+        y = self.bn1(self.conv1(x_NHWC), weight_N, train=train, act=self.act1)
         if hasattr(self, "shortcut"):
             x_NHWC = self.shortcut_bn(self.shortcut(x_NHWC), weight_N, train=train)
-        return self.act2(only_counted(x_NHWC + y, weight_N))
+        return self.bn2(self.conv2(y), weight_N, train=train, act=self.act2, beside_NHWC=x_NHWC)
 
 
 class Stem(nnx.Module):
@@ -88,8 +83,7 @@ class Stem(nnx.Module):
     def __call__(self, neighbours_NHWC: jax.Array, weight_N: jax.Array, *, train: bool) -> jax.Array:
         kernel = self.kernel[...].transpose(1, 2, 0, 3)  # [7, 7, frame, C]
         x = checkpoint_name(convolve(neighbours_NHWC, kernel, 2, self.shares), "convolved")
-        x = self.act(only_counted(self.bn(x, weight_N, train=train), weight_N))
-        return max_pool(x)
+        return max_pool(self.bn(x, weight_N, train=train, act=self.act))
 
 
 def neighbours(video_BTHW: jax.Array, at_BK: jax.Array | None = None) -> jax.Array:

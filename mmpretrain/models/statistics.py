@@ -85,44 +85,68 @@ def inverse_deviation(var_C: jax.Array) -> jax.Array:
     return jnp.where(var_C > 0, jax.lax.rsqrt(var_C + BATCH_NORM_EPS), 0)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(7,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(9,))
 def normalize(
     x_NHWC: jax.Array,
+    beside_NHWC: jax.Array | None,
     counted_N: jax.Array,
     scale_C: jax.Array,
     bias_C: jax.Array,
     mean_C: jax.Array,
     inverse_C: jax.Array,
     count: jax.Array,
+    slope_C: jax.Array | None,
     parts: int,
 ) -> jax.Array:
     """(x - mean) * inverse * scale + bias of every picture, in x's dtype.
 
+    With `slope_C`, that of a PReLU: PReLU of this and what is `beside` it, if anything, and 0, with no gradient, for
+    pictures that do not count. All in one: the backward pass then keeps x and `beside` alone, and reads them once for
+    all three sums and once more for the gradient of x. On a GPU reading and writing is all that batch norms cost.
+
     count: of the values of the counted pictures that mean and inverse are the moments of, which the gradient then goes
     through; 0 where they are constants. The backward pass needs two sums a channel, which are one over devices, and are
-    the gradients of bias and scale besides.
+    the gradients of bias and scale besides, and a third for the slope.
     """
-    return _forward(x_NHWC, counted_N, scale_C, bias_C, mean_C, inverse_C, count, parts)[0]
+    return _forward(x_NHWC, beside_NHWC, counted_N, scale_C, bias_C, mean_C, inverse_C, count, slope_C, parts)[0]
 
 
-def _forward(x_NHWC, counted_N, scale_C, bias_C, mean_C, inverse_C, count, parts) -> tuple[jax.Array, Any]:
+def _forward(x_NHWC, beside_NHWC, counted_N, scale_C, bias_C, mean_C, inverse_C, count, slope_C, parts):
     del parts
-    slope_C = scale_C * inverse_C
-    y = x_NHWC * slope_C.astype(x_NHWC.dtype) + (bias_C - mean_C * slope_C).astype(x_NHWC.dtype)
-    return y, (x_NHWC, counted_N, slope_C, mean_C, inverse_C, count)
+    gain_C = scale_C * inverse_C
+    offset_C = bias_C - mean_C * gain_C
+    y = _before_activation(x_NHWC, beside_NHWC, gain_C, offset_C)
+    if slope_C is not None:
+        y = jnp.where(counted_N[:, None, None, None], jnp.where(y >= 0, y, slope_C.astype(y.dtype) * y), 0)
+    return y, (x_NHWC, beside_NHWC, counted_N, gain_C, offset_C, mean_C, inverse_C, count, slope_C)
+
+
+def _before_activation(
+    x_NHWC: jax.Array, beside_NHWC: jax.Array | None, gain_C: jax.Array, offset_C: jax.Array
+) -> jax.Array:
+    y = x_NHWC * gain_C.astype(x_NHWC.dtype) + offset_C.astype(x_NHWC.dtype)
+    return y if beside_NHWC is None else beside_NHWC + y
 
 
 def _backward(parts: int, kept: Any, dy_NHWC: jax.Array) -> tuple[jax.Array | None, ...]:
-    x_NHWC, counted_N, slope_C, mean_C, inverse_C, count = kept
+    x_NHWC, beside_NHWC, counted_N, gain_C, offset_C, mean_C, inverse_C, count, slope_C = kept
+    counted = counted_N[:, None, None, None]
     centred, dy = x_NHWC.astype(jnp.float32) - mean_C, dy_NHWC.astype(jnp.float32)
-    of_parts = [a.reshape(parts, -1, *a.shape[1:]).sum((1, 2, 3)) for a in (dy, dy * centred)]
-    d_bias, d_scale = jnp.stack(of_parts, axis=1).sum(0)
+    d_slope = None
+    if slope_C is not None:
+        z = _before_activation(x_NHWC, beside_NHWC, gain_C, offset_C).astype(jnp.float32)
+        d_slope = jnp.where(counted & (z < 0), dy * z, 0)
+        dy = jnp.where(counted, jnp.where(z >= 0, dy, slope_C * dy), 0)
+    each = [dy, dy * centred] if d_slope is None else [dy, dy * centred, d_slope]
+    of_parts = [a.reshape(parts, -1, *a.shape[1:]).sum((1, 2, 3)) for a in each]
+    d_bias, d_scale, *d_slope = jnp.stack(of_parts, axis=1).sum(0)
     d_scale *= inverse_C
-    # Through the moments: slope / count * (d_bias + (x - mean) * inverse * d_scale), by as few vectors as there can be.
-    share_C = jnp.where(count > 0, slope_C / jnp.maximum(count, 1), 0)
+    # Through the moments: gain / count * (d_bias + (x - mean) * inverse * d_scale), by as few vectors as there can be.
+    share_C = jnp.where(count > 0, gain_C / jnp.maximum(count, 1), 0)
     through = share_C * d_bias + centred * (share_C * inverse_C * d_scale)
-    through = jnp.where(counted_N[:, None, None, None], through, 0)
-    return (slope_C * dy - through).astype(x_NHWC.dtype), None, d_scale, d_bias, None, None, None
+    dx = (gain_C * dy - jnp.where(counted, through, 0)).astype(x_NHWC.dtype)
+    d_beside = None if beside_NHWC is None else dy.astype(beside_NHWC.dtype)
+    return dx, d_beside, None, d_scale, d_bias, None, None, None, *(d_slope or [None])
 
 
 normalize.defvjp(_forward, _backward)

@@ -12,7 +12,6 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
 from mmpretrain.config import ModelConfig
 from mmpretrain.models.convolution import convolve_time
@@ -67,33 +66,39 @@ def attend(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, valid_BT: ja
     return jnp.where(valid_BT[..., None, None], y, 0)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def dropped_softmax(logits: jax.Array, keep: jax.Array, rate: float, dtype: DTypeLike) -> jax.Array:
-    """Dropout of the softmax over the last dim: [..., T, S] in `dtype`, of logits float32 [..., T, S].
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def attend_dropping(
+    q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, valid_BT: jax.Array, keep_BHTS: jax.Array, rate: float
+) -> jax.Array:
+    """Attention as `attend`, whose probabilities are dropped but where `keep` holds, a share of 1 - rate: [B, T, H, K].
 
-    keep: bool, of the same shape: what is not dropped, a share of 1 - rate. For the gradient the probabilities are
-    kept, in `dtype`, and `keep`: a third of what JAX would keep by itself.
+    For the gradient the probabilities are kept in the dtype of `v`, and `keep`: a third of what JAX would keep by
+    itself. In 16 bits the gradient of the logits is rounded to them too, as fused kernels do, before its products.
     """
-    return _dropped_forward(logits, keep, rate, dtype)[0]
+    return _dropping_forward(q_BTHK, k_BTHK, v_BTHK, valid_BT, keep_BHTS, rate)[0]
 
 
-def _dropped_forward(
-    logits: jax.Array, keep: jax.Array, rate: float, dtype: DTypeLike
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    probs = jax.nn.softmax(logits, axis=-1)
-    return jnp.where(keep, probs / (1 - rate), 0).astype(dtype), (probs.astype(dtype), keep)
+def _dropping_forward(q, k, v, valid, keep, rate: float) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    probs = jax.nn.softmax(_logits(q, k, valid), axis=-1).astype(v.dtype)
+    return jnp.einsum("BHTS,BSHK->BTHK", _dropped(probs, keep, rate), v), (q, k, v, probs, keep)
 
 
-def _dropped_backward(
-    rate: float, dtype: DTypeLike, kept: tuple[jax.Array, jax.Array], dy: jax.Array
-) -> tuple[jax.Array, None]:
-    del dtype
-    probs, keep = kept[0].astype(jnp.float32), kept[1]
-    d_probs = jnp.where(keep, dy.astype(jnp.float32) / (1 - rate), 0)
-    return probs * (d_probs - (probs * d_probs).sum(-1, keepdims=True)), None
+def _dropping_backward(rate: float, kept: tuple[jax.Array, ...], dy_BTHK: jax.Array) -> tuple[jax.Array | None, ...]:
+    q, k, v, probs, keep = kept
+    dv = jnp.einsum("BHTS,BTHK->BSHK", _dropped(probs, keep, rate), dy_BTHK)
+    d_probs = jnp.einsum("BTHK,BSHK->BHTS", dy_BTHK, v, preferred_element_type=jnp.float32)
+    d_probs, probs = _dropped(d_probs, keep, rate), probs.astype(jnp.float32)
+    d_logits = (probs * (d_probs - (probs * d_probs).sum(-1, keepdims=True))).astype(q.dtype)
+    scale = q.shape[-1] ** -0.5
+    dq, dk = jnp.einsum("BHTS,BSHK->BTHK", d_logits, k), jnp.einsum("BHTS,BTHK->BSHK", d_logits, q)
+    return dq * scale, dk * scale, dv, None, None
 
 
-dropped_softmax.defvjp(_dropped_forward, _dropped_backward)
+def _dropped(probs: jax.Array, keep: jax.Array, rate: float) -> jax.Array:
+    return jnp.where(keep, probs / (1 - rate), 0)
+
+
+attend_dropping.defvjp(_dropping_forward, _dropping_backward)
 
 
 class Attention(nnx.Module):
@@ -123,9 +128,9 @@ class Attention(nnx.Module):
         if key is None or self.dropout == 0.0:
             y = attend(q, k, v, valid_BT, self.shares.platform)
         else:  # no fused form that JAX hands on drops other probabilities each time
-            logits = _logits(q, k, valid_BT)
-            keep = jax.random.bernoulli(key, 1 - self.dropout, logits.shape)
-            y = jnp.einsum("BHTS,BSHK->BTHK", dropped_softmax(logits, keep, self.dropout, v.dtype), v)
+            B, T, H, _ = q.shape
+            keep = jax.random.bernoulli(key, 1 - self.dropout, (B, H, T, T))
+            y = attend_dropping(q, k, v, valid_BT, keep, self.dropout)
         return self.out(y)
 
 
@@ -250,7 +255,9 @@ class Transformer(nnx.Module):
         if self.remat != "none":
             run_layer = jax.checkpoint(run_layer, policy=REMAT_POLICIES[self.remat])
         first = x_BTD
-        x_BTD, rest = jax.lax.scan(run_layer, x_BTD, (params, jnp.arange(depth)))
+        # On a GPU layer after layer: a loop there copies and clears all that it keeps for the gradient.
+        unroll = depth if self.shares.platform == "gpu" else 1
+        x_BTD, rest = jax.lax.scan(run_layer, x_BTD, (params, jnp.arange(depth)), unroll=unroll)
         if self.inspected:
             self.sow(nnx.Intermediate, "layers", rest)
         return self.norm(x_BTD) if layer is None and self.pre_norm else x_BTD, (first, rest)

@@ -102,28 +102,40 @@ def plain_batch_norm(x, weight, scale, bias):
     return (x - mean) / jnp.sqrt(var + 1e-5) * scale + bias
 
 
+@pytest.mark.parametrize("activated", [False, True])
 @pytest.mark.parametrize("parts", [1, 3])
-def test_batch_norm_in_parts_has_the_values_gradients_and_averages_of_the_whole(batch_norm, parts):
+def test_batch_norm_in_parts_has_the_values_gradients_and_averages_of_the_whole(batch_norm, parts, activated):
     x = random.normal(2, 3, (6, 4, 2, 3)).astype(np.float32)
     weight = np.array([1, 0, 1, 1, 0, 0], np.float32)  # the last of three parts counts nothing
     up = random.normal(size=x.shape).astype(np.float32)
+    beside = random.normal(size=x.shape).astype(np.float32)
     scale, bias = np.array([1.0, 2.0, 0.5], np.float32), np.array([0.0, -1.0, 3.0], np.float32)
+    slope = np.array([0.0, 0.5, -1.0], np.float32)
     graphdef, params, stats = nnx.split(batch_norm, nnx.Param, nnx.BatchStat)
 
-    def ours(x, params):
-        layer = nnx.merge(graphdef, params, stats, copy=True)
-        layer.shares = Undivided(parts)
-        return (layer(x, weight, train=True) * up).sum(), nnx.state(layer, nnx.BatchStat)
+    def ours(x, params, beside, slope):
+        layer, act = nnx.merge(graphdef, params, stats, copy=True), PReLU(3)
+        layer.shares, act.slope[...] = Undivided(parts), slope
+        options = {"act": act, "beside_NHWC": beside} if activated else {}
+        return (layer(x, weight, train=True, **options) * up).sum(), nnx.state(layer, nnx.BatchStat)
 
-    def plain(x, scale, bias):
-        return (plain_batch_norm(x, weight, scale, bias) * up).sum()
+    def plain(x, scale, bias, beside, slope):
+        y = plain_batch_norm(x, weight, scale, bias)
+        if activated:
+            y = jnp.where(weight[:, None, None, None] > 0, jax.nn.leaky_relu(y + beside, slope), 0)
+        return (y * up).sum()
 
-    (value, moved), (dx, dparams) = jax.value_and_grad(ours, argnums=(0, 1), has_aux=True)(x, params)
-    expected, (ex, escale, ebias) = jax.value_and_grad(plain, argnums=(0, 1, 2))(x, scale, bias)
+    of_all = jax.value_and_grad(ours, argnums=(0, 1, 2, 3), has_aux=True)
+    (value, moved), (dx, dparams, dbeside, dslope) = of_all(x, params, beside, slope)
+    expected, (ex, escale, ebias, ebeside, eslope) = jax.value_and_grad(plain, argnums=tuple(range(5)))(
+        x, scale, bias, beside, slope
+    )
     np.testing.assert_allclose(value, expected, rtol=1e-4)
     np.testing.assert_allclose(dx, ex, atol=1e-5)
     np.testing.assert_allclose(dparams["scale"][...], escale, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(dparams["bias"][...], ebias, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(dbeside, ebeside, atol=1e-5)
+    np.testing.assert_allclose(dslope, eslope, rtol=1e-4, atol=1e-4)
     counted = x[weight > 0].reshape(-1, 3).astype(np.float64)
     np.testing.assert_allclose(moved["mean"][...], 0.9 * np.array([0.1, 0.2, 0.3]) + 0.1 * counted.mean(0), rtol=1e-5)
     np.testing.assert_allclose(moved["var"][...], 0.9 * np.arange(1, 4) + 0.1 * counted.var(0, ddof=1), rtol=1e-5)
@@ -175,13 +187,6 @@ def test_stem_equals_a_three_dimensional_convolution():
     )
     ours = stem(neighbours(video).reshape(B * T, H, W, -1), np.ones(B * T, np.float32), train=False)
     np.testing.assert_allclose(ours, pooled.reshape(B * T, rows, columns, C), atol=1e-5)
-
-
-def test_prelu_has_a_slope_for_each_channel():
-    layer = PReLU(3)
-    np.testing.assert_allclose(layer.slope[...], 0.25)
-    layer.slope[...] = [0.0, 0.5, -1.0]
-    np.testing.assert_allclose(layer(jnp.array([[-2.0, -2.0, -2.0], [3.0, 3.0, 3.0]])), [[0, -1, 2], [3, 3, 3]])
 
 
 def test_layer_norm_keeps_the_dtype_and_computes_in_float32():

@@ -30,7 +30,7 @@ def load_frontend() -> tuple[resnet.ResNet, ModelConfig]:
 @pytest.fixture
 def recorded(monkeypatch):
     """Class -> (first argument, result) of every call of its instances, in order."""
-    calls = {cls: [] for cls in (layers.BatchNorm, layers.PReLU, resnet.Stem, resnet.BasicBlock)}
+    calls = {cls: [] for cls in (layers.BatchNorm, resnet.Stem, resnet.BasicBlock)}
 
     def recording(call, made):
         def wrapper(self, x, *args, **options):
@@ -57,11 +57,9 @@ def test_every_stage(recorded):
         with jax.default_matmul_precision("highest"):
             out_BTC = frontend(normalize_pixels(video_BTHW, valid_BT, config.inputs), valid_BT, train=False)
 
-        stem_conv, stem_bn = recorded[layers.BatchNorm][0]
-        stages = {
-            "stem_conv": stem_conv, "stem_bn": stem_bn,
-            "stem_act": recorded[layers.PReLU][0][1], "stem_pool": recorded[resnet.Stem][0][1],
-        }  # fmt: skip
+        (stem_conv, stem_act), (_, stem_pool) = recorded[layers.BatchNorm][0], recorded[resnet.Stem][0]
+        stem_bn = frontend.stem.bn(stem_conv, jnp.ones(len(stem_conv)), train=False)
+        stages = {"stem_conv": stem_conv, "stem_bn": stem_bn, "stem_act": stem_act, "stem_pool": stem_pool}
         blocks = [result for _, result in recorded[resnet.BasicBlock]]
         stages |= {f"layer{i + 1}": result for i, result in enumerate(blocks[1::2])}
         for name, x_NHWC in stages.items():
