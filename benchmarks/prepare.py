@@ -11,9 +11,9 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from data_prep.landmarker import MAX_FACES, landmarker_model
 from data_prep.options import Options
@@ -48,13 +48,23 @@ def plain(path: Path, model: Path) -> Done:
         output_face_blendshapes=True,
     )
     with av.open(str(path)) as container, vision.FaceLandmarker.create_from_options(options) as landmarker:
-        for frame in container.decode(video=0):
+        for frame in readable(container):
             image = mediapipe.Image(mediapipe.ImageFormat.SRGB, frame.to_ndarray(format="rgb24"))
             before = time.perf_counter()
             landmarker.detect_for_video(image, frames * 40)
             detector_sec += time.perf_counter() - before
             frames += 1
     return Done(frames, time.perf_counter() - started, detector_sec, time.time())
+
+
+def readable(container: Any) -> Iterator[Any]:
+    """The pictures of an open video up to where it is broken, if it is."""
+    import av
+
+    try:
+        yield from container.decode(video=0)
+    except av.error.FFmpegError:
+        return
 
 
 def ours(path: Path, model: Path, options: Options) -> Done:
