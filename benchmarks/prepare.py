@@ -121,6 +121,10 @@ def main() -> None:
             turns[name].append(measure(work, files, num_workers))
     rates = {name: statistics.median(rate for rate, _ in each) for name, each in turns.items()}
     detector_ms = statistics.median(ms for _, ms in turns["plain loop"])
+    if not all(rates.values()):
+        raise SystemExit(
+            f"{args.source}: none of the files taken has a picture that can be read; give more, or whole ones"
+        )
     alone, together = rates["ours, 1 process"], rates[f"ours, {args.workers} processes"]
     for name, rate in rates.items():
         print(f"{name:22} {rate:7.1f} frames/s, {1000 / rate:5.1f} ms a frame")
