@@ -123,7 +123,7 @@ def main() -> None:
     detector_ms = statistics.median(ms for _, ms in turns["plain loop"])
     if not all(rates.values()):
         raise SystemExit(
-            f"{args.source}: none of the files taken has a picture that can be read; give more, or whole ones"
+            f"{args.source}: no picture could be read; give more files, or whole ones"
         )
     alone, together = rates["ours, 1 process"], rates[f"ours, {args.workers} processes"]
     for name, rate in rates.items():
