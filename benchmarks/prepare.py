@@ -122,9 +122,7 @@ def main() -> None:
     rates = {name: statistics.median(rate for rate, _ in each) for name, each in turns.items()}
     detector_ms = statistics.median(ms for _, ms in turns["plain loop"])
     if not all(rates.values()):
-        raise SystemExit(
-            f"{args.source}: no picture could be read; give more files, or whole ones"
-        )
+        raise SystemExit(f"{args.source}: no picture could be read; give more files, or whole ones")
     alone, together = rates["ours, 1 process"], rates[f"ours, {args.workers} processes"]
     for name, rate in rates.items():
         print(f"{name:22} {rate:7.1f} frames/s, {1000 / rate:5.1f} ms a frame")
