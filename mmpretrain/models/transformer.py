@@ -1,6 +1,7 @@
 """The context network: convolutional relative position and a transformer (spec, section 7.5).
 
-The layers' parameters are stacked on a leading dim and scanned, so compile time does not grow with depth.
+The layers' parameters are stacked on a leading dim and scanned, so compile time does not grow with depth, but on a GPU,
+where they follow one another.
 Dims: B clips, T frames, D width, H heads, K = D/H, L layers.
 """
 
