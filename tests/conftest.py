@@ -21,6 +21,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Where in the source each operation of a program is from, which no test asks: a tenth of the time before compiling.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+# Two workers on two cores: threads of BLAS wait for one another by spinning, a hundred times what they compute.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # And the compiler's older way of writing loops takes a third of the time; small programs are not worth splitting for
 # several threads, which other tests have. Known to JAX 0.7 to 0.10; 0.12, which ends at a flag that it does not know,
 # has the first no more.

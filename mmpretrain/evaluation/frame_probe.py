@@ -32,8 +32,10 @@ def discriminants(
 ) -> Iterator[tuple[float, Discriminant]]:
     """Every shrinkage with its own. labels_K: ids of classes, all known. Features are scaled to deviation 1 first.
 
-    Shrinkage s makes the covariance within classes (1 - s) times what it is, and s times its mean on the diagonal.
+    Shrinkage s makes the covariance within classes W (1 - s) W + s w, where w is the mean of W's diagonal.
     """
+    from scipy.linalg import cho_factor, cho_solve
+
     x = features_KF.astype(np.float32)
     mean_F, scale_F = x.mean(0), x.std(0) + 1e-6
     x = (x - mean_F) / scale_F
@@ -41,23 +43,24 @@ def discriminants(
     one_KC = np.eye(num_classes, dtype=np.float32)[labels_K]
     centre_CF = one_KC.T @ x / np.maximum(count_C, 1)[:, None]
     x -= centre_CF[labels_K]
-    # W = x'x / K in the space of its frames where these are fewer than the features: beyond it W is 0.
-    if len(x) < x.shape[1]:
-        square_K, turn_KK = np.linalg.eigh((x @ x.T).astype(np.float64) / len(x))
-        kept = square_K > 1e-6 * max(float(square_K[-1]), 1e-6)  # below it float32 says nothing
-        within_F = square_K[kept]
-        turn_FF = x.T @ (turn_KK[:, kept] / np.sqrt(within_F * len(x)))
+    centre_FC = centre_CF.T.astype(np.float64)
+    # Where frames are fewer than features, in the space of the frames (Woodbury's identity).
+    if few := len(x) < x.shape[1]:
+        x = x.astype(np.float64)
+        square, right = x @ x.T / len(x), x @ centre_FC
     else:
-        within_F, turn_FF = np.linalg.eigh((x.T @ x).astype(np.float64) / len(x))
-    turned_CF, level = centre_CF @ turn_FF, max(float(within_F.sum()) / x.shape[1], 1e-6)
-    beyond_CF = centre_CF - turned_CF @ turn_FF.T  # of the centres, what no frame's difference from its centre reaches
+        square, right = (x.T @ x).astype(np.float64) / len(x), centre_FC
+    level = max(float(square.trace()) / x.shape[1], 1e-6)
     with np.errstate(divide="ignore"):
         prior_C = np.log(count_C / count_C.sum())
     for shrinkage in shrinkages:
-        scaled_CF = turned_CF / ((1 - shrinkage) * np.maximum(within_F, 0) + shrinkage * level)
-        scores_CF = scaled_CF @ turn_FF.T + beyond_CF / (shrinkage * level)
-        kernel_FC = scores_CF.T / scale_F[:, None]
-        bias_C = prior_C - 0.5 * (scores_CF * centre_CF).sum(1) - mean_F @ kernel_FC
+        shrunken = (1 - shrinkage) * square
+        shrunken[np.diag_indices_from(shrunken)] += shrinkage * level
+        scores_FC = cho_solve(cho_factor(shrunken, overwrite_a=True, check_finite=False), right, check_finite=False)
+        if few:
+            scores_FC = (centre_FC - (1 - shrinkage) / len(x) * x.T @ scores_FC) / (shrinkage * level)
+        kernel_FC = scores_FC / scale_F[:, None]
+        bias_C = prior_C - 0.5 * (scores_FC * centre_FC).sum(0) - mean_F @ kernel_FC
         yield shrinkage, Discriminant(kernel_FC.astype(np.float32), bias_C.astype(np.float32))
 
 
