@@ -26,7 +26,7 @@ def get_config() -> RunConfig:
     config.finetune.optimizer.warmup_steps = 2
     config.label_efficiency.shares, config.label_efficiency.draws = (0.5,), 2
     config.label_efficiency.classifiers = ("frozen", "sound_statistics")
-    config.units.labelled_clips = (5, 20)
+    config.units.labelled_clips, config.units.draws = (5, 20), 1
     config.units.num_steps = 12
     config.units.eval_every = 4
     config.units.optimizer.warmup_steps = 2

@@ -18,6 +18,7 @@ def get_config() -> RunConfig:
         round_.num_steps = 8
     config.rounds[1].targets = hidden(layer=2, num_clusters=12, fit_passes=5, fit_restarts=1)
     config.label_efficiency.shares = ()
+    config.units.labelled_clips = (20,)
     config.finetune.num_steps = 8
     config.finetune.masking = None
     config.finetune.compare_from_scratch = False
