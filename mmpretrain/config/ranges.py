@@ -2,7 +2,8 @@
 
     weight: float = setting(1.0, above(0, most=1e6))
 
-A field of another class of the tree, or of True and False, needs none. What depends on two fields is in `checks.py`.
+A field of another class of the tree, or of True and False, needs none. What depends on two fields is in `checks.py`
+and `task_checks.py`.
 """
 
 # No `from __future__ import annotations`, as in the tree itself.
@@ -181,3 +182,13 @@ def _wanted(kind: Any, allowed: Range | None, value: Any = None) -> str:
 
 def _number(value: float) -> str:
     return f"{value:_}" if isinstance(value, int) and abs(value) >= 10_000 else f"{value:g}"
+
+
+def require(holds: bool, field: str, value: Any, wanted: str) -> None:
+    """Raises ValueError unless it holds: wanted says what the value must be, and where."""
+    if not holds:
+        raise ValueError(f"{field}={shown(value)}; it must be {wanted}")
+
+
+def check_choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
+    require(value in choices, field, value, "one of " + ", ".join(choices))

@@ -288,8 +288,8 @@ class FinetuneConfig:
     tracks: tuple[str, ...] = setting((), each(words(), distinct=True))
     # where modalities meet. Text and tracks with sound and picture, which the encoder joins: "early": added to frames
     # before the transformer; "intermediate", "bottleneck" and "gated": in a task's head, by attention both ways, by
-    # tokens that attend to all, or by a gate. "late_RULE": a head of every modality by itself, sound and picture too,
-    # and the rule that makes one answer of theirs (docs/training.md)
+    # tokens that attend to all, or by a gate; without text and tracks, sound with picture. "late_RULE": a head of every
+    # modality by itself, sound and picture too, and the rule that makes one answer of theirs (docs/training.md)
     fusion: str = setting("early", one_of(*FUSIONS))
     # in training each modality of a clip, its text and tracks too, is left out with this probability, but never all
     modality_dropout: float = setting(0.0, SHARE)

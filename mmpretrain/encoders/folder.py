@@ -25,7 +25,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from mmpretrain.config import ModelConfig, TaskConfig, as_dict, from_dict, shown
-from mmpretrain.config.checks import check_model, check_task
+from mmpretrain.config.checks import check_model
+from mmpretrain.config.task_checks import check_task
 from mmpretrain.data.batch import empty_batch, put_clip
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.inputs import INPUTS

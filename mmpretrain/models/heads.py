@@ -257,7 +257,7 @@ class MultiTaskModel(nnx.Module):
     ) -> dict[str, jax.Array]:
         """What `ask` returns, from the encoder's `embed` output.
 
-        x_BTD: or one of each modality, which heads of late fusion take.
+        x_BTD: or one of each modality, for heads that take the layers of each.
         """
         if isinstance(x_BTD, Mapping):
             layers = {name: self._layers(x, valid_BT, named(key, name)) for name, x in x_BTD.items()}

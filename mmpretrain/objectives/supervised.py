@@ -76,6 +76,11 @@ class Supervised(Objective):
     def _late(self) -> bool:
         return self.finetune.fusion.startswith(LATE)
 
+    @property
+    def _apart(self) -> bool:
+        """Whether each modality goes through the encoder alone."""
+        return self._late or (self.finetune.fusion in FUSED_HEADS and not self.beside)
+
     def _make_head(self, task: TaskConfig, rngs: nnx.Rngs) -> nnx.Module:
         if self.finetune.head == "frozen_linear":
             return make_head(self.model, task, self.finetune.head, rngs)
@@ -193,7 +198,7 @@ class Supervised(Objective):
             prepared = {name: self._changed(name, x, batch, changes) for name, x in prepared.items()}
         heard = self._heard(batch)
         streams = model.encoder.streams(prepared, batch.valid_BT, heard.present, train=train)
-        if self._late:
+        if self._apart:
             x = {
                 name: model.encoder.fuse(streams, _alone(name, heard.present), named(key, name))[0] for name in streams
             }

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from mmpretrain.config import FinetuneConfig, TaskConfig
 from mmpretrain.models.fused_heads import FUSED_HEADS
 from mmpretrain.models.streams import Beside, Heard, stream_of
-from mmpretrain.objectives.supervised import left_of
+from mmpretrain.objectives.supervised import Supervised, left_of
 from mmpretrain.randomness import keys_of
-from tests.tiny import initial, tiny_model
+from tests.tiny import initial, random_batch, tiny_model, with_inputs
 
 RANDOM = np.random.default_rng(0)
 BESIDE, B, T, L = (Beside("text", 6), Beside("hands", 4, of_frames=True)), 4, 5, 3
@@ -19,18 +20,9 @@ VALID = jnp.arange(T) < jnp.array([[5], [3], [4], [5]])
 HANDS = RANDOM.normal(size=(B, T, 4)).astype(np.float32)
 
 
-def make(fusion):
-    """A head whose blocks have begun to hear others: they start by hearing nothing."""
-    head = nnx.merge(*initial(lambda rngs: FUSED_HEADS[fusion](tiny_model(), 2, "mean", BESIDE, rngs=rngs)))
-    for path, x in nnx.to_flat_state(nnx.state(head, nnx.Param)):
-        if not np.asarray(x[...]).any() and path[-1] == "kernel":
-            x[...] = jnp.asarray(0.3 * RANDOM.normal(size=x.shape), x.dtype)
-    return head
-
-
 @pytest.mark.parametrize("fusion", FUSED_HEADS)
 def test_what_is_not_there_has_no_say(fusion):
-    head = make(fusion)
+    head = nnx.merge(*initial(lambda rngs: FUSED_HEADS[fusion](tiny_model(), 2, "mean", BESIDE, rngs=rngs)))
     tokens = RANDOM.normal(size=(B, L, 6)).astype(np.float32)
     tokens[1, 2] = 0  # a text of two tokens
 
@@ -60,6 +52,41 @@ def test_what_is_not_there_has_no_say(fusion):
     np.testing.assert_allclose(said(tokens=longer), usual, atol=1e-5, err_msg="rows of zeros are no tokens")
     nothing = said(texts=(0,) * 4, frames=(0,) * 4)
     np.testing.assert_allclose(nothing, nothing[:1].repeat(B, 0), atol=1e-6)
+
+
+@pytest.mark.parametrize("fusion", ["gated", "intermediate"])
+def test_sound_and_picture_meet_each_through_the_encoder_alone(fusion):
+    task = TaskConfig("level", kind="ordinal", classes=("a", "b", "c"))
+    objective = Supervised(tiny_model("audio", "video"), FinetuneConfig(tasks=(task,), dropout=0.0, fusion=fusion))
+    model, there = nnx.merge(*initial(objective.make_model)), {"audio": (1, 1, 0), "video": (1, 0, 1)}
+    batch = random_batch((9, 9, 6), model=objective.model, present=there)
+    graphdef, _ = nnx.split(model)
+
+    @jax.jit
+    def says(state, batch, audio, video):
+        return objective.outputs(nnx.merge(graphdef, state, copy=True), batch, shown={"audio": audio, "video": video})
+
+    def said(inputs=(), audio=True, video=True):
+        given = with_inputs(batch, **dict(inputs))
+        outputs = says(nnx.state(model), given, np.array(audio, bool), np.array(video, bool))
+        return {name: np.asarray(x) for name, x in outputs.items()}
+
+    usual = said()
+    if fusion == "gated":
+        np.testing.assert_array_equal(usual["level/gate"] > 0, np.transpose(list(there.values())) > 0)
+    for name in there:
+        other = said({name: RANDOM.permuted(batch.inputs[name], axis=1)})
+        moved = np.abs(other["level"] - usual["level"]).max(1) > 1e-5
+        assert moved.tolist() == [has > 0 for has in there[name]]
+    np.testing.assert_allclose(said(video=False)["level"][1], usual["level"][1], atol=1e-6, err_msg="it has none")
+    if fusion == "intermediate":  # while blocks hear nothing of others it adds up what it makes of each
+        for path, x in nnx.to_flat_state(nnx.state(model.heads)):
+            if "blocks" in path and {"out", "mlp_out"} & {*path}:
+                x[...] = jnp.zeros_like(x[...])
+        both, sound, picture, none = (
+            said(audio=audio, video=video)["level"] for audio, video in ((1, 1), (1, 0), (0, 1), (0, 0))
+        )
+        np.testing.assert_allclose(both + none, sound + picture, atol=1e-5)
 
 
 def test_modalities_are_left_out_but_one_that_is_there_stays():
