@@ -221,15 +221,6 @@ def test_a_clip_cannot_read_another_part_of_its_batch(field, value):
     check(config)
 
 
-def test_one_modality_meets_nothing():
-    config = tiny_run(model=tiny_model("audio"), rounds=())
-    config.finetune.fusion = "gated"
-    with pytest.raises(ValueError, match=r"fusion='gated'; it must be early with model\.modalities=\('audio',\)"):
-        check(config)
-    config.model = tiny_model("audio", "video")
-    check(config)
-
-
 def test_one_modality_cannot_be_dropped():
     config = tiny_run(model=tiny_model("audio"))
     config.rounds[0].modality_dropout = 0.5

@@ -6,7 +6,7 @@ import pytest
 
 from mmpretrain.config import TaskConfig, emotion
 from mmpretrain.config.checks import check
-from tests.tiny import tiny_run
+from tests.tiny import tiny_model, tiny_run
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,15 @@ def test_what_does_not_go_with_a_kind_of_labels_is_refused(task, changes, messag
     config.finetune = dataclasses.replace(config.finetune, **changes)
     with pytest.raises(ValueError, match=message):
         check(config)
+
+
+def test_one_modality_meets_nothing():
+    config = tiny_run(model=tiny_model("audio"), rounds=())
+    config.finetune.fusion = "gated"
+    with pytest.raises(ValueError, match=r"fusion='gated'; it must be early with model\.modalities=\('audio',\)"):
+        check(config)
+    config.model = tiny_model("audio", "video")
+    check(config)
 
 
 def test_a_batch_of_parts_has_nothing_that_is_of_the_whole():

@@ -8,12 +8,13 @@ encoder looks at every clip once.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmpretrain.config import CLASSIFIERS, REGRESSED, LabelEfficiencyConfig
+from mmpretrain.config import CLASSIFIERS, REGRESSED, LabelEfficiencyConfig, TaskConfig
 from mmpretrain.evaluation.baselines import baseline_answers, baseline_outputs
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
@@ -58,6 +59,13 @@ class Said(NamedTuple):
 
     outputs: np.ndarray | None
     classes: np.ndarray | None = None
+
+
+def _regressed(task: TaskConfig) -> TaskConfig:
+    """Without what a regression does not look at."""
+    usual = TaskConfig(task.name)
+    unread = {name: getattr(usual, name) for name in ("pooling", "loss", "class_weights", "reversal")}
+    return dataclasses.replace(task, **unread)
 
 
 class Curve:
@@ -138,8 +146,9 @@ class Curve:
             config.seed = part_seed(config.seed, "draw", point.draw) % 2**32
         part.label_share, part.labels_per_class, part.label_draw = point.share, point.per_class, point.draw
         part.classifier, part.compare_from_scratch = kind, True
-        if kind == "frozen_linear":  # of the tasks beside, those that a regression learns
-            part.tasks = tuple(task for task in part.tasks if task.kind in REGRESSED)
+        if kind == "frozen_linear":  # of all that a recipe may ask of heads with steps, what a regression learns
+            part.text, part.tracks, part.fusion, part.head = None, (), "early", "attentive"
+            part.tasks = tuple(map(_regressed, (task for task in part.tasks if task.kind in REGRESSED)))
             if part.select_by.partition("/")[0] not in [task.name for task in part.tasks]:
                 part.select_by = f"{part.tasks[0].name}/loss"
         if part.encoder != "none":

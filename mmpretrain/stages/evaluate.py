@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmpretrain.config import as_dict
-from mmpretrain.data.labels import has_label
 from mmpretrain.encoders.figures import add_figures
 from mmpretrain.evaluation.comparison import Answers, comparisons_with, figures_over_folds, figures_with_intervals
-from mmpretrain.evaluation.gates import gates_by_class
-from mmpretrain.evaluation.shapley import shapley
-from mmpretrain.evaluation.task_intervals import task_intervals
-from mmpretrain.evaluation.tasks import TASK_METRICS
 from mmpretrain.evaluation.told import WITHOUT
-from mmpretrain.files import present_folder
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
@@ -29,12 +22,14 @@ from mmpretrain.run.checking import check_folds, lacks
 from mmpretrain.run.command import ACCEPT_CHANGES, Command
 from mmpretrain.run.exposure import TEST_SEEN, as_result, check_exposure, exposure_of_fold, pooled_exposure
 from mmpretrain.run.figures import figures_of_tests
-from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
+from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.frozen import Frozen
 from mmpretrain.run.layout import EVALUATION, SCRATCH, fold_name
+from mmpretrain.run.modalities import gates_of_tasks, modality_shares, modality_table
 from mmpretrain.run.predictions import table_name, told_name, write_answers, write_told
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import ENCODER
+from mmpretrain.run.tested import figures_of_tasks, log_figures, outputs_of_fold
 from mmpretrain.run.trained import trained_outputs
 
 
@@ -58,13 +53,13 @@ def evaluate(run: Run) -> dict[str, Any]:
         config = finetuning.config
         outputs_of = Frozen(finetuning).outputs if finetuning.frozen else functools.partial(trained_outputs, finetuning)
         said = {
-            variant: [_outputs(finetuning, outputs_of, variant, fold) for fold in finetuning.folds]
+            variant: [outputs_of_fold(finetuning, outputs_of, variant, fold) for fold in finetuning.folds]
             for variant in finetuning.variants
         }
         tables = {}
         if config.modality_table and not finetuning.frozen:
-            tables = {variant: _modality_table(finetuning, variant) for variant in finetuning.variants}
-        shares = {variant: _modality_shares(finetuning, variant, cells) for variant, cells in tables.items()}
+            tables = {variant: modality_table(finetuning, variant) for variant in finetuning.variants}
+        shares = {variant: modality_shares(finetuning, variant, cells) for variant, cells in tables.items()}
         of_tasks = {variant: figures_of_tasks(finetuning, outputs) for variant, outputs in said.items()}
         for variant, figures in of_tasks.items():
             log_figures(variant, figures, finetuning.main.name if finetuning.of_classes else "")
@@ -79,7 +74,7 @@ def evaluate(run: Run) -> dict[str, Any]:
             "protocol": finetuning.protocol_title, "selection": config.selection,
             "protocol_lacks": lacks(finetuning),
             "classes": list(finetuning.main.classes), "modalities": list(run.config.model.modalities),
-            "gates": {v: found for v, outputs in said.items() if (found := _gates(finetuning, v, outputs))},
+            "gates": {v: found for v, outputs in said.items() if (found := gates_of_tasks(finetuning, v, outputs))},
             "classifier": config.classifier, "label_share": config.label_share,
             "labels_per_class": config.labels_per_class, "label_draw": config.label_draw,
         }  # fmt: skip
@@ -139,124 +134,6 @@ def _put_on_card(workdir: Path, variant: str, number: int) -> None:
     folder = workdir / fold_name(variant, number) / ENCODER
     if folder.exists():
         add_figures(folder, figures_of_tests(workdir, variant, number))
-
-
-def _outputs(
-    finetuning: Finetuning,
-    outputs_of: Callable[[str, Path, np.ndarray], dict[str, np.ndarray]],
-    variant: str,
-    number: int,
-) -> dict[str, np.ndarray]:
-    """By task what a fold's heads say of its test clips."""
-    classifier = finetuning.run.workdir / fold_name(variant, number) / CLASSIFIER
-    if not on_main(lambda: present_folder(classifier).exists()):
-        raise FileNotFoundError(f"{classifier} does not exist: run `mmpretrain finetune` with this recipe first")
-    return outputs_of(variant, classifier, finetuning.fold(number).test)
-
-
-def _modality_table(finetuning: Finetuning, variant: str) -> dict[str, dict[str, Any]]:
-    """As `figures_of_tasks`, by the modalities that are shown, joined by +: each alone first, all together last.
-
-    A clip that has none of them is answered all the same, by what the network says of nothing.
-    """
-    cells = {"+".join(shown): _figures_shown(finetuning, variant, shown) for shown in some_of(finetuning.heard)}
-    log(f"{variant}, by modality: " + "; ".join(f"{name} {_told(finetuning, cell)}" for name, cell in cells.items()))
-    return cells
-
-
-def _figures_shown(finetuning: Finetuning, variant: str, shown: Sequence[str]) -> dict[str, dict[str, Any]]:
-    outputs = functools.partial(trained_outputs, finetuning, shown=shown)
-    return figures_of_tasks(finetuning, [_outputs(finetuning, outputs, variant, fold) for fold in finetuning.folds])
-
-
-def _modality_shares(
-    finetuning: Finetuning, variant: str, cells: Mapping[str, Mapping[str, Mapping[str, Any]]]
-) -> dict[str, dict[str, float]]:
-    """Of each task's first figure, over all test clips, what each modality brings: Shapley's shares, which add up to
-    the figure with all less that with nothing shown."""
-    nothing, shares = _figures_shown(finetuning, variant, ()), {}
-    for task in finetuning.config.tasks:
-        name = next((n for n in nothing if n.startswith(f"{task.name}/") and not n.endswith("/loss")), None)
-        if name is None or any(name not in cell for cell in cells.values()):
-            continue
-        values = {frozenset(shown.split("+")): cell[name]["pooled"] for shown, cell in cells.items()}
-        shares[name] = shapley({frozenset(): nothing[name]["pooled"], **values}, finetuning.heard)
-        told = ", ".join(f"{modality} {share:+.3f}" for modality, share in shares[name].items())
-        log(f"{variant}, Shapley's shares of {name}: {told}")
-    return shares
-
-
-def _gates(finetuning: Finetuning, variant: str, outputs: Sequence[dict[str, np.ndarray]]) -> dict[str, Any]:
-    """By task of a gated head, over the test clips of all folds, what `gates_by_class` returns."""
-    rows, found = np.concatenate([finetuning.fold(number).test for number in finetuning.folds]), {}
-    modalities, extras = finetuning.run.config.model.modalities, finetuning.extras
-    streams = ["+".join(modalities), *extras] if extras else modalities
-    for task in finetuning.config.tasks:
-        if f"{task.name}/gate" not in outputs[0]:
-            continue
-        metrics, labels = TASK_METRICS[task.kind], finetuning.labels[task.name][rows]
-        classes_N = metrics.classes(labels) if metrics.chances else np.full(len(rows), -1)
-        gate_NM = np.concatenate([said[f"{task.name}/gate"] for said in outputs])
-        of_task = gates_by_class(gate_NM, classes_N, streams, task.classes if metrics.chances else ())
-        for name, means in of_task.items():
-            told = ", ".join(f"{stream} {means[stream]:.3f}" for stream in streams)
-            log(f"{variant}, gate of {task.name}, {name} ({means['clips']} test clips): {told}")
-        found |= {task.name: of_task} if of_task else {}
-    return found
-
-
-def some_of(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Every choice of one or more of these, by their number."""
-    return [some for size in range(1, len(names) + 1) for some in itertools.combinations(names, size)]
-
-
-def _told(finetuning: Finetuning, figures: dict[str, dict[str, Any]]) -> str:
-    name = next(name for name in figures if name.startswith(f"{finetuning.main.name}/") and not name.endswith("/loss"))
-    return f"{name} {figures[name]['pooled']:.3f}"
-
-
-def figures_of_tasks(finetuning: Finetuning, outputs: Sequence[dict[str, np.ndarray]]) -> dict[str, dict[str, Any]]:
-    """By TASK/METRIC its value on the test clips of each fold, their mean and deviation, and that of all clips.
-
-    With `low` and `high`, its 95 % interval by resampling speakers, but for the kinds `frames` and `embedding`. A
-    metric that a fold cannot tell is None there. outputs: of each fold what the heads say of its test clips.
-    """
-    rows = [finetuning.fold(number).test for number in finetuning.folds]
-    of_folds = [finetuning.metrics(said, tested) for said, tested in zip(outputs, rows, strict=True)]
-    together = {task.name: np.concatenate([said[task.name] for said in outputs]) for task in finetuning.config.tasks}
-    pooled = finetuning.metrics(together, np.concatenate(rows))
-    del pooled["loss"]
-    figures = {}
-    for name, value in pooled.items():
-        values = [of_fold.get(name) for of_fold in of_folds]
-        known = np.array([value for value in values if value is not None])
-        std = float(known.std(ddof=1)) if len(known) > 1 else 0.0
-        figures[name] = {"folds": values, "mean": float(known.mean()), "std": std, "pooled": value}
-    for name, interval in _intervals(finetuning, together, np.concatenate(rows)).items():
-        figures[name] |= interval
-    return figures
-
-
-def _intervals(finetuning: Finetuning, outputs: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, dict[str, float]]:
-    """By TASK/METRIC "low" and "high" of what the heads say of these rows."""
-    table, found = finetuning.table, {}
-    for task in finetuning.config.tasks:
-        labels = finetuning.labels[task.name][rows]
-        known = has_label(labels)
-        if not known.any():
-            continue
-        who = ([names[row] for row in rows[known]] for names in (table.clip_ids, table.speakers))
-        of_task = task_intervals(labels[known], outputs[task.name][known], task, *who)
-        found |= {f"{task.name}/{metric}": interval for metric, interval in of_task.items()}
-    return found
-
-
-def log_figures(variant: str, figures: Mapping[str, Mapping[str, Any]], but: str = "") -> None:
-    """A line of all but the losses. but: a task whose figures are told elsewhere."""
-    names = [name for name in figures if not name.endswith("/loss") and name.partition("/")[0] != but]
-    if names:
-        told = ", ".join(f"{name} {figures[name]['pooled']:.3f}" for name in names)
-        log(f"{variant}, all test clips: {told}")
 
 
 def _answers(

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from mmpretrain.config import CLASSIFIERS, LabelEfficiencyConfig
+from mmpretrain.config import CLASSIFIERS, LabelEfficiencyConfig, emotion
 from mmpretrain.files import DamagedError
 from mmpretrain.randomness import part_seed
 from mmpretrain.run import frozen
@@ -148,6 +148,14 @@ def test_all_points_run_one_program_and_an_encoder_looks_at_every_clip_once(run_
     seeds = {point.draw: curve.finetuning(point).run.config.seed for point in points}
     assert seeds[0] == run.config.seed
     assert len(set(seeds.values())) == 3
+
+
+def test_what_heads_with_steps_are_asked_is_not_asked_of_a_regression(run_of, tmp_path):
+    task = emotion(*CLASSES, class_weights="inverse", loss="focal", pooling="mean")
+    curve = Curve(run_of(tmp_path, tasks=(task,), tracks=("curve",), fusion="gated"))
+    assert curve.classifiers == ("pretrained", "scratch", "sound_statistics"), "an encoder hears no track"
+    for point in curve.points:
+        assert curve.finetuning(point).config.tracks == (() if point.classifier == "sound_statistics" else ("curve",))
 
 
 def test_it_must_be_asked_for(run_of, tmp_path):

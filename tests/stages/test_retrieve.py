@@ -99,6 +99,9 @@ def test_what_cannot_be_retrieved_is_one_line(tone_run, tmp_path):
     run.config.data.exclude_folds = ()
     with pytest.raises(ValueError, match=r"are of s0, s1, whom fold 1 of speakers-6 v1 tests or chooses by"):
         retrieve(Run(run.config))
+    run.config.finetune.protocol = "clips-6"
+    with pytest.raises(ValueError, match=r"protocol='clips-6' has the same people in several parts .*use a protoc"):
+        retrieve(Run(run.config))
     with pytest.raises(
         ValueError, match=r"retrieval\.neutral=\('calm',\); it must be some, not all, of the classes neut"
     ):
