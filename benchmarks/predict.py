@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
@@ -38,10 +38,17 @@ from mmpretrain.randomness import seed_key
 from mmpretrain.records import EMOTIONS
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
+class Spent(NamedTuple):
+    """Seconds of the clock, and of all cores together, those of workers that ended too: other jobs add to the first."""
+
+    wall: float
+    cpu: float
+
+
+def timed(work: Callable[[], Any]) -> tuple[Spent, Any]:
+    start, before = time.perf_counter(), os.times()
     made = work()
-    return time.perf_counter() - start, made
+    return Spent(time.perf_counter() - start, sum(os.times()[:4]) - sum(before[:4])), made
 
 
 def judge_of(size: str) -> Judge:
@@ -51,21 +58,22 @@ def judge_of(size: str) -> Judge:
     return Judge(Encoder(encoder, {}, [task], heads))
 
 
-def line(stage: str, seconds: float, of_clip: float, remark: str = "") -> None:
-    print(f"  {stage:34}  {seconds:7.2f} s  {of_clip / seconds:7.1f} x real time  {remark}".rstrip())
+def line(stage: str, spent: Spent, of_clip: float, remark: str = "") -> None:
+    speed = f"{of_clip / spent.wall:7.1f} x real time"
+    print(f"  {stage:34}  {spent.wall:7.2f} s  {spent.cpu:7.2f} s of CPU  {speed}  {remark}".rstrip())
 
 
 def stages(path: Path, clip_sec: float, model: Path) -> None:
     """What reading a part is made of; `read_part` does all of it, and decodes the picture twice."""
     opened = media.open_media(path)
-    seconds, pictures = timed(lambda: sum(1 for _ in media.video_frames(opened)))
-    line("decode the picture", seconds, clip_sec, f"{pictures} pictures of {opened.width} x {opened.height}")
-    seconds, _ = timed(lambda: list(find_everybody(media.video_frames(opened), model, MAX_FACES + 1)))
-    line("decode it and look for faces", seconds, clip_sec)
-    seconds, _ = timed(lambda: media.audio_samples(opened))
-    line("decode the sound", seconds, clip_sec)
-    seconds, contents = timed(lambda: read_part(Part(path, 0.0, None, Options(), model, MAX_FACES)))
-    line("all of this, and crop everybody", seconds, clip_sec, f"{len(contents.people)} people")
+    spent, pictures = timed(lambda: sum(1 for _ in media.video_frames(opened)))
+    line("decode the picture", spent, clip_sec, f"{pictures} pictures of {opened.width} x {opened.height}")
+    spent, _ = timed(lambda: list(find_everybody(media.video_frames(opened), model, MAX_FACES + 1)))
+    line("decode it and look for faces", spent, clip_sec)
+    spent, _ = timed(lambda: media.audio_samples(opened))
+    line("decode the sound", spent, clip_sec)
+    spent, contents = timed(lambda: read_part(Part(path, 0.0, None, Options(), model, MAX_FACES)))
+    line("all of this, and crop everybody", spent, clip_sec, f"{len(contents.people)} people")
 
 
 def judge_part(head: Judge, windows: Windows, facts: Facts, part: Part, contents: Contents, is_last: bool) -> OverTime:
@@ -99,13 +107,13 @@ def main() -> None:
 
         judge = functools.partial(judge_part, head, windows, facts, own[0], contents, len(own) == 1)
         judge()
-        seconds, over_time = timed(judge)
+        spent, over_time = timed(judge)
         judged = sum(len(person.moments.uses) for person in over_time.result().people)
         print(f"{size}: {sum(x.size for x in jax.tree.leaves(nnx.state(head.encoder.module))) / 1e6:.0f} M numbers")
-        line("filterbank, encoder and head", seconds, first_sec, f"{judged / seconds:.1f} windows/s")
+        line("filterbank, encoder and head", spent, first_sec, f"{judged / spent.wall:.1f} windows/s")
         settings = dict(crop_size=crop_size, landmarker=model, num_workers=args.workers)
-        seconds, _ = timed(lambda c=head, s=settings: list(predict([args.clip], c, windows, **s)))
-        line(f"predict, {args.workers} workers", seconds, facts.seconds, "with starting them")
+        spent, _ = timed(lambda c=head, s=settings: list(predict([args.clip], c, windows, **s)))
+        line(f"predict, {args.workers} workers", spent, facts.seconds, "with starting them")
 
 
 if __name__ == "__main__":
