@@ -21,6 +21,8 @@ from data_prep.sources import SourceClip
 from data_prep.workers import Failed, OrderedMap
 from mmpretrain import records
 
+MANY_DRAWN = 100  # clips that are drawn, at 60 ms each: of fewer, processes would take longer to start
+
 Patience = Callable[[SourceClip], float]
 Rows = Mapping[str, ReportRow]
 
@@ -89,7 +91,8 @@ def _write_apart(job: ShardJob, scratch: Path) -> tuple[list[records.IndexRow], 
 
 
 def _make(tasks: Sequence[Task], run: OrderedMap, patience: Patience) -> Iterator[tuple[Task, Made | str | Failed]]:
-    if all(task.clip.path is None for task in tasks):  # drawing is quick: no processes for it
+    drawn = sum(task.clip.render is not None for task in tasks)
+    if drawn < MANY_DRAWN and all(task.clip.path is None for task in tasks):
         return ((task, make_clip(task)) for task in tasks)
     return run(make_clip, tasks, patience_sec=lambda task: patience(task.clip))
 

@@ -45,6 +45,8 @@ def statistics_of_clips(finetuning: Finetuning) -> dict[str, np.ndarray]:
 
     A clip that cannot be read has neither sound nor picture.
     """
+    if finetuning.statistics:  # known to this run
+        return finetuning.statistics
     table, model = finetuning.table, finetuning.model(finetuning.variants[0])
     rows = np.flatnonzero(finetuning.classes_N >= 0)
     sizes = {SOUND: NUM_SOUND_STATISTICS}
@@ -62,4 +64,5 @@ def statistics_of_clips(finetuning: Finetuning) -> dict[str, np.ndarray]:
                 features[PICTURE][row] = picture_statistics(INPUTS["video"].make(clip, frames, model.inputs, None))
         except UnreadableClipError as error:
             table.unreadable.add(error)
+    finetuning.statistics.update(features)
     return features

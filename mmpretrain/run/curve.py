@@ -81,7 +81,7 @@ class Curve:
                 "label_efficiency.shares=(); say of which shares of the training labels to learn, e.g. "
                 "--config.label_efficiency.shares='(0.1, 0.25, 1.0)'"
             )
-        self.whole = Finetuning(run)
+        self.whole = Finetuning.of(run)
         self._finetunings: dict[Any, Finetuning] = {}
         self._frozen: dict[int, Frozen] = {}
 

@@ -21,7 +21,7 @@ from mmpretrain.models.streams import Beside
 from mmpretrain.objectives.supervised import Supervised, weights_of
 from mmpretrain.parallel.mesh import FrameShares
 from mmpretrain.records import Batch
-from mmpretrain.run.forward import Forward
+from mmpretrain.run.forward import Forward, LayerStatistics
 from mmpretrain.run.labelled import LabelledFolds
 from mmpretrain.run.layout import PRETRAINED, SCRATCH, fold_name, variants
 from mmpretrain.run.learning import unread_from_scratch, what_learns
@@ -67,6 +67,16 @@ class Finetuning(LabelledFolds):
         self._forwards: dict[str, list[Forward]] = like._forwards if like else {}
         # of each encoder that was looked through, by row what its layers say (`run.frozen`)
         self.layers: dict[str, dict[int, np.ndarray]] = like.layers if like else {}
+        self.looks: dict[str, LayerStatistics] = like.looks if like else {}  # by variant, whatever the weights
+        self.statistics: dict[str, np.ndarray] = {}  # of clips, by baseline (`run.baselines`)
+
+    @classmethod
+    def of(cls, run: Run) -> Finetuning:
+        """That of a run, one object however often it is asked for: so each stage finds what an earlier one compiled and
+        looked at."""
+        if cls not in run.parts:
+            run.parts[cls] = cls(run)
+        return run.parts[cls]
 
     @property
     def variants(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ Whoever wants to go on later keeps what has come and asks for what is left.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -160,6 +161,13 @@ class LayerStatistics:
     def __init__(self, run: RunBase, encoder: AVEncoder):
         self._layers, self._width = encoder.config.num_layers + 1, encoder.config.width
         self._forward, self._state = forward_of(run, encoder, _moments, everywhere=True, of_clips=True)
+        self._run = run
+
+    def of(self, encoder: AVEncoder) -> LayerStatistics:
+        """Of the same network with other weights, by the same program."""
+        other = copy.copy(self)
+        other._state = _placed(self._run, nnx.split(encoder)[1], ())
+        return other
 
     def __call__(self, table: ClipTable, title: str = "") -> np.ndarray:
         D = self._width
@@ -205,7 +213,7 @@ def forward_of(
     apply(encoder, batch, *given): a pytree of arrays [B, ...]; `given` are arrays that are whole on every device too.
     """
     graphdef, state = nnx.split(encoder)
-    state = jax.device_put(jax.tree.map(np.asarray, (state, given)), replicated(run.mesh))
+    state = _placed(run, state, given)
 
     def of_batch(state: Any, batch: Batch) -> Any:
         weights, given = state
@@ -215,3 +223,7 @@ def forward_of(
 
     forward = Forward(run, encoder.config, of_batch, run.config.data.batch_frames, everywhere, targets, of_clips)
     return forward, state
+
+
+def _placed(run: RunBase, state: nnx.State, given: tuple[np.ndarray, ...]) -> Any:
+    return jax.device_put(jax.tree.map(np.asarray, (state, given)), replicated(run.mesh))

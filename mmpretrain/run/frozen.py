@@ -30,14 +30,9 @@ REMEDY = "remove its fold's folder and run `mmpretrain finetune` again"
 class Frozen:
     """The regressions of a run. All processes ask for features together; one process fits, saves and loads."""
 
-    def __init__(
-        self, finetuning: Finetuning, rows: np.ndarray | None = None, looks: dict[str, LayerStatistics] | None = None
-    ):
-        """rows: ascending, the only ones that will be asked for; None: those of all folds.
-
-        looks: by variant what looks at clips, for others of other tables to use the same; it is filled here.
-        """
-        self._finetuning, self._rows, self._looks = finetuning, rows, {} if looks is None else looks
+    def __init__(self, finetuning: Finetuning, rows: np.ndarray | None = None):
+        """rows: ascending, the only ones that will be asked for; None: those of all folds."""
+        self._finetuning, self._rows = finetuning, rows
 
     def features(self, variant: str, rows: np.ndarray) -> np.ndarray:
         """float32 [rows, (L + 1) 2 D], by layer the means and then the deviations, of clips of any fold of the run.
@@ -50,9 +45,7 @@ class Frozen:
         if not known.keys() >= set(rows.tolist()):
             missing = np.array([row for row in self._used.tolist() if row not in known])
             table, title = finetuning.table.select(missing), f"{variant}: statistics of layers"
-            if variant not in self._looks:
-                self._looks[variant] = LayerStatistics(run, self.encoder(variant))
-            found = self._looks[variant](table, title)
+            found = looking(finetuning, variant, self.encoder(variant))(table, title)
             known.update(zip(missing.tolist(), found.reshape(len(found), -1), strict=True))
         return np.stack([known[row] for row in rows.tolist()])
 
@@ -95,6 +88,13 @@ class Frozen:
         """By task float32 [rows, C]: what its head says of these clips. classifier: the folder of its fold."""
         features_ND = self.features(variant, rows)
         return {task: head.logits(features_ND) for task, head in self.heads(classifier).items()}
+
+
+def looking(finetuning: Finetuning, variant: str, encoder: AVEncoder) -> LayerStatistics:
+    """What looks at clips with this encoder, of the network of a variant, by the one program that there is for it."""
+    if variant not in finetuning.looks:
+        finetuning.looks[variant] = LayerStatistics(finetuning.run, encoder)
+    return finetuning.looks[variant].of(encoder)
 
 
 def fit_heads(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 from mmpretrain.run.base import RunBase
 from mmpretrain.run.round import Round
@@ -16,6 +17,11 @@ class Run(RunBase):
         if number not in self._rounds:
             self._rounds[number] = Round(self, number)
         return self._rounds[number]
+
+    @functools.cached_property
+    def parts(self) -> dict[type, Any]:
+        """What is made of its recipe once for all stages, by its class."""
+        return {}
 
     @functools.cached_property
     def _rounds(self) -> dict[int, Round]:

@@ -12,8 +12,7 @@ from mmpretrain.models.heads import StatisticsHead
 from mmpretrain.parallel.mesh import whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.run.finetuning import Finetuning
-from mmpretrain.run.forward import layer_statistics
-from mmpretrain.run.frozen import Frozen, fit_heads
+from mmpretrain.run.frozen import Frozen, fit_heads, looking
 from mmpretrain.run.layout import PRETRAINED
 from mmpretrain.train.step import TrainState
 from mmpretrain.train.training import Training
@@ -59,4 +58,4 @@ def _features(finetuning: Finetuning, variant: str, number: int, training: Train
     if variant == PRETRAINED:
         return Frozen(finetuning).features(variant, rows)
     encoder = training.trainer.model(whole(state, run.mesh)).encoder
-    return layer_statistics(run, encoder, finetuning.table.select(rows)).reshape(len(rows), -1)
+    return looking(finetuning, variant, encoder)(finetuning.table.select(rows)).reshape(len(rows), -1)

@@ -35,7 +35,7 @@ from mmpretrain.run.trained import trained_outputs
 
 def evaluate(run: Run) -> dict[str, Any]:
     """Tests every fold's classifier on its test clips, beside the plain baselines."""
-    finetuning = Finetuning(run)
+    finetuning = Finetuning.of(run)
     recipe = {f"{variant}/{k}": v for variant in finetuning.variants for k, v in finetuning.recipe(variant).items()}
     recipe |= run.fields("finetune.modality_table")
     run.check_begun(EVALUATION, recipe)

@@ -43,7 +43,7 @@ from mmpretrain.train.step import TrainState
 
 def finetune(run: Run) -> None:
     """Trains every variant on every fold."""
-    finetuning = Finetuning(run)
+    finetuning = Finetuning.of(run)
     check_finetuning(finetuning)
     train_folds(finetuning, finetuning.variants)
 
@@ -173,17 +173,17 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
             best_by=best_by, evaluate_start=config.head == "frozen_linear",
         )  # fmt: skip
         with contextlib.closing(loop.writer):
-            state = loop.run()
+            state, values = loop.run(), {}
             if best_by:
-                state, _ = loop.best(state)
+                state, values = loop.best(state)
         fitted: dict[str, Any] = {}
         if config.fusion in FITTED_FUSIONS:
             model = trainer.model(state)
             fitted = fit_late(finetuning, model, predict(state, fold.validation), fold.validation)
-            state = trainer.with_model(state, model)
+            state, values = trainer.with_model(state, model), {}
         model = trainer.model(whole(state, run.mesh))
         final = lineage | {"steps": int(state.step)}
-        values = evaluate(state)
+        values = {name: value for name, value in values.items() if name != "step"} or evaluate(state)
         figures = figures_of_choice(config, run.config.seed, values)
         if variant == PRETRAINED:
             figures |= on_main(lambda: _health(finetuning))

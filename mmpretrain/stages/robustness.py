@@ -56,11 +56,11 @@ def robustness(run: Run, names: Sequence[str] = ()) -> dict[str, Any]:
         recipe |= {f"fold {number}/{k}": value for k, value in finetuning.reads(number, test=True).items()}
     kept = on_main(lambda: babble_of(finetuning.table).tolist()) if "babble" in (names or able) else []
     babble = np.array(kept, np.int16)
-    measured, looks = {}, {}
+    measured = {}
     for name in ["clean", *(names or able)]:
         stage, of_levels = f"robustness/{name}", recipe | {"folds": list(finetuning.folds)}
         run.check_begun(stage, of_levels)
-        work = functools.partial(_measure, finetuning, looks, _levels(finetuning.table, name, needs, babble))
+        work = functools.partial(_measure, finetuning, _levels(finetuning.table, name, needs, babble))
         measured[name] = run.stage(stage, of_levels, work)["levels"]
     results = _results(finetuning, measured)
 
@@ -92,7 +92,6 @@ def _levels(table: ClipTable, name: str, needs: set[str], babble: np.ndarray) ->
 
 def _measure(
     finetuning: Finetuning,
-    looks: dict[str, Any],
     levels: dict[Any, Callable[[], ClipTable]],
     folder: Path,
     wall: WallTime,
@@ -101,7 +100,7 @@ def _measure(
     for level, make in levels.items():
         changed = copy.copy(finetuning)  # with the same programs
         changed.table, changed.layers = make(), {}
-        outputs_of = _asked(changed, looks)
+        outputs_of = _asked(changed)
         with wall.during("evaluation"):
             said = {
                 variant: Answers.joined([_answers(changed, outputs_of, variant, k) for k in changed.folds])
@@ -113,11 +112,11 @@ def _measure(
     return {"levels": found}
 
 
-def _asked(changed: Finetuning, looks: dict[str, Any]) -> Callable[[str, Path, np.ndarray], dict[str, np.ndarray]]:
+def _asked(changed: Finetuning) -> Callable[[str, Path, np.ndarray], dict[str, np.ndarray]]:
     if not changed.frozen:
         return functools.partial(trained_outputs, changed)
     tested = np.unique(np.concatenate([changed.fold(number).test for number in changed.folds]))
-    return Frozen(changed, tested, looks).outputs
+    return Frozen(changed, tested).outputs
 
 
 def _answers(changed: Finetuning, outputs_of: Callable[..., Any], variant: str, number: int) -> Answers:

@@ -79,7 +79,10 @@ class Trainer:
 
     @functools.cached_property
     def _init(self) -> Callable[[np.ndarray], TrainState]:
-        return jax.jit(functools.partial(new_state, self), out_shardings=self.placed)
+        # It runs once: full optimization would take longer than all that it could save.
+        quick = {"xla_backend_optimization_level": 1} if FrameShares(self.mesh).platform == "cpu" else None
+        made = functools.partial(new_state, self)
+        return jax.jit(made, out_shardings=self.placed, compiler_options=quick)
 
     @functools.cached_property
     def step(self) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:

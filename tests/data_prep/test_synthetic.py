@@ -6,7 +6,10 @@ import itertools
 import numpy as np
 import pytest
 
+from data_prep import shards
 from data_prep.corpora import synthetic
+from data_prep.options import Options
+from data_prep.processing import Task
 from data_prep.synthesis import language
 from data_prep.synthesis.draws import stream
 from mmpretrain import records
@@ -201,3 +204,12 @@ def test_corners_of_the_mouth_and_tempo_follow_the_emotion(clips):
     assert np.mean(frames_a_unit["sad"]) > 1.1 * np.mean(frames_a_unit["angry"])
     # The classes overlap: no threshold on the corners tells the smiles.
     assert min(lift["happy"]) < max(lift["neutral"])
+
+
+@pytest.mark.parametrize("drawn", [shards.MANY_DRAWN - 1, shards.MANY_DRAWN])
+def test_many_clips_are_drawn_by_worker_processes(drawn):
+    tasks, given = [Task(clip, "", 1, 1, Options()) for clip in synthetic.read(drawn, SEED)], []
+    shards.shards_here(
+        tasks, [drawn], {}, lambda function, items, **_: given.extend(items) or iter(()), lambda _: 1.0, lambda: None
+    )
+    assert given == (tasks if drawn == shards.MANY_DRAWN else [])

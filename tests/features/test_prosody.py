@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from mmpretrain.features import prosody
 from mmpretrain.features.prosody import PROSODY_DIM, TYPICAL, measure_prosody, prosody_features, prosody_sums
 from mmpretrain.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from mmpretrain.targets.kmeans import assign, fit
@@ -131,3 +132,17 @@ def test_a_long_clip_is_like_its_parts():
 def test_no_sound_is_refused():
     with pytest.raises(ValueError, match="a clip without sound has no prosody; leave it out"):
         prosody_features(np.zeros(0, np.int16), 5)
+
+
+def test_a_clip_is_measured_once_as_long_as_that_fits(monkeypatch):
+    sound, other = vowel(150.0, 20), vowel(210.0, 20)
+    afresh, measured = prosody_features(sound, 20, TYPICAL), []
+    monkeypatch.setattr(prosody, "measure_prosody", lambda *given: measured.append(given) or measure_prosody(*given))
+    for room, times in ((10_000, 2), (0, 4)):
+        monkeypatch.setattr(prosody, "_measured", prosody._Measured(room))
+        measured.clear()
+        prosody_sums(sound, 20)
+        np.testing.assert_array_equal(prosody_features(sound.copy(), 20, TYPICAL), afresh)
+        prosody_features(sound, 20, TYPICAL)
+        prosody_features(other, 20)
+        assert len(measured) == times
