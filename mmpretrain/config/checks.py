@@ -6,7 +6,7 @@ in `task_checks` what depends on several of what learns from labels.
 
 from __future__ import annotations
 
-from mmpretrain.config import RELATIVE_FEATURES, DataConfig, ModelConfig, RoundConfig, RunConfig
+from mmpretrain.config import REGRESSED, RELATIVE_FEATURES, DataConfig, ModelConfig, RoundConfig, RunConfig
 from mmpretrain.config.ranges import check_choice, check_fields, require, shown
 from mmpretrain.config.task_checks import (
     OF_VALUES,
@@ -45,10 +45,9 @@ def check(config: RunConfig) -> None:
         check_whole(config.units.corpora, "units.corpora")
         check_units(config.units)
     if config.label_efficiency.shares and config.finetune is not None:
-        wanted = "'class' with label_efficiency.shares"
-        require(
-            config.finetune.tasks[0].kind == "class", "finetune.tasks[0].kind", config.finetune.tasks[0].kind, wanted
-        )
+        kind = config.finetune.tasks[0].kind
+        wanted = f"one of {', '.join(REGRESSED)} with label_efficiency.shares"
+        require(kind in REGRESSED, "finetune.tasks[0].kind", kind, wanted)
     if config.parallel.micro_batches > 1:
         for field, task in [
             *((f"rounds[{i}].tasks[{j}]", task) for i, r in enumerate(config.rounds) for j, task in enumerate(r.tasks)),

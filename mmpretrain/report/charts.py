@@ -96,10 +96,11 @@ def draw_few_labels(
     *,
     labels: str,
     write: Callable[[float], str],
+    percent: bool = True,
 ) -> str:
     """A figure over how many labels there are, log axis, each point with its interval {"mean", "low", "high"}.
 
-    labels: what their number is of; write: a number of them as it is shown.
+    labels: what their number is of; write: a number of them as it is shown. percent: the figure is shown in it.
     """
     colours = _colours(list(lines))
     with matplotlib.rc_context(STYLE):
@@ -109,14 +110,17 @@ def draw_few_labels(
         for number, (name, points) in enumerate(lines.items()):
             aside = 1.015 ** (number - len(lines) / 2)  # so that intervals do not cover each other
             x = np.array([share * aside for share, _ in points])
-            mean, low, high = (100 * np.array([ua[key] for _, ua in points]) for key in ("mean", "low", "high"))
+            mean, low, high = (
+                (100 if percent else 1) * np.array([figure.get(key, figure["mean"]) for _, figure in points])
+                for key in ("mean", "low", "high")
+            )
             axes.plot(x, mean, color=colours[name], marker="o", markersize=3)
             axes.vlines(x, low, high, color=colours[name], linewidth=0.9, alpha=0.6)
             ends.append((name, x[-1], mean[-1]))
         axes.set_xscale("log")
         axes.set_xticks(shares, [write(share) for share in shares])
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}%")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}{'%' if percent else ''}")
         axes.set_xlabel(labels)
         axes.set_title(f"{title}, with 95% intervals")
         axes.grid(axis="y", color=FAINT, linewidth=0.6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -14,20 +15,43 @@ TITLES = {
     "sound_statistics": "MFCC statistics", "picture_statistics": "picture statistics",
 }  # fmt: skip
 READING = (
-    "UA on test clips, the mean over draws of the labels and seeds, with 95% intervals over draws and speakers; frozen "
-    "and statistics: logistic regression"
+    "{} on test clips, the mean over draws of the labels and seeds, with 95% intervals over draws and speakers; frozen "
+    "and statistics: {} regression"
 )
 
 
 def label_efficiency_table(curve: Mapping[str, Any]) -> Table:
-    """A row a share of the labels, a column a classifier: the mean and its interval in percent."""
+    """A row a share of the labels, a column a classifier: the mean and its interval."""
     names = [name for name in TITLES if any(name in entry["classifiers"] for entry in curve["shares"])]
     rows = []
     for entry in curve["shares"]:
-        figures = [entry["classifiers"][name]["ua"] for name in names]
-        cells = (f"{100 * f['mean']:.1f} ({100 * f['low']:.1f}-{100 * f['high']:.1f})" for f in figures)
+        cells = [_cell(entry["classifiers"][name][figure_of(curve)], figure_of(curve)) for name in names]
         rows.append([f"{100 * entry['label_share']:g}%", _some(entry["training_clips"]), *cells])
     return [marked("labels", curve), "clips", *(TITLES[name] for name in names)], rows
+
+
+def figure_of(curve: Mapping[str, Any]) -> str:
+    """Which figure of each classifier is shown; curves that do not say so are of classes."""
+    return curve.get("figure", "ua")
+
+
+def title_of(curve: Mapping[str, Any]) -> str:
+    """As it is called."""
+    return figure_of(curve).upper()
+
+
+def _cell(figure: Mapping[str, float], name: str) -> str:
+    """The mean and its interval: UA in percent."""
+    if name == "ua":
+        return f"{100 * figure['mean']:.1f} ({100 * figure['low']:.1f}-{100 * figure['high']:.1f})"
+    around = f" ({figure['low']:.3f} to {figure['high']:.3f})" if "low" in figure else ""
+    return f"{figure['mean']:.3f}{around}"
+
+
+def _difference(figure: Mapping[str, float], name: str) -> str:
+    times, digits = (100, 1) if name == "ua" else (1, 3)
+    low, mean, high = (f"{times * figure.get(key, math.nan):+.{digits}f}" for key in ("low", "mean", "high"))
+    return f"{mean} ({low} to {high})" if "low" in figure else mean
 
 
 def _some(counts: list[int]) -> str:
@@ -37,17 +61,20 @@ def _some(counts: list[int]) -> str:
 
 def label_efficiency_lines(curve: Mapping[str, Any]) -> list[str]:
     """What the table is of, and the differences of each share."""
+    chance = f"chance {100 * curve['chance_ua']:.1f}; " if "chance_ua" in curve else ""
+    of_classes, name = "chance_ua" in curve, figure_of(curve)
+    reading = READING.format(title_of(curve), "logistic" if of_classes else "ridge")
     lines = [
-        f"{curve['protocol']}, folds {', '.join(map(str, curve['folds']))}, {curve['test_clips']} test clips; chance "
-        f"{100 * curve['chance_ua']:.1f}; resampled: {curve['resampled']}; {READING}"
+        f"{curve['protocol']}, folds {', '.join(map(str, curve['folds']))}, {curve['test_clips']} test clips; {chance}"
+        f"resampled: {curve['resampled']}; {reading}"
     ]
     for entry in curve["shares"]:
         parts = [
-            f"{TITLES[d['first']]} over {TITLES[d['second']]} {100 * d['ua']['mean']:+.1f} "
-            f"({100 * d['ua']['low']:+.1f} to {100 * d['ua']['high']:+.1f})"
+            f"{TITLES[d['first']]} over {TITLES[d['second']]} {_difference(d[name], name)}"
             for d in entry["differences"]
         ]
-        lines += [f"{100 * entry['label_share']:g}% of the labels, in points: {'; '.join(parts)}"] * bool(parts)
+        share = f"{100 * entry['label_share']:g}% of the labels, in {'points' if name == 'ua' else title_of(curve)}"
+        lines += [f"{share}: {'; '.join(parts)}"] * bool(parts)
     return lines
 
 
@@ -59,18 +86,20 @@ def render_label_efficiency(curve: Mapping[str, Any]) -> str:
 
 
 def flat(curve: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A summary's list: by share {NAME_ua: {"mean", "low", "high"}}."""
+    """A summary's list: by share {NAME_ua: {"mean", "low", "high"}}, of numbers NAME_ccc."""
+    figure = figure_of(curve)
     return [
         {"label_share": entry["label_share"]}
-        | {f"{name}_ua": figures["ua"] for name, figures in entry["classifiers"].items()}
+        | {f"{name}_{figure}": figures[figure] for name, figures in entry["classifiers"].items()}
         for entry in curve["shares"]
     ]
 
 
-def ua_by_share(curve: Mapping[str, Any]) -> dict[str, list[tuple[float, Mapping[str, float]]]]:
-    """By classifier, as it is shown, its points: the share of the labels, and UA."""
+def figure_by_share(curve: Mapping[str, Any]) -> dict[str, list[tuple[float, Mapping[str, float]]]]:
+    """By classifier, as it is shown, its points: the share of the labels, and UA or CCC."""
+    figure = figure_of(curve)
     return {
-        title: [(e["label_share"], e["classifiers"][name]["ua"]) for e in curve["shares"] if name in e["classifiers"]]
+        title: [(e["label_share"], e["classifiers"][name][figure]) for e in curve["shares"] if name in e["classifiers"]]
         for name, title in TITLES.items()
         if any(name in entry["classifiers"] for entry in curve["shares"])
     }

@@ -18,7 +18,7 @@ from mmpretrain.observe.wall_time import PARTS
 from mmpretrain.report import charts
 from mmpretrain.report.blocks import Panels, curves, figure, html_table, section, strip
 from mmpretrain.report.comparisons import NAMES, fold_comparisons, interval_text
-from mmpretrain.report.few_labels import label_efficiency_lines, label_efficiency_table, ua_by_share
+from mmpretrain.report.few_labels import figure_by_share, label_efficiency_lines, label_efficiency_table, title_of
 from mmpretrain.report.modalities import modality_tables
 from mmpretrain.report.style import PAGE_STYLE
 from mmpretrain.report.tables import (
@@ -211,10 +211,12 @@ def _evaluation(summary: Mapping[str, Any]) -> str:
 def _few_labels(curve: Mapping[str, Any] | None) -> str:
     if not curve:
         return ""
+    name = title_of(curve)
     chart = charts.draw_few_labels(
-        ua_by_share(curve), "UA on test clips", labels="share of the labels", write=lambda share: f"{100 * share:g}%"
-    )
-    picture = figure(chart, "UA over the share of the labels")
+        figure_by_share(curve), f"{name} on test clips", labels="share of the labels",
+        write=lambda share: f"{100 * share:g}%", percent=name == "UA",
+    )  # fmt: skip
+    picture = figure(chart, f"{name} over the share of the labels")
     lines = "".join(f"<p>{html.escape(line)}</p>" for line in label_efficiency_lines(curve))
     title, table = f"{curve['task'].capitalize()} from few labels", html_table(label_efficiency_table(curve))
     return section(title, "", picture, table, lines)

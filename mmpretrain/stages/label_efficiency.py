@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mmpretrain.evaluation.comparison import Answers, units_of
+from mmpretrain.evaluation.comparison import Answers, resampled_units
 from mmpretrain.evaluation.draws import differences_over_draws, figures_over_draws
+from mmpretrain.evaluation.told import Told
 from mmpretrain.files import write_json
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.few_labels import render_label_efficiency
 from mmpretrain.run.command import ACCEPT_CHANGES, Command
-from mmpretrain.run.curve import FROZEN, TRAINED, Curve
+from mmpretrain.run.curve import FROZEN, TRAINED, Curve, Point
 from mmpretrain.run.exposure import as_result, exposure_of_fold, pooled_exposure
 from mmpretrain.run.layout import LABEL_EFFICIENCY
 from mmpretrain.run.run import Run
 from mmpretrain.run.sealed import write_sealed
 from mmpretrain.run.stage import RESULT_FILE
-from mmpretrain.stages.points import answers_of, measure_curve
+from mmpretrain.stages.points import answers_of, measure_curve, told_of
 
+FIGURE = "ccc"  # that is shown of numbers; of classes it is UA
 # Of which the differences are shown, where both are there.
 PAIRS = (
     ("pretrained", "scratch"), ("pretrained", "frozen"), ("frozen", "untrained_frozen"),
@@ -52,12 +54,10 @@ def figures_of_curve(curves: Sequence[Curve]) -> dict[str, Any]:
         for variant in TRAINED
         if any(FROZEN.get(name, name) == variant for name in names)
     }
-    shares, some = [], None
+    shares, some, whole = [], None, first.whole
+    figure = "ua" if whole.of_classes else FIGURE
     for share in sorted(first.asked.shares):
-        draws = {
-            name: [Answers.joined(answers_of(curves, point)) for point in first.points_of(share, name)]
-            for name in names
-        }
+        draws = {name: [_tested(curves, point) for point in first.points_of(share, name)] for name in names}
         some = draws[names[0]][0]
         learned = [curve.finetuning(curve.points_of(share, names[0])[0]) for curve in curves]
         shares.append(
@@ -65,7 +65,10 @@ def figures_of_curve(curves: Sequence[Curve]) -> dict[str, Any]:
                 "label_share": share,
                 "training_clips": [len(each.fold(number).train) for each in learned for number in each.folds],
                 "classifiers": {
-                    name: {"draws": len(each), **figures_over_draws(each), "ua_by_draw": [a.result.ua for a in each]}
+                    name: {
+                        "draws": len(each), **figures_over_draws(each),
+                        f"{figure}_by_draw": [_value(one, figure) for one in each],
+                    }
                     for name, each in draws.items()
                 },
                 "differences": [
@@ -75,13 +78,24 @@ def figures_of_curve(curves: Sequence[Curve]) -> dict[str, Any]:
                 ],
             }
         )  # fmt: skip
-    whole = first.whole
     return {
-        "task": whole.main.name, "selection": whole.config.selection,
+        "task": whole.main.name, "figure": figure, "selection": whole.config.selection,
         "classes": list(whole.main.classes), "protocol": whole.protocol_title,
         "folds": [number for _, number in folds], "seed": first.run.config.seed, "test_clips": len(some.clip_ids),
-        "chance_ua": some.result.chance_ua, "resampled": units_of(some)[1], "exposure": seen, "shares": shares,
+        **({"chance_ua": some.result.chance_ua} if isinstance(some, Answers) else {}),
+        "resampled": resampled_units(some.clip_ids, some.speakers)[1], "exposure": seen, "shares": shares,
     }  # fmt: skip
+
+
+def _tested(curves: Sequence[Curve], point: Point) -> Answers | Told:
+    """What a point said of the test clips of all folds: of classes what is right and wrong."""
+    if curves[0].whole.of_classes:
+        return Answers.joined(answers_of(curves, point))
+    return Told.joined(told_of(curves, point))
+
+
+def _value(tested: Answers | Told, figure: str) -> float:
+    return tested.result.ua if isinstance(tested, Answers) else tested.metrics[figure]
 
 
 COMMAND = Command(

@@ -7,9 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-from mmpretrain.config import CLASSIFIERS, LabelEfficiencyConfig, emotion
+from mmpretrain.config import CLASSIFIERS, LabelEfficiencyConfig, TaskConfig, emotion
 from mmpretrain.files import DamagedError
 from mmpretrain.randomness import part_seed
+from mmpretrain.report.few_labels import render_label_efficiency
 from mmpretrain.run import frozen
 from mmpretrain.run.curve import Curve
 from mmpretrain.run.forward import LayerStatistics
@@ -148,6 +149,22 @@ def test_all_points_run_one_program_and_an_encoder_looks_at_every_clip_once(run_
     seeds = {point.draw: curve.finetuning(point).run.config.seed for point in points}
     assert seeds[0] == run.config.seed
     assert len(set(seeds.values())) == 3
+
+
+def test_numbers_and_levels_have_a_curve_too(run_of, tmp_path):
+    cheap = dataclasses.replace(CURVE, classifiers=("frozen", "sound_statistics"))
+    numbers = TaskConfig("height", kind="value", range=(0.0, 1.0))
+    levels = TaskConfig("level", "emotion", kind="ordinal", classes=("neutral", "happy", "sad"))
+    for task, metric, figure in ((numbers, "ccc", "ccc"), (levels, "qwk", "ua")):
+        run = run_of(tmp_path / task.name, cheap, tasks=(task,), select_by=f"{task.name}/{metric}")
+        curve = label_efficiency(run)
+        few, whole = (entry["classifiers"] for entry in curve["shares"])
+        assert whole["frozen"][figure]["mean"] > 0.8, "it is planted"
+        assert len(few["frozen"][f"{figure}_by_draw"]) == 2
+        assert few["frozen"][figure]["mean"] == pytest.approx(np.mean(few["frozen"][f"{figure}_by_draw"]))
+        shown = render_label_efficiency(curve)
+        assert {"ccc": "CCC on test clips", "ua": "UA on test clips"}[figure] in " ".join(shown.split())
+        assert f"{whole['frozen']['ccc']['mean']:.3f} (" in shown if figure == "ccc" else "chance 33.3" in shown
 
 
 def test_what_heads_with_steps_are_asked_is_not_asked_of_a_regression(run_of, tmp_path):
