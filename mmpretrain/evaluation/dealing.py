@@ -116,9 +116,12 @@ def balanced(num_folds: int) -> Deal:
                 f"labelled clips when preparing the corpus, or use the protocol `official`"
             )
         if len(counts) < num_folds:
-            remedy = f"speakers-{len(counts)}" if len(counts) >= 3 else "official (the corpus's own splits)"
+            remedy = f"speakers-{len(counts)}"
+            if len(counts) < 3:
+                remedy = f"official (the corpus's own splits), or clips-{num_folds} (folds of clips, whoever speaks)"
             raise ValueError(
-                f"protocol `speakers-{num_folds}`: the labelled clips have only {len(counts)} speakers; use {remedy}"
+                f"protocol `speakers-{num_folds}`: the labelled clips have only {len(counts)} "
+                f"speaker{'s' * (len(counts) > 1)}; use {remedy}"
             )
         sizes, group_of = [0] * num_folds, {}
         for speaker, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):

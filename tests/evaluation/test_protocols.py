@@ -289,6 +289,7 @@ def test_an_unknown_name_lists_the_known_ones():
         ("emodb-loso", [row("a", "crema-1001")], 1, "`crema-1001` is none of this protocol's (emodb-03 to emodb-16)"),
         ("speakers-5", [row("a", f"s{i}") for i in range(4)], 1, "only 4 speakers; use speakers-4"),
         ("speakers-5", [row("a", f"s{i}") for i in range(2)], 1, "only 2 speakers; use official"),
+        ("speakers-5", [row("a", "s")], 1, "only 1 speaker; use official (the corpus's own splits), or clips-5 ("),
         ("speakers-3", [row("a", "s"), row("b", "")], 1, "clip b has no speaker; name the speakers"),
     ],
 )
