@@ -11,7 +11,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -144,13 +144,19 @@ class Units:
         chosen = None
         for kind, name in enumerate(features.names):
             x_KF = np.concatenate([features.of(kind, row)[known[row]] for row in rows])
-            for shrinkage, found in discriminants(x_KF, labels_K, len(self.task.classes)):
-                error = self._count(self.validation, lambda row, f=found, k=kind: f.answers(features.of(k, row)))
+            fitted = list(discriminants(x_KF, labels_K, len(self.task.classes)))
+            said = [  # clip by clip: with all layers and their context, features are large
+                [found.answers(x_TF) for _, found in fitted]
+                for row in self.validation
+                for x_TF in [features.of(kind, row)]
+            ]
+            for (shrinkage, found), answers in zip(fitted, zip(*said, strict=True), strict=True):
+                error = self._count(self.validation, answers)
                 if chosen is None or error.error < chosen[0]:
                     chosen = error.error, found, kind, f"{name}, shrinkage {shrinkage:g}"
         assert chosen is not None
         _, found, kind, words = chosen
-        return Said(self._count(self.test, lambda row: found.answers(features.of(kind, row))), words)
+        return Said(self._count(self.test, [found.answers(features.of(kind, row)) for row in self.test]), words)
 
     def network(self, inputs: Sequence[str], clips: int, draw: int, *, pretrained: bool) -> Said:
         """A network trained on the clips of a draw, its step chosen by validation errors.
@@ -166,8 +172,8 @@ class Units:
     def _labels(self, row: int) -> np.ndarray:
         return self.labels_NT[row, : self.table.lengths[row]]
 
-    def _count(self, rows: np.ndarray, answers: Any) -> Counts:
-        return count([self._labels(row) for row in rows], [answers(row) for row in rows], self.silence)
+    def _count(self, rows: np.ndarray, answers: Sequence[np.ndarray]) -> Counts:
+        return count([self._labels(row) for row in rows], answers, self.silence)
 
 
 def _drawn(table: ClipTable, rows: np.ndarray, draw: int) -> np.ndarray:
