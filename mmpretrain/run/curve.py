@@ -177,11 +177,7 @@ class Curve:
         finetuning, name = self.finetuning(point), point.classifier
         fold, main = finetuning.fold(number), finetuning.main
         if name in STATISTICS:
-            labels, statistics = finetuning.labels[main.name], self._statistics[STATISTICS[name]]
-            if main.kind == "class":
-                answer = functools.partial(baseline_answers, statistics, labels, fold, main.classes)
-                return Said(None, np.array(on_main(lambda: answer().tolist())))
-            return Said(np.array(on_main(lambda: baseline_outputs(statistics, labels, fold, main).tolist())))
+            return self._of_statistics(finetuning, name, number)
         if name in FROZEN:
             rows = np.concatenate([fold.train, fold.validation, fold.test])
             features_ND = self._layers(0 if FROZEN[name] == PRETRAINED else point.draw).features(FROZEN[name], rows)
@@ -194,6 +190,24 @@ class Curve:
             return Said(np.array(on_main(logits)))
         classifier = finetuning.run.workdir / fold_name(name, number) / CLASSIFIER
         return Said(trained_outputs(finetuning, name, classifier, fold.test)[main.name])
+
+    def _of_statistics(self, finetuning: Finetuning, name: str, number: int) -> Said:
+        fold, main = finetuning.fold(number), finetuning.main
+        given = self._statistics[STATISTICS[name]], finetuning.labels[main.name], fold
+
+        def answer() -> list[Any]:
+            try:
+                of_class = main.kind == "class"
+                said = baseline_answers(*given, main.classes) if of_class else baseline_outputs(*given, main)
+            except ValueError as error:
+                raise ValueError(
+                    f"label_efficiency.classifiers: {name} cannot be trained in fold {number} of "
+                    f"{finetuning.protocol_title}, with the {HEARS[name]} that there is: {error}; leave it out"
+                ) from error
+            return said.tolist()
+
+        said = np.array(on_main(answer))
+        return Said(None, said) if main.kind == "class" else Said(said)
 
     def _layers(self, draw: int) -> Frozen:
         """What the layers say of every clip; untrained ones have the random weights of a draw."""

@@ -12,6 +12,7 @@ from mmpretrain.files import DamagedError
 from mmpretrain.randomness import part_seed
 from mmpretrain.report.few_labels import render_label_efficiency
 from mmpretrain.run import frozen
+from mmpretrain.run.baselines import SOUND
 from mmpretrain.run.curve import Curve
 from mmpretrain.run.forward import LayerStatistics
 from mmpretrain.run.layout import stages_by_command
@@ -173,6 +174,17 @@ def test_what_heads_with_steps_are_asked_is_not_asked_of_a_regression(run_of, tm
     assert curve.classifiers == ("pretrained", "scratch", "sound_statistics"), "an encoder hears no track"
     for point in curve.points:
         assert curve.finetuning(point).config.tracks == (() if point.classifier == "sound_statistics" else ("curve",))
+
+
+def test_statistics_that_a_fold_cannot_learn_from_are_one_line(run_of, tmp_path):
+    curve = Curve(run_of(tmp_path, dataclasses.replace(CURVE, classifiers=("sound_statistics",))))
+    happy = curve.whole.classes_N == CLASSES.index("happy")
+    of_clips = np.where(happy[:, None], 1.0, np.nan)  # as where the others have no sound
+    curve._statistics = {SOUND: of_clips}
+    with pytest.raises(
+        ValueError, match=r"classifiers: sound_statistics cannot be trained in fold 2 of .* audio that .*`happy`.*leave"
+    ):
+        curve.said(curve.points[-1], 2)
 
 
 def test_it_must_be_asked_for(run_of, tmp_path):
