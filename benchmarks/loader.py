@@ -3,7 +3,7 @@
 The usual way reads a video (H.264) picture by picture with cv2, a WAV file and one of noise, and makes filterbank,
 mixture, crops and pictures in float32 in numpy, one clip after another; ours leaves the last to the device. Both load
 the same drawn clips of mouths with sound, noise under a quarter of them, one thread each, in turns. Then: where our
-time goes, how several threads add up, how many cores feed an accelerator, and how much of a batch is padding where
+time goes, how several processes add up, how many cores feed an accelerator, and how much of a batch is padding where
 clips are as long as those of LRS3.
 
 python -m benchmarks.loader
@@ -13,6 +13,7 @@ python -m benchmarks.loader --clips 200 --compression zstd
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import os
 import statistics
@@ -21,6 +22,7 @@ import time
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -35,7 +37,7 @@ from mmpretrain.data.batch_plan import BatchPlan
 from mmpretrain.data.clips import ClipTable, open_clips
 from mmpretrain.data.inputs import INPUTS, Augmentation
 from mmpretrain.data.noise import check_noise, mix_noise, noise_segment
-from mmpretrain.data.pipeline import iterate
+from mmpretrain.data.workers import AHEAD, Workers
 from mmpretrain.features.filterbank import audio_features, band_centres_hz, log_filterbank
 from mmpretrain.prepared import finish_corpus
 from mmpretrain.randomness import clip_generator
@@ -45,6 +47,7 @@ from mmpretrain.storage import COMPRESSIONS
 SIDE, CROP = 96, 88
 NEEDS = {"one H200": 148_000, "a node of eight GPUs": 173_000}  # frames/s of Base in bfloat16
 NOISE_PROB = 0.25
+COMPUTE_ROUNDS = 100_000  # of a hash, some tens of milliseconds
 MODEL = ModelConfig()
 LRS3_BUCKETS = (60, 80, 110, 150, 200, 260, 330, 420, 500)  # of configs/pretrain/avhubert_base_lrs3.py
 # Clips of each kind, their mean length and its spread, and the longest: numbers and hours of LRS3 as released.
@@ -62,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
         cv2.setNumThreads(1)
         bench = Bench(Path(folder), args.clips, args.compression)
         rows = {"against": bench.against(args.turns, args.batches), "stages": bench.stages(args.turns)}
-        rows["threads"] = bench.threads(args.turns, args.batches)
+        rows["workers"] = bench.workers(args.turns, 4 * args.batches)
         rows["padding"] = padding()
     write_json(args.json, rows)
 
@@ -130,6 +133,7 @@ class Bench:
         )  # fmt: skip
         check_noise(str(noise))
         self.table: ClipTable = open_clips(self.data.corpora)
+        self.how = {"table": self.table, "model": MODEL, "data": self.data, "train": True, "seed": 0}
         self.plan = BatchPlan(self.table.lengths, batch_frames=4000, bucket_frames=(100, 200), multiple=1, seed=0)
         stored = sum(path.stat().st_size for path in (folder / "corpus").rglob("mouth-*"))
         raw, as_video = SIDE**2 * int(lengths.sum()), sum(path.stat().st_size for path in self.files.glob("*.mp4"))
@@ -138,7 +142,7 @@ class Bench:
 
     def load(self, planned) -> int:
         """Real frames of the batch."""
-        batch = make_batch(planned, self.table, model=MODEL, data=self.data, train=True, seed=0)
+        batch = make_batch(planned, **self.how)
         return int(batch.valid_BT.sum())
 
     def ours(self, steps: Iterator[int]) -> int:
@@ -213,29 +217,32 @@ class Bench:
             print(f"{name:34}{cost:>7.2f}")
         return found
 
-    def threads(self, turns: int, batches: int) -> dict[int, float]:
-        """Frames a second by the clock on the wall, of so many threads."""
-        cores, found = os.cpu_count() or 1, {}
-        counts = [n for n in (1, 2, 4, 8, 16, 32, 64) if n <= cores]
-        for count in counts:
-            found[count] = statistics.median(self._of_threads(count, 2 * batches * count) for _ in range(turns))
-        print("\nthreads, frames a second by the clock, share of as many times one thread's")
-        for count, rate in found.items():
-            print(f"{count:>3}{rate:>12,.0f}{rate / found[counts[0]] / count:>7.2f}")
-        most = max(found.values()) / max(found, key=found.get)
+    def workers(self, turns: int, batches: int) -> dict[int, dict[str, float]]:
+        """By the clock on the wall, of so many processes: frames a second, and how they add up.
+
+        Beside them, in turns, as many that only compute: what the machine has to give at the time.
+        """
+        cores, load = os.cpu_count() or 1, functools.partial(make_batch, **self.how)
+        compute = functools.partial(hashlib.pbkdf2_hmac, "sha256", b"", b"")
+        counts, found = [n for n in (1, 2, 4, 8, 16, 32, 64) if n <= cores], {}
+        for _ in range(turns):
+            for count in counts:
+                ours = found.setdefault(count, {"loading": [], "computing": []})
+                planned = map(self.plan.__getitem__, itertools.count())
+                ours["loading"].append(
+                    rate_of_workers(load, planned, count, batches, lambda batch: int(batch.valid_BT.sum()))
+                )
+                rounds = itertools.repeat(COMPUTE_ROUNDS)
+                ours["computing"].append(rate_of_workers(compute, rounds, count, batches, lambda _: COMPUTE_ROUNDS))
+        found = {n: {kind: statistics.median(rates) for kind, rates in ours.items()} for n, ours in found.items()}
+        print("\nprocesses, frames a second by the clock, share of as many times one's; of those that only compute")
+        for count, rates in found.items():
+            shares = {kind: rate / found[1][kind] / count for kind, rate in rates.items()}
+            print(f"{count:>3}{rates['loading']:>12,.0f}{shares['loading']:>7.2f}{shares['computing']:>7.2f}")
+        most = max(rates["loading"] / count for count, rates in found.items())
         for name, need in NEEDS.items():
             print(f"{name} needs {need:,} frames/s: {need / most:.1f} cores at {most:,.0f} each")
         return found
-
-    def _of_threads(self, count: int, steps: int) -> float:
-        batches = iterate(self.plan, self.load, first_step=0, num_steps=10**6, num_workers=count)
-        for _ in range(2 * count):
-            next(batches)
-        start = time.perf_counter()
-        frames = sum(next(batches)[1] for _ in range(steps))
-        elapsed = time.perf_counter() - start
-        batches.close()
-        return frames / elapsed
 
 
 def usual_clip(folder: Path, name: str, noise: list[Path], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -286,6 +293,16 @@ def rate_of(load: Callable[[], int], batches: int) -> float:
     start = time.process_time()
     frames = sum(load() for _ in range(batches))
     return frames / (time.process_time() - start)
+
+
+def rate_of_workers(load, asked: Iterator, count: int, each: int, size: Callable[[Any], int]) -> float:
+    """Units a second of so many processes, each of which loads so many when all have begun."""
+    with Workers(load, count) as workers:
+        loaded = workers.map(asked)
+        for _ in range((AHEAD + 1) * count):  # until they have started, and what they did before others had is gone
+            next(loaded)
+        start = time.perf_counter()
+        return sum(size(next(loaded)[1]) for _ in range(each * count)) / (time.perf_counter() - start)
 
 
 def cpu_of(work: Callable[[], object]) -> float:

@@ -113,7 +113,7 @@ def test_gpu_script_says_what_is_not_measured_without_a_gpu(tmp_path):
 
 
 def test_steps_are_measured_without_what_a_bare_gpu_machine_lacks():
-    lacking = ("orbax", "tensorflow_datasets", "grain", "mediapipe", "cv2", "av", "librosa", "sklearn", "matplotlib",
+    lacking = ("orbax", "tensorflow_datasets", "mediapipe", "cv2", "av", "librosa", "sklearn", "matplotlib",
                "ml_collections", "tqdm", "safetensors", "tensorboardX")  # fmt: skip
     code = f"""
 import sys

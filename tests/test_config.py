@@ -76,7 +76,7 @@ REFUSALS = [
     ("data.noise.prob", 3, "between 0 and 1"),
     ("data.batch_multiple", 0, "at least 1"),
     ("data.batch_frames", 19, "at least the longest of data.bucket_frames=(20,)"),
-    ("data.num_workers", -1, "0 (no threads) or more"),
+    ("data.num_workers", -1, "0 (no processes) or more"),
     ("rounds[0].targets[0].features", "wavs", "mfcc, cepstra, fbank, prosody, face_appearance, face_geometry, hidden"),
     ("rounds[0].targets[0].features", "hidden", "mfcc, say: the first round has no encoder"),
     ("rounds[0].encoder", "runs/x/encoder", "previous_round where no rounds[0].targets are of a hidden layer"),

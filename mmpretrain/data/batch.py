@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -120,6 +120,11 @@ def make_batch(
             table.unreadable.add(error)
             _clear(batch, b)
     return batch
+
+
+def make_share(planned: PlannedBatch, table: ClipTable, *, rows_of: Mapping[int, np.ndarray], **how: Any) -> Batch:
+    """`make_batch` of those rows of a planned batch that one process makes. rows_of: by how many clips are planned."""
+    return make_batch(planned.take(rows_of[len(planned.clips)]), table, **how)
 
 
 def empty_batch(

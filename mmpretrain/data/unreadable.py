@@ -16,24 +16,31 @@ class UnreadableClipError(ValueError):
 
     def __init__(self, clip_id: str, place: Place, why: str):
         self.clip_id, self.place = clip_id, place
+        self._said = clip_id, place, why
         folder, split, record = place
         super().__init__(
             f"clip {clip_id!r} (record {record} of {split!r} in {folder}) cannot be read: {why}; prepare the corpus "
             "again"
         )
 
+    def __reduce__(self):
+        return UnreadableClipError, self._said
+
 
 class Unreadable:
     """Counts, in this process, the clips that were passed over because they could not be read.
 
     share: how many there may be, as a share of the clips of the corpora that were opened; 0: none. say: takes a line
-    about each.
+    about each. Pickled, for a worker, it is one that only collects what its own process is to be told.
     """
 
     def __init__(self, share: float = 0.0, say: Callable[[str], None] | None = None):
         self.share, self._say = share, say
         self._num_clips: dict[tuple[str, str], int] = {}
         self._found: dict[Place, str] = {}
+
+    def __reduce__(self):
+        return Found, ()
 
     def open(self, corpus_dir: str, split: str, num_clips: int) -> None:
         self._num_clips[corpus_dir, split] = num_clips
@@ -63,3 +70,19 @@ class Unreadable:
             ) from error
         if self._say:
             self._say(f"passed over, {len(found)} of {of_all} clips so far: {error}")
+
+
+class Found(Unreadable):
+    """What a worker passes over."""
+
+    def __init__(self):
+        super().__init__()
+        self._errors: list[UnreadableClipError] = []
+
+    def add(self, error: UnreadableClipError) -> None:
+        self._errors.append(error)
+
+    def taken(self) -> list[UnreadableClipError]:
+        """Those since the last time."""
+        errors, self._errors = self._errors, []
+        return errors

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from mmpretrain.config import ModelConfig, RunConfig, as_dict, fields_of
 from mmpretrain.config.checks import check
-from mmpretrain.data.batch import make_batch
+from mmpretrain.data.batch import make_share
 from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
 from mmpretrain.data.clips import ClipTable, training_and_validation
 from mmpretrain.data.exposure import among
@@ -168,11 +168,7 @@ class RunBase:
             table.lengths, batch_frames=batch_frames, bucket_frames=data.bucket_frames,
             multiple=data.batch_multiple, seed=seed, weights=weights, strata=strata,
         )  # fmt: skip
-
-        def load(planned: PlannedBatch) -> Batch:
-            share = planned.take(process_rows(self.mesh, len(planned.clips)))
-            return make_batch(share, table, model=model, data=data, train=True, seed=seed, **inputs)
-
+        load = self._loading(plan, table, model=model, data=data, train=True, seed=seed, **inputs)
         return TrainingBatches(plan, table, load, num_steps, data.num_workers)
 
     def check_noise(self) -> None:
@@ -213,15 +209,20 @@ class RunBase:
         plan = EvaluationPlan(
             table.lengths, batch_frames=batch_frames, bucket_frames=data.bucket_frames, multiple=data.batch_multiple
         )
-
-        def load(planned: PlannedBatch) -> Batch:
-            share = planned.take(process_rows(self.mesh, len(planned.clips)))
-            return make_batch(share, table, model=model, data=data, train=False, seed=self.config.seed, **inputs)
-
+        load = self._loading(plan, table, model=model, data=data, train=False, seed=self.config.seed, **inputs)
         kept = plan if wanted is None else [p for p in map(plan.__getitem__, range(len(plan))) if _any_of(p, wanted)]
-        for planned, batch in iterate(kept, load, first_step=0, num_steps=len(kept), num_workers=data.num_workers):
+        for planned, batch in iterate(
+            kept, load, first_step=0, num_steps=len(kept), num_workers=data.num_workers, unreadable=table.unreadable
+        ):
             check_stop()
             yield planned, batch
+
+    def _loading(
+        self, plan: BatchPlan | EvaluationPlan, table: ClipTable, **how: Any
+    ) -> Callable[[PlannedBatch], Batch]:
+        """Makes this process's share of a batch of a plan, also in another process, which has no device."""
+        rows_of = {num_clips: process_rows(self.mesh, num_clips) for num_clips, _ in plan.shapes}
+        return functools.partial(make_share, table=table, rows_of=rows_of, **how)
 
 
 def _any_of(planned: PlannedBatch, wanted: np.ndarray) -> bool:

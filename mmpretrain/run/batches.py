@@ -16,7 +16,7 @@ BATCH_FIELDS = ("data.bucket_frames", "data.batch_multiple", "data.flip", "data.
 
 @dataclasses.dataclass(frozen=True)
 class TrainingBatches:
-    """The batches of a training run. load: this process's share of a planned one."""
+    """The batches of a training run. load: this process's share of a planned one; it pickles."""
 
     plan: BatchPlan
     table: ClipTable
@@ -27,8 +27,9 @@ class TrainingBatches:
     def __call__(self, first_step: int) -> Iterator[Batch]:
         """Those of the steps after `first_step` completed ones, in order."""
         steps = iterate(
-            self.plan, self.load, first_step=first_step, num_steps=self.num_steps, num_workers=self.num_workers
-        )
+            self.plan, self.load, first_step=first_step, num_steps=self.num_steps, num_workers=self.num_workers,
+            unreadable=self.table.unreadable,
+        )  # fmt: skip
         return (batch for _, batch in steps)
 
     def clip_ids(self, step: int) -> list[str]:

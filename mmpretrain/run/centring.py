@@ -20,7 +20,8 @@ from mmpretrain.observe.progress import Progress, is_main_process, log
 from mmpretrain.parallel.mesh import of_main
 from mmpretrain.parallel.processes import gather, on_main
 from mmpretrain.targets.centres import CentreProgress, Centres, centres_of, load_centres, save_centres
-from mmpretrain.targets.labelling import CLIP_FEATURES, CentreOf, Relative, clip_sums
+from mmpretrain.targets.clip_features import CLIP_FEATURES, CentreOf, Relative
+from mmpretrain.targets.labelling import clip_sums
 
 Person = tuple[str, str]  # corpus and name: people of the same name in two corpora are two
 
@@ -98,8 +99,7 @@ class Centring:
 
     def of(self, table: ClipTable) -> CentreOf:
         """The centre of the clip of each row of a table; None: of itself."""
-        row_N, centres_SC = self._rows(table), self.centres.centres_SC
-        return lambda row: None if row_N[row] < 0 else centres_SC[row_N[row]]
+        return CentreOf(self._rows(table), self.centres.centres_SC)
 
     def _rows(self, table: ClipTable) -> np.ndarray:
         """int64 [N]: the row of the centre of each clip, -1: none."""

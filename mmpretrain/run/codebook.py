@@ -22,8 +22,9 @@ from mmpretrain.run.centring import Centring
 from mmpretrain.run.forward import encode, forward_of
 from mmpretrain.run.layout import targets_name
 from mmpretrain.run.source import ForeignSource, SourceEncoder, left_by_round, source_of
+from mmpretrain.targets.clip_features import CLIP_FEATURES, CentreOf, ClipFeatures
 from mmpretrain.targets.kmeans import NOT_FINITE, nearest_ids
-from mmpretrain.targets.labelling import CLIP_FEATURES, CentreOf, ClipFeatures, clip_features, label_clips
+from mmpretrain.targets.labelling import clip_features, label_clips
 from mmpretrain.targets.progress import Labelled, select_ids
 from mmpretrain.targets.store import TargetStore, open_store, store_fingerprint
 
@@ -128,7 +129,7 @@ class RoundCodebook:
         if self.centring:
             return self.centring.of(table)
         centre_C = self.of_clips.relative.typical if self.relative_to == "none" else None
-        return lambda row: centre_C
+        return CentreOf.same(centre_C, len(table))
 
     def features(self, table: ClipTable) -> Iterator[tuple[int, np.ndarray]]:
         """(row, float32 [T * targets_per_frame, D]) of each clip, in every process. Raises Stopped between two.
@@ -175,7 +176,9 @@ class RoundCodebook:
 
     def _of_clips(self, table: ClipTable) -> dict[str, Any]:
         given = {"centre_of": self._centre_of(table)} if self.relative_to else {}
-        own = {"targets_per_frame": self.targets_per_frame, "num_workers": self.run.config.data.num_workers}
+        # A network of another project is on all cores by itself, and of other bits on one.
+        workers = 0 if isinstance(self.source, ForeignSource) else self.run.config.data.num_workers
+        own = {"targets_per_frame": self.targets_per_frame, "num_workers": workers}
         return own | given
 
     def _encoder(self) -> AVEncoder:

@@ -23,7 +23,8 @@ from mmpretrain.run.base import RunBase
 from mmpretrain.run.codebook import RoundCodebook
 from mmpretrain.run.layout import pretrain_name, targets_name
 from mmpretrain.run.source import ForeignSource, SourceEncoder, left_by_round
-from mmpretrain.targets.store import RowTargets, TargetStore
+from mmpretrain.targets.row_targets import RowTargets
+from mmpretrain.targets.store import TargetStore
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
 from mmpretrain.train.step import Trainer
 from mmpretrain.train.training import Training
@@ -177,7 +178,10 @@ class Round:
 
     def _targets(self, split: int) -> dict[str, Any]:
         """Of the clips to train on (0) or to validate on (1), with the labels of tasks, as `make_batch` takes them."""
-        targets = [RowTargets(codebook.store, codebook.rows[split][self.has[split]]) for codebook in self.codebooks]
+        targets = [
+            RowTargets(codebook.store.ids, codebook.store.offsets, codebook.rows[split][self.has[split]])
+            for codebook in self.codebooks
+        ]
         labels = {name: of_task for name, (of_task, _) in self.labels[split].items()}
         return {
             "targets": targets, "targets_per_frame": self.config.reference.targets_per_frame, "labels": labels,

@@ -15,111 +15,24 @@ from jax.sharding import Mesh
 
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.pipeline import iterate
-from mmpretrain.data.unreadable import UnreadableClipError
-from mmpretrain.features.face import (
-    APPEARANCE_DIM,
-    GEOMETRY_DIM,
-    appearance_features,
-    appearance_sums,
-    geometry_features,
-    geometry_sums,
-)
-from mmpretrain.features.filterbank import FBANK_DIM, fbank_of_frames
-from mmpretrain.features.mfcc import CEPSTRA_DIM, MFCC_DIM, cepstra_of_frames, mfcc39_of_frames
-from mmpretrain.features.prosody import PROSODY_DIM, TYPICAL, prosody_features, prosody_sums
 from mmpretrain.parallel.flight import one_behind
 from mmpretrain.parallel.mesh import replicated
 from mmpretrain.parallel.stopping import check_stop
-from mmpretrain.records import NUM_BLENDSHAPES, Clip
 from mmpretrain.targets.centres import ClipSums
+from mmpretrain.targets.clip_features import CentreOf, ClipFeatures, FeaturesOf, Relative, SumsOf
 from mmpretrain.targets.kmeans import begin_assign
 from mmpretrain.targets.progress import Labelled
 
-NO_BLENDSHAPES = np.zeros((0, NUM_BLENDSHAPES), np.float16)
 FEATURE_CLIPS = 64  # between two looks whether the run is to stop
 LABEL_CLIPS = 256  # of each process, between two looks,
 LABEL_FRAMES = 16_384  # of which at most so many frames are labelled at once (or one longer clip)
-
-
-# What the features of the clip of a row are relative to; None: to the clip itself.
-CentreOf = Callable[[int], np.ndarray | None]
-
-
-class Relative(NamedTuple):
-    """How features can be relative to something. usual: to what they are unless a recipe says otherwise.
-
-    typical: float32 [C], which stands for a speaker's centre where they are relative to "none". sums: what a clip adds
-    to its speaker's centre.
-    """
-
-    usual: str
-    typical: np.ndarray
-    sums: Callable[[Clip], tuple[np.ndarray, np.ndarray]]
-
-
-class ClipFeatures(NamedTuple):
-    """Features that a clip has by itself. needs: "audio", "video" or a track, without which it has none.
-
-    of_clip: takes a clip to float32 [T, dim]; of those that have several `rates` with a second argument, how many rows
-    of a frame, to [rate T, dim]; of those that have `relative` with a second argument, the centre [C] or None.
-    """
-
-    title: str
-    dim: int
-    needs: str
-    of_clip: Callable[..., np.ndarray]
-    relative: Relative | None = None
-    rates: tuple[int, ...] = (1,)
-
-
-def _mfcc(clip: Clip, targets_per_frame: int = 1) -> np.ndarray:
-    return mfcc39_of_frames(clip.audio, clip.num_frames, targets_per_frame)
-
-
-def _cepstra(clip: Clip) -> np.ndarray:
-    return cepstra_of_frames(clip.audio, clip.num_frames)
-
-
-def _fbank(clip: Clip) -> np.ndarray:
-    return fbank_of_frames(clip.audio, clip.num_frames)
-
-
-def _prosody(clip: Clip, centre_C: np.ndarray | None = None) -> np.ndarray:
-    return prosody_features(clip.audio, clip.num_frames, centre_C)
-
-
-def _appearance(clip: Clip, centre_C: np.ndarray | None = None) -> np.ndarray:
-    return appearance_features(clip.face, centre_C)
-
-
-def _geometry(clip: Clip, centre_C: np.ndarray | float | None = 0.0) -> np.ndarray:
-    return geometry_features(_blendshapes(clip), centre_C)
-
-
-def _blendshapes(clip: Clip) -> np.ndarray:
-    return clip.tracks.get("blendshapes", NO_BLENDSHAPES)
-
-
-_PROSODY = Relative("clip", TYPICAL, lambda clip: prosody_sums(clip.audio, clip.num_frames))
-_APPEARANCE = Relative("clip", np.zeros(APPEARANCE_DIM // 2, np.float32), lambda clip: appearance_sums(clip.face))
-_GEOMETRY = Relative("none", np.zeros(GEOMETRY_DIM // 2, np.float32), lambda clip: geometry_sums(_blendshapes(clip)))
-
-# By what a recipe calls them; "hidden", a layer of an encoder, is none that a clip has without one.
-CLIP_FEATURES = {
-    "mfcc": ClipFeatures("MFCC", MFCC_DIM, "audio", _mfcc, rates=(1, 4)),
-    "cepstra": ClipFeatures("cepstra", CEPSTRA_DIM, "audio", _cepstra),
-    "fbank": ClipFeatures("log filterbank", FBANK_DIM, "audio", _fbank),
-    "prosody": ClipFeatures("prosody", PROSODY_DIM, "audio", _prosody, _PROSODY),
-    "face_appearance": ClipFeatures("face appearance", APPEARANCE_DIM, "video", _appearance, _APPEARANCE),
-    "face_geometry": ClipFeatures("face geometry", GEOMETRY_DIM, "blendshapes", _geometry, _GEOMETRY),
-}
 
 
 def clip_features(
     features: ClipFeatures, table: ClipTable, rows: Sequence[int], *, targets_per_frame: int = 1, num_workers: int = 0,
     centre_of: CentreOf | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
-    """(row, float32 [T * targets_per_frame, D]) of some clips, in order; `num_workers` threads work ahead.
+    """(row, float32 [T * targets_per_frame, D]) of some clips, in order; `num_workers` processes work ahead.
 
     Of a clip that cannot be read [0, D]. targets_per_frame: one of the features' rates. centre_of: None: they are
     relative to what they usually are. Raises ValueError for a clip that lacks what the features need, and Stopped
@@ -202,18 +115,14 @@ def clip_sums(
     chunks = [rows[start : start + size][share[0] :: share[1]] for start in range(0, len(rows), size)]
     rows = rows[share[0] :: share[1]]
 
-    def load(row: int) -> ClipSums | None:
-        try:
-            return ClipSums(*relative.sums(table.open(row)))
-        except UnreadableClipError as error:
-            table.unreadable.add(error)
-            return None
-
-    made = iterate(rows, load, first_step=0, num_steps=len(rows), num_workers=num_workers)
+    made = iterate(
+        rows, SumsOf(relative, table), first_step=0, num_steps=len(rows), num_workers=num_workers,
+        unreadable=table.unreadable,
+    )  # fmt: skip
     for chunk in chunks:
         check_stop()
         of_chunk = itertools.islice(made, len(chunk))
-        yield from ((int(row), of_clip) for row, of_clip in of_chunk if of_clip is not None)
+        yield from ((int(row), ClipSums(*of_clip)) for row, of_clip in of_chunk if of_clip is not None)
 
 
 def _features_and_units(
@@ -221,18 +130,10 @@ def _features_and_units(
     centre_of: CentreOf | None,
 ) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray | None]]]:  # fmt: skip
     assert targets_per_frame in features.rates, f"{features.title} has {features.rates} rows a frame"
-    rate = (targets_per_frame,) if len(features.rates) > 1 else ()
-
-    def load(row: int) -> tuple[np.ndarray, np.ndarray | None]:
-        given = rate if centre_of is None else (centre_of(row),)
-        try:
-            clip = table.open(row)
-            return features.of_clip(clip, *given), clip.tracks.get("units")
-        except UnreadableClipError as error:
-            table.unreadable.add(error)
-            return np.zeros((0, features.dim), np.float32), None
-
-    made = iterate(rows, load, first_step=0, num_steps=len(rows), num_workers=num_workers)
+    load = FeaturesOf(features, table, targets_per_frame, centre_of)
+    made = iterate(
+        rows, load, first_step=0, num_steps=len(rows), num_workers=num_workers, unreadable=table.unreadable
+    )  # fmt: skip
     return ((int(row), of_clip) for row, of_clip in made)
 
 

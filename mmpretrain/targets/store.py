@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.files import SEAL, DamagedError, check_seal, read_json, seal, whole_folder, write_json, write_text
-from mmpretrain.records import Clip
 from mmpretrain.targets.kmeans import Codebook
 from mmpretrain.targets.quality import agreement, cluster_counts, cluster_quality
 
@@ -102,20 +101,6 @@ class TargetStore:
                 f"{self.path}: clip {self.clip_ids[i]!r} has {stored[i]} targets but {lengths[i]} frames; "
                 f"{_make_again(self.path)}"
             )
-
-
-@dataclasses.dataclass(frozen=True)
-class RowTargets:
-    """The targets of a clip table, as batches ask for them. rows: int64 [N], each clip's row in the store, or -1."""
-
-    store: TargetStore
-    rows: np.ndarray
-
-    def of(self, row: int, clip: Clip) -> np.ndarray | None:
-        """All ids of the clip of a row of the table; None: it has none."""
-        of_store = int(self.rows[row])
-        ids = self.store.row(of_store) if of_store >= 0 else ()
-        return ids if len(ids) else None
 
 
 def write_store(

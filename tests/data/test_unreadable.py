@@ -1,5 +1,7 @@
 """Clips whose records are damaged: rows without frames in a batch, counted, and too many of them are refused."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from mmpretrain.data.batch import empty_batch, make_batch
 from mmpretrain.data.batch_plan import PlannedBatch
 from mmpretrain.data.clips import open_clips
 from mmpretrain.data.unreadable import Unreadable, UnreadableClipError
+from mmpretrain.data.workers import Workers
 from tests.corpus_fixture import damage_record, make_clip, write_corpus
 from tests.tiny import tiny_model
 
@@ -57,6 +60,26 @@ def test_a_clip_that_cannot_be_read_is_a_row_without_frames_the_same_each_time(c
     assert table.unreadable.clip_ids == [table.clip_ids[bad]]
     assert len(lines) == 1, "said once, however often it is met"
     assert "1 of 10 clips so far: clip 'c" in lines[0]
+
+
+def test_what_a_worker_passes_over_is_told_and_counted_once(corpus):
+    lines = []
+    table = open_clips([CorpusConfig(corpus)], unreadable=Unreadable(0.1, lines.append))
+    rows = np.arange(len(table))
+    plans = [PlannedBatch(step, 0, FRAMES, rows, rows * 0) for step in range(3)]
+    load = functools.partial(
+        make_batch, table=table, model=tiny_model("audio"), data=DataConfig(), train=True, seed=0,
+    )  # fmt: skip
+    with Workers(load, 2, table.unreadable) as workers:
+        lost = [int((~batch.valid_BT.any(1)).sum()) for _, batch in workers.map(plans)]
+    assert lost == [1, 1, 1]
+    assert len(lines) == len(table.unreadable.clip_ids) == 1
+    strict = open_clips([CorpusConfig(corpus)], unreadable=Unreadable(0.09))
+    with (
+        Workers(functools.partial(load.func, **load.keywords | {"table": strict}), 1, strict.unreadable) as workers,
+        pytest.raises(ValueError, match=r"1 of 10 clips .* data\.max_unreadable_share=0\.09 allows"),
+    ):
+        list(workers.map(plans))
 
 
 def test_more_than_the_share_are_refused_with_the_list(corpus):

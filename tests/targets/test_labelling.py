@@ -6,7 +6,8 @@ import pytest
 from mmpretrain.config import FEATURES, CorpusConfig
 from mmpretrain.data.clips import open_clips
 from mmpretrain.records import NUM_BLENDSHAPES
-from mmpretrain.targets.labelling import CLIP_FEATURES, clip_features
+from mmpretrain.targets.clip_features import CLIP_FEATURES
+from mmpretrain.targets.labelling import clip_features
 from tests.corpus_fixture import make_clip, write_corpus
 
 

@@ -9,7 +9,8 @@ import pytest
 from mmpretrain.files import DamagedError, seal
 from mmpretrain.records import Clip
 from mmpretrain.targets.kmeans import Codebook
-from mmpretrain.targets.store import FORMAT, RowTargets, codebook_hash, open_store, store_fingerprint, write_store
+from mmpretrain.targets.row_targets import RowTargets
+from mmpretrain.targets.store import FORMAT, codebook_hash, open_store, store_fingerprint, write_store
 
 CLIPS = {"b/2": [4, 4, 0], "a 1": [1], "empty": [], "c": [2, 0, 0, 0, 1]}
 FIELDS = {
@@ -240,7 +241,8 @@ def test_a_frame_may_have_several_ids_of_which_the_first_is_its_target(tmp_path,
 
 
 def test_a_table_asks_by_its_rows(tmp_path):
-    targets = RowTargets(write(tmp_path / "t"), np.array([3, -1, 0]))
+    store = write(tmp_path / "t")
+    targets = RowTargets(store.ids, store.offsets, np.array([3, -1, 0]))
     clip = Clip("any", *[np.zeros(0)] * 3)
     assert targets.of(0, clip).tolist() == CLIPS["c"]
     assert targets.of(1, clip) is None
