@@ -118,17 +118,13 @@ class Sender:
             self._pipe.send((pickled, places, 0, 0))
             return
         size, file = places[-1].stop, None
-        if self._free:
-            number = self._free.pop()
-        else:
-            number, file = len(self._memories), _memory(size)
-            self._memories.append(mmap.mmap(file, size))
-        memory = self._memories[number]
-        if size > len(memory):
-            memory.resize(size)
+        number = self._free.pop() if self._free else len(self._memories)
+        if number == len(self._memories) or size > len(self._memories[number]):
+            file = _memory(size)
+            self._memories[number : number + 1] = [mmap.mmap(file, size)]
         for array, place in zip(arrays, places, strict=True):
-            memory[place] = array
-        self._pipe.send((pickled, places, number, len(memory)))
+            self._memories[number][place] = array
+        self._pipe.send((pickled, places, number, 0 if file is None else size))
         if file is not None:
             reduction.send_handle(self._pipe, file, None)
             os.close(file)
@@ -148,15 +144,13 @@ class Receiver:
 
     def receive(self) -> Any:
         """Raises EOFError or ConnectionError where there is no sender any more."""
-        pickled, places, number, size = self._pipe.recv()
+        pickled, places, number, new_size = self._pipe.recv()
         if not places:
             return pickle.loads(pickled)
-        if number == len(self._memories):
+        if new_size:
             file = reduction.recv_handle(self._pipe)
-            self._memories.append(mmap.mmap(file, size))
+            self._memories[number : number + 1] = [mmap.mmap(file, new_size)]
             os.close(file)
-        elif size > len(self._memories[number]):
-            self._memories[number].resize(size)
         whole = np.frombuffer(self._memories[number], np.uint8)
         weakref.finalize(whole, self._let_go.append, number).atexit = False
         view = memoryview(whole)

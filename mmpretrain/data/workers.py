@@ -58,7 +58,7 @@ class Workers(contextlib.AbstractContextManager, Generic[Asked, Loaded]):
     def map(self, asked: Iterable[Asked]) -> Iterator[tuple[Asked, Loaded]]:
         """(asked, load(asked)) in this order; each worker is at most `AHEAD` ahead, and begins at once.
 
-        Raises what `load` raises when it is the turn of what it was asked for, and RuntimeError where a worker died.
+        Raises what `load` raises when it is the turn of what it was asked for, and ChildProcessError where a worker died.
         """
         asked, begun = iter(asked), deque()
         for worker in AHEAD * self._workers:
@@ -120,7 +120,7 @@ class _Worker:
         except (EOFError, ConnectionError):
             code = self._process.wait()
         how = f"was killed ({signal.strsignal(-code)}: out of memory?)" if code < 0 else f"ended with code {code}"
-        raise RuntimeError(
+        raise ChildProcessError(
             f"a process that loads clips {how}; the same command continues, with less memory where data.num_workers is "
             "smaller"
         )
