@@ -58,7 +58,7 @@ class Workers(contextlib.AbstractContextManager, Generic[Asked, Loaded]):
     def map(self, asked: Iterable[Asked]) -> Iterator[tuple[Asked, Loaded]]:
         """(asked, load(asked)) in this order; each worker is at most `AHEAD` ahead, and begins at once.
 
-        Raises what `load` raises when it is the turn of what it was asked for, and ChildProcessError where a worker died.
+        Raises what `load` raises when it is the turn of what it was asked for, ChildProcessError where a worker died.
         """
         asked, begun = iter(asked), deque()
         for worker in AHEAD * self._workers:

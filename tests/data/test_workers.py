@@ -95,9 +95,7 @@ def test_a_worker_that_is_killed_ends_the_run():
     with Workers(loading.killed_at_3, 2) as workers:
         loaded = workers.map(range(9))
         assert [next(loaded)[1] for _ in range(3)] == [0, 1, 2]
-        with pytest.raises(
-            ChildProcessError, match=r"a process that loads clips was killed \(Killed: out of memory\?\)"
-        ):
+        with pytest.raises(ChildProcessError, match=r"a process that loads clips was killed \(Killed: out of"):
             next(loaded)
 
 
