@@ -20,7 +20,7 @@ import statistics
 import tempfile
 import time
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -228,11 +228,10 @@ class Bench:
         for _ in range(turns):
             for count in counts:
                 ours = found.setdefault(count, {"loading": [], "computing": []})
-                planned = map(self.plan.__getitem__, itertools.count())
                 ours["loading"].append(
-                    rate_of_workers(load, planned, count, batches, lambda batch: int(batch.valid_BT.sum()))
+                    rate_of_workers(load, self.plan, count, batches, lambda batch: int(batch.valid_BT.sum()))
                 )
-                rounds = itertools.repeat(COMPUTE_ROUNDS)
+                rounds = [COMPUTE_ROUNDS] * (AHEAD + 1 + batches) * count
                 ours["computing"].append(rate_of_workers(compute, rounds, count, batches, lambda _: COMPUTE_ROUNDS))
         found = {n: {kind: statistics.median(rates) for kind, rates in ours.items()} for n, ours in found.items()}
         print("\nprocesses, frames a second by the clock, share of as many times one's; of those that only compute")
@@ -295,10 +294,10 @@ def rate_of(load: Callable[[], int], batches: int) -> float:
     return frames / (time.process_time() - start)
 
 
-def rate_of_workers(load, asked: Iterator, count: int, each: int, size: Callable[[Any], int]) -> float:
+def rate_of_workers(load, plan: Sequence, count: int, each: int, size: Callable[[Any], int]) -> float:
     """Units a second of so many processes, each of which loads so many when all have begun."""
     with Workers(load, count) as workers:
-        loaded = workers.map(asked)
+        loaded = workers.map(plan, 0, (AHEAD + 1 + each) * count)
         for _ in range((AHEAD + 1) * count):  # until they have started, and what they did before others had is gone
             next(loaded)
         start = time.perf_counter()

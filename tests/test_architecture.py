@@ -254,7 +254,7 @@ def test_loading_it_does_not_load_jax(module):
 def test_no_command_loads_what_it_may_never_use():
     # Importing these takes longer than all the rest of a start: they are imported where they are used.
     heavy = ("sklearn", "scipy.stats", "matplotlib", "PIL", "av", "cv2", "librosa", "numba", "tensorflow_datasets",
-             "transformers", "torch", "mediapipe", "wandb", "tensorboardX")  # fmt: skip
+             "grain", "transformers", "torch", "mediapipe", "wandb", "tensorboardX")  # fmt: skip
     code = (
         "import sys; from mmpretrain import __main__ as command; list(map(command._load, command.command_names()));"
         f"print([name for name in {heavy} if name in sys.modules])"

@@ -16,7 +16,7 @@ DECOYS = (
     "abc", "argparse", "ast", "configparser", "csv", "dataclasses", "hashlib", "inspect", "json", "logging", "mmap",
     "multiprocessing", "pathlib", "pickle", "pickletools", "queue", "random", "secrets", "socket", "struct", "tempfile",
     "typing", "zipfile",
-    "absl", "av", "cv2", "flax", "jax", "jaxlib", "librosa", "mediapipe", "ml_collections", "ml_dtypes",
+    "absl", "av", "cv2", "flax", "grain", "jax", "jaxlib", "librosa", "mediapipe", "ml_collections", "ml_dtypes",
     "numpy", "optax", "orbax", "safetensors", "tensorflow_datasets", "tqdm", "yaml",
     "conftest", "libtpu", "mmpretrain", "sitecustomize", "tensorflow", "torch", "usercustomize", "wandb",
 )  # fmt: skip

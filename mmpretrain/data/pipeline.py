@@ -51,7 +51,7 @@ def iterate(
     else:
         return
     with Workers(load, min(num_workers, left), unreadable) as workers:
-        rest = workers.map(plan[ahead] for ahead in range(step + 1, num_steps))  # begun, while the caller has this one
+        rest = workers.map(plan, step + 1, num_steps)  # begun, while the caller has this one
         yield planned, loaded
         del loaded
         yield from rest

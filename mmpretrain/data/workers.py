@@ -14,18 +14,21 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
+from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from mmpretrain.data.shared import Receiver, Sender, portable, read_shared, shared
-from mmpretrain.data.unreadable import Unreadable
+from mmpretrain.data.unreadable import Unreadable, UnreadableClipError
 
 Asked = TypeVar("Asked")  # usually a PlannedBatch
 Loaded = TypeVar("Loaded")  # usually a Batch
 
-AHEAD = 2  # what a worker has to do or has done, at most
+# What was loaded, or the error with its traceback; and the clips that were passed over.
+Answer = tuple[Any, tuple[Exception, str] | None, list[UnreadableClipError]]
+
+AHEAD = 2  # what each worker has to do or has done, at most
 _SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}  # for the caller to obey, also where a group gets them
 _START = "import sys; sys.path[:] = {path}; from mmpretrain.data.workers import serve; serve({pipe}, {work})"
 # Workers are the parallelism: threads of BLAS beside them make the filterbank several times slower.
@@ -49,43 +52,52 @@ class Workers(contextlib.AbstractContextManager, Generic[Asked, Loaded]):
     def __init__(self, load: Callable[[Asked], Loaded], num_workers: int, unreadable: Unreadable | None = None):
         self._unreadable = unreadable
         self._workers: list[_Worker] = []
+        self._free: SimpleQueue[_Worker] = SimpleQueue()
+        self._answers: Any = None  # grain's
         with contextlib.ExitStack() as on_error, shared((load, unreadable)) as work:
             on_error.callback(self.close)
             for _ in range(num_workers):
                 self._workers.append(_Worker(work))
+                self._free.put(self._workers[-1])
             on_error.pop_all()
 
-    def map(self, asked: Iterable[Asked]) -> Iterator[tuple[Asked, Loaded]]:
-        """(asked, load(asked)) in this order; each worker is at most `AHEAD` ahead, and begins at once.
+    def map(self, plan: Sequence[Asked], start: int, stop: int) -> Iterator[tuple[Asked, Loaded]]:
+        """(asked, load(asked)) of plan[start], ..., plan[stop - 1] in this order, at most `AHEAD` a worker ahead.
 
-        Raises what `load` raises when it is the turn of what it was asked for, ChildProcessError where a worker died.
+        They begin at once. Raises what `load` raises when it is its turn, ChildProcessError where a worker died. To be
+        called once.
         """
-        asked, begun = iter(asked), deque()
-        for worker in AHEAD * self._workers:
-            self._begin(worker, asked, begun)
-        return self._answers(asked, begun)
+        import grain
 
-    def _begin(self, worker: _Worker, asked: Iterator[Asked], begun: deque[tuple[_Worker, Asked]]) -> None:
-        for one in asked:
-            worker.ask(one)
-            begun.append((worker, one))
-            return
+        def answer(step: int) -> tuple[Asked, Answer]:  # in a thread, of which there are as many as workers
+            asked, worker = plan[step], self._free.get()
+            try:
+                return asked, worker.answer(asked)
+            finally:
+                self._free.put(worker)
 
-    def _answers(self, asked: Iterator[Asked], begun: deque[tuple[_Worker, Asked]]) -> Iterator[tuple[Asked, Loaded]]:
-        while begun:
-            worker, one = begun.popleft()
-            loaded, error, found = worker.answer()
-            self._begin(worker, asked, begun)
+        num_workers = len(self._workers)
+        options = grain.ReadOptions(num_threads=num_workers, prefetch_buffer_size=AHEAD * num_workers)
+        self._answers = iter(grain.MapDataset.range(start, stop).map(answer).to_iter_dataset(options))
+        self._answers.start_prefetch()
+        return self._loaded(self._answers)
+
+    def _loaded(self, answers: Iterator[tuple[Asked, Answer]]) -> Iterator[tuple[Asked, Loaded]]:
+        for asked, (loaded, error, found) in answers:
             for clip in found:
                 self._unreadable.add(clip)
             if error is not None:
                 raise error[0] from WorkerError(error[1])
-            yield one, loaded
+            yield asked, loaded
             del loaded  # so that its memory is free as soon as the caller has let it go
 
     def close(self) -> None:
+        if self._answers is not None:
+            self._answers.close()
         for worker in self._workers:
-            worker.end()
+            worker.kill()
+        for _ in self._workers:
+            self._free.get().close()  # when no thread waits for it any more
         self._workers = []
 
     def __exit__(self, *_) -> None:
@@ -110,12 +122,10 @@ class _Worker:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             theirs.close()  # so that the pipe ends when the process does
 
-    def ask(self, asked: Any) -> None:
-        with contextlib.suppress(OSError):  # it died, which `answer` says
-            self._pipe.send((asked, self._receiver.let_go()))
-
-    def answer(self) -> Any:
+    def answer(self, asked: Any) -> Answer:
+        """Waits for it. Raises ChildProcessError where the process is gone."""
         try:
+            self._pipe.send((asked, self._receiver.let_go()))
             return self._receiver.receive()
         except (EOFError, ConnectionError):
             code = self._process.wait()
@@ -125,10 +135,12 @@ class _Worker:
             "smaller"
         )
 
-    def end(self) -> None:
-        self._pipe.close()
+    def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+
+    def close(self) -> None:
+        self._pipe.close()
 
 
 def serve(pipe: int, work: int) -> None:

@@ -71,7 +71,7 @@ def test_what_a_worker_passes_over_is_told_and_counted_once(corpus):
         make_batch, table=table, model=tiny_model("audio"), data=DataConfig(), train=True, seed=0,
     )  # fmt: skip
     with Workers(load, 2, table.unreadable) as workers:
-        lost = [int((~batch.valid_BT.any(1)).sum()) for _, batch in workers.map(plans)]
+        lost = [int((~batch.valid_BT.any(1)).sum()) for _, batch in workers.map(plans, 0, len(plans))]
     assert lost == [1, 1, 1]
     assert len(lines) == len(table.unreadable.clip_ids) == 1
     strict = open_clips([CorpusConfig(corpus)], unreadable=Unreadable(0.09))
@@ -79,7 +79,7 @@ def test_what_a_worker_passes_over_is_told_and_counted_once(corpus):
         Workers(functools.partial(load.func, **load.keywords | {"table": strict}), 1, strict.unreadable) as workers,
         pytest.raises(ValueError, match=r"1 of 10 clips .* data\.max_unreadable_share=0\.09 allows"),
     ):
-        list(workers.map(plans))
+        list(workers.map(plans, 0, len(plans)))
 
 
 def test_more_than_the_share_are_refused_with_the_list(corpus):

@@ -21,7 +21,7 @@ from tests.data.loading import who
 
 if __name__ == "__main__":
     with Workers(who, 2) as workers:
-        print(*(pid for _, (pid, _) in workers.map(range(2))), flush=True)
+        print(*(pid for _, (pid, _) in workers.map(range(2), 0, 2)), flush=True)
         time.sleep(60)
 """
 
@@ -60,7 +60,7 @@ def test_workers_are_processes_without_jax_that_end_with_the_iterator(monkeypatc
 
 def test_large_arrays_can_be_written_and_stay_when_the_workers_have_ended():
     with Workers(loading.large, 1) as workers:
-        ((_, first), (_, second)) = workers.map(range(2))
+        ((_, first), (_, second)) = workers.map(range(2), 0, 2)
     first += 1
     assert (first == 1).all()
     assert (second == 1).all()
@@ -68,7 +68,7 @@ def test_large_arrays_can_be_written_and_stay_when_the_workers_have_ended():
 
 def test_memory_is_used_again_only_when_nobody_has_what_lies_in_it():
     with Workers(loading.large, 1) as workers:
-        loaded, kept = workers.map(range(12)), []
+        loaded, kept = workers.map(range(12), 0, 12), []
         for step, array in loaded:
             assert (array == step).all()
             kept += [array[:5]] * (step == 2)
@@ -79,7 +79,7 @@ def test_memory_is_used_again_only_when_nobody_has_what_lies_in_it():
 
 def test_an_error_comes_in_its_turn_with_what_the_worker_knows_of_it():
     with Workers(loading.refused_at_5, 2) as workers:
-        loaded = workers.map(range(9))
+        loaded = workers.map(range(9), 0, 9)
         assert [next(loaded)[1] for _ in range(5)] == list(range(5))
         with pytest.raises(ValueError, match=r"^clip 'c7' cannot be read$") as raised:
             next(loaded)
@@ -88,12 +88,12 @@ def test_an_error_comes_in_its_turn_with_what_the_worker_knows_of_it():
         Workers(loading.unpicklable, 1) as workers,
         pytest.raises(RuntimeError, match=r"RefusedError: clip 'c7' of step 0 cannot be read"),
     ):
-        next(workers.map([0]))
+        next(workers.map([0], 0, 1))
 
 
 def test_a_worker_that_is_killed_ends_the_run():
     with Workers(loading.killed_at_3, 2) as workers:
-        loaded = workers.map(range(9))
+        loaded = workers.map(range(9), 0, 9)
         assert [next(loaded)[1] for _ in range(3)] == [0, 1, 2]
         with pytest.raises(ChildProcessError, match=r"a process that loads clips was killed \(Killed: out of"):
             next(loaded)
