@@ -13,6 +13,7 @@ from data_prep.media import container
 from data_prep.options import Options
 from data_prep.sources import SourceClip
 from tests.data_prep.numbered import joined, number_of, shifted, write_film
+from tests.slow import others_slow
 
 CASES = Path(os.environ.get("MMPRETRAIN_SHARED_DIR", Path(__file__).parents[2].parent / "shared")) / "data" / "cases"
 
@@ -50,7 +51,7 @@ def off_by(part: np.ndarray, whole: np.ndarray) -> int:
     return abs(steps[int(np.argmin(apart))])
 
 
-@pytest.mark.parametrize("sought", [False, True], ids=["from the beginning", "sought"])
+@pytest.mark.parametrize("sought", others_slow([False, True], True), ids=["from the beginning", "sought"])
 @pytest.mark.parametrize("name", FILMS)
 def test_a_part_is_what_is_cut_out_of_the_whole(tmp_path, monkeypatch, name, sought):
     path = make_film(tmp_path, name)

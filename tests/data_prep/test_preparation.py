@@ -19,6 +19,7 @@ from mmpretrain.config import CorpusConfig
 from mmpretrain.data.clips import open_clips
 from mmpretrain.index import read_index
 from tests.data_prep.authored import RATE, tone, write_mp4, write_wav
+from tests.slow import others_slow
 
 ROOT = Path(__file__).parents[2]
 
@@ -208,7 +209,11 @@ def many_sounds(tmp_path_factory) -> tuple[Path, str]:
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize(
-    ("files", "at_least"), [("cache/landmarks/*/*.npz", 5), (f"{records.DATASET_NAME}/*incomplete*/*", 1)]
+    ("files", "at_least"),
+    others_slow(
+        [("cache/landmarks/*/*.npz", 5), (f"{records.DATASET_NAME}/*incomplete*/*", 1)],
+        (f"{records.DATASET_NAME}/*incomplete*/*", 1),
+    ),
 )
 def test_a_killed_run_goes_on_where_it_was(many_sounds, tmp_path, files, at_least):
     source, fingerprint = many_sounds

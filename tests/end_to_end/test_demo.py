@@ -86,6 +86,7 @@ def test_a_round_can_cluster_the_fine_tuned_encoder(workdir, corpus, tmp_path):
     assert Run(config).round(1).stores[0].lineage["source"] == lineage["fingerprint"]
 
 
+@pytest.mark.slow
 def test_the_run_as_an_avhubert_checkpoint_comes_back_and_serves_every_stage(workdir, corpus, tmp_path):
     main(["export", *arguments(corpus, workdir), "--format=avhubert"])
     public, encoder = workdir / "export" / "avhubert.pt", tmp_path / "public"

@@ -98,6 +98,7 @@ def config(tmp_path, gaze):
     return config
 
 
+@pytest.mark.slow
 def test_a_third_modality_trains_evaluates_and_is_exported(config):
     run = Run(config)
     make_targets(run.round(1))

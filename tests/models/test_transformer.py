@@ -12,6 +12,7 @@ from flax import nnx
 from mmpretrain.models.sharing import Undivided
 from mmpretrain.models.transformer import Attention, Transformer, attend, attend_dropping
 from mmpretrain.randomness import named, numbered
+from tests.slow import others_slow
 from tests.tiny import initial, tiny_model
 
 B, T = 2, 7
@@ -144,7 +145,7 @@ def test_dropout_differs_by_layer_and_key():
     assert np.abs(one - other).max() > 0.1
 
 
-@pytest.mark.parametrize("remat", ["none", "layers", "dots"])
+@pytest.mark.parametrize("remat", others_slow(["none", "layers", "dots"], "none"))
 def test_a_dropped_layer_is_not_run_and_the_numbers_are_those_of_running_it_for_nothing(remat):
     config = dataclasses.replace(CONFIG, num_layers=4, dropout=0.1, layerdrop=0.5, remat=remat)
     graphdef, params = transformer(config)

@@ -222,6 +222,7 @@ def test_feature_masks_are_one_mask():
     np.testing.assert_array_equal(draws.source_BT, np.broadcast_to(np.arange(T), (2, T)))
 
 
+@pytest.mark.slow
 def test_gradient_of_a_batch_with_every_kind_of_clip_is_finite():
     objective = make_objective(feature_penalty=10.0, modality_dropout=0.5)
     batch = random_batch((12, 1, 3, 0), model=BOTH, present={"audio": [1, 1, 0, 0], "video": [1, 0, 1, 0]})

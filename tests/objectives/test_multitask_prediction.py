@@ -156,6 +156,7 @@ def on_two_devices() -> None:
     assert one[1][1]["likeness/loss"] < one[1][0]["likeness/loss"]
 
 
+@pytest.mark.slow
 def test_two_devices_make_the_step_of_one():
     code = "from tests.objectives.test_multitask_prediction import on_two_devices; on_two_devices()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -19,9 +19,12 @@ from mmpretrain.objectives.base import Sums
 from mmpretrain.objectives.masked_prediction import Prediction
 from tests.parity.fixture_files import check, check_error, file_names, folder
 from tests.parity.model_files import stored_run
+from tests.slow import others_slow
 
-EVAL_FILES = file_names("pretrain_*.npz")
-LOSS_FILES = file_names("pretrain_*.npz", "train_*.npz")
+# Both kinds of fusion, norm and mask, and batch statistics.
+QUICK = "pretrain_preln_concat_inputmask.npz", "pretrain_postln_concat_featuremask.npz", "train_bn_preln_concat.npz"
+EVAL_FILES = others_slow(file_names("pretrain_*.npz"), *QUICK)
+LOSS_FILES = others_slow(file_names("pretrain_*.npz", "train_*.npz"), *QUICK)
 LOSS_LIMIT = 1e-4
 GRADIENT_LIMIT = 1e-2
 ZERO_LIMIT = 1e-4  # of the weight's gradient, for a bias whose gradient is 0 but for rounding

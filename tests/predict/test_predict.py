@@ -17,6 +17,7 @@ from mmpretrain.models.encoder import AVEncoder
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.export.encoder_folders import LINEAGE
 from tests.predict.conftest import LANDMARKER
+from tests.slow import others_slow
 from tests.tiny import tiny_model
 
 
@@ -140,7 +141,10 @@ def test_an_encoder_that_is_none_or_damaged_or_has_no_head_is_refused(name, enco
         assert words in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("task", ["sound", "valence", "level", "votes", "tags", "humour", "arousal"])
+KINDS = ["sound", "valence", "level", "votes", "tags", "humour", "arousal"]
+
+
+@pytest.mark.parametrize("task", others_slow(KINDS, "valence", "tags"))
 def test_a_head_of_every_kind_is_answered_in_its_own_terms(task, every_head, real, tmp_path, capsys):
     clip, encoder = real / "grid" / "other" / "brbk7n.mpg", load_encoder(every_head)
     options = [f"--encoder={every_head}", f"--landmarker={LANDMARKER}", f"--output={tmp_path}", "--workers=1"]

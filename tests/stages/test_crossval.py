@@ -11,6 +11,7 @@ from mmpretrain.config import LabelEfficiencyConfig, TaskConfig
 from mmpretrain.evaluation.tasks import agreement
 from mmpretrain.run.predictions import read_answers, read_probabilities, read_told
 from mmpretrain.stages.crossval import crossval
+from tests.slow import others_slow
 from tests.stages.tones import PITCH_HZ
 
 CLASSES = tuple(PITCH_HZ)
@@ -90,7 +91,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("kind", others_slow(OTHERS, "value", "binary", "ordinal"))
 def test_labels_of_other_kinds_have_their_own_figures(tone_run, tmp_path, capsys, kind):
     task, classifiers, metric = OTHERS[kind]
     asked = LabelEfficiencyConfig(classifiers=tuple({*classifiers, "frozen"}))

@@ -190,6 +190,7 @@ def prepared(tmp_path_factory):
     return source, output
 
 
+@pytest.mark.slow
 def test_a_preparation_with_a_damaged_or_missing_file_is_made_again_or_names_it(prepared, tmp_path, capsys):
     source, whole = prepared
     output = tmp_path / "corpus"

@@ -187,6 +187,7 @@ def another(field: str, value: Any, corpus: Path, done: Path, folder: Path) -> A
     return value + ("x" if isinstance(value, str) else 1)
 
 
+@pytest.mark.slow
 def test_every_stage_reads_what_is_written_here_and_nothing_else(config, corpus, tmp_path, golden):
     before, lines = recipes(Run(config)), []
     for part, tree in as_dict(config).items():

@@ -129,6 +129,7 @@ def test_rounds_are_walked_one_after_the_other_and_from_where_they_can_be(config
     assert np.array_equal(ids, Run(config).round(2).stores[0].ids)
 
 
+@pytest.mark.slow
 def test_a_round_starts_from_the_weights_of_the_one_before_if_told_to(config, tmp_path):
     config.rounds[1].optimizer.peak_lr, config.finetune = 1e-9, None
     run = Run(config)

@@ -74,6 +74,7 @@ def run_of(path, corpus, **changes):
     return Run(config)
 
 
+@pytest.mark.slow
 def test_every_kind_is_learned_and_tested_on_an_encoder_with_adapters(tmp_path, corpus):
     encoder = nnx.merge(*initial(lambda rngs: AVEncoder(tiny_model(), rngs=rngs)))
     save_encoder(tmp_path / "encoder", encoder, lineage={"fingerprint": "abc"})

@@ -14,6 +14,7 @@ from mmpretrain.parallel.mesh import make_mesh, shard_batch
 from mmpretrain.train.guard import GOOD
 from mmpretrain.train.optimizer import make_optimizer
 from mmpretrain.train.step import Trainer, mean_gradient, train_step
+from tests.slow import others_slow
 from tests.tiny import IMAGE_SIZE, random_batch, rows, tiny_model, tiny_round, with_inputs, with_present
 
 # With a mean of 0 a black picture is 0 everywhere: no channel of any layer has a deviation.
@@ -84,7 +85,7 @@ def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> Non
         np.testing.assert_array_equal(value, other[name], err_msg=name)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", others_slow(["float32", "bfloat16"], "float32"))
 def test_whatever_a_batch_lacks_it_trains_on_what_there_is(dtype):
     steps, batch = pretraining(dtype), random_batch(LENGTHS, model=MODEL)
     assert_trains(steps, batch, present=("frontends.audio", "stem", "head"))
@@ -127,6 +128,7 @@ def test_a_part_without_pictures_has_no_say_in_the_statistics():
     assert_same(assert_trains(parts, without, absent="video"), stats(parts))
 
 
+@pytest.mark.slow
 def test_an_encoder_of_both_is_fine_tuned_on_sound_alone_and_on_hidden_pictures():
     masking = MaskingConfig(kind="input", audio_prob=0.3, audio_span_frames=2, video_prob=1.0, video_span_frames=6)
     finetune = FinetuneConfig(tasks=(emotion("neutral", "happy", "sad"),), masking=masking, dropout=0.0)
