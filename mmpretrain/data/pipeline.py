@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import threadpool_limits
 
 from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan
 from mmpretrain.data.unreadable import Unreadable
-from mmpretrain.data.workers import Workers
+from mmpretrain.data.workers import Workers, ahead
 
 Planned = TypeVar("Planned")  # usually a PlannedBatch
 Loaded = TypeVar("Loaded")  # usually a Batch
 
-WORTH_SEC = 2.0  # of loading; for less it takes about as long to start workers
+WORTH_SEC = 2.0  # of loading: for less it takes about as long to start processes
 
 
 def iterate(
@@ -29,29 +30,31 @@ def iterate(
 ) -> Iterator[tuple[Planned, Loaded]]:
     """Pairs (planned, loaded) of the steps first_step, ..., num_steps - 1, in this order, the same whoever loads.
 
-    The caller's own thread loads the first two steps and, where by these it is done within `WORTH_SEC`, all others;
-    else `num_workers` processes load ahead of the caller, at most two steps each (0: none do). load, planned, loaded:
-    must pickle. unreadable: what `load` tells of clips that it passes over. If `load` fails at a step, its error is
-    raised when the caller reaches that step. The processes end when the caller is through, closes the iterator or drops
-    it.
+    A thread loads ahead of the caller, until that has taken `WORTH_SEC` and as much seems to be left; then
+    `num_workers` processes do, at most two steps each (0: the caller itself loads). load, planned, loaded: must pickle.
+    unreadable: what `load` tells of clips that it passes over. If `load` fails at a step, its error is raised when the
+    caller reaches that step. Thread and processes end when the caller is through, closes the iterator or drops it.
     """
-    # Processes are the parallelism: by several threads of BLAS the filterbank is slower, and of other bits.
-    blas = ThreadpoolController()
-    quickest_sec = float("inf")  # the first step may import and open what others need not
-    for step in range(first_step, num_steps):
+
+    def load_step(step: int) -> tuple[Planned, Loaded, float]:
         began = time.perf_counter()
         planned = plan[step]
-        with blas.limit(limits=1, user_api="blas"):
-            loaded = load(planned)
-        quickest_sec = min(quickest_sec, time.perf_counter() - began)
-        left = num_steps - step - 1
-        if num_workers and step > first_step and quickest_sec * left > WORTH_SEC:
-            break
-        yield planned, loaded
-    else:
-        return
-    with Workers(load, min(num_workers, left), unreadable) as workers:
-        rest = workers.map(plan, step + 1, num_steps)  # begun, while the caller has this one
-        yield planned, loaded
-        del loaded
-        yield from rest
+        loaded = load(planned)
+        return planned, loaded, time.perf_counter() - began
+
+    step, spent_sec = first_step, 0.0
+    with (
+        # Processes are the parallelism: by several threads of BLAS the filterbank is slower, and of other bits.
+        threadpool_limits(1, "blas"),
+        contextlib.closing(ahead(load_step, first_step, num_steps, num_threads=min(num_workers, 1))) as by_thread,
+    ):
+        for planned, loaded, seconds in by_thread:
+            yield planned, loaded
+            del loaded
+            step, spent_sec = step + 1, spent_sec + seconds
+            left_sec = spent_sec / (step - first_step) * (num_steps - step)
+            if num_workers and min(spent_sec, left_sec) > WORTH_SEC:
+                break
+    if step < num_steps:
+        with Workers(load, min(num_workers, num_steps - step), unreadable) as workers:
+            yield from workers.map(plan, step, num_steps)

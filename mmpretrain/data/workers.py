@@ -35,6 +35,20 @@ _START = "import sys; sys.path[:] = {path}; from mmpretrain.data.workers import 
 _ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
+def ahead(make: Callable[[int], Loaded], start: int, stop: int, *, num_threads: int) -> Any:
+    """An iterator of grain's over make(start), ..., make(stop - 1), in this order, to be closed.
+
+    So many threads begin at once, each at most `AHEAD` ahead of the caller; 0: the caller's own makes them. What `make`
+    raises is raised in its turn.
+    """
+    import grain
+
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=AHEAD * num_threads)
+    made = iter(grain.MapDataset.range(start, stop).map(make).to_iter_dataset(options))
+    made.start_prefetch()
+    return made
+
+
 class WorkerError(Exception):
     """What went wrong in a worker, as its traceback says; the cause of the error that the caller meets."""
 
@@ -62,12 +76,11 @@ class Workers(contextlib.AbstractContextManager, Generic[Asked, Loaded]):
             on_error.pop_all()
 
     def map(self, plan: Sequence[Asked], start: int, stop: int) -> Iterator[tuple[Asked, Loaded]]:
-        """(asked, load(asked)) of plan[start], ..., plan[stop - 1] in this order, at most `AHEAD` a worker ahead.
+        """(asked, load(asked)) of plan[start], ..., plan[stop - 1] in this order, each worker at most `AHEAD` ahead.
 
         They begin at once. Raises what `load` raises when it is its turn, ChildProcessError where a worker died. To be
         called once.
         """
-        import grain
 
         def answer(step: int) -> tuple[Asked, Answer]:  # in a thread, of which there are as many as workers
             asked, worker = plan[step], self._free.get()
@@ -76,10 +89,7 @@ class Workers(contextlib.AbstractContextManager, Generic[Asked, Loaded]):
             finally:
                 self._free.put(worker)
 
-        num_workers = len(self._workers)
-        options = grain.ReadOptions(num_threads=num_workers, prefetch_buffer_size=AHEAD * num_workers)
-        self._answers = iter(grain.MapDataset.range(start, stop).map(answer).to_iter_dataset(options))
-        self._answers.start_prefetch()
+        self._answers = ahead(answer, start, stop, num_threads=len(self._workers))
         return self._loaded(self._answers)
 
     def _loaded(self, answers: Iterator[tuple[Asked, Answer]]) -> Iterator[tuple[Asked, Loaded]]:

@@ -1,9 +1,11 @@
 """Processes that load: what they give back, what they say of errors, and that none outlives its caller."""
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -45,17 +47,31 @@ def all_gone(pids: list[int], within_sec: float = 10.0) -> bool:
 def test_workers_are_processes_without_jax_that_end_with_the_iterator(monkeypatch, end):
     monkeypatch.setattr(pipeline, "WORTH_SEC", 0.0)
     loaded = iterate(range(9), loading.who, first_step=0, num_steps=9, num_workers=2)
-    assert {next(loaded)[1][0] for _ in range(2)} == {os.getpid()}
+    assert next(loaded)[1][0] == os.getpid()
     pids, foreign = zip(*(next(loaded)[1] for _ in range(2)), strict=True)
     assert len({os.getpid(), *pids}) == 3
     assert foreign == ([], [])
     if end == "used up":
-        assert len(list(loaded)) == 5
+        assert len(list(loaded)) == 6
     elif end == "closed":
         loaded.close()
     else:
         del loaded
     assert not any(map(alive, pids)), "ended and waited for"
+
+
+def test_the_thread_that_loads_little_ends_with_the_iterator():
+    loaded = iterate(range(9), loading.who, first_step=0, num_steps=9, num_workers=2)
+    assert {pid for _, (pid, _) in itertools.islice(loaded, 5)} == {os.getpid()}
+    del loaded
+    deadline = time.monotonic() + 5
+    while of_grain() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not of_grain()
+
+
+def of_grain() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("grain-prefetch")]
 
 
 def test_large_arrays_can_be_written_and_stay_when_the_workers_have_ended():
