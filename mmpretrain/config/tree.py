@@ -90,8 +90,8 @@ class DataConfig:
     noise: NoiseConfig = dataclasses.field(default_factory=NoiseConfig)
     # of the clips, those that may be passed over because their records are damaged; more of them end the run
     max_unreadable_share: float = setting(0.01, SHARE)
-    # processes that read and collate batches, beside each process of the run, where there is more to load than two
-    # seconds; 0: none, its own thread does so. They decide nothing but the speed: a core loads about 40,000 frames/s
+    # processes that read and collate batches, beside each process of the run, where a thread would take long; 0: not
+    # even a thread ahead of it. They decide nothing but the speed: a core loads about 40,000 frames/s
     num_workers: int = setting(4, within(0, 1_024, "0 (no processes) or more, up to 1_024"))
 
 

@@ -16,7 +16,7 @@ from mmpretrain.data.workers import Workers, ahead
 Planned = TypeVar("Planned")  # usually a PlannedBatch
 Loaded = TypeVar("Loaded")  # usually a Batch
 
-WORTH_SEC = 2.0  # of loading: for less it takes about as long to start processes
+WORTH_SEC = 6.0  # of loading: for less, processes that import librosa or TFDS take about as long to start
 
 
 def iterate(
