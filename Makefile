@@ -48,6 +48,8 @@ docs:
 	@# MediaPipe brings an OpenCV that needs a desktop's libraries; a bare server takes the headless build instead.
 	$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/python -m pip install --quiet --force-reinstall --no-deps \
 	    opencv-contrib-python-headless==$$($(BIN)/python -c 'from importlib.metadata import version as v; print(v("opencv-contrib-python"))')
+	@# librosa compiles its loops where they are first used, for half a minute, and keeps them.
+	$(BIN)/python -c 'import numpy; from mmpretrain.features.prosody import measure_prosody; measure_prosody(numpy.ones(16000, "int16"), 25)'
 	touch $@
 
 # Versions and hashes of all that the tests need, for Python 3.11 to 3.13 at once.
