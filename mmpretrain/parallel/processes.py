@@ -6,6 +6,7 @@ that names it.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import itertools
@@ -113,6 +114,8 @@ def initialize(place: Place | None, *, lost_after_sec: int) -> None:
         global _watch
         _watch = _Watch(_client(), jax.process_index(), jax.process_count(), lost_after_sec)
         _watch.start()
+        # Before JAX's own end, which is registered above: a thread that is in its client while Python ends aborts.
+        atexit.register(_end_watch)
 
 
 @contextlib.contextmanager
@@ -196,14 +199,19 @@ def _client():
 
 
 def _finish() -> None:
-    global _watch
     if _watch is not None:
         import jax
 
         barrier()
+        _end_watch()
+        jax.distributed.shutdown()
+
+
+def _end_watch() -> None:
+    global _watch
+    if _watch is not None:
         _watch.end()
         _watch = None
-        jax.distributed.shutdown()
 
 
 class _Watch(threading.Thread):

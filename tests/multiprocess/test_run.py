@@ -8,7 +8,7 @@ import pytest
 
 from mmpretrain.targets.store import open_store
 from tests.end_to_end.conftest import results
-from tests.multiprocess.running import RunOfSound
+from tests.multiprocess.running import Processes, RunOfSound
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -110,3 +110,11 @@ def test_four_processes_equal_one(corpus, single, tmp_path):
     with RunOfSound(4, 1, corpus, tmp_path / "four") as run:
         assert run.wait() == [0] * 4, run.output(0)
     assert_same_run(tmp_path / "four", single(4))
+
+
+def test_programs_that_only_join_end_together_in_silence(tmp_path):
+    """A thread that is in JAX's client while Python ends aborts it, or takes the end of another for its loss."""
+    for count in range(3):
+        with Processes(2, 1, tmp_path / str(count), "tests.multiprocess.leaving") as processes:
+            assert processes.wait() == [0, 0], [processes.output(index) for index in range(2)]
+            assert [len(processes.output(index).splitlines()) for index in range(2)] == [1, 1]
