@@ -84,6 +84,7 @@ def _check(corpus: Corpus, args: argparse.Namespace) -> int:
 
 def _run(corpus: Corpus, args: argparse.Namespace) -> int:
     from data_prep import preparation
+    from data_prep.check import of_no_clip, without_clip
     from data_prep.given_landmarks import with_landmarks
     from data_prep.hands import hand_model
     from data_prep.landmarker import landmarker_model
@@ -103,6 +104,9 @@ def _run(corpus: Corpus, args: argparse.Namespace) -> int:
         args.decode_once,
     )
     clips, name, labels = corpus.clips(args)
+    if not corpus.drawn:
+        for line in (*of_no_clip(clips, args.source), *without_clip(clips, corpus.official)):
+            print(f"note: {line}")
     clips = [with_text_alone(clip) for clip in clips] if args.text_alone else clips
     clips = with_landmarks(clips, args.landmarks) if args.landmarks else clips
     model = landmarker_model(args.landmarker) if any(clip.needs_landmarker for clip in clips) else None

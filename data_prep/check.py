@@ -34,8 +34,9 @@ def check(
     named = Counter(official.part for official in {clip.official for clip in clips if clip.official})
     official, parts, listed = official or named, list(parts) or list(named), list(listed)
     clips = [clip for clip in clips if clip.official is None or clip.official.part in parts]
-    for line in (*_doubles(clips), *_odd_files(clips, source), *_left_out(clips), *_kept(clips)):
-        print(line)
+    for lines in (_doubles(clips), _odd_files(clips, source), _left_out(clips), _unknown_words(clips), _kept(clips)):
+        for line in lines:
+            print(line)
     missing = {part: _missing(clips, part, official[part], listed) for part in parts}
     for part, (count, line) in missing.items():
         print(f"{'MISSING' if count else 'whole'}: {part}: {line}")
@@ -89,6 +90,14 @@ def _counts(clips: Iterable[SourceClip]) -> dict[str, Counter[str]]:
     return counts
 
 
+def _unknown_words(clips: Iterable[SourceClip]) -> Iterator[str]:
+    without = [clip for clip in clips if clip.labels.get("emotion") == ""]
+    words = Counter(word for clip in without if (word := clip.info.get("emotion", "")))
+    if words:
+        said = ", ".join(f"{word} {count:,}" for word, count in words.most_common(12))
+        yield f"no emotion label for {words.total():,} clips, whose word for it is none of ours: {said}"
+
+
 def _left_out(clips: Iterable[SourceClip]) -> Iterator[str]:
     of_reason = defaultdict(list)
     for clip in clips:
@@ -111,12 +120,25 @@ def _odd_files(clips: Iterable[SourceClip], source: Path) -> Iterator[str]:
         yield f"unreadable: the folder {unread}"
     if odd := [readable(path) for path in found.files if readable(path) != os.fspath(path)]:
         yield f"unreadable: {len(odd):,} names are no text ({_some(odd)})"
+    yield from of_no_clip(clips, source, found.files)
+
+
+def of_no_clip(clips: Iterable[SourceClip], source: Path, files: Sequence[Path] | None = None) -> Iterator[str]:
+    """A line on the files of sound and picture below the source that are no clip's. files: all of them, if known."""
+    files = find_files(source, MEDIA_SUFFIXES).files if files is None else files
     named = set(_paths(clips))
-    if others := [path for path in found.files if path not in named]:
+    if others := [path for path in files if path not in named]:
         named = {os.path.realpath(path) for path in named}
     others = [readable(path.relative_to(source)) for path in others if os.path.realpath(path) not in named]
     if others:
-        yield f"not of the corpus: {len(others):,} files of sound or picture ({_some(others)})"
+        yield f"no clip is made of {len(others):,} files of sound or picture ({_some(others)})"
+
+
+def without_clip(clips: Iterable[SourceClip], official: Mapping[str, int]) -> Iterator[str]:
+    """A line on the official parts of which there is nothing at all."""
+    there = {clip.official.part for clip in clips if clip.official}
+    if lacking := [part for part in official if part not in there]:
+        yield f"there is nothing of {', '.join(lacking)}"
 
 
 def _doubles(clips: Iterable[SourceClip]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.check import ALL
-from data_prep.sources import Official, SourceClip, without_missing
+from data_prep.sources import Official, SourceClip, without_copies, without_missing
 from mmpretrain.features.mean_face import CROP_SIZES
 from mmpretrain.records import FACE_TRACKS, TrackSpec
 from mmpretrain.storage import COMPRESSIONS
@@ -130,7 +130,11 @@ class Corpus:
             argument.check(getattr(args, argument.name))
         own = {argument.name: getattr(args, argument.name) for argument in self.arguments}
         name = self.prepared_name(**own) if self.prepared_name else self.name
-        return without_missing(self.read(**own)), name, {**self.labels, **self.more_labels(**own)}
+        return self.sources(**own), name, {**self.labels, **self.more_labels(**own)}
+
+    def sources(self, **own: Any) -> list[SourceClip]:
+        """What `read` gives, each id once, those refused whose files are not there."""
+        return without_missing(without_copies(self.read(**own)))
 
 
 # What several corpora take.

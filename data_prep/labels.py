@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 # By name the kind (see `records.LABEL_KINDS`).
 COLUMNS = {
     "emotion": "class",  # one of `records.EMOTIONS`: what was to be shown, or what the makers agreed on
@@ -33,6 +35,22 @@ COLUMNS = {
 def columns(*names: str) -> dict[str, str]:
     """These columns with their kinds."""
     return {name: COLUMNS[name] for name in names}
+
+
+def on_scale(word: str, low: float, high: float) -> float:
+    """What a word of the scale from low to high is on ours from -1 to 1. Raises ValueError for none of it."""
+    value = float(word)
+    if not low <= value <= high:
+        raise ValueError(f"{word} is not between {low:g} and {high:g}")
+    return between(value, low, high)
+
+
+def figure(word: str) -> float | str:
+    """The number that a word is, else the word."""
+    try:
+        return value if math.isfinite(value := float(word)) else word
+    except ValueError:
+        return word
 
 
 def between(value: float, low: float, high: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
 from data_prep.sources import MEDIA_SUFFIXES, hashed_split
@@ -17,14 +17,32 @@ def read_ids(path: Path, depth: int) -> dict[str, str]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"the list {path} does not exist; give a text file with the id of a clip on each line")
-    ids = {}
-    for line in read_text(path).splitlines():
+    ids: dict[str, str] = {}
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         first, _, rest = line.replace(",", " ", 1).strip().partition("\t" if "\t" in line else " ")
-        if first.strip():
-            ids[last_parts(first.strip(), depth)] = rest.strip().lower()
+        if not first.strip():
+            continue
+        clip, said = last_parts(first.strip(), depth), rest.strip().lower()
+        if (before := ids.setdefault(clip, said)) != said:
+            raise ValueError(
+                f"the list {path}, line {number}: behind {clip} stands {said!r} here and {before!r} before; remove one "
+                "of the two lines"
+            )
     if not ids:
         raise ValueError(f"the list {path} names no clip; write the id of a clip on each line")
     return ids
+
+
+def without_file(ids: Iterable[str], clip_ids: Collection[str], path: Path) -> None:
+    """Says how many clips of a list are not among those that are here. Raises ValueError where none is here."""
+    ids = list(ids)
+    if lost := [clip for clip in ids if clip not in clip_ids]:
+        if len(lost) == len(ids):
+            raise ValueError(
+                f"the list {path}: none of the {len(ids)} clips that it names is here, such as {lost[0]!r}; give the "
+                "list of this corpus, an id on each line"
+            )
+        print(f"note: {len(lost)} of the {len(ids)} clips that {path} names are not here, such as {lost[0]}")
 
 
 def last_parts(name: str, depth: int) -> str:

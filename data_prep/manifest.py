@@ -6,7 +6,6 @@ comma, or a column that is not seen, would put wrong labels or splits into a cor
 
 from __future__ import annotations
 
-import codecs
 import csv
 import difflib
 import io
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.sources import MEDIA_SUFFIXES
+from data_prep.tables import BOMS
 from mmpretrain.listing import suffix_of
 
 # What each column may be called instead, which is asked about, besides what is nearly spelled like it.
@@ -30,10 +30,6 @@ COLUMNS = {
     "end_sec": "end end_s end_time",
 }  # fmt: skip
 _NEAR = 0.85  # of `difflib`: `emotions` is 0.93 like `emotion`
-_BOMS = (
-    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
-)  # fmt: skip
 _DELIMITERS = ",;\t|"
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
@@ -69,7 +65,7 @@ def _decode(manifest: Path, encoding: str) -> str:
     content = manifest.read_bytes()
     if content.startswith(b"PK\3\4"):
         raise ValueError(f"--manifest {manifest} is a spreadsheet or an archive; save it as CSV in UTF-8")
-    mark, marked = next(((mark, name) for mark, name in _BOMS if content.startswith(mark)), (b"", ""))
+    mark, marked = next(((mark, name) for mark, name in BOMS if content.startswith(mark)), (b"", ""))
     content, encoding = content[len(mark) :], marked or encoding or "utf-8"
     try:
         text = content.decode(encoding)

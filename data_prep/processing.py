@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from data_prep import media
-from data_prep.accounting import ReportRow, span_of
+from data_prep.accounting import UNEQUAL_SEC, ReportRow, span_of
 from data_prep.crops import Crops, crop_clip
 from data_prep.faults import ClipError, of_the_clip
 from data_prep.hands import HandWatch
@@ -142,7 +142,18 @@ def _decode(task: Task) -> tuple[dict[str, Any], str]:
     num_frames = len(mouth) or -(-len(audio) // SAMPLES_PER_FRAME)
     tracks |= tracks_of(said.words, said.curves, said.start_sec, num_frames)
     info = said.info | ({"word_times": _times_of_words(said)} if said.words else {})
+    note = "; ".join(filter(None, (note, *_beyond(said, tracks, num_frames))))
     return {"audio": audio, "mouth": mouth, "face": face, "tracks": tracks, "info": info}, note
+
+
+def _beyond(clip: SourceClip, tracks: dict[str, np.ndarray], num_frames: int) -> Iterator[str]:
+    """What the corpus says of times at which the clip is over."""
+    end_sec = clip.start_sec + num_frames / FRAME_RATE_HZ
+    if late := sum(word.start_sec > end_sec + UNEQUAL_SEC for word in clip.words):
+        yield f"{late} of the {len(clip.words)} words are timed behind its end"
+    for name in clip.curves:
+        if np.isnan(tracks[name]).all():
+            yield f"no value of {name} is of its time"
 
 
 def _times_of_words(clip: SourceClip) -> list[list[Any]]:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +19,7 @@ from mmpretrain.records import EMOTIONS
 MEDIA_SUFFIXES = AUDIO_SUFFIXES | VIDEO_SUFFIXES
 GIT_LFS = b"version https://git-lfs"  # what stands in a clone instead of a file, where git-lfs was not installed
 LARGEST_POINTER_BYTES = 1024
+_BEST_LAST = (".mp3", *sorted(MEDIA_SUFFIXES - {".mp3", ".wav"}), ".wav")
 
 # Other corpora's words for our emotions, in lower case.
 _EMOTION_SYNONYMS = {
@@ -215,6 +216,16 @@ def may_have_picture(path: Path) -> bool:
     return suffix_of(path) in VIDEO_SUFFIXES
 
 
+def best_file(paths: Sequence[Path]) -> Path:
+    """Of files of one recording the one to use: rather one that is there than a pointer or an empty one, rather a
+    picture than sound, rather WAV than other sound than MP3; of equals the first."""
+
+    def rank(path: Path) -> tuple[bool, bool, int]:
+        return not why_missing(path), may_have_picture(path), _BEST_LAST.index(suffix_of(path))
+
+    return paths[0] if len(paths) == 1 else max(paths, key=rank)
+
+
 def media_files(folder: Path) -> list[Path]:
     """Every sound and video file under a folder, as `find_files` finds them. Prints what of the folder is not seen."""
     if not folder.is_dir():
@@ -244,15 +255,26 @@ def with_unique_ids(clips: Iterable[SourceClip]) -> list[SourceClip]:
 
 
 def without_copies(clips: Iterable[SourceClip]) -> list[SourceClip]:
-    """The clips of a corpus in which a name is one recording: those with the id of an earlier one are refused."""
-    first: dict[str, SourceClip] = {}
-    kept = []
+    """The clips of a corpus in which a name is one recording: of those with one id all but the first are refused, but
+    for one whose file is there in place of one whose is not."""
+    of_id: dict[str, list[SourceClip]] = {}
     for clip in clips:
-        if (other := first.setdefault(clip.clip_id, clip)) is not clip:
-            why = f"has the name of {readable(other.path)}, which is used"
-            clip = dataclasses.replace(clip, refused=clip.refused or why)
-        kept.append(clip)
+        of_id.setdefault(clip.clip_id, []).append(clip)
+    kept = []
+    for same in of_id.values():
+        if len(same) > 1:
+            same.sort(key=lambda clip: bool(clip.refused or (clip.path and why_missing(clip.path))))
+        kept += [same[0], *(_copy(clip, same[0]) for clip in same[1:])]
     return with_unique_ids(kept)
+
+
+def _copy(clip: SourceClip, other: SourceClip) -> SourceClip:
+    if clip.path != other.path:
+        why = f"has the name of {readable(other.path)}, which is used"
+    else:
+        same = clip.labels == other.labels and (clip.start_sec, clip.end_sec) == (other.start_sec, other.end_sec)
+        why = "is listed twice" + ("" if same else ", not alike: the first time counts")
+    return dataclasses.replace(clip, refused=clip.refused or why)
 
 
 def _join(*notes: str) -> str:

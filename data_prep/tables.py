@@ -1,11 +1,68 @@
-"""Reads the tables in which corpora keep their labels: CSV files and lists, as their makers wrote them."""
+"""Reads the tables in which corpora keep their labels: CSV files and lists, as their makers wrote them.
+
+What is not as they wrote it is refused with file, line, column and remedy: a cell that is guessed at would be a wrong
+label.
+"""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from data_prep.sources import GIT_LFS
+
+Value = TypeVar("Value")
+
+_REMEDY = "correct it, or get the file of the corpus's own release"
+_NO_VALUE = ("", "na", "n/a", "nan")
+# Marks of encodings in the order in which they are told apart: that of UTF-32 begins like that of UTF-16.
+BOMS = (
+    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
+)  # fmt: skip
+
+
+class Row(dict[str, str]):
+    """The cells of a line of a table by the names of its columns. place: the file and the line, for messages."""
+
+    def __init__(self, cells: Mapping[str, str], place: str):
+        super().__init__(cells)
+        self.place = place
+
+    def number(self, column: str, low: float = -math.inf, high: float = math.inf) -> float:
+        """What the cell says, NaN for a blank one. Raises ValueError for no number, or one that is not within."""
+        cell = self[column]
+        if cell.casefold() in _NO_VALUE:
+            return math.nan
+        try:
+            value = float(cell)
+        except ValueError:
+            self.refuse(column, "a number")
+        if not low <= value <= high or math.isinf(value):
+            self.refuse(column, f"a number from {low:g} to {high:g}" if math.isfinite(high) else "a number of use")
+        return value
+
+    def whole(self, column: str) -> int:
+        """Raises ValueError where the cell is no whole number from 0 on."""
+        value = self.number(column, 0)
+        if not value.is_integer():
+            self.refuse(column, "a whole number")
+        return int(value)
+
+    def one_of(self, column: str, meanings: Mapping[str, Value]) -> Value:
+        """What the word of the cell means, in small letters or not. Raises ValueError for a word that nobody knows."""
+        word = self[column].casefold()
+        if word not in meanings:
+            self.refuse(column, f"one of {', '.join(filter(None, meanings))}")
+        return meanings[word]
+
+    def refuse(self, column: str, wanted: str) -> NoReturn:
+        raise ValueError(f"{self.place}: {column} is {self[column]!r}, which is not {wanted}; {_REMEDY}")
 
 
 def find_table(source: Path, *places: str) -> Path | None:
@@ -13,35 +70,63 @@ def find_table(source: Path, *places: str) -> Path | None:
     return next((source / place for place in places if (source / place).is_file()), None)
 
 
-def read_table(path: Path, columns: Iterable[str], delimiter: str = ",") -> list[dict[str, str]]:
+def read_table(path: Path, columns: Iterable[str], delimiter: str = ",") -> list[Row]:
     """The rows of a CSV file by the names in its first line, without blanks around names and cells.
 
     Raises ValueError if one of `columns` is not there, or a row has more or fewer cells than the first line.
     """
     reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, skipinitialspace=True)
-    names = [name.strip() for name in next(reader, [])]
-    if lacking := [column for column in columns if column not in names]:
-        raise ValueError(
-            f"{path} has no column {lacking[0]!r} (its first line names {', '.join(names) or 'none'}); "
-            "get the file of the corpus's own release"
-        )
-    rows = []
-    for cells in reader:
-        if not any(cell.strip() for cell in cells):
-            continue
-        if len(cells) != len(names):
+    rows: list[Row] = []
+    try:
+        names = [name.strip() for name in next(reader, [])]
+        if lacking := [column for column in columns if column not in names]:
             raise ValueError(
-                f"{path}, line {reader.line_num}: {len(cells)} cells, but the first line names {len(names)}; get the "
-                "file of the corpus's own release"
+                f"{path} has no column {lacking[0]!r} (its first line names {', '.join(names) or 'none'}); "
+                "get the file of the corpus's own release"
             )
-        rows.append({name: cell.strip() for name, cell in zip(names, cells, strict=True)})
+        if doubles := [name for name in names if name and names.count(name) > 1]:
+            raise ValueError(f"{path} has two columns {doubles[0]!r}; {_REMEDY}")
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(names):
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: {len(cells)} cells, but the first line names {len(names)}; "
+                    "get the file of the corpus's own release"
+                )
+            stripped = {name: cell.strip() for name, cell in zip(names, cells, strict=True)}
+            rows.append(Row(stripped, f"{path}, line {reader.line_num}"))
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: {error}; {_REMEDY}") from None
     return rows
 
 
+def by_key(rows: Iterable[Row], column: str) -> dict[str, Row]:
+    """The rows by what they say in that column. Raises ValueError where two rows of one key differ."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        if (other := found.setdefault(row[column], row)) != row:
+            raise ValueError(
+                f"{row.place}: {column} {row[column]!r} is that of {other.place} too, and they differ; {_REMEDY}"
+            )
+    return found
+
+
 def read_text(path: Path) -> str:
-    """A text in UTF-8, with or without its mark, what is none of it as Latin-1."""
+    """A text in UTF-8, or in what its mark says, what is none of it as Latin-1.
+
+    Raises ValueError for a pointer of git-lfs and for what is no text.
+    """
     content = path.read_bytes()
+    if content.startswith(GIT_LFS):
+        raise ValueError(f"{path} is a pointer of git-lfs, not the file itself; run `git lfs pull` where it was cloned")
+    mark, encoding = next(((mark, name) for mark, name in BOMS if content.startswith(mark)), (b"", "utf-8"))
     try:
-        return content.decode("utf-8-sig")
+        text = content[len(mark) :].decode(encoding)
     except UnicodeDecodeError:
-        return content.decode("latin-1")
+        if mark:
+            raise ValueError(f"{path} is not in {encoding}, as its mark says; {_REMEDY}") from None
+        text = content.decode("latin-1")
+    if "\0" in text:
+        raise ValueError(f"{path} is no text (it has NUL in it); {_REMEDY}")
+    return text

@@ -6,6 +6,8 @@ Times are seconds from the beginning of the clip's file, so that they stay right
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -82,6 +84,13 @@ def are_of(words: Sequence[Word], text: str) -> bool:
 
 def _letters(word: str) -> str:
     return "".join(char for char in word.casefold() if char.isalnum())
+
+
+def are_in_order(words: Sequence[Word]) -> bool:
+    """Whether each word ends after it begins, and none begins before the one before it, nor before the beginning."""
+    starts = [0.0, *(word.start_sec for word in words)]
+    ordered = all(one <= following for one, following in itertools.pairwise(starts))  # no NaN either
+    return ordered and all(word.start_sec <= word.end_sec < math.inf for word in words)
 
 
 def spoken(words: Sequence[Word]) -> str:

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data_prep.timed import Word, are_of, spoken
+from data_prep.sources import media_files
+from data_prep.tables import read_text
+from data_prep.timed import Word, are_in_order, are_of, spoken
+from mmpretrain.listing import suffix_of
 from mmpretrain.records import FRAME_RATE_HZ
 
 LONG_SEC = 15.0  # clips whose last word ends before this stay whole
@@ -32,31 +35,54 @@ class Transcript(NamedTuple):
     note: str = ""
 
 
+def recordings(folder: Path) -> list[Path]:
+    """The videos `<programme>/<number>.mp4` of a folder, those among them of which only the text is here."""
+    at = {path for path in media_files(folder) if path.parent.parent == folder and suffix_of(path) == ".mp4"}
+    texts = {path.with_suffix(".mp4") for path in folder.glob("*/*.txt") if not path.name.startswith(".")}
+    there = {path.with_suffix(".mp4") for path in at}
+    return sorted({*at, *(texts - there)})
+
+
+def is_number(name: str) -> bool:
+    """Whether a recording can be called so."""
+    return re.fullmatch(r"\d{5}", name) is not None
+
+
 def transcript_of(video: Path) -> Transcript:
     """That of the text file beside a video."""
     file = video.with_suffix(".txt")
     if not file.is_file():
         return Transcript("", (), "no text file")
-    return parse_text(file.read_text(encoding="utf-8", errors="replace"))
+    try:
+        return parse_text(read_text(file))
+    except (ValueError, OSError) as error:
+        return Transcript("", (), f"the text file cannot be read: {error}")
 
 
 def parse_text(content: str) -> Transcript:
-    """The transcript without sound tags such as {LG}, and the words of its table, found by the line `WORD`."""
+    """The transcript without sound tags such as {LG}, and the words of its table, found by the line `WORD`.
+
+    Without the words where a line of the table says none, or their times are not in order.
+    """
     lines = content.splitlines()
-    text = next((line.partition(":")[2] for line in lines if line.startswith("Text:")), "")
+    said = next((line.partition(":")[2] for line in lines if line.startswith("Text:")), None)
     table = next((row + 1 for row, line in enumerate(lines) if line.startswith("WORD")), len(lines))
-    words = []
-    for line in lines[table:]:
-        fields = line.split()
-        if len(fields) < 3:
-            continue
-        try:
-            word = Word(_clean(fields[0]), float(fields[1]), float(fields[2]))
-        except ValueError:
-            continue
-        if word.text:
-            words.append(word)
-    return Transcript(_clean(text), tuple(words))
+    text, note = _clean(said or ""), "" if said is not None else "the text file has no line `Text:`"
+    try:
+        timed = [_word(line) for line in lines[table:] if line.strip()]
+    except (ValueError, IndexError):
+        return Transcript(text, (), note or "the table of words cannot be read, and their times are left out")
+    words = tuple(word for word in timed if word.text)
+    if not are_in_order(words):
+        return Transcript(text, (), note or "the times of words are not in order, and left out")
+    if words and not are_of(words, text):
+        note = note or "the words that are timed are not those of the text"
+    return Transcript(text, words, note)
+
+
+def _word(line: str) -> Word:
+    text, start, end, *_ = line.split()
+    return Word(_clean(text), float(start), float(end))
 
 
 def _clean(text: str) -> str:

@@ -59,10 +59,10 @@ def make_clip(clip_id: str, num_frames: int, *, audio: bool = True, video: bool 
     )
 
 
-def damage_record(corpus: Path, view: str = "audio", split: str = "train") -> None:
-    """Spoils some bytes in the middle of the first shard of a view: one clip cannot be read then."""
+def damage_record(corpus: Path, view: str = "audio", split: str = "train", at: float = 0.5) -> None:
+    """Spoils some bytes in the first shard of a view, at this share of it: one clip cannot be read then."""
     (shard, *_) = sorted(records.dataset_dir(corpus).glob(f"{view}-{split}.array_record-*"))
     content = bytearray(shard.read_bytes())
-    middle = slice(len(content) // 2, len(content) // 2 + 100)
-    content[middle] = bytes(byte ^ 255 for byte in content[middle])
+    first = int(at * len(content))
+    content[first : first + 100] = bytes(byte ^ 255 for byte in content[first : first + 100])
     shard.write_bytes(content)

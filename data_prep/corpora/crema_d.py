@@ -14,9 +14,9 @@ from typing import Any
 
 from data_prep.corpus import SOURCE, Corpus
 from data_prep.labels import columns
-from data_prep.sources import Official, SourceClip, may_have_picture, media_files, why_missing
-from data_prep.tables import find_table, read_table
-from mmpretrain.listing import readable, suffix_of
+from data_prep.sources import Official, SourceClip, best_file, media_files, why_missing
+from data_prep.tables import Row, by_key, find_table, read_table
+from mmpretrain.listing import readable
 
 _NAME = re.compile(r"(1\d{3})_([A-Z]{3})_([A-Z]{3})_(LO|MD|HI|XX)")
 _INTENDED = {"ANG": "angry", "DIS": "disgust", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
@@ -37,8 +37,8 @@ _SENTENCES = {
 }
 _LEVELS = {"LO": "low", "MD": "medium", "HI": "high", "XX": ""}
 _BROKEN = {"1064_IEO_DIS_MD", "1064_TIE_SAD_XX", "1076_MTI_NEU_XX", "1076_MTI_SAD_XX"}
+_SEXES = {"female": "female", "male": "male", "": ""}
 _VOTES_OF = {"1": "Voice", "2": "Face", "3": "MultiModal"}  # how a row number of tabulatedVotes.csv begins
-_BEST_LAST = (".mp3", ".wav")  # what has a picture is better than either
 
 
 def read(source: Path) -> list[SourceClip]:
@@ -46,7 +46,10 @@ def read(source: Path) -> list[SourceClip]:
 
     Raises FileNotFoundError if the source is no folder, ValueError for a table that is not of the release.
     """
-    files = _best_files(media_files(source))
+    of_name = defaultdict(list)
+    for path in media_files(source):
+        of_name[path.stem].append(path)
+    files = {name: best_file(paths) for name, paths in of_name.items()}
     listed = find_table(source, "SentenceFilenames.csv")
     names = [row["Filename"] for row in read_table(listed, ["Filename"])] if listed else []
     actors, winners, votes = _actors(source), _winners(source), _votes(source)
@@ -60,13 +63,13 @@ def read(source: Path) -> list[SourceClip]:
             continue
         actor, sentence, emotion, level = match.groups()
         labels = {"emotion": _INTENDED[emotion], "intensity": _LEVELS[level], "text": _SENTENCES[sentence]}
-        labels |= actors.get(actor, {}) | _perceived(winners.get(name, {}))
+        labels |= actors.get(actor, {}) | _perceived(winners.get(name))
         if name in votes:
             labels["votes"] = votes[name]
         clips.append(
             SourceClip(
                 name, path, speaker=f"crema-{actor}", labels=labels,
-                info={"emotion": emotion, "sentence": sentence, "level": level, **_said(winners.get(name, {}))},
+                info={"emotion": emotion, "sentence": sentence, "level": level, **_said(winners.get(name))},
                 refused="known to be unreadable or silent" if name in _BROKEN and not why_missing(path) else "",
                 official=Official("clips", name),
             )
@@ -74,61 +77,58 @@ def read(source: Path) -> list[SourceClip]:
     return clips
 
 
-def _best_files(files: list[Path]) -> dict[str, Path]:
-    """By name the file to use: rather one that is there than a pointer, rather a picture than sound, WAV than MP3."""
-
-    def rank(path: Path) -> tuple[bool, bool, int]:
-        suffix = suffix_of(path)
-        return not why_missing(path), may_have_picture(path), _BEST_LAST.index(suffix) if suffix in _BEST_LAST else 2
-
-    of_name = defaultdict(list)
-    for path in files:
-        of_name[path.stem].append(path)
-    return {name: max(paths, key=rank) for name, paths in of_name.items()}
-
-
 def _actors(source: Path) -> dict[str, dict[str, Any]]:
     table = find_table(source, "VideoDemographics.csv")
     rows = read_table(table, ["ActorID", "Age", "Sex", "Race"]) if table else []
-    return {row["ActorID"]: {"sex": row["Sex"].lower(), "age": float(row["Age"]), "race": row["Race"]} for row in rows}
+    return {
+        actor: {"sex": row.one_of("Sex", _SEXES), "age": row.number("Age", 0, 120), "race": row["Race"]}
+        for actor, row in by_key(rows, "ActorID").items()
+    }
 
 
-def _winners(source: Path) -> dict[str, dict[str, str]]:
+def _winners(source: Path) -> dict[str, Row]:
     table = find_table(source, "processedResults/summaryTable.csv", "summaryTable.csv")
     needed = ["FileName", *(f"{way}{what}" for way in _VOTES_OF.values() for what in ("Vote", "Level"))]
-    return {row["FileName"]: row for row in (read_table(table, needed) if table else [])}
+    return by_key(read_table(table, needed) if table else [], "FileName")
 
 
 def _votes(source: Path) -> dict[str, tuple[str, ...]]:
     """By clip a word for each vote of those who saw and heard it."""
     table = find_table(source, "processedResults/tabulatedVotes.csv", "tabulatedVotes.csv")
     rows = read_table(table, ["", *_VOTED, "fileName"]) if table else []
+    together = by_key([row for row in rows if _VOTES_OF.get(row[""][:1]) == "MultiModal"], "fileName")
     return {
-        row["fileName"]: tuple(word for letter, word in _VOTED.items() for _ in range(int(float(row[letter]))))
-        for row in rows
-        if _VOTES_OF.get(row[""][:1]) == "MultiModal"
+        name: tuple(word for letter, word in _VOTED.items() for _ in range(row.whole(letter)))
+        for name, row in together.items()
     }
 
 
-def _perceived(row: dict[str, str]) -> dict[str, Any]:
+def _perceived(row: Row | None) -> dict[str, Any]:
     """Labels of a row of winners. A tie has no winner; without a table of all votes its words are the votes."""
-    if not row:
+    if row is None:
         return {}
-    first = row["MultiModalVote"].split(":")
+    voice, face, both = (_winners_of(row, f"{way}Vote") for way in _VOTES_OF.values())
     return {
-        "perceived": _winner(row["MultiModalVote"]),
-        "perceived_voice": _winner(row["VoiceVote"]),
-        "perceived_face": _winner(row["FaceVote"]),
-        "perceived_level": float(row["MultiModalLevel"]) / 100 if len(first) == 1 else math.nan,
-        "votes": tuple(_VOTED[letter] for letter in first),
+        "perceived": _alone(both),
+        "perceived_voice": _alone(voice),
+        "perceived_face": _alone(face),
+        "perceived_level": row.number("MultiModalLevel", 0, 100) / 100 if len(both) == 1 else math.nan,
+        "votes": both,
     }
 
 
-def _winner(vote: str) -> str:
-    return "" if ":" in vote else _VOTED[vote]
+def _winners_of(row: Row, column: str) -> tuple[str, ...]:
+    letters = row[column].split(":")
+    if not set(letters) <= set(_VOTED):
+        row.refuse(column, f"one of the letters {', '.join(_VOTED)}, or several joined by `:`")
+    return tuple(_VOTED[letter] for letter in letters)
 
 
-def _said(row: dict[str, str]) -> dict[str, str]:
+def _alone(words: tuple[str, ...]) -> str:
+    return words[0] if len(words) == 1 else ""
+
+
+def _said(row: Row | None) -> dict[str, str]:
     return {f"{way.lower()}_vote": f"{row[way + 'Vote']} {row[way + 'Level']}" for way in _VOTES_OF.values() if row}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_prep.corpus import SOURCE, Corpus
 from data_prep.labels import columns
-from data_prep.sources import Official, SourceClip, media_files, without_copies
+from data_prep.sources import Official, SourceClip, media_files
 from mmpretrain.listing import readable
 
 _NAME = re.compile(r"(\d\d)([ab]\d\d)([WLEAFTN])([a-f])?")
@@ -39,7 +39,7 @@ _TEXTS = {
 
 def read(source: Path) -> list[SourceClip]:
     """Every recording below `source`, at any depth."""
-    return without_copies(_clip(path) for path in media_files(source))
+    return [_clip(path) for path in media_files(source)]
 
 
 def _clip(path: Path) -> SourceClip:

@@ -75,10 +75,6 @@ def read(
             clip = dataclasses.replace(clip, refused=f"{row.note}, so that its split is not known")
         clips.append(dataclasses.replace(clip, note="; ".join(filter(None, (row.note, clip.note)))))
     clips = _keep_together(manifest, rows, clips)
-    named = {os.path.realpath(clip.path) for clip in clips}
-    unnamed = sum(os.path.realpath(path) not in named for path in files)
-    if unnamed:
-        print(f"note: {unnamed} of the {len(files)} media files in {source} are not named in {manifest} and left out")
     return with_unique_ids(clips)
 
 

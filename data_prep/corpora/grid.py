@@ -9,9 +9,9 @@ from pathlib import Path
 
 from data_prep.corpus import SOURCE, VALIDATION_SHARE, Corpus
 from data_prep.labels import columns
-from data_prep.sources import Official, SourceClip, hashed_split, media_files, with_unique_ids
+from data_prep.sources import Official, SourceClip, best_file, hashed_split, media_files
 from data_prep.tables import read_table, read_text
-from data_prep.timed import WORDS_TRACK, Word, are_of
+from data_prep.timed import WORDS_TRACK, Word, are_in_order, are_of
 from mmpretrain.listing import readable
 from mmpretrain.records import FACE_TRACKS
 
@@ -42,13 +42,18 @@ def read(source: Path, *, validation_share: float) -> list[SourceClip]:
     clips, taken = [], defaultdict(list)
     for path in files:
         taken[_speaker(path.parent, source), path.stem].append(path)
+    for (speaker, name), path in aligned.items():  # of a recording that is not here
+        taken.setdefault((speaker, name), [path.parent.parent / f"{name}.mpg"])
+    for folder, table in tables.items():
+        for name in table:
+            taken.setdefault((_speaker(folder, source), name), [folder / f"{name}.mpg"])
     for (speaker, name), paths in sorted(taken.items()):
-        path = min(paths, key=lambda path: path.suffix.lower() == ".wav")
+        path = best_file(paths)
         words = (
             _words(aligned[speaker, name]) if (speaker, name) in aligned else tables.get(path.parent, {}).get(name, ())
         )
         clips.append(_clip(path, speaker, name, words, validation_share))
-    return with_unique_ids(clips)
+    return clips
 
 
 def _clip(path: Path, speaker: str, name: str, words: tuple[Word, ...], validation_share: float) -> SourceClip:
@@ -60,6 +65,8 @@ def _clip(path: Path, speaker: str, name: str, words: tuple[Word, ...], validati
     if words and not are_of(words, spelled):
         note = "the words that are timed are not those that the name spells, which are left out with their times"
         words = ()
+    elif not are_in_order(words):
+        note, words = "the times of words are not in order, and left out", ()
     return SourceClip(
         clip_id,
         path,
@@ -106,7 +113,7 @@ def _table(path: Path) -> dict[str, tuple[Word, ...]]:
     words = defaultdict(list)
     for row in read_table(path, ["clip", "start_s", "end_s", "word"]):
         if row["word"] not in _PAUSES:
-            words[row["clip"]].append(Word(row["word"], float(row["start_s"]), float(row["end_s"])))
+            words[row["clip"]].append(Word(row["word"], row.number("start_s"), row.number("end_s")))
     return {clip: tuple(of_clip) for clip, of_clip in words.items()}
 
 

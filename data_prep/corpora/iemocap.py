@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.corpus import SOURCE, VALIDATION_SHARE, Argument, Corpus
-from data_prep.labels import between, columns
+from data_prep.labels import columns, figure, on_scale
 from data_prep.sources import Official, Region, Sound, SourceClip, hashed_split, standard_emotion, why_missing
 from data_prep.tables import read_text
-from data_prep.timed import WORDS_TRACK, Word, are_of
+from data_prep.timed import WORDS_TRACK, Word, are_in_order, are_of
+from mmpretrain.listing import readable
 from mmpretrain.records import FACE_TRACKS
 
+_NUMBER = r"\d+(?:\.\d+)?"
 _TURN = re.compile(
-    r"\[\s*([\d.]+)\s*-\s*([\d.]+)\s*\]\s+(Ses0(\d)([FM])_(impro|script)\w+?_([FM])\w+)\s+(\w+)\s+"
-    r"\[\s*([\d.]+),\s*([\d.]+),\s*([\d.]+)\s*\]"
+    rf"\[\s*({_NUMBER})\s*-\s*({_NUMBER})\s*\]\s+(Ses0(\d)([FM])_(impro|script)\w+?_([FM])\w+)\s+(\w+)\s+"
+    r"\[\s*([^,\s]*),\s*([^,\s]*),\s*([^,\]\s]*)\s*\]"
 )
 _SPOKEN = re.compile(r"(Ses0\d[FM]_\w+)\s+\[[\d.]+\s*-\s*[\d.]+\]:\s*(.*)")
 _RATER = re.compile(r"C-E\d+:\s*([^(]*)")  # F or M instead of E is the actor's own view
@@ -29,12 +31,14 @@ _ALIGNED = re.compile(r"\s*(\d+)\s+(\d+)\s+-?\d+\s+([^\s(]+)(?:\(\d+\))?\s*")  #
 _NO_MAJORITY = "xxx"
 _FOUR = {"neutral": "neutral", "happy": "happy", "excited": "happy", "sad": "sad", "angry": "angry"}
 _SESSIONS = range(1, 6)
-_LOWEST, _HIGHEST = 1.0, 5.0  # of the scales
+_SCALES = ("valence", "arousal", "dominance")
+_LOWEST, _HIGHEST = 1.0, 5.0
 _HALVES = {"left": (0.0, 0.0, 0.5, 1.0), "right": (0.5, 0.0, 1.0, 1.0)}  # of the picture
 
 
 class Turn(NamedTuple):
-    """What an evaluation file says of a turn: times in the dialogue, valence, arousal and dominance from 1 to 5."""
+    """What an evaluation file says of a turn: times in the dialogue; valence, arousal and dominance, from 1 to 5, as
+    they are written."""
 
     start_sec: float
     end_sec: float
@@ -44,7 +48,7 @@ class Turn(NamedTuple):
     style: str
     actor: str
     emotion: str
-    scales: tuple[float, float, float]
+    scales: tuple[str, str, str]
     votes: tuple[str, ...]
 
 
@@ -60,11 +64,25 @@ def read(source: Path, *, validation_share: float, marked: str = "unknown") -> l
         raise FileNotFoundError(f"--source {source} has no folder Session1; give the folder IEMOCAP_full_release")
     clips = []
     for number, session in sessions.items():
+        if not (session / "dialog" / "EmoEvaluation").is_dir():
+            raise FileNotFoundError(
+                f"{session} has no folder dialog/EmoEvaluation, which says what its turns are; unpack the session, or "
+                "take its folder away"
+            )
         for file in sorted((session / "dialog" / "EmoEvaluation").glob("[!.]*.txt")):
             split = "test" if number == max(_SESSIONS) else hashed_split(file.stem, validation_share)
             texts = dict(_texts(session / "dialog" / "transcriptions" / file.name))
-            turns = sorted(turns_of(read_text(file)))
+            content = read_text(file)
+            turns = sorted(turns_of(content))
+            if not turns:
+                clips.append(SourceClip(file.stem, file, split, refused="its evaluation file names no turn"))
             clips += [_clip(session, file.stem, k, turn, texts, split, marked) for k, turn in enumerate(turns)]
+            clips += [
+                SourceClip(
+                    f"{file.stem}, line {line}", file, split, refused=f"is no turn: {readable(said.strip()[:80])}"
+                )
+                for line, said in no_turns_of(content)
+            ]
     return clips
 
 
@@ -82,9 +100,15 @@ def turns_of(content: str) -> Iterator[Turn]:
                 votes += [word.strip() for word in said[1].split(";") if word.strip()]
         start, end, name, session, marked, style, actor, emotion, *scales = match.groups()
         yield Turn(
-            float(start), float(end), name, int(session), marked, style, actor, emotion, tuple(map(float, scales)),
-            tuple(votes),
+            float(start), float(end), name, int(session), marked, style, actor, emotion, tuple(scales), tuple(votes),
         )  # fmt: skip
+
+
+def no_turns_of(content: str) -> Iterator[tuple[int, str]]:
+    """(number, line) of the lines of an evaluation file that begin like a turn's and are none."""
+    for number, line in enumerate(content.splitlines(), start=1):
+        if line.lstrip().startswith("[") and _TURN.match(line) is None:
+            yield number, line
 
 
 def _texts(path: Path) -> Iterator[tuple[str, str]]:
@@ -99,10 +123,19 @@ def _clip(
 ) -> SourceClip:
     sound = session / "sentences" / "wav" / dialogue / f"{turn.name}.wav"
     emotion = "" if turn.emotion == _NO_MAJORITY else standard_emotion(turn.emotion) or ""
-    valence, arousal, dominance = (between(scale, _LOWEST, _HIGHEST) for scale in turn.scales)
+    scales, notes = {}, []
+    for name, word in zip(_SCALES, turn.scales, strict=True):
+        try:
+            scales[name] = on_scale(word, _LOWEST, _HIGHEST)
+        except ValueError:
+            notes.append(f"its {name} is none on the scale from 1 to 5, and left out")
+    refused = "" if turn.end_sec > turn.start_sec else "its times are not a part of the dialogue"
+    if session.name != f"Session{turn.session}":
+        refused = f"is a turn of session {turn.session}, but lies in {session.name}"
     text = texts.get(turn.name, "")
+    notes += [] if text else ["its dialogue's transcription does not say what is spoken"]
     words = _words(session / "sentences" / "ForcedAlignment" / dialogue / f"{turn.name}.wdseg")
-    words = words if are_of(words, text) else ()
+    words = words if are_of(words, text) and are_in_order(words) else ()
     whole = SourceClip(
         turn.name,
         sound,
@@ -111,16 +144,16 @@ def _clip(
         labels={
             "emotion": emotion, "emotion4": _FOUR.get(emotion, ""),
             "votes": tuple(filter(None, map(standard_emotion, turn.votes))),
-            "valence": valence, "arousal": arousal, "dominance": dominance,
-            "text": text, "style": {"impro": "improvised", "script": "scripted"}[turn.style],
+            **scales, "text": text, "style": {"impro": "improvised", "script": "scripted"}[turn.style],
             "sex": {"F": "female", "M": "male"}[turn.actor],
             "session": str(turn.session), "dialogue": dialogue, "turn": float(number),
         },
         info={
-            "emotion": turn.emotion, "votes": list(turn.votes), "scales": list(turn.scales),
+            "emotion": turn.emotion, "votes": list(turn.votes), "scales": list(map(figure, turn.scales)),
             "dialogue_start": turn.start_sec, "dialogue_end": turn.end_sec,
         },
-        refused="" if turn.end_sec > turn.start_sec else "its times are not a part of the dialogue",
+        refused=refused,
+        note="; ".join(notes),
         words=words,
         official=Official("turns", turn.name),
     )  # fmt: skip

@@ -9,10 +9,10 @@ from pathlib import Path
 from data_prep.corpus import SOURCE, Corpus
 from data_prep.labels import columns
 from data_prep.lists import read_ids
-from data_prep.sources import Official, SourceClip, media_files
+from data_prep.sources import Official, SourceClip
 from data_prep.tables import find_table
 from data_prep.timed import WORDS_TRACK
-from data_prep.transcripts import pieces_of, transcript_of
+from data_prep.transcripts import is_number, pieces_of, recordings, transcript_of
 from mmpretrain.listing import readable
 from mmpretrain.records import FACE_TRACKS
 
@@ -34,14 +34,17 @@ def read(source: Path) -> list[SourceClip]:
             f"--source {source} has neither mvlrs_v1/main nor a list such as train.txt; give the release's own folder"
         )
     root = root or source / "mvlrs_v1"
-    named = {(("pretrain" if name == "pretrain" else "main"), clip): name
-             for name, file in lists.items() for clip in read_ids(file, depth=2)}  # fmt: skip
+    named: dict[tuple[str, str], str] = {}
+    for name, file in lists.items():
+        for clip in read_ids(file, depth=2):
+            other = named.setdefault(("pretrain" if name == "pretrain" else "main", clip), name)
+            if other != name:
+                raise ValueError(f"{file} names {clip}, as {lists[other]} does; remove it from one of them")
     files = {
         (folder, f"{path.parent.name}/{path.stem}"): path
         for folder in ("pretrain", "main")
         if (root / folder).is_dir()
-        for path in media_files(root / folder)
-        if path.parent.parent == root / folder and path.suffix == ".mp4"
+        for path in recordings(root / folder)
     }
     clips = []
     for folder, name in sorted({*named, *files}):
@@ -51,6 +54,10 @@ def read(source: Path) -> list[SourceClip]:
 
 
 def _clips(folder: str, name: str, path: Path, listed: str | None) -> Iterator[SourceClip]:
+    if not is_number(path.stem):
+        refused = "not a place of LRS2 (main/<programme>/00001.mp4)"
+        yield SourceClip(readable(f"{folder}/{name}"), path, refused=refused)
+        return
     part = listed or ("pretrain" if folder == "pretrain" else "")
     clip_id, programme = readable(f"{folder}/{name}"), readable(path.parent.name)
     transcript = transcript_of(path)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from data_prep.corpus import SOURCE, VALIDATION_LIST, VALIDATION_SHARE, Corpus
 from data_prep.labels import columns
-from data_prep.lists import held_out_split, read_ids
-from data_prep.sources import Official, SourceClip, media_files
+from data_prep.lists import held_out_split, read_ids, without_file
+from data_prep.sources import Official, SourceClip
 from data_prep.timed import WORDS_TRACK
-from data_prep.transcripts import pieces_of, transcript_of
+from data_prep.transcripts import is_number, pieces_of, recordings, transcript_of
 from mmpretrain.listing import readable
 from mmpretrain.records import FACE_TRACKS
 
@@ -31,19 +31,19 @@ def read(source: Path, *, validation_share: float, validation_list: Path | None 
             f"--source {source} has none of the folders {', '.join(SETS)}; give the release's own folder"
         )
     held_out = read_ids(validation_list, depth=3) if validation_list else None
-    return [
-        clip
-        for name in SETS
-        if (source / name).is_dir()
-        for path in media_files(source / name)
-        if path.parent.parent == source / name and path.suffix == ".mp4"
-        for clip in _clips(name, path, validation_share, held_out)
-    ]
+    files = [path for name in SETS if (source / name).is_dir() for path in recordings(source / name)]
+    if held_out is not None:
+        named = {f"{path.parent.parent.name}/{path.parent.name}/{path.stem}" for path in files}
+        without_file(held_out, named | {name.partition("/")[2] for name in named}, validation_list)
+    return [clip for path in files for clip in _clips(path, validation_share, held_out)]
 
 
-def _clips(name: str, path: Path, validation_share: float, held_out: Collection[str] | None) -> Iterator[SourceClip]:
-    talk = readable(path.parent.name)
+def _clips(path: Path, validation_share: float, held_out: Collection[str] | None) -> Iterator[SourceClip]:
+    name, talk = path.parent.parent.name, readable(path.parent.name)
     clip_id = f"{name}/{talk}/{readable(path.stem)}"
+    if not is_number(path.stem):
+        yield SourceClip(clip_id, path, refused="not a place of LRS3 (trainval/<video id>/50001.mp4)")
+        return
     transcript = transcript_of(path)
     pieces = pieces_of(transcript, cut=name == "pretrain")
     for k, (text, piece) in enumerate(pieces):

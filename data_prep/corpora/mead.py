@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_prep.corpus import SOURCE, Argument, Corpus
 from data_prep.labels import columns
-from data_prep.sources import Sound, SourceClip, may_have_picture, media_files, standard_emotion, without_copies
+from data_prep.sources import Sound, SourceClip, may_have_picture, media_files, standard_emotion, why_missing
 from mmpretrain.listing import readable
 
 VIEWS = ("front", "down", "top", "left_30", "left_60", "right_30", "right_60")
@@ -35,8 +35,9 @@ def read(source: Path, view: str) -> list[SourceClip]:
     root = source.resolve()
     found = [(path, _place(root / path.relative_to(source))) for path in media_files(source)]
     sounds = {_take(place): path for path, place in found if place and not may_have_picture(path)}
-    seen = {_take(place) for path, place in found if place and may_have_picture(path) and _is_wanted(place, view)}
-    return without_copies(_clip(path, place, view, sounds, seen) for path, place in found)
+    seen = {_take(place) for path, place in found if place and may_have_picture(path) and _is_wanted(place, view)
+            and not (_take(place) in sounds and why_missing(path))}  # fmt: skip
+    return [_clip(path, place, view, sounds, seen) for path, place in found]
 
 
 def _place(path: Path) -> re.Match[str] | None:

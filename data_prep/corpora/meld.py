@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from pathlib import Path
 
 from data_prep.corpus import SOURCE, Corpus
 from data_prep.labels import columns
-from data_prep.sources import Official, SourceClip, media_files, standard_emotion, standard_split, why_missing
-from data_prep.tables import find_table, read_table
+from data_prep.sources import (
+    Official,
+    SourceClip,
+    best_file,
+    media_files,
+    standard_emotion,
+    standard_split,
+    why_missing,
+)
+from data_prep.tables import Row, find_table, read_table
 from mmpretrain.listing import readable
 
 # By the corpus's own word for the split: the folders that its archive may unpack to.
@@ -20,6 +29,7 @@ _FOLDERS = {
 _COLUMNS = ("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID", "Season", "Episode",
             "StartTime", "EndTime")  # fmt: skip
 _BROKEN = {"train/dia125_utt3", "dev/dia110_utt7"}
+_SENTIMENTS = {word: word for word in ("negative", "neutral", "positive")}
 _LONGEST_SEC = 60.0  # the longest utterance but two is 41 s long
 _PLAIN = str.maketrans(
     {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2026": "...", "\u2013": "-", "\u2014": "-"}
@@ -37,7 +47,9 @@ def read(source: Path) -> list[SourceClip]:
             f"--source {source} has none of train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv; give the folder "
             "MELD.Raw, unpacked"
         )
-    files = {(path.parent.name, path.stem): path for path in reversed(media_files(source))}
+    files = defaultdict(list)
+    for path in media_files(source):
+        files[path.parent.name, path.stem].append(path)
     return [
         _clip(source, split, row, files)
         for split, table in tables.items()
@@ -51,12 +63,13 @@ def _places(split: str) -> tuple[str, ...]:
     return name, f"{split}/{name}", f"data/MELD/{name}"
 
 
-def _clip(source: Path, split: str, row: dict[str, str], files: dict[tuple[str, str], Path]) -> SourceClip:
-    dialogue, utterance = f"{split}/dia{row['Dialogue_ID']}", f"utt{row['Utterance_ID']}"
-    name = f"dia{row['Dialogue_ID']}_{utterance}"
-    found = (files[folder, name] for folder in _FOLDERS[split] if (folder, name) in files)
+def _clip(source: Path, split: str, row: Row, files: dict[tuple[str, str], list[Path]]) -> SourceClip:
+    turn = row.whole("Utterance_ID")
+    dialogue, utterance = f"{split}/dia{row.whole('Dialogue_ID')}", f"utt{turn}"
+    name = f"dia{row.whole('Dialogue_ID')}_{utterance}"
+    found = (best_file(files[folder, name]) for folder in _FOLDERS[split] if (folder, name) in files)
     path = next(found, source / _FOLDERS[split][0] / f"{name}.mp4")
-    clip_id, seconds = f"{dialogue}_{utterance}", _seconds(row["EndTime"]) - _seconds(row["StartTime"])
+    clip_id, seconds = f"{dialogue}_{utterance}", _seconds(row, "EndTime") - _seconds(row, "StartTime")
     if clip_id in _BROKEN:
         refused = "known to be broken or missing in every copy"
     elif seconds > _LONGEST_SEC and not why_missing(path):
@@ -67,31 +80,32 @@ def _clip(source: Path, split: str, row: dict[str, str], files: dict[tuple[str, 
         clip_id,
         path=path,
         split=standard_split(split),
-        speaker=f"meld-{readable(row['Speaker'])}",
+        speaker=f"meld-{readable(row['Speaker'])}" if row["Speaker"] else "",
         labels={
             "emotion": standard_emotion(row["Emotion"]) or "",
-            "sentiment": row["Sentiment"].lower(),
+            "sentiment": row.one_of("Sentiment", _SENTIMENTS),
             "text": _plain(row["Utterance"]),
             "dialogue": dialogue,
-            "turn": float(row["Utterance_ID"]),
+            "turn": float(turn),
         },
         info={
             "emotion": row["Emotion"],
-            "season": int(row["Season"]),
-            "episode": int(row["Episode"]),
+            "season": row.whole("Season"),
+            "episode": row.whole("Episode"),
             "episode_start": row["StartTime"],
             "episode_end": row["EndTime"],
         },
         refused=refused,
+        note="" if seconds > 0 else "its times in the episode are not in order",
         official=Official(split, clip_id),
     )
 
 
-def _seconds(clock: str) -> float:
+def _seconds(row: Row, column: str) -> float:
     """Of a time such as 00:16:16,059."""
-    match = re.fullmatch(r"(\d+):(\d+):(\d+)[,.](\d+)", clock)
+    match = re.fullmatch(r"(\d+):(\d+):(\d+)[,.](\d+)", row[column])
     if match is None:
-        raise ValueError(f"MELD: {clock!r} is no time such as 00:16:16,059; get the tables of the release")
+        row.refuse(column, "a time such as 00:16:16,059")
     hours, minutes, seconds = (int(part) for part in match.groups()[:3])
     return 3600 * hours + 60 * minutes + seconds + float(f"0.{match[4]}")
 

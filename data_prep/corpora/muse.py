@@ -16,8 +16,8 @@ import numpy as np
 
 from data_prep.corpus import SOURCE, Argument, Corpus
 from data_prep.labels import columns
-from data_prep.sources import Official, SourceClip, may_have_picture, media_files, standard_split
-from data_prep.tables import find_table, read_table
+from data_prep.sources import Official, SourceClip, best_file, media_files, standard_split
+from data_prep.tables import Row, by_key, find_table, read_table
 from data_prep.timed import Curve
 from mmpretrain.listing import readable
 from mmpretrain.records import FACE_TRACKS, TrackSpec
@@ -28,6 +28,7 @@ _TRACK_OF = {"valence": "valence", "arousal": "arousal", "physio-arousal": "phys
 _HUMOR = "humor"
 _OF_RECORDINGS = ("adoration", "amusement", "anxiety", "disgust", "empathic_pain", "fear", "surprise",
                   "approval", "disappointment", "uncertainty")  # fmt: skip
+_CLASSES = {word: word for word in ("", "0", "1", "2", "3", "4")}
 _MS = 1000.0
 
 Segment = tuple[str, str]  # id of the recording, and of the segment ("" for all of it)
@@ -42,25 +43,29 @@ def read(source: Path, media: Path | None = None) -> list[SourceClip]:
     table = find_table(source, "metadata/partition.csv", "partition.csv")
     if table is None:
         raise FileNotFoundError(f"--source {source} has no metadata/partition.csv; give the folder of one task")
-    files = {}
-    for path in media_files(media or source):  # a picture rather than sound alone
-        if path.stem not in files or may_have_picture(path):
-            files[path.stem] = path
+    files = defaultdict(list)
+    for path in media_files(media or source):
+        files[path.stem].append(path)
     curves, classes = _of_segments(source)
-    values = _of_recordings(source)
+    values, tracks = _of_recordings(source), sorted({track for of_one in curves.values() for track in of_one})
     clips = []
-    for row in read_table(table, ["Id", "Proposal"]):
+    rows = by_key(read_table(table, ["Id", "Proposal"]), "Id").values()
+    named = {_plain(row["Id"]) for row in rows}
+    if strangers := sorted({name for name, _ in {*curves, *classes}} - named | values.keys() - named):
+        print(f"note: {table} does not name {len(strangers)} recordings that have labels, such as {strangers[0]}")
+    for row in rows:
         name, proposal = _plain(row["Id"]), row["Proposal"]
-        split = standard_split(proposal)
-        if split is None:
-            raise ValueError(f"{table}: {proposal!r} is no part; the challenges say train, devel and test")
+        if (split := standard_split(proposal)) is None:
+            row.refuse("Proposal", "train, devel or test")
+        path = best_file(files.get(name) or [(media or source) / f"{name}.mp4"])
         segments = sorted((key for key in {*curves, *classes} if key[0] == name), key=_by_number) or [(name, "")]
         for segment in segments:
             clips.append(
                 _clip(
-                    segment, files.get(name, (media or source) / f"{name}.mp4"), split, Official(proposal, name),
+                    segment, path, split, Official(proposal, name),
                     curves.get(segment, {}), {**values.get(name, {}), **classes.get(segment, {})},
                     _times(source, segment) if segment not in curves and segment[1] else None,
+                    tracks,
                 )
             )  # fmt: skip
     return clips
@@ -74,6 +79,7 @@ def _clip(
     curves: Mapping[str, Curve],
     labels: dict[str, Any],
     times: tuple[float, float] | None,
+    tracks: Iterable[str],
 ) -> SourceClip:
     name, number = segment
     if number and curves:
@@ -83,6 +89,12 @@ def _clip(
         )
         times = float(at.min()), float(at.max() + step)
     start, end = times or (0.0, None)
+    refused = ""
+    if number and times is None:
+        refused = "no table of feature_segments says when its segment is"
+    elif end is not None and end <= start:
+        refused = "of its segment one time is known only, not how long it is"
+    lacking = [track for track in tracks if track not in curves] or (["label"] if not curves and not labels else [])
     return SourceClip(
         readable(f"{name}_{number}" if number else name),
         path,
@@ -91,8 +103,10 @@ def _clip(
         labels=labels,
         info={"segment": number} if number else {},
         start_sec=start,
-        end_sec=end if end is None or end > start else None,
+        end_sec=None if refused else end,
+        refused=refused,
         curves={track: curve for track, curve in curves.items() if not np.isnan(curve.values).all()},
+        note=f"it has no {', '.join(lacking)}" if lacking and split != "test" else "",
         official=official,
     )
 
@@ -101,8 +115,14 @@ def _of_segments(source: Path) -> tuple[dict[Segment, dict[str, Curve]], dict[Se
     """By segment the curves of `label_segments`, and the classes of those of its files that have no times."""
     curves, classes = defaultdict(dict), defaultdict(dict)
     root = source / "label_segments"
-    for path in sorted(root.rglob("*.csv")) if root.is_dir() else ():
-        track = _TRACK_OF.get(path.relative_to(root).parts[0], _HUMOR)
+    for path in sorted(root.rglob("[!.]*.csv")) if root.is_dir() else ():
+        folder = path.relative_to(root).parts[0]
+        if folder not in _TRACK_OF and folder != _HUMOR and not path.stem.startswith(f"{folder}_"):
+            raise ValueError(
+                f"{path} is in a folder of no dimension ({', '.join(_TRACK_OF)}) and of nobody who jokes "
+                "(COACH/COACH_1.csv); give the folder of one task as it was handed out"
+            )
+        track = _TRACK_OF.get(folder, _HUMOR)
         of_segment = defaultdict(list)
         rows = read_table(path, [])
         for row in rows:
@@ -110,28 +130,35 @@ def _of_segments(source: Path) -> tuple[dict[Segment, dict[str, Curve]], dict[Se
         timed = bool(rows) and any(name.startswith("timestamp") for name in rows[0])
         for segment, of_one in of_segment.items():
             if timed:
-                curves[segment][track] = _curve(path, of_one, hold=track == _HUMOR)
+                curves[segment][track] = _curve(of_one, hold=track == _HUMOR)
             else:
-                classes[segment][f"{track}_class"] = _value(of_one[0])
+                if len(of_one) > 1 and len({row[_value(row)] for row in of_one}) > 1:
+                    of_one[1].refuse(_value(of_one[1]), f"that of {of_one[0].place} of the same segment")
+                classes[segment][f"{track}_class"] = of_one[0].one_of(_value(of_one[0]), _CLASSES)
     return curves, classes
 
 
-def _curve(path: Path, rows: Iterable[Mapping[str, str]], *, hold: bool) -> Curve:
+def _curve(rows: Iterable[Row], *, hold: bool) -> Curve:
     """Of the column `value`, else the last one, at `timestamp`, else in the middle of what its row is about."""
     times, values = [], []
     for row in rows:
-        try:
-            stamps = [float(row[name]) for name in row if name.startswith("timestamp")]
-            times.append(sum(stamps) / len(stamps) / _MS)
-            values.append(float(_value(row) or math.nan))
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}; get the file anew") from None
-    order = np.argsort(times, kind="stable")
-    return Curve(np.array(times)[order], np.array(values)[order], hold)
+        stamps = [_seconds(row, name) for name in row if name.startswith("timestamp")]
+        times.append(sum(stamps) / len(stamps))
+        values.append(row.number(_value(row)))
+        if times[-2:] != sorted(set(times[-2:])):
+            raise ValueError(f"{row.place}: its time is not behind that of the row before; get the file anew")
+    return Curve(np.array(times), np.array(values), hold)
 
 
-def _value(row: Mapping[str, str]) -> str:
-    return row["value"] if "value" in row else row[list(row)[-1]]
+def _seconds(row: Row, column: str) -> float:
+    if math.isnan(stamp := row.number(column)):
+        row.refuse(column, "a time in milliseconds")
+    return stamp / _MS
+
+
+def _value(row: Row) -> str:
+    """The column that has it."""
+    return "value" if "value" in row else list(row)[-1]
 
 
 def _of_recordings(source: Path) -> dict[str, dict[str, float]]:
@@ -139,8 +166,8 @@ def _of_recordings(source: Path) -> dict[str, dict[str, float]]:
     table = find_table(source, "labels.csv", "label_segments/labels.csv")
     found = {}
     for row in read_table(table, []) if table else []:
-        ours = {re.sub(r"\W+", "_", name).strip("_").lower(): cell for name, cell in row.items()}
-        values = {name: float(ours[name] or math.nan) for name in _OF_RECORDINGS if name in ours}
+        theirs = {re.sub(r"\W+", "_", name).strip("_").lower(): name for name in row}
+        values = {name: row.number(theirs[name]) for name in _OF_RECORDINGS if name in theirs}
         found[_plain(next(iter(row.values())))] = values
     return found
 
@@ -150,7 +177,7 @@ def _times(source: Path, segment: Segment) -> tuple[float, float] | None:
     name, number = segment
     for path in sorted((source / "feature_segments").glob(f"*/{name}.csv")):
         rows = read_table(path, ["timestamp", "segment_id"])
-        at = [float(row["timestamp"]) / _MS for row in rows if _plain(row["segment_id"]) == number]
+        at = [_seconds(row, "timestamp") for row in rows if _plain(row["segment_id"]) == number]
         if at:
             return min(at), max(at) + (at[1] - at[0] if len(at) > 1 else 0.0)
     return None

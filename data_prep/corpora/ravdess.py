@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_prep.corpus import SOURCE, Argument, Corpus
 from data_prep.labels import columns
-from data_prep.sources import Official, Sound, SourceClip, media_files, without_copies
+from data_prep.sources import Official, Sound, SourceClip, media_files, why_missing
 from mmpretrain.listing import readable
 
 _NAME = re.compile(r"(0[123])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(0[1-9]|1\d|2[0-4])")
@@ -33,12 +33,13 @@ def read(source: Path, channel: str = "all") -> list[SourceClip]:
     files = media_files(source)
     first: dict[str, Path] = {}
     for path in files:
-        first.setdefault(path.stem, path)
+        if not why_missing(path):
+            first.setdefault(path.stem, path)
     clips = [_clip(path, first) for path in files]
     if channel != "all":
         clips = [_refused(clip, f"--channel {channel} leaves it out", clip.info.get("channel") != channel)
                  for clip in clips]  # fmt: skip
-    return without_copies(clips)
+    return clips
 
 
 def takes() -> Iterator[Official]:

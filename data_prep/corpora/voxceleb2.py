@@ -8,12 +8,14 @@ from pathlib import Path
 
 from data_prep.corpus import SOURCE, VALIDATION_SHARE, Argument, Corpus
 from data_prep.labels import columns
-from data_prep.lists import read_ids
-from data_prep.sources import Official, Sound, SourceClip, hashed_split, may_have_picture, media_files, without_copies
-from data_prep.tables import find_table, read_table
+from data_prep.lists import read_ids, without_file
+from data_prep.sources import Official, Sound, SourceClip, hashed_split, may_have_picture, media_files, why_missing
+from data_prep.tables import by_key, find_table, read_table
 from mmpretrain.listing import readable
 
 _PLACE = re.compile(r"(?:^|.*/)(dev|test)/(?:(?:mp4|aac|wav)/)?(id\d+)/([^/]+)/(\d+)")
+
+_SEXES = {"m": "male", "f": "female", "": ""}
 
 
 def read(
@@ -31,7 +33,8 @@ def read(
     root = source.resolve()
     found = [(path, _place(root / path.relative_to(source))) for path in media_files(source)]
     sounds = {place: path for path, place in found if place and not may_have_picture(path)}
-    seen = {place for path, place in found if place and may_have_picture(path)}
+    seen = {place for path, place in found
+            if place and may_have_picture(path) and not (place in sounds and why_missing(path))}  # fmt: skip
     clips = []
     for path, place in found:
         if place is None:
@@ -39,7 +42,9 @@ def read(
             clips.append(SourceClip(readable(path.relative_to(source)), path, refused=refused))
         elif may_have_picture(path) or place not in seen:
             clips.append(_clip(path, place, sounds.get(place), sexes, validation_share, languages, language))
-    return without_copies(clips)
+    if languages is not None:
+        without_file(languages, {"/".join(place[1:]) for _, place in found if place}, language_list)
+    return clips
 
 
 def _place(path: Path) -> tuple[str, ...] | None:
@@ -51,7 +56,7 @@ def _place(path: Path) -> tuple[str, ...] | None:
 def _sexes(source: Path) -> dict[str, str]:
     table = find_table(source, "vox2_meta.csv")
     rows = read_table(table, ["VoxCeleb2 ID", "Gender"]) if table else []
-    return {row["VoxCeleb2 ID"]: {"m": "male", "f": "female"}.get(row["Gender"].lower(), "") for row in rows}
+    return {person: row.one_of("Gender", _SEXES) for person, row in by_key(rows, "VoxCeleb2 ID").items()}
 
 
 def _clip(

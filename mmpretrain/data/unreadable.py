@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
+from urllib.parse import quote
 
 from mmpretrain.files import DamagedError
 
@@ -27,17 +29,39 @@ class UnreadableClipError(ValueError):
         return UnreadableClipError, self._said
 
 
+class Board(Protocol):
+    """Where the clips that were found are noted, those of all processes of a run (`parallel.processes.Board`)."""
+
+    def put(self, key: str, note: str) -> int:
+        """How many notes there are, with this one the last; 0 where one of that key is there already."""
+
+    def notes(self) -> list[str]: ...
+
+
+class OwnBoard(dict[str, str]):
+    """That of a process by itself."""
+
+    def put(self, key: str, note: str) -> int:
+        before = len(self)
+        self.setdefault(key, note)
+        return len(self) if len(self) > before else 0
+
+    def notes(self) -> list[str]:
+        return list(self.values())
+
+
 class Unreadable:
-    """Counts, in this process, the clips that were passed over because they could not be read.
+    """Counts the clips that were passed over because they could not be read, each once, whichever process meets it.
 
     share: how many there may be, as a share of the clips of the corpora that were opened; 0: none. say: takes a line
-    about each. Pickled, for a worker, it is one that only collects what its own process is to be told.
+    about each, in the process that is the first to meet it. board: of all processes, where there are several. Pickled,
+    for a worker, it is one that only collects what its own process is to be told.
     """
 
-    def __init__(self, share: float = 0.0, say: Callable[[str], None] | None = None):
-        self.share, self._say = share, say
+    def __init__(self, share: float = 0.0, say: Callable[[str], None] | None = None, board: Board | None = None):
+        self.share, self._say, self._board = share, say, OwnBoard() if board is None else board
         self._num_clips: dict[tuple[str, str], int] = {}
-        self._found: dict[Place, str] = {}
+        self._met: set[Place] = set()
 
     def __reduce__(self):
         return Found, ()
@@ -54,22 +78,28 @@ class Unreadable:
 
     @property
     def clip_ids(self) -> list[str]:
-        return sorted(self._found.values())
+        return sorted(self._board.notes())
 
     def add(self, error: UnreadableClipError) -> None:
-        """Raises ValueError, with the list, if there are now too many."""
-        if error.place in self._found:
+        """Raises ValueError, with the list, if there are now too many: in the process that meets one more than that."""
+        if error.place in self._met:
             return
-        self._found[error.place] = error.clip_id
-        found, of_all = self.clip_ids, sum(self._num_clips.values())
-        if len(found) > self.share * of_all:
-            more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        self._met.add(error.place)
+        found = self._board.put("/".join(map(_key, error.place)), error.clip_id)
+        of_all = sum(self._num_clips.values())
+        if found > self.share * of_all:
+            clip_ids = self.clip_ids
+            more = f" and {len(clip_ids) - SHOWN} more" if len(clip_ids) > SHOWN else ""
             raise ValueError(
-                f"{len(found)} of {of_all} clips cannot be read, more than data.max_unreadable_share={self.share} "
-                f"allows: {', '.join(map(repr, found[:SHOWN]))}{more}; the last: {error}"
+                f"{len(clip_ids)} of {of_all} clips cannot be read, more than data.max_unreadable_share={self.share} "
+                f"allows: {', '.join(map(repr, clip_ids[:SHOWN]))}{more}; the last: {error}"
             ) from error
-        if self._say:
-            self._say(f"passed over, {len(found)} of {of_all} clips so far: {error}")
+        if found and self._say:
+            self._say(f"passed over, {found} of {of_all} clips so far: {error}")
+
+
+def _key(part: str | int) -> str:
+    return quote(str(part), safe="")
 
 
 class Found(Unreadable):

@@ -178,6 +178,28 @@ def gather(value: Value) -> list[Value]:
     return [json.loads(text) for _, text in sorted(_client().key_value_dir_get(f"{folder}/"))]
 
 
+class Board:
+    """Notes that the processes of a run leave for each other, without waiting for anybody. All make it at one point of
+    their program."""
+
+    def __init__(self):
+        self._folder = f"mmpretrain/board/{next(_boards)}"
+
+    def put(self, key: str, note: str) -> int:
+        """How many notes there are, with this one the last; 0 where one of that key is there already."""
+        try:
+            _client().key_value_set(f"{self._folder}/notes/{key}", note)
+        except Exception as error:
+            if "ALREADY_EXISTS" not in str(error):
+                raise
+            return 0
+        return _client().key_value_increment(f"{self._folder}/count", 1)
+
+    def notes(self) -> list[str]:
+        """Those of all processes."""
+        return [note for _, note in _client().key_value_dir_get(f"{self._folder}/notes/")]
+
+
 def barrier() -> None:
     """Waits until all processes are here, on the host alone: no device takes part."""
     import jax
@@ -188,7 +210,7 @@ def barrier() -> None:
 
 _watch: _Watch | None = None
 _last: list[Callable[[], None]] = []
-_values, _gathered, _barriers = itertools.count(), itertools.count(), itertools.count()
+_values, _gathered, _barriers, _boards = (itertools.count() for _ in range(4))
 
 
 def _client():

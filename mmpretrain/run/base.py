@@ -30,7 +30,7 @@ from mmpretrain.observe.boards import WANDB_MISSING
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import batch_multiple, make_mesh, process_rows
-from mmpretrain.parallel.processes import gather, on_main
+from mmpretrain.parallel.processes import Board, gather, on_main
 from mmpretrain.parallel.stopping import check_stop
 from mmpretrain.randomness import part_seed
 from mmpretrain.records import Batch
@@ -65,7 +65,8 @@ class RunBase:
         check_excluded_folds(config)
         self.config, self.accept_changes, self.profile = config, accept_changes, profile
         self.workdir = Path(config.workdir)
-        self.unreadable = Unreadable(config.data.max_unreadable_share, functools.partial(log, of_process=True))
+        board = Board() if jax.process_count() > 1 else None
+        self.unreadable = Unreadable(config.data.max_unreadable_share, functools.partial(log, of_process=True), board)
         cache_compilations()
         self.mesh: Mesh = make_mesh(config.parallel, devices)
         parts, multiple = batch_multiple(self.mesh), config.data.batch_multiple

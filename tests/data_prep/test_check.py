@@ -27,7 +27,7 @@ def test_all_that_will_not_be_prepared_is_said(folder, capsys):
         "same bytes: c.wav = same.wav",
         "unreadable: 1 names are no text (",
         "bad%FF.wav",
-        "not of the corpus: 2 files of sound or picture (bad%FF.wav, unnamed.mp3)",
+        "no clip is made of 2 files of sound or picture (bad%FF.wav, unnamed.mp3)",
         "left out 1: is a pointer of git-lfs, not the file itself; run `git lfs pull` where it was cloned (pointer)",
         "left out 1: the file is empty (empty)",
         "left out 1: the file does not exist (nowhere)",

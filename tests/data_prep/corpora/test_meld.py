@@ -63,7 +63,7 @@ def test_broken_and_overlong_clips_are_left_out_and_not_missing(tree, capsys):
     assert code == 1
     assert "MISSING: train: 2 of 9,989 recordings; 9,987 more are not here and in no list" in said
     assert (
-        "not of the corpus: 1 files of sound or picture (output_repeated_splits_test/final_videos_testdia0_utt0.mp4)"
+        "no clip is made of 1 files of sound or picture (output_repeated_splits_test/final_videos_testdia0_utt0.mp4)"
         in said
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_prep.__main__ import main
 from data_prep.corpus import Corpus
-from data_prep.sources import SourceClip, without_missing
+from data_prep.sources import SourceClip
 from data_prep.timed import are_of
 from mmpretrain import records
 
@@ -33,7 +33,7 @@ def write(path: Path, text: str) -> Path:
 def clips_of(name: str, source: Path, **arguments) -> dict[str, SourceClip]:
     """What the reader makes, by clip id, once it is sure that the schema of the corpus takes all of their labels."""
     corpus = corpus_of(name)
-    clips = without_missing(corpus.read(source=source, **arguments))
+    clips = corpus.sources(source=source, **arguments)
     schema = records.Schema(96, 112, corpus.tracks, corpus.labels)
     for clip in clips:
         schema.check_labels(clip.clip_id, clip.labels)
