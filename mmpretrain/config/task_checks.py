@@ -73,7 +73,7 @@ def check_finetune(finetune: FinetuneConfig, model: ModelConfig) -> None:
     task, _, metric = finetune.select_by.partition("/")
     require(task in names and bool(metric), "finetune.select_by", finetune.select_by,
            f"TASK/METRIC, e.g. {names[0]}/ua")  # fmt: skip
-    wanted = "val or test-best with finetune.classifier='frozen_linear', which has no steps"
+    wanted = "val or test-best with finetune.classifier='frozen_linear': it has no last step, but a penalty to choose"
     by_steps = finetune.classifier == "trained"
     require(by_steps or finetune.selection != "last", "finetune.selection", finetune.selection, wanted)
     if finetune.masking is not None:

@@ -46,7 +46,7 @@ from mmpretrain.files import (
     write_text,
 )
 from mmpretrain.models.encoder import AVEncoder
-from mmpretrain.models.task_heads import FORMS, HEADS, make_head
+from mmpretrain.models.task_heads import FORMS, HEADS, ask_heads, make_head, why_no_head
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, Batch, Clip
 
 FORMAT = "mmpretrain-encoder-4"  # 4: says how recordings are prepared; 3: digests, and what it was trained on
@@ -211,13 +211,10 @@ def read_tasks(path: str | Path) -> tuple[TaskConfig, ...]:
 
 def read_form(path: str | Path) -> str:
     """Of its heads, one of `FORMS`. Raises ValueError or FileNotFoundError."""
-    form = _read_config(Path(path)).get("head", FORMS[0])
-    fits = form == FORMS[0] or (form in FORMS and all(task.kind == "class" for task in read_tasks(path)))
-    if not fits:
-        raise ValueError(
-            f"{path}/{ENCODER_CONFIG_FILE}: head={shown(form)}; heads are {' or '.join(FORMS)}, the last of tasks of "
-            f"kind 'class' alone; {REMEDY}"
-        )
+    form, (model, _) = _read_config(Path(path)).get("head", FORMS[0]), read_config(path)
+    for task in read_tasks(path):
+        if why := why_no_head(model, task, form):
+            raise ValueError(f"{path}/{ENCODER_CONFIG_FILE}: head={shown(form)}; {why}; {REMEDY}")
     return form
 
 
@@ -239,9 +236,10 @@ def load_encoder(path: str | Path, *, dtype: str | None = None, kind: type[AnyEn
     load_weights(Path(path), module)
     if not tasks:
         return kind(module, lineage, crop_size=crop_size)
-    heads = new_heads(config, tasks, read_form(path))
+    form = read_form(path)
+    heads = new_heads(config, tasks, form)
     load_weights(Path(path), heads, TASK_HEADS_FILE)
-    return kind(module, lineage, tasks, heads, crop_size)
+    return kind(module, lineage, tasks, heads, crop_size, form)
 
 
 class Outputs(NamedTuple):
@@ -271,7 +269,7 @@ class _Network(nnx.Module):
 
 
 class Encoder:
-    """A pretrained encoder, ready to use. tasks: those that it has `heads` for. crop_size: see `save_encoder`."""
+    """A pretrained encoder, ready to use. tasks: those that it has `heads` for. crop_size, form: see `save_encoder`."""
 
     def __init__(
         self,
@@ -280,8 +278,9 @@ class Encoder:
         tasks: Sequence[TaskConfig] = (),
         heads: nnx.Dict | None = None,
         crop_size: int | None = None,
+        form: str = FORMS[0],
     ):
-        self.crop_size = crop_size or default_crop_size(module.config)
+        self.crop_size, self.form = crop_size or default_crop_size(module.config), form
         self.module, self.config, self.lineage = module, module.config, lineage
         self.tasks, self.heads = tuple(tasks), nnx.Dict({}) if heads is None else heads
 
@@ -312,15 +311,14 @@ class Encoder:
         """All that there is of a clip as `features` takes it, in one pass."""
 
         def run(network: _Network, batch: Batch) -> dict[str, Any]:
-            x_BTD, valid_BT = network.encoder.embed_batch(batch), batch.valid_BT
-            layers_LBTD = network.encoder.all_layers(x_BTD, valid_BT)
-            frames = {"fused": x_BTD, "output": network.encoder.contextualize(x_BTD, valid_BT)}
+            encoder, valid_BT = network.encoder, batch.valid_BT
+            prepared = encoder.prepare(batch.inputs, valid_BT)
+            x_BTD, _ = encoder.embed(prepared, valid_BT, batch.present)
+            layers_LBTD = encoder.all_layers(x_BTD, valid_BT)
+            frames = {"fused": x_BTD, "output": encoder.contextualize(x_BTD, valid_BT)}
             frames |= {"layers": jnp.moveaxis(layers_LBTD, 0, 2)}
-            whole = layers_LBTD.astype(jnp.float32)
-            return {
-                "frames": frames,
-                "logits": {name: head(whole, valid_BT, None) for name, head in network.heads.items()},
-            }
+            logits = ask_heads(encoder, network.heads, self.form, layers_LBTD, prepared, valid_BT, batch.present)
+            return {"frames": frames, "logits": logits}
 
         made = self._windows(run, "outputs", audio, video, tracks)
         frames = {name: np.concatenate([x["frames"][name][inner] for x, inner in made]).astype(np.float32)

@@ -73,13 +73,22 @@ def _main_input(folder: Path) -> tuple[Any, str]:
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         kind = transformers.MODEL_MAPPING[type(config)]
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # settings of a wrong type raise what is of a library of theirs
         raise _not_read(folder, error) from error
+    if config.model_type.startswith("pe_"):  # its video tower goes by the names of texts, and sound is of 48 kHz
+        raise ValueError(
+            f"{folder}: a {config.model_type}, of PE-AV, takes sound of 48 kHz, RGB pictures and texts together, which "
+            "there is no adapter for; take a model of one of them"
+        )
     return config, (kind[0] if isinstance(kind, tuple) else kind).main_input_name
 
 
 def _not_read(folder: Path, error: Exception) -> ValueError:
-    return ValueError(f"{folder} is no model that transformers reads: {str(error).splitlines()[0]}")
+    return ValueError(f"{folder} is no model that transformers reads: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class ForeignEncoder:
@@ -130,7 +139,7 @@ class ForeignEncoder:
                 model = self._transformers.AutoModel.from_pretrained(
                     self.folder, use_safetensors=True, local_files_only=True
                 )
-            except (OSError, ValueError, KeyError) as error:
+            except Exception as error:
                 raise _not_read(self.folder, error) from error
             vars(self)["_model"] = model.eval()
             return model
@@ -149,23 +158,22 @@ class ForeignEncoder:
     def layers(self, clip: Clip) -> np.ndarray:
         """float32 [L + 1, T, D]: row 0 what the first layer takes, row n what layer n makes of it.
 
-        T of its own rate, 1 at least.
+        T of its own rate, 1 at least. Raises ValueError where one is NaN or infinite.
         """
-        with self._torch.inference_mode():
-            if self.modality == "video":
-                return self._of_pictures(clip.face)
-            short = max(0, SAMPLE_RATE_HZ // 40 - len(clip.audio))
-            return self._of_sound(self._scaled(np.pad(clip.audio, (0, short))))
+        if self.modality == "video":
+            return self._finite(self._of_pictures(clip.face), clip)
+        short = max(0, SAMPLE_RATE_HZ // 40 - len(clip.audio))
+        return self._finite(self._of_sound(self._scaled(np.pad(clip.audio, (0, short)))), clip)
 
     def frames(self, clip: Clip) -> np.ndarray:
         """float32 [L + 1, T, D]: as `layers`, of every frame of 40 ms, the mean of the states there.
 
         Sound goes in with half of what a state hears more than its hop before and behind it, so that each state is of
-        its own hop; clips over a minute in windows. Raises ValueError where the model has no such rate.
+        its own hop; clips over a minute in windows. Raises ValueError where the model has no such rate, or says NaN or
+        infinity.
         """
         if self.modality == "video":
-            with self._torch.inference_mode():
-                return self._of_pictures(clip.face)
+            return self._finite(self._of_pictures(clip.face), clip)
         hop, hears = self._hop
         T, before = clip.num_frames, (hears - hop) // 2
         sound = self._scaled(clip.audio[: T * SAMPLES_PER_FRAME])
@@ -173,10 +181,17 @@ class ForeignEncoder:
         made = []
         for window, own in windows(T):
             part = sound[window.start * SAMPLES_PER_FRAME : window.stop * SAMPLES_PER_FRAME]
-            with self._torch.inference_mode():
-                states_LSD = self._of_sound(np.pad(part, (before, hears - hop - before)))
+            states_LSD = self._of_sound(np.pad(part, (before, hears - hop - before)))
             made.append(_means(states_LSD, len(window))[:, own.start - window.start : own.stop - window.start])
-        return np.concatenate(made, axis=1)
+        return self._finite(np.concatenate(made, axis=1), clip)
+
+    def _finite(self, layers_LTD: np.ndarray, clip: Clip) -> np.ndarray:
+        if len(strange := np.flatnonzero(~np.isfinite(layers_LTD).all((1, 2)))):
+            raise ValueError(
+                f"{self.folder}: layer {strange[0]} says NaN or infinity of clip {clip.clip_id!r}; its weights are "
+                "damaged, or too coarse: save it in float32, or take another model"
+            )
+        return layers_LTD
 
     @functools.cached_property
     def _hop(self) -> tuple[int, int]:
@@ -203,8 +218,20 @@ class ForeignEncoder:
         return sound
 
     def _of_sound(self, sound: np.ndarray) -> np.ndarray:
-        states = self._model(self._torch.from_numpy(sound)[None], output_hidden_states=True).hidden_states
-        return np.stack([state[0].numpy() for state in states])
+        return np.stack([state[0].numpy() for state in self._states(self._torch.from_numpy(sound)[None])])
+
+    def _states(self, given: Any) -> tuple[Any, ...]:
+        """What every layer makes of the model's main input. Raises ValueError where the model wants something else."""
+        with self._torch.inference_mode():
+            try:
+                return tuple(self._model(given, output_hidden_states=True).hidden_states)
+            except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+                takes = {"audio": "samples of 16 kHz, [clips, samples]", "video": "pictures, [frames, 3, side, side]"}
+                raise ValueError(
+                    f"{self.folder}: a {self.config.model_type} does not say what its layers make of "
+                    f"{takes[self.modality]} ({_first_line(error)}); take one of the kind of wav2vec 2.0, HuBERT or "
+                    "WavLM, or ViT"
+                ) from error
 
     def _of_pictures(self, face_THW: np.ndarray) -> np.ndarray:
         """A frame is the mean over what the model makes of its patches."""
@@ -212,7 +239,7 @@ class ForeignEncoder:
         for first in range(0, len(face_THW), IMAGES_AT_ONCE):
             pictures = [np.repeat(picture[..., None], 3, -1) for picture in face_THW[first : first + IMAGES_AT_ONCE]]
             pixels = self._pictures(images=pictures, return_tensors="pt")["pixel_values"]
-            states = self._model(pixels, output_hidden_states=True).hidden_states
+            states = self._states(pixels)
             means = [(state.flatten(2).mean(-1) if state.ndim == 4 else state.mean(1)).numpy() for state in states]
             parts.append(np.stack([mean for mean in means if mean.shape == means[-1].shape]))
         return np.concatenate(parts, axis=1)

@@ -34,7 +34,7 @@ from mmpretrain.export import ExportFormat
 from mmpretrain.export.parity import Case, Differences, cases_of, expected
 from mmpretrain.files import seal, whole_folder, write_json, write_text
 from mmpretrain.models.sharing import Undivided, share_out
-from mmpretrain.models.task_heads import HEADS
+from mmpretrain.models.task_heads import HEADS, ask_heads
 from mmpretrain.records import SAMPLES_PER_FRAME, Batch, Clip
 
 FILE = "encoder.stablehlo"
@@ -101,10 +101,11 @@ def exported_of(encoder: Encoder) -> tuple[jax_export.Exported, dict[str, np.nda
     ) -> dict[str, Any]:
         merged = nnx.merge(graphdef, jax.tree.unflatten(tree, [weights[name] for name in names]), copy=True)
         body = merged.encoder
-        x_BTD, _ = body.embed(body.prepare(inputs, valid_BT), valid_BT, present)
+        prepared = body.prepare(inputs, valid_BT)
+        x_BTD, _ = body.embed(prepared, valid_BT, present)
         layers_LBTD = body.all_layers(x_BTD, valid_BT)
         outputs = {"output": body.contextualize(x_BTD, valid_BT), "fused": x_BTD}
-        logits = {task: head(layers_LBTD, valid_BT, None) for task, head in merged.heads.items()}
+        logits = ask_heads(body, merged.heads, encoder.form, layers_LBTD, prepared, valid_BT, present)
         answers = {task.name: HEADS[task.kind].says(logits[task.name], task) for task in encoder.tasks}
         outputs |= {"layers": jnp.moveaxis(layers_LBTD, 0, 1), "logits": logits, "answers": answers}
         return outputs

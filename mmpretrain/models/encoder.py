@@ -87,6 +87,19 @@ class AVEncoder(nnx.Module):
         x_BTD, fused_BTC = self.fusion(streams, use)
         return dropout(x_BTD, self.config.input_dropout, named(key, "input")), fused_BTC
 
+    def fuse_apart(
+        self, streams: Mapping[str, jax.Array], use: Mapping[str, jax.Array], key: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
+        """Of each modality by itself what `fuse` makes of it, x [B, T, D]."""
+        return {
+            name: self.fuse(
+                streams,
+                {other: use_B if other == name else jnp.zeros_like(use_B) for other, use_B in use.items()},
+                named(key, name),
+            )[0]
+            for name in streams
+        }
+
     def contextualize(
         self, x_BTD: jax.Array, valid_BT: jax.Array, key: jax.Array | None = None, *, layer: int | None = None
     ) -> jax.Array:

@@ -62,7 +62,7 @@ class GatedHead(nnx.Module):
         there = [there_B for _, there_B in inside.values()] + [stream.there_B for stream in heard.beside.values()]
         there_BM = jnp.stack(there, axis=1)
         x_BMD = jnp.where(there_BM[..., None], jnp.stack(xs, axis=1), 0)
-        asked_BMD = self.gate(x_BMD.reshape(len(x_BMD), -1)).reshape(x_BMD.shape)
+        asked_BMD = self.gate(x_BMD.reshape(x_BMD.shape[0], -1)).reshape(x_BMD.shape)
         gate_BMD = jax.nn.softmax(jnp.where(there_BM[..., None], asked_BMD, jnp.finfo(jnp.float32).min), axis=1)
         gate_BMD = jnp.where(there_BM[..., None], gate_BMD, 0)
         both_BD = (gate_BMD * jnp.tanh(x_BMD)).sum(1)
@@ -82,7 +82,7 @@ class CrossBlock(nnx.Module):
         self.mlp_out = linear(2 * D, D, (None, None), dtype="float32", rngs=rngs, kernel_init=nnx.initializers.zeros)
 
     def __call__(self, x_BSD: jax.Array, y_BRD: jax.Array, valid_BR: jax.Array) -> jax.Array:
-        mask = jnp.broadcast_to(valid_BR[:, None, None, :], (len(x_BSD), 1, x_BSD.shape[1], y_BRD.shape[1]))
+        mask = jnp.broadcast_to(valid_BR[:, None, None, :], (x_BSD.shape[0], 1, x_BSD.shape[1], y_BRD.shape[1]))
         heard = self.attention(self.asking(x_BSD), self.asked(y_BRD), mask=mask)
         x_BSD = x_BSD + jnp.where(valid_BR.any(1)[:, None, None], heard, 0)
         return x_BSD + self.mlp_out(jax.nn.gelu(self.mlp_in(self.mlp_norm(x_BSD))))
@@ -154,7 +154,7 @@ class BottleneckHead(_RowHead):
         rows = {name: x for name, (x, _) in streams.items()}
         there_MB = jnp.stack([valid.any(1) for _, valid in streams.values()])
         share_MB = there_MB / jnp.maximum(there_MB.sum(0), 1)
-        tokens_BKD = jnp.broadcast_to(self.tokens[...], (len(valid_BT), *self.tokens.shape))
+        tokens_BKD = jnp.broadcast_to(self.tokens[...], (valid_BT.shape[0], *self.tokens.shape))
         always_BK = jnp.ones(tokens_BKD.shape[:2], bool)
         for block in range(NUM_BLOCKS):
             became = []

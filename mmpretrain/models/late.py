@@ -101,7 +101,7 @@ def log_probs_of(said_BMK: jax.Array, there_BM: jax.Array) -> jax.Array:
     """[B, M K]: what the regression of "stacked" takes, log probabilities less their mean over the classes, and 0 of
     a modality that is not there, as of one that holds all classes for equally likely."""
     centred = said_BMK - said_BMK.mean(-1, keepdims=True)
-    return jnp.where(there_BM[..., None], centred, 0).reshape(len(said_BMK), -1)
+    return jnp.where(there_BM[..., None], centred, 0).reshape(said_BMK.shape[0], -1)
 
 
 def _together(log_p_BMC: jax.Array, there_BM: jax.Array, share_BM: jax.Array, rule: str) -> jax.Array:

@@ -1,19 +1,24 @@
 """By the kind of a task's labels, the head that leaves with a fine-tuned encoder, and what its outputs say to a reader.
 
-Dims: B clips, T frames, C classes, K levels but the lowest, E numbers of an embedding.
+Dims: B clips, T frames, C classes, K levels but the lowest, E numbers of an embedding, L layers, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mmpretrain.config import ModelConfig, TaskConfig
-from mmpretrain.models.heads import ClipHead, EmbeddingHead, FrameHead, OrdinalHead, StatisticsHead
+from mmpretrain.config import FUSIONS, ModelConfig, TaskConfig
+from mmpretrain.models.encoder import AVEncoder
+from mmpretrain.models.fused_heads import FUSED_HEADS
+from mmpretrain.models.heads import ClipHead, EmbeddingHead, FrameHead, OrdinalHead, StatisticsHead, ask
+from mmpretrain.models.late import LATE, LateHead
+from mmpretrain.models.streams import Beside, Heard
 
 
 class HeadKind(NamedTuple):
@@ -89,15 +94,75 @@ def _point(output: jax.Array, task: TaskConfig) -> jax.Array:
     return output / jnp.maximum(jnp.linalg.norm(output, axis=-1, keepdims=True), 1e-6)
 
 
-# Forms that heads of classes have: `HEADS[kind].make`, or `StatisticsHead` (`finetune.head`).
-FORMS = ("attentive", "frozen_linear")
+# Forms that heads have: `HEADS[kind].make`, `StatisticsHead` (`finetune.head`), or those in which modalities meet that
+# went through the encoder each alone (`finetune.fusion`).
+APART = tuple(fusion for fusion in FUSIONS if fusion != "early")
+FORMS = ("attentive", "frozen_linear", *APART)
 
 
 def make_head(model: ModelConfig, task: TaskConfig, form: str, rngs: nnx.Rngs) -> nnx.Module:
-    """form: of `FORMS`, the second for tasks of kind "class" alone."""
+    """form: of `FORMS` (`why_no_head` says for which tasks)."""
     if form == "frozen_linear":
         return StatisticsHead(model, len(task.classes), rngs=rngs)
-    return HEADS[task.kind].make(model, task, rngs)
+    make = functools.partial(HEADS[task.kind].make, task=task, rngs=rngs)
+    return fused_head(make, model, task, form, (), rngs) if form in APART else make(model)
+
+
+def why_no_head(model: ModelConfig, task: TaskConfig, form: str) -> str:
+    """Why a task has no head of that form; "" if it has."""
+    if form not in FORMS:
+        return f"heads are {', '.join(FORMS)}"
+    if form in ("frozen_linear", "late_stacked") and task.kind != "class":
+        return f"it is of tasks of kind 'class' alone, and {task.name} is of kind {task.kind!r}"
+    if form in APART and len(model.modalities) < 2:
+        return f"it is of two modalities or more, and there are {model.modalities}"
+    if form in APART and (HEADS[task.kind].of_frames or task.kind == "embedding"):
+        return f"it is of labels of clips, and {task.name} is of kind {task.kind!r}"
+    return ""
+
+
+def fused_head(
+    make: Callable[[ModelConfig], nnx.Module],
+    model: ModelConfig,
+    task: TaskConfig,
+    fusion: str,
+    beside: Sequence[Beside],
+    rngs: nnx.Rngs,
+) -> nnx.Module:
+    """The head in which several streams meet. make(model): that of one. fusion: of `APART`. beside: what is heard
+    beside the encoder; with it `FUSED_HEADS` hear the encoder's joined layers."""
+    if fusion.startswith(LATE):
+        num_outputs = len(task.classes) - (task.kind in ("binary", "ordinal")) or 1
+        rule = fusion.removeprefix(LATE)
+        return LateHead(make, model, task.kind, num_outputs, beside, rule, rngs=rngs)
+    head, meet = make(model), functools.partial(FUSED_HEADS[fusion], model, beside=beside, rngs=rngs)
+    if isinstance(head, OrdinalHead):
+        head.score = meet(1, task.pooling)
+        return head
+    return meet(head.out.out_features, task.pooling)
+
+
+def ask_heads(
+    encoder: AVEncoder,
+    heads: Mapping[str, nnx.Module],
+    form: str,
+    layers_LBTD: jax.Array,
+    prepared: Mapping[str, jax.Array],
+    valid_BT: jax.Array,
+    present: Mapping[str, jax.Array],
+) -> dict[str, jax.Array]:
+    """By task what its head puts out of whole clips in evaluation, float32.
+
+    form: of all the heads. layers_LBTD: `encoder.all_layers` of the clips, of which heads in `APART` hear nothing.
+    prepared: what `encoder.prepare` returns. present: bool [B], by modality of the encoder.
+    """
+    layers, others = layers_LBTD.astype(jnp.float32), []
+    if form in APART:
+        apart = encoder.fuse_apart(encoder.streams(prepared, valid_BT, present), present)
+        layers = {name: encoder.all_layers(x_BTD, valid_BT).astype(jnp.float32) for name, x_BTD in apart.items()}
+        others = [Heard({}, present)]
+    said = ask(heads, tuple(heads), layers, valid_BT, None, *others)
+    return {task: said[task] for task in heads}
 
 
 HEADS = {

@@ -14,10 +14,10 @@ from flax import nnx
 from mmpretrain.config import FinetuneConfig, ModelConfig, TaskConfig
 from mmpretrain.models.adapters import attach, merge
 from mmpretrain.models.fused_heads import FUSED_HEADS
-from mmpretrain.models.heads import MultiTaskModel, OrdinalHead
-from mmpretrain.models.late import LATE, LateHead
+from mmpretrain.models.heads import MultiTaskModel
+from mmpretrain.models.late import LATE
 from mmpretrain.models.streams import Beside, Heard, mean_of, rows_of, stream_of
-from mmpretrain.models.task_heads import make_head
+from mmpretrain.models.task_heads import fused_head, make_head
 from mmpretrain.objectives.base import Better, Objective, Sums, total
 from mmpretrain.objectives.masking import span_mask
 from mmpretrain.objectives.reversal import ramp_of, reversals_of
@@ -84,20 +84,13 @@ class Supervised(Objective):
     def _make_head(self, task: TaskConfig, rngs: nnx.Rngs) -> nnx.Module:
         if self.finetune.head == "frozen_linear":
             return make_head(self.model, task, self.finetune.head, rngs)
-        of_kind = TASK_LOSSES[task.kind]
-        if self._late:
-            num_outputs = len(task.classes) - (task.kind in ("binary", "ordinal")) or 1
-            rule = self.finetune.fusion.removeprefix(LATE)
-            each = functools.partial(of_kind.make_head, task=task, rngs=rngs)
-            return LateHead(each, self.model, task.kind, num_outputs, self.beside, rule, rngs=rngs)
-        head = of_kind.make_head(self.model, task, rngs)
-        if self.finetune.fusion in FUSED_HEADS:
-            make = functools.partial(FUSED_HEADS[self.finetune.fusion], self.model, beside=self.beside, rngs=rngs)
-            if isinstance(head, OrdinalHead):
-                head.score = make(1, task.pooling)
-            else:
-                head = make(head.out.out_features, task.pooling)
-        return head
+
+        def make(model: ModelConfig) -> nnx.Module:
+            return TASK_LOSSES[task.kind].make_head(model, task, rngs)
+
+        if self.finetune.fusion == "early":
+            return make(self.model)
+        return fused_head(make, self.model, task, self.finetune.fusion, self.beside, rngs)
 
     def draw(self, keys_B: jax.Array, batch: Batch, *, step: jax.Array, train: bool) -> Changes:
         """Nothing is hidden unless in training, and where fine-tuning has masks at all."""
@@ -199,9 +192,7 @@ class Supervised(Objective):
         heard = self._heard(batch)
         streams = model.encoder.streams(prepared, batch.valid_BT, heard.present, train=train)
         if self._apart:
-            x = {
-                name: model.encoder.fuse(streams, _alone(name, heard.present), named(key, name))[0] for name in streams
-            }
+            x = model.encoder.fuse_apart(streams, heard.present, key)
         else:
             x, _ = model.encoder.fuse(streams, heard.present, key)
         if self.finetune.fusion == "early":
@@ -242,10 +233,6 @@ def left_of(present: Mapping[str, jax.Array], keys_B: jax.Array, prob: float) ->
     chance_MB = jnp.where(jnp.stack([present[name] for name in names]), chance_MB, -1)
     left_MB = (chance_MB >= prob) | (chance_MB == chance_MB.max(0))
     return dict(zip(names, left_MB, strict=True))
-
-
-def _alone(modality: str, present: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    return {name: there_B if name == modality else jnp.zeros_like(there_B) for name, there_B in present.items()}
 
 
 def _before(of_clips: jax.Array) -> jax.Array:

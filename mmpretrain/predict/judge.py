@@ -9,13 +9,12 @@ import functools
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from mmpretrain.data.batch import empty_batch, put_clip
 from mmpretrain.encoders.folder import Encoder
-from mmpretrain.models.task_heads import HEADS
+from mmpretrain.models.task_heads import HEADS, ask_heads
 from mmpretrain.predict.reading import Reading
 from mmpretrain.records import Batch, Clip
 
@@ -74,15 +73,19 @@ class Judge:
 
     @functools.cached_property
     def _split(self) -> tuple[nnx.GraphDef, nnx.State]:
-        return nnx.split(nnx.Dict({"encoder": self.encoder.module, "head": self.encoder.heads[self.task.name]}))
+        head = nnx.Dict({self.task.name: self.encoder.heads[self.task.name]})
+        return nnx.split(nnx.Dict({"encoder": self.encoder.module, "heads": head}))
 
     @functools.cached_property
     def _compiled(self):
         (graphdef, _), task, says = self._split, self.task, HEADS[self.task.kind].says
 
         def run(state: nnx.State, batch: Batch) -> jax.Array:
-            network = nnx.merge(graphdef, state, copy=True)
-            layers = network["encoder"].all_layers(network["encoder"].embed_batch(batch), batch.valid_BT)
-            return says(network["head"](layers.astype(jnp.float32), batch.valid_BT, None), task)
+            network, valid_BT, present = nnx.merge(graphdef, state, copy=True), batch.valid_BT, batch.present
+            encoder = network["encoder"]
+            prepared = encoder.prepare(batch.inputs, valid_BT)
+            layers_LBTD = encoder.all_layers(encoder.embed(prepared, valid_BT, present)[0], valid_BT)
+            said = ask_heads(encoder, network["heads"], self.encoder.form, layers_LBTD, prepared, valid_BT, present)
+            return says(said[task.name], task)
 
         return jax.jit(run)

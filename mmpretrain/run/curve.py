@@ -148,6 +148,8 @@ class Curve:
         part.classifier, part.compare_from_scratch = kind, True
         if kind == "frozen_linear":  # of all that a recipe may ask of heads with steps, what a regression learns
             part.text, part.tracks, part.fusion, part.head = None, (), "early", "attentive"
+            if part.selection == "last":  # it has no steps; its penalty is chosen, as that of statistics always is
+                part.selection = "val"
             part.tasks = tuple(map(_regressed, (task for task in part.tasks if task.kind in REGRESSED)))
             if part.select_by.partition("/")[0] not in [task.name for task in part.tasks]:
                 part.select_by = f"{part.tasks[0].name}/loss"

@@ -21,6 +21,7 @@ from mmpretrain.models.streams import Beside
 from mmpretrain.objectives.supervised import Supervised, weights_of
 from mmpretrain.parallel.mesh import FrameShares
 from mmpretrain.records import Batch
+from mmpretrain.run.folds import config_of_fold
 from mmpretrain.run.forward import Forward, LayerStatistics
 from mmpretrain.run.labelled import LabelledFolds
 from mmpretrain.run.layout import PRETRAINED, SCRATCH, fold_name, variants
@@ -56,19 +57,23 @@ class Finetuning(LabelledFolds):
     """What the recipe's `finetune` part stands for. Raises ValueError if there is none, or it asks for what is not.
 
     A variant is the pretrained encoder or the same network from random weights. like: one that differs in its seed,
-    its folder, its encoder's weights or its labels that are kept back, and nothing else: its table and its compiled
-    programs serve here as well. texts: clips that have a text alone are among them, whatever the recipe says.
+    its folder, its folds, its encoder's weights or its labels that are kept back, and nothing else: its table, its
+    compiled programs and what was measured of clips serve here as well. texts: clips that have a text alone are among
+    them, whatever the recipe says.
     """
 
     def __init__(self, run: Run, like: Finetuning | None = None, *, texts: bool = False):
         super().__init__(run, (like.table, like.left_out) if like else None, texts=texts)
         self._like = like
+        if like:
+            run.unreadable = like.run.unreadable  # in which the clips of the table are counted
         self._trainers: dict[str, Trainer] = like._trainers if like else {}
         self._forwards: dict[str, list[Forward]] = like._forwards if like else {}
         # of each encoder that was looked through, by row what its layers say (`run.frozen`)
         self.layers: dict[str, dict[int, np.ndarray]] = like.layers if like else {}
         self.looks: dict[str, LayerStatistics] = like.looks if like else {}  # by variant, whatever the weights
-        self.statistics: dict[str, np.ndarray] = {}  # of clips, by baseline (`run.baselines`)
+        # of clips, by baseline (`run.baselines`)
+        self.statistics: dict[str, np.ndarray] = like.statistics if like else {}
 
     @classmethod
     def of(cls, run: Run) -> Finetuning:
@@ -77,6 +82,14 @@ class Finetuning(LabelledFolds):
         if cls not in run.parts:
             run.parts[cls] = cls(run)
         return run.parts[cls]
+
+    def runs_of_folds(self) -> dict[int, Run]:
+        """By fold a run of it alone (`config_of_fold`), whose `Finetuning.of` is `like` this one."""
+        config = self.run.config
+        runs = {number: self.run.with_config(config_of_fold(config, number)) for number in self.folds}
+        for of_fold in runs.values():
+            of_fold.parts[Finetuning] = Finetuning(of_fold, like=self)
+        return runs
 
     @property
     def variants(self) -> tuple[str, ...]:

@@ -155,7 +155,7 @@ class LayerStatistics:
     """Mean and standard deviation over its frames of every layer of an encoder, for every clip, in every process.
 
     Compiled once for all tables. float32 [N, L + 1, 2 D]: layer 0 is what the first layer takes, and the means come
-    before the deviations.
+    before the deviations. Raises ValueError naming the first clip of which one is NaN or infinite.
     """
 
     def __init__(self, run: RunBase, encoder: AVEncoder):
@@ -175,6 +175,12 @@ class LayerStatistics:
         for row, _, (mean, variance, square) in self._forward(self._state, table, title):
             made[row, :, :D] = mean
             made[row, :, D:] = deviation(variance, square, mean)
+        if len(strange := np.argwhere(~np.isfinite(made).all(-1))):
+            row, layer = strange[0]
+            raise ValueError(
+                f"clip {table.clip_ids[row]!r}: layer {layer} of the encoder says NaN or infinity of it"
+                f"{f' ({title})' if title else ''}; take the encoder of an earlier step, or leave the clip out"
+            )
         return made
 
 

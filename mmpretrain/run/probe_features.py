@@ -134,7 +134,7 @@ class Probed:
                 title=title,
             ):  # fmt: skip
                 said[row] = made_TD[: max(1, num_frames)].astype(np.float16)
-        return _together(means_NLD, said)
+        return _together(self.name, means_NLD, said)
 
     def _read(self, rows: np.ndarray, frames: bool) -> Features:
         """Of texts; what stands for frames are their tokens."""
@@ -168,7 +168,7 @@ class Probed:
         blank = np.zeros_like(next(iter(means.values())))
         of_frames = [said[i] if frames and i in said else np.zeros((1, blank.shape[1]), np.float16)
                      for i in range(count)]  # fmt: skip
-        return _together(np.stack([means.get(i, blank) for i in range(count)]), of_frames)
+        return _together(self.name, np.stack([means.get(i, blank) for i in range(count)]), of_frames)
 
 
 def _layers(encoder: AVEncoder, batch: Batch) -> jax.Array:
@@ -184,7 +184,13 @@ def _last(encoder: AVEncoder, batch: Batch) -> jax.Array:
     return encoder.all_layers(encoder.embed_batch(batch), batch.valid_BT)[-1].astype(jnp.float32)
 
 
-def _together(means_NLD: np.ndarray, said: list[np.ndarray]) -> Features:
+def _together(name: str, means_NLD: np.ndarray, said: list[np.ndarray]) -> Features:
+    """Raises ValueError where frames, float16, are not finite."""
+    if not all(np.isfinite(own).all() for own in said):
+        raise ValueError(
+            f"{MODEL}={name}: its last layer has numbers beyond 65504, as which frames are kept; take one that reads "
+            "means of layers, such as probe-superb"
+        )
     longest = max(map(len, said))
     frames_NTD = np.zeros((len(said), longest, means_NLD.shape[-1]), np.float16)
     valid_NT = np.zeros((len(said), longest), bool)

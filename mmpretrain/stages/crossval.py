@@ -25,7 +25,6 @@ from mmpretrain.run.command import ACCEPT_CHANGES, Command, Given, Option
 from mmpretrain.run.curve import FROZEN, TRAINED, Curve, Point
 from mmpretrain.run.exposure import as_result, exposure_of_fold, pooled_exposure
 from mmpretrain.run.finetuning import Finetuning
-from mmpretrain.run.folds import config_of_fold
 from mmpretrain.run.frozen import Frozen
 from mmpretrain.run.layout import PRETRAINED, RESULTS_FILE, SCRATCH
 from mmpretrain.run.predictions import read_probabilities, table_name
@@ -50,7 +49,7 @@ def crossval(run: Run, seeds: int = SEEDS, *, by_fold: bool = False) -> dict[str
             f"finetune.tasks[0].kind={part.tasks[0].kind!r}: crossval is of labels whose figures have intervals; put "
             "another task first, or use `mmpretrain units` (of frames), `mmpretrain evaluate`"
         )
-    runs = _runs_of_folds(run) if by_fold else [run]
+    runs = list(Finetuning(run).runs_of_folds().values()) if by_fold else [run]
     per_class = 0 if part is None else part.labels_per_class
     curves = [Curve(each, _asked(each, seeds), per_class) for each in runs]
     seconds = sum(measure_curve(curve) for curve in curves)
@@ -71,10 +70,6 @@ def crossval(run: Run, seeds: int = SEEDS, *, by_fold: bool = False) -> dict[str
 def _asked(run: Run, seeds: int) -> LabelEfficiencyConfig:
     share = run.config.finetune.label_share if run.config.finetune is not None else 1.0
     return dataclasses.replace(run.config.label_efficiency, shares=(share,), draws=seeds)
-
-
-def _runs_of_folds(run: Run) -> list[Run]:
-    return [run.with_config(config_of_fold(run.config, number)) for number in Finetuning(run).folds]
 
 
 def results_of(curves: Sequence[Curve], root: Path) -> dict[str, Any]:

@@ -164,8 +164,9 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
         data, network = finetuning.training_data(variant, number), finetuning.model(variant)
         crop_size = finetuning.table.crop_size(network.inputs.view)
         known = [task for task in config.tasks if not _stays(task, config)]
+        form = config.head if config.fusion == "early" else config.fusion
         on_main(lambda: save_description(folder / DESCRIPTION, network, lineage=lineage, training_data=data,
-                                         tasks=known, form=config.head, crop_size=crop_size))  # fmt: skip
+                                         tasks=known, form=form, crop_size=crop_size))  # fmt: skip
         best_by = None if config.selection == "last" else finetuning.best_by
         loop = Loop(
             training, evaluate, **watched, workdir=run.workdir, title=f"fine-tuning {title}",
@@ -187,7 +188,7 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
         figures = figures_of_choice(config, run.config.seed, values)
         if variant == PRETRAINED:
             figures |= on_main(lambda: _health(finetuning))
-        on_main(lambda: _save(folder, model, known, config.head, final, data, crop_size))
+        on_main(lambda: _save(folder, model, known, form, final, data, crop_size))
         on_main(lambda: add_figures(folder / ENCODER, figures))
         return {"step": int(state.step)} | values | fitted | told
 
@@ -225,8 +226,6 @@ def _stays(task: TaskConfig, config: FinetuneConfig) -> str:
         return "it hears a text (finetune.text)"
     if config.tracks:
         return f"it hears tracks beside the encoder (finetune.tracks={config.tracks!r})"
-    if config.fusion != "early":
-        return f"it hears each modality by itself (finetune.fusion={config.fusion!r})"
     return "it is there for the encoder to unlearn its task (reversal)" if task.reversal else ""
 
 

@@ -15,7 +15,6 @@ from mmpretrain.run.checking import require_classes
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command
 from mmpretrain.run.curve import Curve
 from mmpretrain.run.finetuning import Finetuning
-from mmpretrain.run.folds import config_of_fold
 from mmpretrain.run.layout import EVALUATION, LABEL_EFFICIENCY, PRETRAINED, SCRATCH
 from mmpretrain.run.predictions import read_answers, table_name
 from mmpretrain.run.run import Run
@@ -34,8 +33,7 @@ def run_folds(run: Run) -> dict[str, Any]:
     """Runs all stages in a folder for each fold, passing over what is done; returns the summary of all."""
     finetuning = Finetuning(run)
     require_classes(finetuning, "folds")
-    numbers = finetuning.folds
-    runs = {number: run.with_config(config_of_fold(run.config, number)) for number in numbers}
+    numbers, runs = finetuning.folds, finetuning.runs_of_folds()
     for number, of_fold in runs.items():
         log(f"fold {number}, of {', '.join(map(str, numbers))}: {of_fold.workdir}")
         of_fold.announce()

@@ -56,7 +56,6 @@ class TextEncoder:
     def __init__(self, folder: str | Path, max_tokens: int, field: str = FIELD):
         try:
             import torch
-            from safetensors import SafetensorError
             from transformers import AutoModel, AutoTokenizer
         except ImportError as error:
             raise ImportError(
@@ -68,9 +67,11 @@ class TextEncoder:
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, truncation_side="left")
             self._model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"{self._named} cannot be loaded: {reason}") from error
+        except Exception as error:  # a tokenizer that is damaged raises a plain one
+            raise ValueError(f"{self._named} cannot be loaded: {_first_line(error)}") from error
+        if not isinstance(getattr(self._model.config, "hidden_size", None), int):
+            kind = self._model.config.model_type
+            raise ValueError(f"{self._named}: a {kind} is no model of texts alone; take one like BERT")
         most = int(getattr(self._model.config, "max_position_embeddings", 512))
         self._longest = (
             most - 2 if getattr(self._model.config, "model_type", "") in ("roberta", "xlm-roberta") else most
@@ -117,12 +118,27 @@ class TextEncoder:
                 said = self._model(**encoded, output_hidden_states=layers)
                 states = said.hidden_states if layers else (said.last_hidden_state,)
             except (AttributeError, TypeError, ValueError) as error:
-                reason = str(error).strip().splitlines()[0]
-                raise ValueError(f"{self._named} does not read texts alone: {reason}") from error
+                raise ValueError(f"{self._named} does not read texts alone: {_first_line(error)}") from error
+            except (IndexError, RuntimeError) as error:
+                raise ValueError(
+                    f"{self._named} fails on what its tokenizer makes of texts ({_first_line(error)}); put the "
+                    "tokenizer there that the model was trained with"
+                ) from error
         states_BSLD = np.stack([state.float().numpy() for state in states], axis=1)
+        with np.errstate(over="ignore"):
+            fits_BSL = np.isfinite(states_BSLD.astype(np.float16)).all(-1)  # as what it says is kept
+        if len(strange := np.flatnonzero(~(fits_BSL | ~there_BL[:, None]).all((1, 2)))):
+            raise ValueError(
+                f"{self._named} says NaN, infinity or more than 65504 of {turns[spoken[strange[0]]].text!r}; its "
+                "weights are damaged, or too coarse: save it in float32, or take another model"
+            )
         for i, states_SLD, own_L, there_L in zip(spoken, states_BSLD, own_BL, there_BL, strict=True):
             made[i] = states_SLD[:, own_L if own_L.any() else there_L][:, : self._max_tokens]
         return made
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def with_context(

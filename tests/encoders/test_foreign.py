@@ -34,6 +34,11 @@ def test_a_model_of_sound_says_every_layer_and_is_normalised_as_it_wants(tmp_pat
         np.testing.assert_allclose(one, other[0].numpy(), atol=1e-4)
     short = make_clip("d", 1, video=False)
     assert np.isfinite(ForeignEncoder(tmp_path).layers(short)).all()
+    with torch.no_grad():
+        model.encoder.layers[1].final_layer_norm.bias[0] = torch.inf
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"layer 2 says NaN or infinity of clip 'c'; its weights are damaged"):
+        ForeignEncoder(tmp_path).layers(clip)
 
 
 def test_a_model_of_pictures_says_every_layer_of_every_frame(tmp_path):
@@ -62,6 +67,19 @@ def test_what_is_none_of_them_is_said(tmp_path):
     transformers.BertModel(bert).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="a bert takes input_ids; sound"):
         ForeignEncoder(tmp_path)
+
+
+def test_what_takes_something_else_is_said(tmp_path):
+    config = transformers.ASTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, max_length=32, num_mel_bins=16
+    )
+    transformers.ASTModel(config).save_pretrained(tmp_path / "ast")
+    with pytest.raises(ValueError, match=r"spectrogram-transformer does not say what its layers make of samples"):
+        ForeignEncoder(tmp_path / "ast").layers(make_clip("c", 5, video=False))
+    (tmp_path / "pe").mkdir()
+    (tmp_path / "pe" / "config.json").write_text('{"model_type": "pe_audio_encoder"}')
+    with pytest.raises(ValueError, match=r"a pe_audio_encoder, of PE-AV, takes sound of 48 kHz"):
+        ForeignEncoder(tmp_path / "pe")
 
 
 def test_a_frame_is_the_mean_of_the_states_that_lie_in_it(tmp_path, monkeypatch):

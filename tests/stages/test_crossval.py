@@ -9,6 +9,9 @@ import pytest
 from mmpretrain.__main__ import main
 from mmpretrain.config import LabelEfficiencyConfig, TaskConfig
 from mmpretrain.evaluation.tasks import agreement
+from mmpretrain.run.baselines import statistics_of_clips
+from mmpretrain.run.curve import Curve, Point
+from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.predictions import read_answers, read_probabilities, read_told
 from mmpretrain.stages.crossval import crossval
 from tests.slow import others_slow
@@ -80,6 +83,23 @@ def test_it_goes_on_with_more_seeds_and_does_nothing_twice(done, tone_run, capsy
     figures = crossval(few, 2)["classifiers"]
     assert {name: of["seeds"] for name, of in figures.items()} == dict.fromkeys(figures, 2), "clips are drawn"
     assert "perclass2-draw1" in figures["sound_statistics"]["tables"][1]["3"]
+
+
+def test_folds_with_encoders_of_their_own_share_clips_programs_and_statistics(tone_run, tmp_path):
+    whole = Finetuning(tone_run(tmp_path / "run"))
+    parts = [Finetuning.of(run) for run in whole.runs_of_folds().values()]
+    assert [part.folds for part in parts] == [(1,), (2,), (3,)]
+    assert all(part.table is whole.table for part in parts)
+    measured = statistics_of_clips(parts[0])
+    assert statistics_of_clips(parts[1])["baseline"] is measured["baseline"]
+    assert parts[2].trainer("scratch") is parts[0].trainer("scratch")
+
+
+def test_regressions_choose_their_penalty_where_networks_take_the_last_step(tone_run, tmp_path):
+    asked = LabelEfficiencyConfig((1.0,), 1, ("pretrained", "frozen"))
+    curve = Curve(tone_run(tmp_path / "run", selection="last"), asked)
+    selections = {name: curve.finetuning(Point(1.0, 0, name)).config.selection for name in ("pretrained", "frozen")}
+    assert selections == {"pretrained": "last", "frozen": "val"}
 
 
 HEIGHT = TaskConfig("height", kind="value", range=(0.0, 1.0))

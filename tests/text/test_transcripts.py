@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -76,6 +77,27 @@ def test_a_folder_that_holds_no_model_is_one_line(bert, tmp_path):
     with pytest.raises(ValueError, match=r"cannot be loaded: .+") as refusal:
         TextEncoder(tmp_path, 4)
     assert "\n" not in str(refusal.value)
+    shutil.copytree(bert, tmp_path / "cut")
+    file = tmp_path / "cut" / "tokenizer.json"
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"cannot be loaded: \S+"):
+        TextEncoder(tmp_path / "cut", 4)
+
+
+def test_a_tokenizer_of_another_model_and_damaged_weights_are_one_line(bert, tmp_path):
+    import torch
+    import transformers
+
+    for name, config in (("few words", {"vocab_size": 8}), ("broken", {})):
+        model = transformers.BertModel(transformers.AutoConfig.from_pretrained(bert, **config))
+        with torch.no_grad():
+            model.encoder.layer[1].output.dense.bias[0] = torch.nan
+        shutil.copytree(bert, tmp_path / name)
+        model.save_pretrained(tmp_path / name)
+    with pytest.raises(ValueError, match=r"fails on what its tokenizer makes of texts \(index out of range"):
+        TextEncoder(tmp_path / "few words", 4).tokens([Turn("so sorry")])
+    with pytest.raises(ValueError, match=r"broken' says NaN, infinity or more than 65504 of 'so sorry'; its weights"):
+        TextEncoder(tmp_path / "broken", 4).tokens([Turn("so sorry"), Turn("")])
 
 
 def test_sound_and_text_are_learned_together_and_told_apart(bert, tmp_path, capsys):

@@ -26,6 +26,7 @@ from mmpretrain.export.transformers.write import (
     AT_ONCE,
     about_heads,
     as_ours,
+    check_heads,
     classifier_of,
     network_config,
     places_of,
@@ -58,6 +59,7 @@ def write_folder(source: Path, target: Path, clips: Sequence[Clip]) -> Iterable[
     """
     check_installed("onnx", "torch", "transformers", "onnx", "onnxscript", "onnxruntime")
     encoder = load_encoder(source, dtype="float32")
+    check_heads(encoder)
     cases = cases_of(clips, encoder.config)
     with whole_folder(target) as draft:
         write_graph(encoder, draft / FLOAT_FILE)

@@ -24,6 +24,7 @@ from mmpretrain.export.avhubert.names import EncoderOnly, to_state_dict
 from mmpretrain.export.parity import Case, Differences, cases_of, expected, in_batches
 from mmpretrain.files import seal, whole_folder, write_json, write_text
 from mmpretrain.models.heads import StatisticsHead
+from mmpretrain.models.task_heads import APART
 from mmpretrain.records import Clip
 
 MODELING, HEADS, PROCESSING = "modeling_mmpretrain", "heads_mmpretrain", "processing_mmpretrain"
@@ -49,6 +50,7 @@ def write_folder(source: Path, target: Path, clips: Sequence[Clip]) -> Iterable[
     """
     check_installed("torch", "torch", "transformers")
     encoder = load_encoder(source, dtype="float32")
+    check_heads(encoder)
     cases = cases_of(clips, encoder.config)
     with whole_folder(target) as draft:
         write_json(draft / "config.json", network_config(encoder))
@@ -62,6 +64,15 @@ def write_folder(source: Path, target: Path, clips: Sequence[Clip]) -> Iterable[
         seal(draft)
         write_text(draft / "README.md", card(source, encoder, differences))
     return [*lines, *about_heads(encoder)]
+
+
+def check_heads(encoder: Encoder) -> None:
+    """Raises ValueError for heads that hear what PyTorch's network does not make."""
+    if encoder.tasks and encoder.form in APART:
+        raise ValueError(
+            f"the heads of this encoder hear each modality by itself (finetune.fusion={encoder.form!r}), which this "
+            "format does not hold; --format=folder and --format=stablehlo do"
+        )
 
 
 def classifier_of(encoder: Encoder) -> TaskConfig | None:
