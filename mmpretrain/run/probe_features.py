@@ -46,6 +46,7 @@ class Probed:
             raise ValueError("model `pretrained`: finetune.encoder='none'; name an encoder, or probe others")
         self.finetuning, self.name = finetuning, name
         self._text = self._foreign = None
+        self._made: tuple[tuple[bytes, bool], Features] | None = None  # of which rows, and whether with frames
         if reads_text(name):
             asked = finetuning.config.text or TextConfig()
             self._text = dataclasses.replace(asked, encoder=name)
@@ -78,11 +79,14 @@ class Probed:
     def features(self, rows: np.ndarray, *, frames: bool) -> Features:
         """Of these rows of the table, in their order. frames: those of the last layer too, else there is none.
 
-        All processes ask together. A clip without what it takes, or one that cannot be read, has zeros.
+        All processes ask together. A clip without what it takes, or one that cannot be read, has zeros. Asked again for
+        the same rows, it says what it said.
         """
-        if self._text is not None:
-            return self._read(rows, frames)
-        return self._others(rows, frames) if self._foreign else self._ours(rows, frames)
+        asked = (rows.tobytes(), frames)
+        if self._made is None or self._made[0] != asked:
+            read = self._read if self._text is not None else self._others if self._foreign else self._ours
+            self._made = asked, read(rows, frames)
+        return self._made[1]
 
     def every_layer(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """(place among these rows, float32 [L + 1, T, D] at 25 Hz) of each clip that it takes and that can be read.

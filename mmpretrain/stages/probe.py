@@ -51,9 +51,12 @@ def probe(run: Run, probes: Sequence[str], models: Sequence[str], shorter: int =
     said: dict[str, list[Answers]] = {}
     for name in [name for name in models if name in BASELINES]:
         said[name] = _plain(finetuning, BASELINES[name])
-    for probed in [Probed(finetuning, name) for name in models if name not in BASELINES]:
+    frames = any(one.reads == "frames" for one in asked)  # for all, so that each model looks at every clip once
+    encoders = [Probed(finetuning, name) for name in models if name not in BASELINES]
+    while encoders:  # each forgotten, with what it said of clips, before the next is asked
+        probed = encoders.pop(0)
         for one in asked:
-            said[f"{probed.title}, {one.name}"] = _measure(finetuning, probed, one, shorter)
+            said[f"{probed.title}, {one.name}"] = _measure(finetuning, probed, one, shorter, frames)
     results = on_main(lambda: _results(finetuning, said, shorter))
     on_main(lambda: write_json(run.workdir / RESULTS_FILE, results))
     log(f"probes: {run.workdir / RESULTS_FILE}\n{render_probes(results)}")
@@ -81,7 +84,7 @@ def _plain(finetuning: Finetuning, answer: Callable[[Finetuning], Iterator[np.nd
     return [finetuning.answers(finetuning.fold(number).test, np.array(ids)) for number, ids in said]
 
 
-def _measure(finetuning: Finetuning, probed: Probed, one: Probe, shorter: int) -> list[Answers]:
+def _measure(finetuning: Finetuning, probed: Probed, one: Probe, shorter: int, frames: bool) -> list[Answers]:
     run, folds = finetuning.run, {number: finetuning.fold(number) for number in finetuning.folds}
     reads = {f"fold {n}/{k}": v for n in folds for k, v in finetuning.reads(n, test=True).items()}
     own = {"probe": one.title, "shorter": shorter, "folds": list(folds), "modality": probed.modality}
@@ -89,7 +92,7 @@ def _measure(finetuning: Finetuning, probed: Probed, one: Probe, shorter: int) -
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
         used = np.unique(np.concatenate([part for fold in folds.values() for part in vars(fold).values()]))
-        features = probed.features(used, frames=one.reads == "frames")
+        features = probed.features(used, frames=frames)
         place = {row: i for i, row in enumerate(used.tolist())}
         chosen = []
         for number, fold in folds.items():
