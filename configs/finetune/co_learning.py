@@ -11,7 +11,7 @@ mmpretrain compare runs/co_learning_together runs/co_learning_faces --crossval
 alone, and `sound_of_faces` from its sound alone: what a face brings that is seen in training only (parallel) is the
 cell `audio` of `--config.finetune.modality_table=True` in `faces` against it. Runs are compared on the clips that both
 tested, those of `prepared/faces`; nobody in them may be in `prepared/ravdess`. The face is `blendshapes`, 52 movements,
-beside the sound. Measured: docs/results.md.
+beside the sound. Not yet run as a whole.
 """
 
 import dataclasses
