@@ -64,14 +64,15 @@ def read(source: Path) -> list[SourceClip]:
         actor, sentence, emotion, level = match.groups()
         labels = {"emotion": _INTENDED[emotion], "intensity": _LEVELS[level], "text": _SENTENCES[sentence]}
         labels |= actors.get(actor, {}) | _perceived(winners.get(name))
-        if name in votes:
-            labels["votes"] = votes[name]
+        said, note = votes.get(name, (None, ""))
+        if said is not None:
+            labels["votes"] = said
         clips.append(
             SourceClip(
                 name, path, speaker=f"crema-{actor}", labels=labels,
                 info={"emotion": emotion, "sentence": sentence, "level": level, **_said(winners.get(name))},
                 refused="known to be unreadable or silent" if name in _BROKEN and not why_missing(path) else "",
-                official=Official("clips", name),
+                note=note, official=Official("clips", name),
             )
         )  # fmt: skip
     return clips
@@ -92,15 +93,18 @@ def _winners(source: Path) -> dict[str, Row]:
     return by_key(read_table(table, needed) if table else [], "FileName")
 
 
-def _votes(source: Path) -> dict[str, tuple[str, ...]]:
-    """By clip a word for each vote of those who saw and heard it."""
+def _votes(source: Path) -> dict[str, tuple[tuple[str, ...], str]]:
+    """By clip a word for each vote of those who saw and heard it; none, and why, where they do not add up."""
     table = find_table(source, "processedResults/tabulatedVotes.csv", "tabulatedVotes.csv")
     rows = read_table(table, ["", *_VOTED, "fileName"]) if table else []
     together = by_key([row for row in rows if _VOTES_OF.get(row[""][:1]) == "MultiModal"], "fileName")
-    return {
-        name: tuple(word for letter, word in _VOTED.items() for _ in range(row.whole(letter)))
-        for name, row in together.items()
-    }
+    found = {}
+    for name, row in together.items():
+        words = tuple(word for letter, word in _VOTED.items() for _ in range(row.whole(letter)))
+        count = row.whole("numResponses") if "numResponses" in row else len(words)
+        differs = f"its {len(words)} votes are not the {count} of numResponses, and are left out"
+        found[name] = (words, "") if len(words) == count else ((), differs)
+    return found
 
 
 def _perceived(row: Row | None) -> dict[str, Any]:

@@ -107,11 +107,17 @@ def _evaluated(folder: Path) -> Tested:
 
 def _crossvalidated(folder: Path) -> Tested:
     result = read_json(folder / RESULTS_FILE, remedy="run `mmpretrain crossval` again")
-    tables = {
-        name: [{int(fold): folder / path for fold, path in of_seed.items()} for of_seed in figures["tables"]]
-        for name, figures in result["classifiers"].items()
-    }
-    return Tested(result, _task(result), tables)
+    try:
+        tables = {
+            name: [{int(fold): folder / path for fold, path in of_seed.items()} for of_seed in figures["tables"]]
+            for name, figures in result["classifiers"].items()
+        }
+        return Tested(result, _task(result), tables)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{folder / RESULTS_FILE} is not as crossval left it ({type(error).__name__}: {error}); run `mmpretrain "
+            "crossval` again"
+        ) from error
 
 
 def _task(result: Mapping[str, Any]) -> TaskConfig:

@@ -83,6 +83,9 @@ def test_what_does_not_compare_is_said(tmp_path, capsys):
     assert "the command is `mmpretrain compare RUN_A RUN_B [--json=FILE] [--crossval]`" in refusal(one)
     (tmp_path / "empty").mkdir()
     assert "stage evaluation of" in refusal(one, tmp_path / "empty")
+    (tmp_path / "empty" / "results.json").write_text('{"classifiers": {"frozen": {}}}')
+    said = refusal(tmp_path / "empty", tmp_path / "empty", "--crossval")
+    assert "results.json is not as crossval left it (KeyError: 'tables'); run `mmpretrain crossval` again" in said
     table = again / "evaluation" / "pretrained-fold1.csv"
     store(tmp_path / "again", {"pretrained": {1: answers(1, 0.7, 1)}})
     table.write_text(table.read_text().replace("clip1-7,", "clip1-8000,"))

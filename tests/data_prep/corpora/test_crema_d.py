@@ -66,6 +66,13 @@ def test_the_table_of_all_votes_is_read_where_it_is_there(tree):
     assert clips["1001_IEO_HAP_LO"].labels["votes"] == ("fearful", "neutral")
 
 
+def test_votes_that_do_not_add_up_are_left_out_and_said(tree):
+    write(tree / "processedResults" / "tabulatedVotes.csv", VOTES.replace('"1001_DFA_ANG_XX",4', '"1001_DFA_ANG_XX",5'))
+    clip = clips_of("crema_d", tree)["1001_DFA_ANG_XX"]
+    assert clip.labels["votes"] == ()
+    assert clip.note == "its 4 votes are not the 5 of numResponses, and are left out"
+
+
 def test_pointers_missing_and_broken_clips_are_told_apart(tree, capsys):
     clips = clips_of("crema_d", tree)
     assert {clip_id: (clip.refused.split(",")[0], clip.missing) for clip_id, clip in clips.items() if clip.refused} == {
