@@ -212,8 +212,8 @@ def _if_there(clip: SourceClip) -> SourceClip:
 
 
 def may_have_picture(path: Path) -> bool:
-    """By its name."""
-    return suffix_of(path) in VIDEO_SUFFIXES
+    """By its name: whatever is not called a sound."""
+    return suffix_of(path) not in AUDIO_SUFFIXES
 
 
 def best_file(paths: Sequence[Path]) -> Path:

@@ -1,4 +1,5 @@
-"""An encoder as upstream of AV-SUPERB: this file as `upstream_models/mmpretrain/expert.py`.
+"""An encoder as upstream of AV-SUPERB: this file as `upstream_models/mmpretrain/expert.py`, and in its `hub.py`
+`from upstream_models.mmpretrain.expert import mmpretrain`; then `run_downstream.py -u mmpretrain -k CKPT`.
 
 ckpt: the folder of `mmpretrain export --format=transformers`. Needs torch and transformers 5. The pictures of the
 benchmark are taken as they come, grey and squeezed into the encoder's square: no face is looked for.
@@ -38,12 +39,13 @@ class UpstreamExpert(torch.nn.Module):
         return torch.fft.irfft(spectrum, count) * (count / len(mono))
 
     def forward(self, source: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, list[torch.Tensor]]:
-        """source: (audio, video) of each clip, as above. By track a list of layers [B, T, D]."""
+        """source: (audio, video) of each clip, as above, the video as floats too, which the toolkit makes of it.
+        By track a list of layers [B, T, D]."""
         device = source[0][0].device
         frames = [max(-(-len(audio) // SAMPLES_PER_FRAME), len(video)) for audio, video in source]
         sounds = [functional.pad(audio.detach().cpu(), (0, T * SAMPLES_PER_FRAME - len(audio))).numpy()
                   for T, (audio, _) in zip(frames, source, strict=True)]  # fmt: skip
-        crops = [functional.pad(video.cpu(), (0, 0, 0, 0, 0, T - len(video))).numpy()
+        crops = [functional.pad(video.cpu().to(torch.uint8), (0, 0, 0, 0, 0, T - len(video))).numpy()
                  for T, (_, video) in zip(frames, source, strict=True)]  # fmt: skip
         both = dict(self.processor(sounds, crops, SAMPLE_RATE_HZ, return_tensors="pt")).items()
         tracks = {"audio_feats": ("input_values", "attention_mask"),
@@ -54,3 +56,8 @@ class UpstreamExpert(torch.nn.Module):
             inputs = {name: x.to(device) for name, x in both if name in names}
             made[track] = list(self.model(**inputs, output_hidden_states=True).hidden_states)
         return made
+
+
+def mmpretrain(ckpt: str, *args, **kwargs) -> UpstreamExpert:
+    """As the toolkit's `hub.py` has its upstreams."""
+    return UpstreamExpert(ckpt, *args, **kwargs)

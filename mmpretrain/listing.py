@@ -14,9 +14,13 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-AUDIO_SUFFIXES = {".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav", ".wma"}
+AUDIO_SUFFIXES = {
+    ".aac", ".aif", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".mka", ".mp3", ".oga", ".ogg", ".opus", ".wav",
+    ".wma",
+}  # fmt: skip
 VIDEO_SUFFIXES = {
-    ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv",
+    ".3g2", ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf",
+    ".ogv", ".ts", ".vob", ".webm", ".wmv",
 }  # fmt: skip
 _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # categories of Unicode: control, stray byte, line and paragraph separator
 

@@ -149,7 +149,9 @@ def test_av_superb_gets_layers_of_sound_picture_and_both(torch_folder):
     import torch
 
     random = np.random.default_rng(0)
-    upstream = module("av_superb_upstream").UpstreamExpert(str(torch_folder / "hf")).eval()
+    upstream = module("av_superb_upstream").mmpretrain(
+        ckpt=str(torch_folder / "hf"), model_config=None, refresh=False
+    ).eval()  # fmt: skip
     seconds = (1.0, 0.6)
     source = []
     for sec in seconds:
@@ -160,7 +162,9 @@ def test_av_superb_gets_layers_of_sound_picture_and_both(torch_folder):
         (16_000, (25, 16, 16)), (9_600, (15, 16, 16)),
     ]  # fmt: skip
     with torch.no_grad():
-        made = upstream(source)
+        made = upstream([(audio.float(), video.float()) for audio, video in source])  # as its runner has them
+        featurizer = upstream(source)  # which tries an upstream when it begins
+    assert all(torch.equal(*both) for name in made for both in zip(made[name], featurizer[name], strict=True))
     assert {name: {tuple(x.shape) for x in layers} for name, layers in made.items()} == {
         name: {(2, 25, 16)} for name in ("audio_feats", "video_feats", "fusion_feats")
     }

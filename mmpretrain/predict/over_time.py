@@ -102,7 +102,8 @@ class OverTime:
         people = [someone for someone in self._people if someone.moments]
         seconds = self._end / FRAME_RATE_HZ
         if not people:
-            why = self._why_nothing() if self._end else "; ".join(self._notes)
+            unread = not self._end and self._notes  # which say why
+            why = "; ".join(self._notes) if unread else self._why_nothing()
             return Prediction(self._file, seconds, error=why)
         made = tuple(someone.person(self._windows.smoothing_of(self._head)) for someone in people)
         facts = self._facts

@@ -36,7 +36,7 @@ def make_page(answers: Answers, about: dict[str, str]) -> gradio.Blocks:
     """about: `task`, `tells` and `encoder`, in words. Needs the extra `serve`."""
     import gradio as gr
 
-    limits = f"At most {answers.limits.max_sec:.0f} s and {answers.limits.max_mb} MB."
+    limits = f"At most {answers.limits.max_sec:.0f} s and {answers.limits.max_mb} MB; no pictures or documents."
     with gr.Blocks(
         title="mmpretrain", analytics_enabled=False, delete_cache=(CLEAN_EVERY_SEC, KEPT_SEC), fill_width=True
     ) as page:
@@ -58,7 +58,7 @@ def make_page(answers: Answers, about: dict[str, str]) -> gradio.Blocks:
         def answer(video_path: str | None, sound_path: str | None) -> tuple[Any, ...]:
             path = video_path or sound_path
             if not path:
-                return None, "Give a video or a sound first.", None, "", None
+                return None, f"Nothing was taken yet: give a video or a sound. {limits}", None, "", None
             with tempfile.TemporaryDirectory() as folder:
                 try:
                     found = answers.of(Path(path), Path(folder))

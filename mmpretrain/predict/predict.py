@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mmpretrain.predict.over_time import Windows
 
 MAX_FACES = 10
+MAX_NAME_BYTES = 200  # of what is written of a file; systems take 255, with all endings
 UNSEEN_PX = 16  # of the crops that the encoder does not see
 NUM_SECONDS = {"window": "what is judged at once", "hop": "from one judgement to the next",
                "smoothing": "over which what is said is averaged, 0: not"}  # fmt: skip
@@ -64,9 +65,9 @@ def predict(
         read = ordered_map(read_part, every, num_workers, lambda part: 1800.0)
         for path, facts, own in zip(paths, facts_of, parts_of, strict=True):
             if not own:
-                yield Prediction(str(path), error=facts.reason if isinstance(facts, Failed) else facts.error)
+                yield Prediction(readable(path), error=facts.reason if isinstance(facts, Failed) else facts.error)
                 continue
-            over_time = OverTime(judge, windows, str(path), facts)
+            over_time = OverTime(judge, windows, readable(path), facts)
             for number, part in enumerate(own, start=1):
                 _, contents = next(read)
                 contents = Contents(error=contents.reason) if isinstance(contents, Failed) else contents
@@ -107,15 +108,25 @@ def media_in(paths: Sequence[Path]) -> list[Path]:
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:
-    """A name of its own for each file, by its stem: those that share one are numbered."""
+    """A name of its own for each file, by its stem, cut where it is long: those that share one are numbered."""
     taken: set[str] = set()
     names = []
     for path in paths:
-        stem = readable(path.stem) or "clip"
+        stem = readable(path.stem).encode()[:MAX_NAME_BYTES].decode(errors="ignore") or "clip"
         name = next(n for n in itertools.chain([stem], (f"{stem}-{k}" for k in itertools.count(2))) if n not in taken)
         taken.add(name)
         names.append(name)
     return names
+
+
+def check_videos(paths: Sequence[Path], output: Path) -> None:
+    """Raises ValueError where a video that is to be made would take the place of a recording."""
+    given = {os.path.realpath(path) for path in paths}
+    for name in output_names(paths):
+        if os.path.realpath(video := output / f"{name}.mp4") in given:
+            raise ValueError(
+                f"--render would write its video over the recording {readable(video)}; give another --output"
+            )
 
 
 def table(found: Sequence[Prediction], reading: Reading) -> str:
@@ -130,9 +141,9 @@ def table(found: Sequence[Prediction], reading: Reading) -> str:
             said = [f"{overall[0]:.2f}"] if reading.is_number else [
                 reading.label(overall), *(percent(float(p)) for p in overall)
             ]  # fmt: skip
-            rows.append([readable(name), person.name, seen, *said])
+            rows.append([name, person.name, seen, *said])
         if not of_file.people:
-            rows.append([readable(name), NOTHING, NOTHING, *[NOTHING] * len(columns)])
+            rows.append([name, NOTHING, NOTHING, *[NOTHING] * len(columns)])
     return text_table((["file", "who", "over", *columns], rows))
 
 
@@ -157,6 +168,8 @@ def _command(given: Given) -> None:
     paths, output = media_in(given.paths), Path(given["output"]) if given["output"] else None
     if given["render"] and output is None:
         raise ValueError("--render needs --output=DIR, where the videos go")
+    if given["render"]:
+        check_videos(paths, output)
     folder = Path(given["encoder"])
     judge = Judge(load_encoder(folder), given["task"] or "")
     cache_compilations()
@@ -175,12 +188,12 @@ def _command(given: Given) -> None:
     for name, of_file in zip(output_names(paths), predictions, strict=True):
         found.append(of_file)
         if of_file.error:
-            log(f"{readable(of_file.file)}: nothing predicted: {of_file.error}")
+            log(f"{of_file.file}: nothing predicted: {of_file.error}")
         elif output is not None:
             write_json(output / f"{name}.json", as_json(of_file, judge.reading, settings))
             write_text(output / f"{name}.csv", as_csv(of_file, judge.reading))
         for note in of_file.notes:
-            log(f"{readable(of_file.file)}: {note}")
+            log(f"{of_file.file}: {note}")
     if given["render"]:
         _render(paths, found, judge, output, workers)
     answered = [of_file for of_file in found if of_file.people]

@@ -1,6 +1,6 @@
 """What a language model of a folder, read by transformers, makes of what is spoken.
 
-transformers and torch come with `pip install mmpretrain-jax[torch]`, and are imported where a model is loaded alone.
+transformers and torch come with `pip install mmpretrain-jax[text]`, and are imported where a model is loaded alone.
 Dims: B turns, L tokens, D numbers a token.
 """
 
@@ -59,7 +59,7 @@ class TextEncoder:
             from transformers import AutoModel, AutoTokenizer
         except ImportError as error:
             raise ImportError(
-                f"{field}={str(folder)!r} needs transformers and torch ({error}): pip install 'mmpretrain-jax[torch]'"
+                f"{field}={str(folder)!r} needs transformers and torch ({error}): pip install 'mmpretrain-jax[text]'"
             ) from error
         folder_digest(folder, field)
         self._named = f"{field}={str(folder)!r}"

@@ -22,8 +22,9 @@ def test_the_features_of_a_file_are_those_of_the_prepared_clip(encoder, real, tm
     arguments = ["folder", "--source", tmp_path / "in", "--output", tmp_path / "out", "--mouth-size", CROP_SIZE]
     assert prepare([*map(str, arguments), "--landmarker", str(LANDMARKER), "--workers", "1"]) == 0
     prepared = open_clips([CorpusConfig(f"{tmp_path}/out")]).load(0)
-    for layer in (None, 1):
-        of_file = encoder.from_file(clip, layer=layer, landmarker=str(LANDMARKER))
+    (tmp_path / "clip").symlink_to(clip)  # a video whatever it is called
+    for layer, path in ((None, clip), (1, tmp_path / "clip")):
+        of_file = encoder.from_file(path, layer=layer, landmarker=str(LANDMARKER))
         assert of_file.shape == (75, 16)
         np.testing.assert_array_equal(of_file, encoder.features_of(prepared, layer=layer))
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import zipfile
 
@@ -56,13 +57,15 @@ def test_people_voices_and_all_that_is_neither(command, real, tmp_path):
     (source / "empty.mp4").write_bytes(b"")
     soundfile.write(source / "voice.wav", random.normal(0, 0.1, (70_000, 2)), 11_025)
     soundfile.write(source / "silence.flac", np.zeros(64_000), 16_000)
+    soundfile.write(source / "nothing.wav", np.zeros(0), 16_000)
     code, _, err = command(source, "--output=out", "--render", "--window=2", "--workers=2")
     assert code == 0, err
-    assert "4 of 8 files, 5 people" in err
+    assert "4 of 9 files, 5 people" in err
     for name, words in {
         "nobody.mp4": "no face is seen for half a second, and it has no sound",
         "text.mp4": "cannot be opened",
         "empty.mp4": "the file is empty",
+        "nothing.wav": "it is 0.00 s long; at least 0.2 s are needed",
         "silence.flac": "it has no picture, and its sound is silence",
     }.items():
         assert any(name in line and words in line for line in err.splitlines()), name
@@ -86,11 +89,17 @@ def test_people_voices_and_all_that_is_neither(command, real, tmp_path):
         assert (video.streams.video[0].width, len(list(video.decode(video=0)))) == (320, 219)
 
 
-def test_sounds_need_no_face_landmarker(encoder_folder, tmp_path, monkeypatch, capsys):
+def test_sounds_need_no_face_landmarker_and_no_name_that_is_short_or_text(
+    encoder_folder, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setenv("MMPRETRAIN_LANDMARKER", str(tmp_path / "gone.task"))
+    path = tmp_path / os.fsdecode(b"\xff" + b"v" * 240 + b".wav")
     soundfile.write(tmp_path / "voice.wav", np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000)
-    main(["predict", str(tmp_path / "voice.wav"), f"--encoder={encoder_folder}", "--workers=1"])
-    assert "voice.wav  voice" in capsys.readouterr().out
+    (tmp_path / "voice.wav").rename(path)
+    main(["predict", str(path), f"--encoder={encoder_folder}", "--workers=1", f"--output={tmp_path}/out"])
+    assert "vvv.wav  voice" in capsys.readouterr().out
+    (rows,) = (tmp_path / "out").glob("%FFvvv*.csv")
+    assert f"{tmp_path}/%FFvvv" in rows.read_text()
 
 
 @pytest.mark.parametrize(
@@ -101,6 +110,7 @@ def test_sounds_need_no_face_landmarker(encoder_folder, tmp_path, monkeypatch, c
         (["text.mp4", "--window=long"], "--window=long; it must be a number of seconds, such as 2.5"),
         (["text.mp4", "--hop=0"], "--hop=0; it must be 0.04 to 30 seconds"),
         (["text.mp4", "--render"], "--render needs --output=DIR"),
+        (["text.mp4", "--render", "--output=."], "--render would write its video over the recording text.mp4"),
         (["text.mp4", "--task=valence"], "--task=valence: the encoder has no head of that name, but of emotion"),
         (["."], ". holds no sound or video file"),
         ([], "the command is `mmpretrain predict CLIP... --encoder=DIR"),

@@ -136,9 +136,13 @@ def export_checkpoint(folder: str | Path, file: str | Path) -> list[str]:
         },
         "model": arrays,
         "criterion": None,
-        "optimizer_history": [],
+        # fairseq's loader looks for the last of the history and for the place in the data, trained on or not.
+        "optimizer_history": [{"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}],
         "task_state": {},
-        "extra_state": {OURS: {"view": config.inputs.view, "resnet_width": config.resnet_width}},
+        "extra_state": {
+            "train_iterator": {"epoch": 1, "iterations_in_epoch": 0},
+            OURS: {"view": config.inputs.view, "resnet_width": config.resnet_width},
+        },
     }
     write_torch_file(file, content)
     return [] if "final_proj.weight" in head else [f"{folder} has no pretraining head, so neither has {file}"]

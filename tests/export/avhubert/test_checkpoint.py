@@ -103,6 +103,11 @@ def test_a_checkpoint_becomes_an_encoder_and_comes_back(tmp_path, layout):
     for name, array in arrays.items():
         assert again[name].dtype == (np.int64 if array.dtype == np.int64 else np.float32)
         np.testing.assert_array_equal(again[name], array, name)
+    with open_torch_file(tmp_path / "again.pt") as file:  # what `load_checkpoint_to_cpu` of fairseq takes from it
+        written = file.content
+    assert {"lr_scheduler_state", "optimizer_name", "num_updates"} <= set(written["optimizer_history"][-1])
+    assert set(written["extra_state"]["train_iterator"]) == {"epoch", "iterations_in_epoch"}
+    assert written["args"] is None
     import_checkpoint(tmp_path / "again.pt", tmp_path / "encoder2")
     assert read_config(tmp_path / "encoder2")[0] == CONFIG
     for file in ("model.safetensors", HEAD_FILE):
