@@ -1,5 +1,7 @@
-"""The page in a browser: a real clip is answered, a text file is refused, the page stays up, nothing is left."""
+"""The page in a browser: a real clip is answered, and one from the camera, a text file and one that is too large are
+refused, the page stays up, nothing is left."""
 
+import fractions
 import os
 import shutil
 import signal
@@ -9,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import pytest
 
 from tests.predict.conftest import LANDMARKER
@@ -25,7 +28,16 @@ def address(encoder_folder, tmp_path):
         port = free.getsockname()[1]
     (tmp_path / "files").mkdir()
     environment = os.environ | {"TMPDIR": str(tmp_path / "files"), "MMPRETRAIN_LANDMARKER": str(LANDMARKER)}
-    command = [sys.executable, "-m", "mmpretrain", "serve", str(encoder_folder), f"--port={port}", "--max_sec=20"]
+    command = [
+        sys.executable,
+        "-m",
+        "mmpretrain",
+        "serve",
+        str(encoder_folder),
+        f"--port={port}",
+        "--max_sec=20",
+        "--max_mb=5",
+    ]
     with open(tmp_path / "log", "w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=ROOT)
     try:
@@ -43,15 +55,35 @@ def address(encoder_folder, tmp_path):
         server.kill()
 
 
+def camera_of(clip: Path, target: Path) -> Path:
+    """What Chromium shows as a camera: the pictures of the clip."""
+    with av.open(str(clip)) as source, av.open(str(target), "w", format="mjpeg") as written:
+        shown = source.streams.video[0]
+        stream = written.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = shown.width, shown.height, "yuvj420p"
+        for number, frame in enumerate(source.decode(shown)):
+            again = av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), "rgb24")
+            again.pts, again.time_base = number, fractions.Fraction(1, 25)
+            written.mux(stream.encode(again))
+        written.mux(stream.encode(None))
+    return target
+
+
 @pytest.mark.slow
 def test_a_clip_is_dropped_and_answered_and_what_is_none_is_refused(address, real, tmp_path):
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright")
     if (browser := shutil.which("chromium")) is None:
         pytest.skip("no chromium")
     (tmp_path / "text.mp4").write_text("this is no video\n" * 99)
+    (tmp_path / "large.mp4").write_bytes(bytes(6_000_000))
+    camera = camera_of(real / "grid" / "other" / "brbk7n.mpg", tmp_path / "camera.mjpeg")
+    flags = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
+             f"--use-file-for-fake-video-capture={camera}"]  # fmt: skip
     elsewhere = []
     with playwright.sync_playwright() as started:
-        page = started.chromium.launch(executable_path=browser, args=["--no-sandbox"]).new_page()
+        context = started.chromium.launch(executable_path=browser, args=flags).new_context()
+        context.grant_permissions(["camera", "microphone"])
+        page = context.new_page()
         ours = (address, "data:", "blob:")
         page.on("request", lambda asked: None if asked.url.startswith(ours) else elsewhere.append(asked.url))
         page.goto(address)
@@ -62,6 +94,10 @@ def test_a_clip_is_dropped_and_answered_and_what_is_none_is_refused(address, rea
             page.wait_for_selector("#video video", state="attached", timeout=60_000)
             page.click("#go")
 
+        page.wait_for_selector("#video input[type=file]", state="attached", timeout=60_000)
+        page.locator("#video input[type=file]").first.set_input_files(tmp_path / "large.mp4")
+        page.click("#go")
+        page.wait_for_selector("text=Nothing was taken yet: give a video or a sound. At most 20 s and 5 MB")
         drop(tmp_path / "text.mp4")
         page.wait_for_selector("text=No answer: cannot be opened", timeout=60_000)
         page.reload()
@@ -72,4 +108,14 @@ def test_a_clip_is_dropped_and_answered_and_what_is_none_is_refused(address, rea
         assert "person 2: " in said
         assert page.locator("#crops img").count() >= 2
         assert page.locator("#plot img").count() == 1
+        page.reload()
+        page.click("#video button[aria-label='Capture from camera']")
+        page.click("text=Click to Access Webcam")
+        page.click("#video button[aria-label='start recording']")
+        page.wait_for_timeout(3000)
+        page.click("#video button[aria-label='stop recording'], #video button[aria-label='start recording']")
+        page.wait_for_selector("#video video[src]", timeout=60_000)
+        page.click("#go")
+        page.wait_for_selector("#marked video", timeout=120_000)
+        assert "person 1: " in page.inner_text("#said")
     assert not elsewhere

@@ -18,7 +18,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
-from .heads_mmpretrain import MMPretrainHeadsOutput, begin, head_of, loss_of
+from .heads_mmpretrain import Heads, MMPretrainHeadsOutput, begin, head_of, loss_of
 
 AUDIO_DIM = 104  # four rows of 26 log filterbank energies
 
@@ -242,11 +242,11 @@ class Transformer(nn.Module):
         x_BTD = x_BTD + self.pos_conv(x_BTD)
         x_BTD = self.dropout(self.layer_norm(x_BTD) if self.post_norm else x_BTD)
         # The least number, not -inf: a clip without a frame would become NaN.
-        bias_B11T = torch.where(valid_BT, 0.0, torch.finfo(x_BTD.dtype).min).to(x_BTD.dtype)[:, None, None]
+        bias_BT = x_BTD.new_zeros(valid_BT.shape).masked_fill(~valid_BT, torch.finfo(x_BTD.dtype).min)
         streams = [x_BTD]
         for layer in self.layers:
             if not self.training or self.layerdrop == 0 or torch.rand(()) >= self.layerdrop:
-                x_BTD = layer(x_BTD, bias_B11T)
+                x_BTD = layer(x_BTD, bias_BT[:, None, None])
             streams.append(x_BTD)
         return (x_BTD if self.post_norm else self.layer_norm(x_BTD)), streams
 
@@ -358,9 +358,10 @@ class MMPretrainForAudioClassification(MMPretrainPreTrainedModel):
             kind = "ordinal" if config.ordinal else "class"
             self.classifier = head_of(config, kind, config.num_labels, config.pooling)
         others = {name: head for name, head in (config.heads or {}).items() if "outputs" in head}
-        self.head_names = tuple(others)
+        self.head_names = tuple(sorted(others))  # in whatever order a configuration that was saved again has them
         self.heads = nn.ModuleList(
-            head_of(config, head["kind"], head["outputs"], head["pooling"]) for head in others.values()
+            head_of(config, others[name]["kind"], others[name]["outputs"], others[name]["pooling"])
+            for name in self.head_names
         )
         self.post_init()
 
@@ -382,7 +383,8 @@ class MMPretrainForAudioClassification(MMPretrainPreTrainedModel):
             output_hidden_states=True, return_dict=True,
         )  # fmt: skip
         layers, valid_BT = encoded.hidden_states, encoded.frame_mask
-        heads = {name: head(layers, valid_BT) for name, head in zip(self.head_names, self.heads, strict=True)}
+        said = (head(layers, valid_BT) for head in self.heads)
+        heads = Heads(zip(self.head_names, said, strict=True))
         logits = self.classifier(layers, valid_BT) if self.config.classifier else None
         loss = None if labels is None else loss_of(self.config.problem_type, logits, labels)
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states

@@ -99,7 +99,7 @@ class MMPretrainFeatureExtractor(FeatureExtractionMixin):
         """
         if sampling_rate not in (None, self.sampling_rate):
             raise ValueError(f"sampling_rate={sampling_rate}; the encoder hears {self.sampling_rate} Hz: resample it")
-        is_one = isinstance(raw_speech, np.ndarray) or (len(raw_speech) > 0 and np.isscalar(raw_speech[0]))
+        is_one = hasattr(raw_speech, "ndim") or (len(raw_speech) > 0 and np.isscalar(raw_speech[0]))
         clips = [np.asarray(raw_speech)] if is_one else list(raw_speech)
         lengths = [None] * len(clips) if num_frames is None else num_frames
         none = np.zeros((0, self.feature_size), np.float32)
@@ -156,7 +156,7 @@ class MMPretrainProcessor(ProcessorMixin):
         audio: sound as the feature extractor takes it. videos: uint8 [T, S, S], grey crops at 25 fps. Either may be
         one clip's or a list, None for a clip that lacks it. Pictures, where there are any, decide how long a clip is.
         """
-        sounds, crops = ([x] if isinstance(x, np.ndarray) else x for x in (audio, videos))
+        sounds, crops = ([x] if hasattr(x, "ndim") else x for x in (audio, videos))  # of NumPy, or a tensor
         if sounds is None and crops is None:
             raise ValueError("give audio, videos or both")
         batch: dict[str, Any] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -82,9 +81,10 @@ def classifier_of(encoder: Encoder) -> TaskConfig | None:
 
 def places_of(encoder: Encoder) -> Iterator[tuple[TaskConfig, str]]:
     """Each task, and the name of its head in the PyTorch module."""
-    first, number = classifier_of(encoder), itertools.count()
+    first = classifier_of(encoder)
+    others = sorted(task.name for task in encoder.tasks if task is not first)
     for task in encoder.tasks:
-        yield task, "classifier" if task is first else f"heads.{next(number)}"
+        yield task, "classifier" if task is first else f"heads.{others.index(task.name)}"
 
 
 def about_heads(encoder: Encoder) -> list[str]:

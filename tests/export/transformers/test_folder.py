@@ -230,12 +230,13 @@ def test_batch_statistics_are_of_real_pictures_alone(loaded):
     assert not np.allclose(moved[0], fresh["av_encoder.feature_extractor_video.resnet.trunk.layer4.0.bn2.running_var"])
 
 
-def test_a_pipeline_classifies_sound(folder):
-    classify = transformers.pipeline("audio-classification", model=str(folder), trust_remote_code=True, device="cpu")
+def test_a_pipeline_classifies_sound_alone_and_in_batches(folder, every_kind):
     sound = np.random.default_rng(0).normal(size=16_000).astype(np.float32) * 0.1
-    answers = classify(sound)
-    assert {answer["label"] for answer in answers} == set(TASK.classes)
-    assert sum(answer["score"] for answer in answers) == pytest.approx(1, abs=1e-5)
+    for path, classes in ((folder, TASK.classes), (every_kind / "hf", TASKS[3].classes)):
+        classify = transformers.pipeline("audio-classification", model=str(path), trust_remote_code=True, device="cpu")
+        for answers in (classify(sound), *classify([sound, sound[:8000]], batch_size=2)):
+            assert {answer["label"] for answer in answers} <= set(classes)
+            assert sum(answer["score"] for answer in answers) == pytest.approx(1, abs=1e-5)
 
 
 def test_the_encoder_alone_and_without_trust_is_the_same(folder, loaded):
@@ -264,6 +265,22 @@ def test_a_changed_byte_is_refused_without_trust(tmp_path):
     (tmp_path / "hf" / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ValueError, match="no encoder of ours"):
         mmpretrain.torch.load(tmp_path / "hf")
+
+
+def test_saved_again_every_head_is_where_it_was(every_kind, tmp_path):
+    kind = transformers.AutoModelForAudioClassification
+    model = kind.from_pretrained(every_kind / "hf", **TRUSTED).eval()
+    model.save_pretrained(tmp_path / "again")  # which sorts what lies in config.json
+    again = kind.from_pretrained(tmp_path / "again", **TRUSTED).eval()
+    inputs = transformers.AutoProcessor.from_pretrained(every_kind / "hf", **TRUSTED)(
+        audio=torch.tensor(sound_of(7, 0)), sampling_rate=16_000, return_tensors="pt"
+    )
+    with torch.no_grad():
+        ours, theirs, exact = model(**inputs), again(**inputs), model.double()(**inputs)
+    assert len(ours.heads) == 8
+    for name, x in ours.heads.items():
+        np.testing.assert_array_equal(x, theirs.heads[name], err_msg=name)
+        np.testing.assert_allclose(x, exact.heads[name], atol=1e-5, err_msg=name)
 
 
 def test_saved_again_after_training_it_loads_with_its_code(loaded, tmp_path):
