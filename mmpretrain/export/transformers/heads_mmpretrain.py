@@ -16,24 +16,18 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import ModelOutput
 
 
-class Heads(dict):
-    """By task what its head puts out, of all clips; by a number that of one clip, as pipelines take batches apart."""
-
-    def __getitem__(self, key: str | int) -> torch.Tensor | dict[str, torch.Tensor]:
-        return {name: x[key] for name, x in self.items()} if isinstance(key, int) else super().__getitem__(key)
-
-
 @dataclasses.dataclass
 class MMPretrainHeadsOutput(ModelOutput):
     """loss: of the classifier, where labels were given. logits: [B, labels], of the classifier, None without one.
 
-    hidden_states: as of the encoder. heads: by task what each head puts out, [B, N], of frames [B, T, N].
+    hidden_states: as of the encoder. heads: by task what each head puts out, [B, N], of frames [B, T, N];
+    a ModelOutput, which pipelines can take apart.
     """
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
-    heads: dict[str, torch.Tensor] | None = None
+    heads: ModelOutput | None = None
 
 
 def mix(layers: tuple[torch.Tensor, ...], weights_L: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
-from .heads_mmpretrain import Heads, MMPretrainHeadsOutput, begin, head_of, loss_of
+from .heads_mmpretrain import MMPretrainHeadsOutput, begin, head_of, loss_of
 
 AUDIO_DIM = 104  # four rows of 26 log filterbank energies
 
@@ -383,11 +383,10 @@ class MMPretrainForAudioClassification(MMPretrainPreTrainedModel):
             output_hidden_states=True, return_dict=True,
         )  # fmt: skip
         layers, valid_BT = encoded.hidden_states, encoded.frame_mask
-        said = (head(layers, valid_BT) for head in self.heads)
-        heads = Heads(zip(self.head_names, said, strict=True))
+        said = {name: head(layers, valid_BT) for name, head in zip(self.head_names, self.heads, strict=True)}
         logits = self.classifier(layers, valid_BT) if self.config.classifier else None
         loss = None if labels is None else loss_of(self.config.problem_type, logits, labels)
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        output = MMPretrainHeadsOutput(loss, logits, layers if wanted else None, heads or None)
+        output = MMPretrainHeadsOutput(loss, logits, layers if wanted else None, ModelOutput(said) if said else None)
         as_dict = self.config.return_dict if return_dict is None else return_dict
         return output if as_dict else output.to_tuple()
