@@ -73,10 +73,13 @@ def find_table(source: Path, *places: str) -> Path | None:
 def read_table(path: Path, columns: Iterable[str], delimiter: str = ",") -> list[Row]:
     """The rows of a CSV file by the names in its first line, without blanks around names and cells.
 
-    Raises ValueError if one of `columns` is not there, or a row has more or fewer cells than the first line.
+    Raises ValueError if one of `columns` is not there, a row has more or fewer cells than the first line, or a
+    quotation mark is not closed.
     """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, skipinitialspace=True)
+    text = io.StringIO(read_text(path), newline="")
+    reader = csv.reader(text, delimiter=delimiter, skipinitialspace=True, strict=True)
     rows: list[Row] = []
+    first = 1
     try:
         names = [name.strip() for name in next(reader, [])]
         if lacking := [column for column in columns if column not in names]:
@@ -86,7 +89,11 @@ def read_table(path: Path, columns: Iterable[str], delimiter: str = ",") -> list
             )
         if doubles := [name for name in names if name and names.count(name) > 1]:
             raise ValueError(f"{path} has two columns {doubles[0]!r}; {_REMEDY}")
+        first = reader.line_num + 1
         for cells in reader:
+            if reader.line_num > first:
+                raise csv.Error("a cell goes on in the next line")
+            first += 1
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != len(names):
@@ -97,7 +104,7 @@ def read_table(path: Path, columns: Iterable[str], delimiter: str = ",") -> list
             stripped = {name: cell.strip() for name, cell in zip(names, cells, strict=True)}
             rows.append(Row(stripped, f"{path}, line {reader.line_num}"))
     except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: {error}; {_REMEDY}") from None
+        raise ValueError(f"{path}, line {first}: {error}; is a quotation mark not closed? {_REMEDY}") from None
     return rows
 
 
@@ -113,7 +120,7 @@ def by_key(rows: Iterable[Row], column: str) -> dict[str, Row]:
 
 
 def read_text(path: Path) -> str:
-    """A text in UTF-8, or in what its mark says, what is none of it as Latin-1.
+    """A text in UTF-8, or in what its mark says, what is none of it as Windows or else Latin-1 have it.
 
     Raises ValueError for a pointer of git-lfs and for what is no text.
     """
@@ -126,7 +133,10 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError:
         if mark:
             raise ValueError(f"{path} is not in {encoding}, as its mark says; {_REMEDY}") from None
-        text = content.decode("latin-1")
+        try:
+            text = content.decode("cp1252")
+        except UnicodeDecodeError:
+            text = content.decode("latin-1")
     if "\0" in text:
         raise ValueError(f"{path} is no text (it has NUL in it); {_REMEDY}")
     return text

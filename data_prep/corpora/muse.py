@@ -53,6 +53,8 @@ def read(source: Path, media: Path | None = None) -> list[SourceClip]:
     named = {_plain(row["Id"]) for row in rows}
     if strangers := sorted({name for name, _ in {*curves, *classes}} - named | values.keys() - named):
         print(f"note: {table} does not name {len(strangers)} recordings that have labels, such as {strangers[0]}")
+    if media and (unnamed := sorted(files.keys() - named)):
+        print(f"note: {table} does not name {len(unnamed)} recordings of {media}, such as {readable(unnamed[0])}")
     for row in rows:
         name, proposal = _plain(row["Id"]), row["Proposal"]
         if (split := standard_split(proposal)) is None:

@@ -35,6 +35,8 @@ FAULTS = (
     ("meld", "train_sent_emo.csv", MELD.format(**GOOD | {"sentiment": "good"}), "line 2: Sentiment is 'good', which"),
     ("meld", "train_sent_emo.csv", MELD.format(**GOOD | {"season": "x"}), "line 2: Season is 'x', which is not a"),
     ("meld", "train_sent_emo.csv", MELD.format(**GOOD | {"start": "9"}), "StartTime is '9', which is not a time such"),
+    ("meld", "train_sent_emo.csv", MELD.format(**GOOD).replace(",Hi", ',"Hi'), "line 2: ',' expected after '\"'; is a"),
+    ("meld", "train_sent_emo.csv", MELD.format(**GOOD) + '2,"a\nb"\n', "line 3: a cell goes on in the next line; is a"),
     ("muse", "partition.csv", "Id,Proposal\n1,public\n", "line 2: Proposal is 'public', which is not train, devel"),
     ("muse", "partition.csv", "Id,Proposal\n1,train\n1,test\n", "line 3: Id '1' is that of "),
     ("grid", "s1/alignments.csv", "clip,start_s,end_s,word\nbbaf2n,soon,1,bin\n", "start_s is 'soon', which is not"),
