@@ -44,7 +44,8 @@ class Row(dict[str, str]):
         except ValueError:
             self.refuse(column, "a number")
         if not low <= value <= high or math.isinf(value):
-            self.refuse(column, f"a number from {low:g} to {high:g}" if math.isfinite(high) else "a number of use")
+            until = f" to {high:g}" if math.isfinite(high) else " on"
+            self.refuse(column, f"a number from {low:g}{until}" if math.isfinite(low) else "a finite number")
         return value
 
     def whole(self, column: str) -> int:

@@ -30,6 +30,7 @@ BUG_CODE = 1  # what Python itself leaves with
 STOPPED_CODE = 75  # EX_TEMPFAIL: stopped on demand and saved; launchers give the command again
 FOREVER_MS = 30 * 24 * 3600 * 1000  # a wait ends when the others arrive, or with the process when one of them is lost
 
+_THERE = "ALREADY_EXISTS"  # what an error says of a key that is set a second time
 # What an error says when another process is gone. It does not say which one: `_Watch` finds that out.
 _PEER_LOST = re.compile(
     r"Gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|coordination|heartbeat|barrier", re.IGNORECASE
@@ -190,7 +191,7 @@ class Board:
         try:
             _client().key_value_set(f"{self._folder}/notes/{key}", note)
         except Exception as error:
-            if "ALREADY_EXISTS" not in str(error):
+            if _THERE not in str(error):
                 raise
             return 0
         return _client().key_value_increment(f"{self._folder}/count", 1)
@@ -253,14 +254,13 @@ class _Watch(threading.Thread):
                 self._client.key_value_set(f"mmpretrain/alive/{self._index}", str(beat), allow_overwrite=True)
                 if self._index == 0:
                     self._find_lost()
-                failures = self._client.key_value_dir_get("mmpretrain/failed/")
+                failure = self._failure()
             except Exception as error:
                 if self._over.is_set():
                     return
                 self._leave(1, f"process 0 of {self._count} is lost: {_one_line(error)}")
-            if failures:
-                failure = json.loads(failures[0][1])
-                self._leave(failure["code"], f"{failure['what']}; process {self._index} ends with it")
+            if failure:
+                self._leave(*failure)
 
     def end(self) -> None:
         self._over.set()
@@ -275,10 +275,28 @@ class _Watch(threading.Thread):
         self.fail_at_once(code, line)
 
     def fail_at_once(self, code: int, line: str) -> NoReturn:
-        what = f"process {self._index} of {self._count} failed: {line}"
+        what, others = f"process {self._index} of {self._count} failed: {line}", None
         with contextlib.suppress(Exception):
-            self._client.key_value_set(f"mmpretrain/failed/{self._index}", json.dumps({"code": code, "what": what}))
-        self._leave(code, what)
+            if not self._tell(code, what):
+                others = self._failure()
+        self._leave(*(others or (code, what)))
+
+    def _tell(self, code: int, what: str) -> bool:
+        """Says why all processes end. False where another one failed before this one: then that is why."""
+        try:
+            self._client.key_value_set("mmpretrain/failed/first", json.dumps({"code": code, "what": what}))
+        except Exception as error:
+            if _THERE not in str(error):
+                raise
+            return False
+        return True
+
+    def _failure(self) -> tuple[int, str] | None:
+        """What another process said: with which code, and with which line, this one ends."""
+        for _, told in self._client.key_value_dir_get("mmpretrain/failed/"):
+            failure = json.loads(told)
+            return failure["code"], f"{failure['what']}; process {self._index} ends with it"
+        return None
 
     def _find_lost(self) -> None:
         now = time.monotonic()
@@ -287,10 +305,7 @@ class _Watch(threading.Thread):
             if self._beats.get(process, ("", 0))[0] != beat:
                 self._beats[process] = beat, now
             elif now - self._beats[process][1] > self._lost_after_sec:
-                what = f"process {process} of {self._count} is lost: not heard of for {self._lost_after_sec} s"
-                self._client.key_value_set(
-                    f"mmpretrain/failed/{process}", json.dumps({"code": 1, "what": what}), allow_overwrite=True
-                )
+                self._tell(1, f"process {process} of {self._count} is lost: not heard of for {self._lost_after_sec} s")
 
     def _leave(self, code: int, message: str) -> NoReturn:
         """Ends this process at once: anything more orderly waits for the others."""
