@@ -7,6 +7,8 @@ uploaded and made is deleted after a while, and all of it when the server ends.
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,6 +105,7 @@ def serve_page(answers: Answers, about: dict[str, str], host: str, port: int) ->
             ssr_mode=False, footer_links=[], enable_monitoring=False, prevent_thread_lock=True, inbrowser=False,
         )  # fmt: skip
         log(f"the page is at {address}; Ctrl-C ends it, and deletes what was uploaded")
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # which lets what is below delete the files
         try:
             page.block_thread()
         finally:
