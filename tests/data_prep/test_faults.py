@@ -16,6 +16,7 @@ from mmpretrain import records
 from tests.data_prep.authored import RATE, tone, write_mkv, write_mp4, write_wav
 from tests.data_prep.test_preparation import prepare_folder, report_of
 from tests.data_prep.test_real_clips import MODEL, SHARED
+from tests.slow import others_slow
 
 CASES = SHARED / "data" / "cases"
 needs_cases = pytest.mark.skipif(not CASES.is_dir() or not MODEL.is_file(), reason=f"no cases or model under {SHARED}")
@@ -80,7 +81,7 @@ class Scarce:
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("how", ["kill", "memory", "files"])
+@pytest.mark.parametrize("how", others_slow(["kill", "memory", "files"], "kill"))
 def test_what_failed_for_want_of_the_machine_is_tried_again_by_the_same_command(tmp_path, capsys, monkeypatch, how):
     source, output, scarce = tmp_path / "in", tmp_path / "out", tmp_path / "scarce"
     for name in ("bad", "good", "well"):

@@ -80,6 +80,7 @@ def faces(corpus, tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("corpus") / "faces", clips, 18, 20)
 
 
+@pytest.mark.slow
 def test_codebooks_of_sound_prosody_and_face_have_heads_of_their_own(faces, tmp_path, capsys):
     config, few = tiny.get_config(), dict(fit_share=1.0, fit_passes=3, fit_restarts=1)
     config.workdir, config.finetune, config.label_efficiency.shares = str(tmp_path / "run"), None, ()

@@ -10,6 +10,7 @@ import pytest
 from mmpretrain.report.modalities import render_modalities
 from mmpretrain.report.page import write_report
 from mmpretrain.report.tables import duration, render_health, render_summary
+from tests.slow import others_slow
 
 
 @pytest.fixture
@@ -87,9 +88,10 @@ def test_an_empty_run_still_gives_a_page(write):
     assert page.endswith("</html>\n")
 
 
-@pytest.mark.parametrize(
-    "missing", ["name", "seed", "rounds", "evaluation", "export_max_error", "wall_time_sec", "corpus", "goodput"]
-)
+PARTS = ("name", "seed", "rounds", "evaluation", "export_max_error", "wall_time_sec", "corpus", "goodput")
+
+
+@pytest.mark.parametrize("missing", others_slow(PARTS, "rounds", "evaluation", "wall_time_sec"))
 def test_page_and_text_do_without_any_part_of_the_summary(write, example, missing):
     summary = example.summary()
     del summary[missing]

@@ -1,7 +1,7 @@
-"""Makes one training step on eight virtual CPU devices, on several meshes, and prints JSON of what came out.
+"""Makes one training step on eight virtual CPU devices, on the named meshes, and prints JSON of what came out.
 
 Run by test_meshes.py in its own process, since the number of devices is fixed when JAX starts:
-python -m tests.sharding.one_step OUTPUT.npz
+python -m tests.sharding.one_step OUTPUT.npz one mixed, or with `sound` for steps of sound in parts
 """
 
 import functools
@@ -51,7 +51,7 @@ def sound_in_parts(arrays: dict[str, np.ndarray]) -> None:
             arrays[f"{name} {jax.tree_util.keystr(path)}"] = np.asarray(leaf)
 
 
-def main(output: str) -> None:
+def steps(names: list[str], arrays: dict[str, np.ndarray], report: dict) -> None:
     model = tiny_model("audio", "video", num_layers=1, resnet_width=4, dropout=0.1)
     round_ = tiny_round(masking=MaskingConfig("input"), modality_dropout=0.5)
     round_.targets[0].num_clusters = 8
@@ -65,9 +65,8 @@ def main(output: str) -> None:
         model=model,
         present={"audio": [True] * 6 + [False, True], "video": [True] * 7 + [False]},
     )
-    arrays, report = {}, {}
-    sound_in_parts(arrays)
-    for name, shape in MESHES.items():
+    for name in names:
+        shape = MESHES[name]
         if name == "accelerator":  # the forms of operations that are for a GPU, on these devices
             FrameShares.platform = "gpu"
         mesh = make_mesh(ParallelConfig(*shape), jax.devices()[: int(np.prod(shape))])
@@ -107,9 +106,17 @@ def main(output: str) -> None:
             "finite": all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves((blind.params, blind.opt_state))),
             "statistics": all(np.array_equal(*pair) for pair in zip(jax.tree.leaves(blind.kept), kept, strict=True)),
         }
+
+
+def main(output: str, *names: str) -> None:
+    arrays, report = {}, {}
+    if names == ("sound",):
+        sound_in_parts(arrays)
+    else:
+        steps(list(names), arrays, report)
     np.savez(output, **arrays)
     print(json.dumps(report))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -12,16 +12,23 @@ from jax.sharding import PartitionSpec as P
 
 from mmpretrain.config import ParallelConfig
 from mmpretrain.parallel.mesh import batch_multiple, make_mesh, shard_batch, spec_of
+from tests.slow import others_slow
 from tests.tiny import random_batch, tiny_model
 
 ROOT = Path(__file__).parents[2]
+SUMS = {"data": 29, "mixed": 72}  # 12 batch norms, forward and backward, and what else is summed
 
 
-@pytest.fixture(scope="module")
-def outcome(tmp_path_factory):
-    file = tmp_path_factory.mktemp("sharding") / "arrays.npz"
+@pytest.fixture(scope="module", params=others_slow(["mixed", "data fsdp accelerator"], "mixed"))
+def outcome(request, tmp_path_factory):
+    """What the step came to on one device and on these meshes: (arrays by mesh, report, names of the meshes)."""
+    names = request.param.split()
+    return *steps_on(tmp_path_factory.mktemp("sharding") / "arrays.npz", "one", *names), names
+
+
+def steps_on(file: Path, *names: str):
     done = subprocess.run(
-        [sys.executable, "-m", "tests.sharding.one_step", str(file)], cwd=ROOT, capture_output=True, text=True,
+        [sys.executable, "-m", "tests.sharding.one_step", str(file), *names], cwd=ROOT, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
@@ -33,53 +40,56 @@ def outcome(tmp_path_factory):
     return by_mesh, json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("mesh", ["data", "mixed", "fsdp", "accelerator"])
-def test_one_step_is_the_same_on_every_mesh(outcome, mesh):
-    arrays, _ = outcome
-    one = {key: value for key, value in arrays["one"].items() if not key.startswith(("sound ", "evaluation "))}
-    assert arrays[mesh].keys() >= one.keys()
-    moved = 0
-    for key, expected in one.items():
-        np.testing.assert_allclose(arrays[mesh][key], expected, rtol=1e-4, atol=1e-5, err_msg=key)
-        if key.startswith("['params']"):
-            moved += np.abs(expected - one["start " + key.removeprefix("['params']")]).max() > 1e-4
-    assert moved > 50  # most parameters moved by more than the tolerance
+def test_one_step_is_the_same_on_every_mesh(outcome):
+    arrays, _, names = outcome
+    one = {key: value for key, value in arrays["one"].items() if not key.startswith("evaluation ")}
+    for mesh in names:
+        assert arrays[mesh].keys() >= one.keys()
+        moved = 0
+        for key, expected in one.items():
+            np.testing.assert_allclose(arrays[mesh][key], expected, rtol=1e-4, atol=1e-5, err_msg=f"{mesh} {key}")
+            if key.startswith("['params']"):
+                moved += np.abs(expected - one["start " + key.removeprefix("['params']")]).max() > 1e-4
+        assert moved > 50  # most parameters moved by more than the tolerance
     assert one["['grad_norm']"] > 0.1
 
 
-def test_every_device_has_its_share_of_the_pictures_and_evaluation_says_the_same(outcome):
-    arrays, report = outcome
-    assert report["mixed flops"] < 1.25 * report["data flops"], "a mesh whose tensor axis is 2, beside one without"
+def test_every_device_has_its_share_of_the_work_and_evaluation_says_the_same(outcome):
+    arrays, report, names = outcome
+    for mesh in {"data", "mixed"} & set(names):
+        assert report[mesh + " flops"] < 1.45 * report["one flops"] / 8, mesh
     sums = {key: value for key, value in arrays["one"].items() if key.startswith("evaluation ")}
     assert len(sums) > 5
     for key, expected in sums.items():
-        np.testing.assert_allclose(arrays["mixed"][key], expected, rtol=1e-4, atol=1e-4, err_msg=key)
+        for mesh in {"mixed"} & set(names):
+            np.testing.assert_allclose(arrays[mesh][key], expected, rtol=1e-4, atol=1e-4, err_msg=key)
 
 
-@pytest.mark.parametrize("mesh", ["data", "mixed", "fsdp"])
-def test_validation_masks_are_the_same_on_every_mesh(outcome, mesh):
-    arrays, _ = outcome
+def test_validation_masks_are_the_same_on_every_mesh(outcome):
+    arrays, _, names = outcome
     masks = {key: value for key, value in arrays["one"].items() if key.startswith("validation ")}
     assert len(masks) == 5
-    for key, expected in masks.items():
-        np.testing.assert_array_equal(arrays[mesh][key], expected, err_msg=key)
+    for mesh in names:
+        for key, expected in masks.items():
+            np.testing.assert_array_equal(arrays[mesh][key], expected, err_msg=f"{mesh} {key}")
 
 
-@pytest.mark.parametrize("mesh", ["one", "data", "mixed", "fsdp"])
-def test_a_step_without_pictures_is_good_and_moves_no_statistics(outcome, mesh):
-    _, report = outcome
-    assert report[mesh + " blind"] == {"good": True, "finite": True, "statistics": True}
+def test_a_step_without_pictures_is_good_and_moves_no_statistics(outcome):
+    _, report, names = outcome
+    for mesh in ("one", *names):
+        assert report[mesh + " blind"] == {"good": True, "finite": True, "statistics": True}, mesh
 
 
 def test_a_batch_norm_exchanges_once_forward_and_once_backward(outcome):
-    _, report = outcome
-    assert report["data sums"] <= 29, "12 batch norms, twice each; and what else is summed"
+    _, report, names = outcome
+    for mesh in SUMS.keys() & set(names):
+        assert report[mesh + " sums"] <= SUMS[mesh], mesh
 
 
-def test_parts_of_a_batch_on_a_mesh_equal_the_whole_on_one_device_and_no_clip_moves(outcome):
-    arrays, _ = outcome
-    sound = {name: {k.removeprefix("sound "): v for k, v in arrays[name].items() if k.startswith("sound ")}
-             for name in ("one", "parts", "whole")}  # fmt: skip
+@pytest.mark.slow
+def test_parts_of_a_batch_on_a_mesh_equal_the_whole_on_one_device_and_no_clip_moves(tmp_path):
+    arrays, _ = steps_on(tmp_path / "arrays.npz", "sound")
+    sound = {name: {k.removeprefix("sound "): v for k, v in arrays[name].items()} for name in ("one", "parts", "whole")}
     exchanges = {name: found.pop("exchanges").tolist() for name, found in sound.items()}
     assert exchanges["parts"] == exchanges["whole"], "all but sums"
     assert len(sound["one"]) > 30
@@ -88,7 +98,7 @@ def test_parts_of_a_batch_on_a_mesh_equal_the_whole_on_one_device_and_no_clip_mo
 
 
 def test_parameters_are_cut_over_the_mesh(outcome):
-    _, report = outcome
+    _, report, names = outcome
     expected = {
         # name: whole shape, then one device's part on the meshes 8x1x1, 2x2x2, 1x8x1
         "encoder.frontends.audio.proj.kernel": ([104, 16], [104, 16], [104, 8], [104, 2]),
@@ -107,13 +117,14 @@ def test_parameters_are_cut_over_the_mesh(outcome):
     }  # fmt: skip
     for name, (whole, *parts) in expected.items():
         for mesh, part in zip(("data", "mixed", "fsdp"), parts, strict=True):
-            assert report[mesh][name] == [whole, part], (mesh, name)
+            if mesh in names:
+                assert report[mesh][name] == [whole, part], (mesh, name)
         assert report["one"][name] == [whole, whole]
 
 
 def test_the_optimizer_lives_where_the_parameters_do(outcome):
-    _, report = outcome
-    assert all(report[mesh + " moments"] for mesh in ("one", "data", "mixed", "fsdp"))
+    _, report, names = outcome
+    assert all(report[mesh + " moments"] for mesh in ("one", *names))
 
 
 def test_an_axis_is_used_once_and_only_where_it_divides():

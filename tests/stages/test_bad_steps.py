@@ -23,6 +23,7 @@ from mmpretrain.tools.replay import replay
 from mmpretrain.train.checkpoint import read
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.metric_records import without_timings
+from tests.slow import others_slow
 from tests.tiny import IMAGE_SIZE, tiny_model, tiny_round, tiny_run
 
 NUM_STEPS = 8
@@ -183,7 +184,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, config):
     assert recipe_of_run(tmp_path) == dataclasses.replace(config, workdir=str(tmp_path))
 
 
-@pytest.mark.parametrize("metric", ["masked_accuracy", "loss"])
+@pytest.mark.parametrize("metric", others_slow(["masked_accuracy", "loss"], "masked_accuracy"))
 def test_the_best_encoder_is_that_of_the_best_validation(config, metric):
     config.checkpoint.best_by, config.checkpoint.every_steps = metric, 1
     # The rate rises to the end, and so high that the last state is not the best.

@@ -127,6 +127,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_finished_run_with_a_damaged_file_goes_on_or_names_it(corpus, whole, tmp_path, capsys):
     cases = [(Path(name), kind) for name, kind in CASES.items()]
     counts = damaged_runs(whole, tmp_path / "run", cases, make_config(corpus, tmp_path / "run"), capsys)

@@ -47,6 +47,7 @@ def test_what_gets_worse_by_training_ends_where_it_began(run_of, tmp_path):
     assert min(losses.values()) == losses[0] == pytest.approx(result["validation/emotion/loss"])
 
 
+@pytest.mark.slow
 def test_it_is_learned_on_from_there_and_a_step_can_be_replayed(run_of, tmp_path):
     run = run_of(tmp_path, compare_from_scratch=False, encoder_rate=0.1, selection="last")
     finetune(run)

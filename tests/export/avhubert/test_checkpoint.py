@@ -324,13 +324,8 @@ SIZES = {
 }  # fmt: skip
 
 
-def listings() -> list:
-    """The complete listings of public checkpoints; all but one take a while."""
-    names = file_names("state_dict_*.json")
-    return [pytest.param(name, marks=() if "pretrain_base." in name else pytest.mark.slow) for name in names]
-
-
-@pytest.mark.parametrize("name", listings())
+@pytest.mark.slow
+@pytest.mark.parametrize("name", file_names("state_dict_*.json"))
 def test_full_listings_of_public_checkpoints_go_through(tmp_path, name):
     entries = json.loads((folder() / name).read_text())["entries"]
     arrays = arrays_of({key: tuple(shape) for key, (shape, _) in entries.items()})

@@ -18,6 +18,7 @@ from mmpretrain.export.avhubert.pickle_data import MAX_BYTES, MAX_OPCODES, Place
 from mmpretrain.export.avhubert.torch_file import open_torch_file
 from tests.export.avhubert.test_checkpoint import INPUTS, NETWORK, OURS, content, small_arrays
 from tests.export.avhubert.torch_files import LAYOUTS, Dictionary, Tensor, save
+from tests.slow import others_slow
 
 MERSENNE, EQUAL = 2**61 - 1, range(8, 150_000)  # Python's hash of their products is equal
 SECONDS, MEGABYTES = 10, 400  # for one file, however it is made
@@ -184,7 +185,7 @@ def test_all_tensors_together_claim_no_more_than_is_there(tmp_path, refused, lay
 @pytest.mark.parametrize(
     "dtype", [np.int32, np.int64, np.uint8, bool, "bfloat16 with nan", "inf", "nan", "too large"], ids=str
 )
-@pytest.mark.parametrize("name", ["label_embs_concat", "encoder.layers.1.fc1.bias"])
+@pytest.mark.parametrize("name", others_slow(["label_embs_concat", "encoder.layers.1.fc1.bias"], "label_embs_concat"))
 def test_weights_are_finite_numbers(tmp_path, refused, dtype, name):
     shape, says = small_arrays()[name].shape, "holds numbers that are none or too large"
     if isinstance(dtype, str):
