@@ -38,7 +38,7 @@ ARROWS = {
     "mmpretrain.prepared": ("mmpretrain.index", "mmpretrain.records", "mmpretrain.storage", "mmpretrain.files"),
     "mmpretrain.config": (),
     "mmpretrain.features": ("mmpretrain.records",),
-    "mmpretrain.text": ("mmpretrain.records",),
+    "mmpretrain.text": ("mmpretrain.records", "mmpretrain.files"),
     # The mathematics: no mesh, file or process.
     "mmpretrain.models": ("mmpretrain.records", "mmpretrain.randomness", "mmpretrain.config"),
     "mmpretrain.objectives": ("mmpretrain.records", "mmpretrain.randomness", "mmpretrain.config", "mmpretrain.models"),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.data.windows import windows
-from mmpretrain.files import file_digest
+from mmpretrain.files import file_digest, first_line
 from mmpretrain.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clip
 
 READS = {"input_values": "audio", "pixel_values": "video"}  # by the model's main input
@@ -84,11 +84,7 @@ def _main_input(folder: Path) -> tuple[Any, str]:
 
 
 def _not_read(folder: Path, error: Exception) -> ValueError:
-    return ValueError(f"{folder} is no model that transformers reads: {_first_line(error)}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ValueError(f"{folder} is no model that transformers reads: {first_line(error)}")
 
 
 class ForeignEncoder:
@@ -229,7 +225,7 @@ class ForeignEncoder:
                 takes = {"audio": "samples of 16 kHz, [clips, samples]", "video": "pictures, [frames, 3, side, side]"}
                 raise ValueError(
                     f"{self.folder}: a {self.config.model_type} does not say what its layers make of "
-                    f"{takes[self.modality]} ({_first_line(error)}); take one of the kind of wav2vec 2.0, HuBERT or "
+                    f"{takes[self.modality]} ({first_line(error)}); take one of the kind of wav2vec 2.0, HuBERT or "
                     "WavLM, or ViT"
                 ) from error
 

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmpretrain.files import first_line
+
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
 WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json")  # those of torch.save are pickles, and not read
 AT_ONCE = 32  # turns
@@ -68,7 +70,7 @@ class TextEncoder:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, truncation_side="left")
             self._model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
         except Exception as error:  # a tokenizer that is damaged raises a plain one
-            raise ValueError(f"{self._named} cannot be loaded: {_first_line(error)}") from error
+            raise ValueError(f"{self._named} cannot be loaded: {first_line(error)}") from error
         if not isinstance(getattr(self._model.config, "hidden_size", None), int):
             kind = self._model.config.model_type
             raise ValueError(f"{self._named}: a {kind} is no model of texts alone; take one like BERT")
@@ -118,10 +120,10 @@ class TextEncoder:
                 said = self._model(**encoded, output_hidden_states=layers)
                 states = said.hidden_states if layers else (said.last_hidden_state,)
             except (AttributeError, TypeError, ValueError) as error:
-                raise ValueError(f"{self._named} does not read texts alone: {_first_line(error)}") from error
+                raise ValueError(f"{self._named} does not read texts alone: {first_line(error)}") from error
             except (IndexError, RuntimeError) as error:
                 raise ValueError(
-                    f"{self._named} fails on what its tokenizer makes of texts ({_first_line(error)}); put the "
+                    f"{self._named} fails on what its tokenizer makes of texts ({first_line(error)}); put the "
                     "tokenizer there that the model was trained with"
                 ) from error
         states_BSLD = np.stack([state.float().numpy() for state in states], axis=1)
@@ -135,10 +137,6 @@ class TextEncoder:
         for i, states_SLD, own_L, there_L in zip(spoken, states_BSLD, own_BL, there_BL, strict=True):
             made[i] = states_SLD[:, own_L if own_L.any() else there_L][:, : self._max_tokens]
         return made
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def with_context(
