@@ -1,7 +1,7 @@
-"""Convolution over pictures and over time, and max-pooling, with gradients that are fast on every platform.
+"""Convolution over pictures and over time, with gradients that are fast on every platform.
 
 What XLA makes of the plain operations is slow in places: on the CPU the gradient of a kernel, which it takes as a
-convolution with kernels as large as the pictures; everywhere the gradient of a max-pool, and a convolution in groups.
+convolution with kernels as large as the pictures; everywhere a convolution in groups.
 Dims: N pictures, H rows, W columns, C channels, I in, O out; B clips, T frames, D width, G groups.
 """
 
@@ -134,48 +134,6 @@ def _patches(x_NHWC: jax.Array, size: int, stride: int, rows: int, columns: int)
     ends = stride * (rows - 1) + 1, stride * (columns - 1) + 1
     taps = [padded[:, i : i + ends[0] : stride, j : j + ends[1] : stride] for i in range(size) for j in range(size)]
     return jnp.concatenate(taps, axis=-1)
-
-
-@jax.custom_vjp
-def max_pool(x_NHWC: jax.Array) -> jax.Array:
-    """The largest of 3 x 3 at every second row and column, fewer at the edges: [N, ceil(H/2), ceil(W/2), C].
-
-    The gradient goes to the first of equal ones, row by row.
-    """
-    return jax.lax.reduce_window(
-        x_NHWC, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
-    )
-
-
-def _pool_forward(x_NHWC: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """The result, and which of the nine it is, uint8, with an array of the pictures' size."""
-    rows, columns = (-(-side // 2) for side in x_NHWC.shape[1:3])
-    padded = jnp.pad(x_NHWC, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
-    taps = [padded[:, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2] for i in range(3) for j in range(3)]
-    largest, which = taps[0], jnp.zeros(taps[0].shape, jnp.uint8)
-    for k, tap in enumerate(taps[1:], start=1):
-        which = jnp.where(tap > largest, jnp.uint8(k), which)
-        largest = jnp.maximum(largest, tap)
-    return largest, (which, jnp.zeros((0, *x_NHWC.shape[1:]), jnp.uint8))
-
-
-def _pool_backward(kept: tuple[jax.Array, jax.Array], dy_NHWC: jax.Array) -> tuple[jax.Array]:
-    """Row 2r is the middle row of window r; row 2r + 1 is the last of window r and the first of the next."""
-    which, like = kept
-    num, rows, columns, channels = dy_NHWC.shape
-
-    def of(i: int, j: int) -> jax.Array:
-        """What goes to row i and column j of each window, at the window that it stands beside."""
-        dy = jnp.where(which == 3 * i + j, dy_NHWC, 0)
-        return jnp.pad(dy[:, i == 0 :, j == 0 :], ((0, 0), (0, i == 0), (0, j == 0), (0, 0)))
-
-    even = jnp.stack([of(1, 1), of(1, 2) + of(1, 0)], axis=3)
-    odd = jnp.stack([of(2, 1) + of(0, 1), of(2, 2) + of(2, 0) + of(0, 2) + of(0, 0)], axis=3)
-    dx = jnp.stack([even, odd], axis=2).reshape(num, 2 * rows, 2 * columns, channels)
-    return (dx[:, : like.shape[1], : like.shape[2]],)
-
-
-max_pool.defvjp(_pool_forward, _pool_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -16,10 +16,11 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
 from mmpretrain.models.sharing import Shares, Undivided
-from mmpretrain.models.statistics import Moments, inverse_deviation, moments, normalize
+from mmpretrain.models.statistics import Moments, inverse_deviation, moments, normalize, normalize_and_pool
 
 LAYER_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
+Known = tuple[jax.Array, jax.Array, jax.Array]  # the mean, inverse deviation and count that a batch norm normalises by
 
 
 def torch_uniform(fan_in: int) -> Initializer:
@@ -85,28 +86,37 @@ class BatchNorm(nnx.Module):
         train: bool,
         act: PReLU | None = None,
         beside_NHWC: jax.Array | None = None,
+        pool: bool = False,
     ) -> jax.Array:
         """weight_N: 1 for the pictures that count, 0 for others. Updates the running averages where `train`.
 
         act: what comes after, in the same passes over the memory: act(y + beside), 0 for pictures that do not count
-        (see `normalize`).
+        (see `normalize`). pool: and the max-pool of act(y) after it.
         """
         counted_N, mean, var, scale, bias = weight_N > 0, self.mean[...], self.var[...], self.scale[...], self.bias[...]
-        slope = None if act is None else act.slope[...]
+
+        def normalized(
+            x_NHWC: jax.Array, beside_NHWC: jax.Array | None, counted_N: jax.Array, known: Known, parts: int
+        ) -> jax.Array:
+            if pool:
+                of_channels = (scale, bias, *known, act.slope[...])
+                return normalize_and_pool(x_NHWC, counted_N, *of_channels, parts, self.shares.platform)
+            slope = None if act is None else act.slope[...]
+            return normalize(x_NHWC, beside_NHWC, counted_N, scale, bias, *known, slope, parts)
+
         if not train or self.still:
             known = mean, inverse_deviation(var), jnp.zeros([])
-            return normalize(x_NHWC, beside_NHWC, counted_N, scale, bias, *known, slope, self.shares.parts)
+            return normalized(x_NHWC, beside_NHWC, counted_N, known, self.shares.parts)
         if self.merged:
             batch = _named(moments(jax.lax.stop_gradient(x_NHWC), counted_N, mean, parts=self.shares.parts))
             self._move(batch.mean_C, _unbiased(batch), batch.count >= 2)
-            known = _known(batch, mean, var)
-            return normalize(x_NHWC, beside_NHWC, counted_N, scale, bias, *known, slope, self.shares.parts)
+            return normalized(x_NHWC, beside_NHWC, counted_N, _known(batch, mean, var), self.shares.parts)
 
         def of_part(
             x_NHWC: jax.Array, beside_NHWC: jax.Array | None, counted_N: jax.Array
         ) -> tuple[jax.Array, Moments]:
             batch = _named(moments(jax.lax.stop_gradient(x_NHWC), counted_N, mean))
-            return normalize(x_NHWC, beside_NHWC, counted_N, scale, bias, *_known(batch, mean, var), slope, 1), batch
+            return normalized(x_NHWC, beside_NHWC, counted_N, _known(batch, mean, var), 1), batch
 
         of_parts = jax.tree.map(
             lambda a: a.reshape(self.shares.parts, -1, *a.shape[1:]), (x_NHWC, beside_NHWC, counted_N)
@@ -116,7 +126,7 @@ class BatchNorm(nnx.Module):
         of_parts = jnp.where(known_P1[..., None], jnp.stack([batch.mean_C, jax.vmap(_unbiased)(batch)], axis=1), 0)
         how_many = known_P1.sum(dtype=jnp.float32)
         self._move(*(of_parts.sum(0) / jnp.maximum(how_many, 1)), how_many > 0)
-        return y_PNHWC.reshape(x_NHWC.shape)
+        return y_PNHWC.reshape(-1, *y_PNHWC.shape[2:])
 
     def _move(self, mean_C: jax.Array, var_C: jax.Array, known: jax.Array) -> None:
         """The running averages towards these, if they are known."""
@@ -134,7 +144,7 @@ def _unbiased(batch: Moments) -> jax.Array:
     return batch.var_C * batch.count / jnp.maximum(batch.count - 1, 1)
 
 
-def _known(batch: Moments, mean_C: jax.Array, var_C: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _known(batch: Moments, mean_C: jax.Array, var_C: jax.Array) -> Known:
     """The mean, inverse deviation and count to normalise by: the given ones where the batch has not two values."""
     known = batch.count >= 2
     mean_C, var_C = jnp.where(known, batch.mean_C, mean_C), jnp.where(known, batch.var_C, var_C)
@@ -153,7 +163,33 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     if key is None or rate == 0.0:
         return x
     keep = jax.random.bernoulli(key, 1 - rate, x.shape)
-    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+    # Scaled last, so that the gradient is scaled first: the gradient of a bias before it then sums what is kept anyway.
+    return (jnp.where(keep, x, 0) / (1 - rate)).astype(x.dtype)
+
+
+@jax.custom_vjp
+def gelu(x: jax.Array) -> jax.Array:
+    """x Phi(x), with the distribution function of the normal distribution, made in float32; in x's dtype.
+
+    Keeps nothing but x for the gradient, Phi(x) + x phi(x).
+    """
+    z = x.astype(jnp.float32)
+    return (z * _normal_distribution(z)).astype(x.dtype)
+
+
+def _gelu_backward(x: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
+    z = x.astype(jnp.float32)
+    slope = _normal_distribution(z) + z * jnp.exp(-jnp.square(z) / 2) / math.sqrt(2 * math.pi)
+    return ((slope * dy).astype(x.dtype),)
+
+
+def _normal_distribution(z: jax.Array) -> jax.Array:
+    # As PyTorch has it. By erfc it would be as exact far below 0, where it is nothing beside what it is added to, and
+    # ten times the arithmetic.
+    return (1 + jax.lax.erf(math.sqrt(0.5) * z)) / 2
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
 def reverse_gradient(x: jax.Array, scale: jax.Array) -> jax.Array:

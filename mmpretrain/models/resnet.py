@@ -14,7 +14,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from mmpretrain.config import ModelConfig
-from mmpretrain.models.convolution import convolve, max_pool
+from mmpretrain.models.convolution import convolve
 from mmpretrain.models.layers import BatchNorm, PReLU, torch_uniform
 from mmpretrain.models.sharing import Shares, Undivided
 
@@ -83,7 +83,7 @@ class Stem(nnx.Module):
     def __call__(self, neighbours_NHWC: jax.Array, weight_N: jax.Array, *, train: bool) -> jax.Array:
         kernel = self.kernel[...].transpose(1, 2, 0, 3)  # [7, 7, frame, C]
         x = checkpoint_name(convolve(neighbours_NHWC, kernel, 2, self.shares), "convolved")
-        return max_pool(self.bn(x, weight_N, train=train, act=self.act))
+        return self.bn(x, weight_N, train=train, act=self.act, pool=True)
 
 
 def neighbours(video_BTHW: jax.Array, at_BK: jax.Array | None = None) -> jax.Array:

@@ -1,6 +1,6 @@
 """Batch normalisation as mathematics: moments of what counts in a batch, and the gradient through them.
 
-Dims: N pictures, H rows, W columns, C channels, P parts.
+Dims: N pictures, H rows, W columns, C channels, P parts; R = ceil(H/2) and Q = ceil(W/2) windows of a pool.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from mmpretrain.models.pooling import largest, max_pool, spread
 
 BATCH_NORM_EPS = 1e-5
 # What rounding to float32 (1e-7) leaves of equal numbers: of a variance, as a share of mean^2; of the spread between
@@ -108,45 +110,115 @@ def normalize(
     through; 0 where they are constants. The backward pass needs two sums a channel, which are one over devices, and are
     the gradients of bias and scale besides, and a third for the slope.
     """
-    return _forward(x_NHWC, beside_NHWC, counted_N, scale_C, bias_C, mean_C, inverse_C, count, slope_C, parts)[0]
-
-
-def _forward(x_NHWC, beside_NHWC, counted_N, scale_C, bias_C, mean_C, inverse_C, count, slope_C, parts):
     del parts
+    return _scaled(counted_N, scale_C, bias_C, mean_C, inverse_C, count, slope_C)(x_NHWC, beside_NHWC)
+
+
+class _Scaled(NamedTuple):
+    """What is done to every number of a channel: gain * x + offset, and what follows it."""
+
+    counted_N: jax.Array
+    gain_C: jax.Array
+    offset_C: jax.Array
+    mean_C: jax.Array
+    inverse_C: jax.Array
+    count: jax.Array
+    slope_C: jax.Array | None
+
+    def __call__(self, x_NHWC: jax.Array, beside_NHWC: jax.Array | None) -> jax.Array:
+        y = self.before_activation(x_NHWC, beside_NHWC)
+        if self.slope_C is None:
+            return y
+        return jnp.where(self.counted_N111, jnp.where(y >= 0, y, self.slope_C.astype(y.dtype) * y), 0)
+
+    @property
+    def counted_N111(self) -> jax.Array:
+        return self.counted_N[:, None, None, None]
+
+    def before_activation(self, x_NHWC: jax.Array, beside_NHWC: jax.Array | None) -> jax.Array:
+        y = x_NHWC * self.gain_C.astype(x_NHWC.dtype) + self.offset_C.astype(x_NHWC.dtype)
+        return y if beside_NHWC is None else beside_NHWC + y
+
+    def backward(
+        self, x_NHWC: jax.Array, beside_NHWC: jax.Array | None, dy_NHWC: jax.Array, parts: int
+    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        """The gradient before the activation, in float32, and those of scale, bias and, if there is one, slope."""
+        dy = dy_NHWC.astype(jnp.float32)
+        d_slope = []
+        if self.slope_C is not None:
+            z = self.before_activation(x_NHWC, beside_NHWC).astype(jnp.float32)
+            d_slope = [jnp.where(self.counted_N111 & (z < 0), dy * z, 0)]
+            dy = jnp.where(self.counted_N111, jnp.where(z >= 0, dy, self.slope_C * dy), 0)
+        each = [dy, dy * (x_NHWC.astype(jnp.float32) - self.mean_C), *d_slope]
+        of_parts = [a.reshape(parts, -1, *a.shape[1:]).sum((1, 2, 3)) for a in each]
+        d_bias, d_scale, *d_slope = jnp.stack(of_parts, axis=1).sum(0)
+        return dy, (d_scale * self.inverse_C, d_bias, *d_slope)
+
+    def of_input(self, x_NHWC: jax.Array, dy_NHWC: jax.Array, d_scale: jax.Array, d_bias: jax.Array) -> jax.Array:
+        """The gradient of x, where `dy` is that before the activation.
+
+        Through the moments: gain / count * (d_bias + (x - mean) * inverse * d_scale), by as few vectors as can be.
+        """
+        centred = x_NHWC.astype(jnp.float32) - self.mean_C
+        share_C = jnp.where(self.count > 0, self.gain_C / jnp.maximum(self.count, 1), 0)
+        through = share_C * d_bias + centred * (share_C * self.inverse_C * d_scale)
+        return (self.gain_C * dy_NHWC - jnp.where(self.counted_N111, through, 0)).astype(x_NHWC.dtype)
+
+
+def _scaled(counted_N, scale_C, bias_C, mean_C, inverse_C, count, slope_C) -> _Scaled:
     gain_C = scale_C * inverse_C
-    offset_C = bias_C - mean_C * gain_C
-    y = _before_activation(x_NHWC, beside_NHWC, gain_C, offset_C)
-    if slope_C is not None:
-        y = jnp.where(counted_N[:, None, None, None], jnp.where(y >= 0, y, slope_C.astype(y.dtype) * y), 0)
-    return y, (x_NHWC, beside_NHWC, counted_N, gain_C, offset_C, mean_C, inverse_C, count, slope_C)
+    return _Scaled(counted_N, gain_C, bias_C - mean_C * gain_C, mean_C, inverse_C, count, slope_C)
 
 
-def _before_activation(
-    x_NHWC: jax.Array, beside_NHWC: jax.Array | None, gain_C: jax.Array, offset_C: jax.Array
-) -> jax.Array:
-    y = x_NHWC * gain_C.astype(x_NHWC.dtype) + offset_C.astype(x_NHWC.dtype)
-    return y if beside_NHWC is None else beside_NHWC + y
+def _forward(x_NHWC, beside_NHWC, *of_channels_and_parts):
+    scaled = _scaled(*of_channels_and_parts[:-1])
+    return scaled(x_NHWC, beside_NHWC), (x_NHWC, beside_NHWC, scaled)
 
 
 def _backward(parts: int, kept: Any, dy_NHWC: jax.Array) -> tuple[jax.Array | None, ...]:
-    x_NHWC, beside_NHWC, counted_N, gain_C, offset_C, mean_C, inverse_C, count, slope_C = kept
-    counted = counted_N[:, None, None, None]
-    centred, dy = x_NHWC.astype(jnp.float32) - mean_C, dy_NHWC.astype(jnp.float32)
-    d_slope = None
-    if slope_C is not None:
-        z = _before_activation(x_NHWC, beside_NHWC, gain_C, offset_C).astype(jnp.float32)
-        d_slope = jnp.where(counted & (z < 0), dy * z, 0)
-        dy = jnp.where(counted, jnp.where(z >= 0, dy, slope_C * dy), 0)
-    each = [dy, dy * centred] if d_slope is None else [dy, dy * centred, d_slope]
-    of_parts = [a.reshape(parts, -1, *a.shape[1:]).sum((1, 2, 3)) for a in each]
-    d_bias, d_scale, *d_slope = jnp.stack(of_parts, axis=1).sum(0)
-    d_scale *= inverse_C
-    # Through the moments: gain / count * (d_bias + (x - mean) * inverse * d_scale), by as few vectors as there can be.
-    share_C = jnp.where(count > 0, gain_C / jnp.maximum(count, 1), 0)
-    through = share_C * d_bias + centred * (share_C * inverse_C * d_scale)
-    dx = (gain_C * dy - jnp.where(counted, through, 0)).astype(x_NHWC.dtype)
+    x_NHWC, beside_NHWC, scaled = kept
+    dy, (d_scale, d_bias, *d_slope) = scaled.backward(x_NHWC, beside_NHWC, dy_NHWC, parts)
     d_beside = None if beside_NHWC is None else dy.astype(beside_NHWC.dtype)
+    dx = scaled.of_input(x_NHWC, dy, d_scale, d_bias)
     return dx, d_beside, None, d_scale, d_bias, None, None, None, *(d_slope or [None])
 
 
 normalize.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(8, 9))
+def normalize_and_pool(
+    x_NHWC: jax.Array,
+    counted_N: jax.Array,
+    scale_C: jax.Array,
+    bias_C: jax.Array,
+    mean_C: jax.Array,
+    inverse_C: jax.Array,
+    count: jax.Array,
+    slope_C: jax.Array,
+    parts: int,
+    platform: str,
+) -> jax.Array:
+    """The max-pool of `normalize` with a PReLU, in one: [N, ceil(H/2), ceil(W/2), C].
+
+    No gradient but that of the largest of a window counts. So the sums are over a quarter of the places, of what x was
+    at each largest, and only the gradient of x itself is of all.
+    """
+    del parts, platform
+    return max_pool(_scaled(counted_N, scale_C, bias_C, mean_C, inverse_C, count, slope_C)(x_NHWC, None))
+
+
+def _pool_forward(x_NHWC, *of_channels_and_more):
+    scaled = _scaled(*of_channels_and_more[:-2])
+    y_NRQC, x_NRQC, which_NRQC = largest(scaled(x_NHWC, None), x_NHWC)
+    return y_NRQC, (x_NHWC, x_NRQC, which_NRQC, scaled)
+
+
+def _pool_backward(parts: int, platform: str, kept: Any, dy_NRQC: jax.Array) -> tuple[jax.Array | None, ...]:
+    x_NHWC, x_NRQC, which_NRQC, scaled = kept
+    dy, (d_scale, d_bias, d_slope) = scaled.backward(x_NRQC, None, dy_NRQC, parts)
+    dy = spread(dy.astype(x_NHWC.dtype), which_NRQC, x_NHWC.shape[1:3], platform)
+    return scaled.of_input(x_NHWC, dy, d_scale, d_bias), None, d_scale, d_bias, None, None, None, d_slope
+
+
+normalize_and_pool.defvjp(_pool_forward, _pool_backward)

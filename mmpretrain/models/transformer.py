@@ -16,7 +16,7 @@ from flax import nnx
 
 from mmpretrain.config import ModelConfig
 from mmpretrain.models.convolution import convolve_time
-from mmpretrain.models.layers import LayerNorm, dropout, linear
+from mmpretrain.models.layers import LayerNorm, dropout, gelu, linear
 from mmpretrain.models.sharing import Shares, Undivided, run_if
 from mmpretrain.randomness import named, numbered
 
@@ -46,7 +46,7 @@ class PositionalConv(nnx.Module):
         v = self.v[...]
         kernel = v * (self.g[...] / jnp.sqrt(jnp.square(v).sum((1, 2))))[:, None, None]
         y = convolve_time(x_BTD, kernel.astype(x_BTD.dtype), self.groups, self.shares)
-        return jax.nn.gelu(y + self.bias[...].astype(x_BTD.dtype), approximate=False)
+        return gelu(y + self.bias[...].astype(x_BTD.dtype))
 
 
 def attend(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, valid_BT: jax.Array, platform: str) -> jax.Array:
@@ -171,7 +171,7 @@ class TransformerLayer(nnx.Module):
 
     def _transform(self, x_BTD: jax.Array, key: jax.Array | None) -> jax.Array:
         """Drop(W2 Drop(GELU(W1 x)))."""
-        hidden = jax.nn.gelu(self.mlp_in(x_BTD), approximate=False)
+        hidden = gelu(self.mlp_in(x_BTD))
         y = self.mlp_out(dropout(hidden, self.activation_dropout, named(key, "mlp activation")))
         return dropout(y, self.dropout, named(key, "mlp output"))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmpretrain.models import convolution
-from mmpretrain.models.convolution import convolve, convolve_time, max_pool
+from mmpretrain.models.convolution import convolve, convolve_time
 from mmpretrain.models.sharing import Undivided
 
 
@@ -77,26 +77,6 @@ def test_sums_over_pictures_are_float32_though_pictures_are_bfloat16(by_patches)
     got = jax.jit(gradient)(x, dy)
     assert got.dtype == jnp.float32
     near(got, jax.jit(gradient)(x.astype(jnp.float32), dy.astype(jnp.float32)), 1e-5)
-
-
-@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (2, 7, 10, 3), (1, 1, 1, 2), (1, 2, 5, 2)])
-@pytest.mark.parametrize("levels", [1, 3, 10**6])  # of few levels many are equal: the gradient goes to the first
-def test_the_pool_and_its_gradient_are_those_of_reduce_window_bit_for_bit(shape, levels):
-    x = jnp.round(draw(0, *shape) * levels) / levels
-
-    def plain(x: jax.Array) -> jax.Array:
-        pad = ((0, 0), (1, 1), (1, 1), (0, 0))
-        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pad)
-
-    @jax.jit
-    def both(x, dy):
-        (y, back), (expected, plain_back) = (jax.vjp(pool, x) for pool in (max_pool, plain))
-        return (y, *back(dy), max_pool(x)), (expected, *plain_back(dy), expected)
-
-    # Whole numbers, whose sums have no order.
-    dy = jnp.round(8 * draw(1, shape[0], -(-shape[1] // 2), -(-shape[2] // 2), shape[3]))
-    for got, expected in zip(*both(x, dy), strict=True):
-        np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])

@@ -57,8 +57,10 @@ def test_every_stage(recorded):
         with jax.default_matmul_precision("highest"):
             out_BTC = frontend(normalize_pixels(video_BTHW, valid_BT, config.inputs), valid_BT, train=False)
 
-        (stem_conv, stem_act), (_, stem_pool) = recorded[layers.BatchNorm][0], recorded[resnet.Stem][0]
-        stem_bn = frontend.stem.bn(stem_conv, jnp.ones(len(stem_conv)), train=False)
+        (stem_conv, _), (_, stem_pool) = recorded[layers.BatchNorm][0], recorded[resnet.Stem][0]
+        stem, counted = frontend.stem, jnp.ones(len(stem_conv))
+        stem_bn = stem.bn(stem_conv, counted, train=False)
+        stem_act = stem.bn(stem_conv, counted, train=False, act=stem.act)
         stages = {"stem_conv": stem_conv, "stem_bn": stem_bn, "stem_act": stem_act, "stem_pool": stem_pool}
         blocks = [result for _, result in recorded[resnet.BasicBlock]]
         stages |= {f"layer{i + 1}": result for i, result in enumerate(blocks[1::2])}
