@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.corpora import CORPORA
+from mmpretrain import output
 
 if TYPE_CHECKING:
     from data_prep.corpus import Corpus
@@ -32,16 +33,18 @@ Every clip gets a row in OUTPUT/report.csv: kept or refused, and why. A run that
 it is started again with the same arguments. `python -m data_prep CORPUS --help` shows what a corpus must look like."""
 
 
+@output.until_unread()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, 2 for anything the user can mend, 130 after Ctrl-C.
 
-    1 is that of `--check` where something official is missing.
+    1 is that of `--check` where something official is missing. Exits with 141 when nobody reads the output any more.
     """
     name, *rest = _with_corpus(sys.argv[1:] if arguments is None else arguments)
     # Only the module of this corpus is loaded, and what prepares clips only after `--help` has been answered.
     return run(importlib.import_module(f"data_prep.corpora.{name}").CORPUS, rest)
 
 
+@output.until_unread()
 def run(corpus: Corpus, words: list[str]) -> int:
     """The command for this corpus, one of one's own say. words: what is given behind its name."""
     args = corpus.arguments_of(words)
@@ -53,6 +56,8 @@ def run(corpus: Corpus, words: list[str]) -> int:
             check_local(f"--{option.replace('_', '-')}", value if isinstance(value, str | Path) else "")
         return _check(corpus, args) if args.check else _run(corpus, args)
     except (ValueError, OSError) as error:
+        if output.is_unread(error):
+            raise
         print(f"data_prep {corpus.name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -20,6 +20,7 @@ from typing import Any
 
 from data_prep.workers import Failed, Item, Result, ordered_map
 from mmpretrain.files import whole_file
+from mmpretrain.output import one_line
 
 FOLDER = ".beam-"  # and a name of its own: what is left of an earlier run writes elsewhere
 PIECES, MOST_CLIPS = 64, 64  # a piece of work has so few clips that there are so many pieces, but never more clips
@@ -95,7 +96,7 @@ class BeamPipelines:
         except Exception as error:
             if _error(scratch).exists():
                 raise _coder().decode(_error(scratch).read_bytes()) from error
-            said = " ".join(str(error).split())[-400:]
+            said = one_line(error)[-400:]
             raise ValueError(
                 f"--beam={self.options}: the pipeline does not run ({type(error).__name__}: {said})"
             ) from error

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mmpretrain import predict, stages, tools
+from mmpretrain import output, predict, stages, tools
 from mmpretrain.config import RunConfig
 from mmpretrain.parallel import processes, stopping
 from mmpretrain.run.collapse import Collapsed
@@ -57,19 +57,20 @@ A run of several processes is the same command in each, with --coordinator=HOST:
 (HOST:PORT is process 0's) or with these in MMPRETRAIN_COORDINATOR, MMPRETRAIN_NUM_PROCESSES, MMPRETRAIN_PROCESS_ID;
 under srun or mpirun they are found out. SIGTERM and SIGUSR1 make a run save and leave with exit code 75: give the same
 command again. Other codes: 2 a mistake in the command or its files, 3 a loss that is no number or explodes (health.*),
-4 a collapsed round, 130 Ctrl-C. A run goes on with another recipe only where it computes the same, or with
---accept_changes.
+4 a collapsed round, 130 Ctrl-C, 141 when nobody reads the output any more (`| head`). A run goes on with another recipe
+only where it computes the same, or with --accept_changes.
 
 Any field of the recipe can be set as --config.FIELD=VALUE; `mmpretrain/config/tree.py` lists them with their meaning.
 Prepare clips first: `python -m data_prep --help`.
 """
 
 
+@output.until_unread()
 def main(argv: list[str] | None = None) -> None:
     """Runs one command.
 
     Exits with 2 for what a user can mend, 3 for a loss that is no number or explodes, 4 for a collapsed round, 75 when
-    stopped by SIGTERM or SIGUSR1 and saved, 130 when interrupted.
+    stopped by SIGTERM or SIGUSR1 and saved, 130 when interrupted, 141 when nobody reads the output any more.
     """
     is_process = argv is None
     if is_process:
@@ -88,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
             _run(_load(name), arguments)
     except (Exception, KeyboardInterrupt) as error:
         code, line = _end(error)
-        if code == processes.BUG_CODE:
+        if code in (processes.BUG_CODE, output.UNREAD_CODE):
             raise
         print(f"mmpretrain {name}: {line}", file=sys.stderr)
         if is_process and isinstance(error, KeyboardInterrupt):
@@ -127,12 +128,14 @@ def _end(error: BaseException) -> tuple[int, str]:
         case stopping.Stopped():
             return processes.STOPPED_CODE, "stopped and saved; the same command continues"
         case FloatingPointError():
-            return 3, " ".join(str(error).split())
+            return 3, output.one_line(error)
         case Collapsed():
-            return 4, " ".join(str(error).split())
+            return 4, output.one_line(error)
+        case BrokenPipeError() if output.is_unread(error):
+            return output.UNREAD_CODE, "nobody reads its output any more"
         case ValueError() | OSError():
-            return 2, " ".join(str(error).split())
-    return processes.BUG_CODE, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            return 2, output.one_line(error)
+    return processes.BUG_CODE, f"{type(error).__name__}: {output.one_line(error, output.BRIEF)}"
 
 
 def command_names() -> list[str]:

@@ -39,11 +39,6 @@ class DamagedError(ValueError):
     """A file is not what was written: cut, empty, of another kind, or with other bits. The message names it."""
 
 
-def first_line(error: Exception) -> str:
-    """What a library says of a file or folder that it cannot read, in one line; else the kind of its error."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
     """`with whole_file(path) as draft:` write the file `draft`; at the end it takes the place of what is at `path`.

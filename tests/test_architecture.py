@@ -15,8 +15,8 @@ OURS = ("mmpretrain", "data_prep", "configs")
 GROUND = (
     "mmpretrain.records", "mmpretrain.columns", "mmpretrain.storage", "mmpretrain.index", "mmpretrain.prepared",
     "mmpretrain.randomness",
-    "mmpretrain.files", "mmpretrain.addresses", "mmpretrain.lease", "mmpretrain.listing", "mmpretrain.doubles",
-    "mmpretrain.config", "mmpretrain.features",
+    "mmpretrain.output", "mmpretrain.files", "mmpretrain.addresses", "mmpretrain.lease", "mmpretrain.listing",
+    "mmpretrain.doubles", "mmpretrain.config", "mmpretrain.features",
 )  # fmt: skip
 MEANS = (
     *GROUND, "mmpretrain.text", "mmpretrain.data", "mmpretrain.parallel", "mmpretrain.targets", "mmpretrain.encoders",
@@ -27,6 +27,7 @@ ARROWS = {
     # The ground floor.
     "mmpretrain.records": (),
     "mmpretrain.randomness": (),
+    "mmpretrain.output": (),
     "mmpretrain.files": (),
     "mmpretrain.addresses": (),
     "mmpretrain.lease": ("mmpretrain.files",),
@@ -38,14 +39,14 @@ ARROWS = {
     "mmpretrain.prepared": ("mmpretrain.index", "mmpretrain.records", "mmpretrain.storage", "mmpretrain.files"),
     "mmpretrain.config": (),
     "mmpretrain.features": ("mmpretrain.records",),
-    "mmpretrain.text": ("mmpretrain.records", "mmpretrain.files"),
+    "mmpretrain.text": ("mmpretrain.records", "mmpretrain.files", "mmpretrain.output"),
     # The mathematics: no mesh, file or process.
     "mmpretrain.models": ("mmpretrain.records", "mmpretrain.randomness", "mmpretrain.config"),
     "mmpretrain.objectives": ("mmpretrain.records", "mmpretrain.randomness", "mmpretrain.config", "mmpretrain.models"),
     # Means: each for its purpose, none knows a run.
     "mmpretrain.data": (*GROUND, "mmpretrain.text"),
     "mmpretrain.observe": ("mmpretrain.records", "mmpretrain.files"),
-    "mmpretrain.parallel": ("mmpretrain.config",),
+    "mmpretrain.parallel": ("mmpretrain.config", "mmpretrain.output"),
     "mmpretrain.targets": (*GROUND, "mmpretrain.data", "mmpretrain.parallel", "mmpretrain.observe"),
     "mmpretrain.encoders": (*GROUND, "mmpretrain.data", "mmpretrain.models"),
     "mmpretrain.evaluation": (*GROUND, "mmpretrain.data"),
@@ -68,14 +69,14 @@ ARROWS = {
     "mmpretrain.tools": (*MEANS, *LEARNING, "mmpretrain.run"),
     "mmpretrain.predict": (*MEANS, *LEARNING, "mmpretrain.run", "data_prep"),
     "mmpretrain.__main__": (
-        "mmpretrain.config", "mmpretrain.parallel", "mmpretrain.run", "mmpretrain.stages", "mmpretrain.tools",
-        "mmpretrain.predict",
+        "mmpretrain.output", "mmpretrain.config", "mmpretrain.parallel", "mmpretrain.run", "mmpretrain.stages",
+        "mmpretrain.tools", "mmpretrain.predict",
     ),
     "mmpretrain": ("mmpretrain.predict",),
     "configs": ("mmpretrain.config",),
     "data_prep": (
         "mmpretrain.records", "mmpretrain.storage", "mmpretrain.index", "mmpretrain.prepared", "mmpretrain.features",
-        "mmpretrain.files",
+        "mmpretrain.output", "mmpretrain.files",
         "mmpretrain.lease", "mmpretrain.listing", "mmpretrain.doubles",
     ),
 }  # fmt: skip
@@ -92,6 +93,7 @@ TORCH = (
 )  # fmt: skip
 BANS = {
     "mmpretrain.records": JAX,
+    "mmpretrain.output": JAX,
     "mmpretrain.columns": JAX,
     "mmpretrain.index": JAX,
     "mmpretrain.prepared": JAX,

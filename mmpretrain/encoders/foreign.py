@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.data.windows import windows
-from mmpretrain.files import file_digest, first_line
+from mmpretrain.files import file_digest
+from mmpretrain.output import first_line
 from mmpretrain.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clip
 
 READS = {"input_values": "audio", "pixel_values": "video"}  # by the model's main input

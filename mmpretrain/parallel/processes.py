@@ -20,6 +20,8 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn, TypeVar
 
+from mmpretrain.output import BRIEF, one_line
+
 Value = TypeVar("Value")
 
 ENVIRONMENT = ("MMPRETRAIN_COORDINATOR", "MMPRETRAIN_NUM_PROCESSES", "MMPRETRAIN_PROCESS_ID")
@@ -149,7 +151,8 @@ def leave(code: int, line: str) -> NoReturn:
     """Ends this process at once, from any of its threads, and the others with what it says."""
     if _watch is not None:
         _watch.fail_at_once(code, line)
-    print(f"mmpretrain: {line}", file=sys.stderr, flush=True)
+    with contextlib.suppress(Exception):  # nobody may read it any more
+        print(f"mmpretrain: {line}", file=sys.stderr, flush=True)
     os._exit(code)
 
 
@@ -258,7 +261,7 @@ class _Watch(threading.Thread):
             except Exception as error:
                 if self._over.is_set():
                     return
-                self._leave(1, f"process 0 of {self._count} is lost: {_one_line(error)}")
+                self._leave(1, f"process 0 of {self._count} is lost: {one_line(error, BRIEF)}")
             if failure:
                 self._leave(*failure)
 
@@ -310,17 +313,13 @@ class _Watch(threading.Thread):
     def _leave(self, code: int, message: str) -> NoReturn:
         """Ends this process at once: anything more orderly waits for the others."""
         self._leaving.acquire()  # never released: the first to come here ends the process
-        print(f"mmpretrain: {message}", file=sys.stderr)
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stream.flush()
+        with contextlib.suppress(Exception):  # nobody may read it any more
+            print(f"mmpretrain: {message}", file=sys.stderr, flush=True)
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
         if self._index == 0:
             time.sleep(3 * POLL_SEC)  # the others hear of it from process 0
         for work in _last:
             with contextlib.suppress(Exception):
                 work()
         os._exit(code)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

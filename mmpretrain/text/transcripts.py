@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmpretrain.files import first_line
+from mmpretrain.output import first_line
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
 WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json")  # those of torch.save are pickles, and not read

@@ -24,6 +24,7 @@ from etils import epath
 
 from mmpretrain.files import DamagedError
 from mmpretrain.observe.progress import log
+from mmpretrain.output import BRIEF, one_line
 from mmpretrain.parallel.processes import gather, on_main
 from mmpretrain.train.sealed_items import EXTRA, STATE, check_items, handlers
 
@@ -131,8 +132,8 @@ class Checkpointer:
             yield
         except Exception as error:
             raise OSError(
-                f"{self._path} cannot be written ({_one_line(error)}); make room or give rights, then give the same "
-                f"command again: it goes on from the last whole checkpoint"
+                f"{self._path} cannot be written ({one_line(error, BRIEF)}); make room or give rights, then give the "
+                f"same command again: it goes on from the last whole checkpoint"
             ) from error
 
 
@@ -171,7 +172,7 @@ def _all_or_none(checkpoint: Path, work: Callable[[], Value]) -> Value:
         try:
             value, failure = work(), ""
         except Exception as error:  # whatever half a file brings about in Orbax, TensorStore or JSON
-            what = _one_line(error)
+            what = one_line(error, None if isinstance(error, DamagedError) else BRIEF)  # ours says in one line
             if not _passing(error):
                 damage = what
                 break
@@ -207,8 +208,3 @@ def _passing(error: BaseException | None) -> bool:
 def _rename(path: Path, name: str) -> None:
     shutil.rmtree(path.with_name(name), ignore_errors=True)
     path.rename(path.with_name(name))
-
-
-def _one_line(error: BaseException) -> str:
-    own = isinstance(error, DamagedError)  # says in one line what is damaged and by what it is known
-    return " ".join(str(error).split())[: None if own else 200] or type(error).__name__

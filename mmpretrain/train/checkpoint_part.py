@@ -13,6 +13,7 @@ import numpy as np
 
 from mmpretrain.addresses import Place, context
 from mmpretrain.files import DamagedError
+from mmpretrain.output import BRIEF, one_line
 from mmpretrain.train.sealed_items import STATE, check_items
 
 _TREE = "_METADATA"
@@ -56,5 +57,5 @@ def read_arrays(checkpoint: Place, names: Iterable[str]) -> dict[str, np.ndarray
         try:
             arrays[name] = np.asarray(opened.result().read().result())
         except Exception as error:  # whatever half a file brings about in TensorStore
-            raise DamagedError(f"{checkpoint}: {name} cannot be read ({' '.join(str(error).split())[:200]})") from error
+            raise DamagedError(f"{checkpoint}: {name} cannot be read ({one_line(error, BRIEF)})") from error
     return arrays
