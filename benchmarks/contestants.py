@@ -57,6 +57,7 @@ class Ours:
         jax.config.update("jax_platforms", work.device)
         from jax.experimental.compilation_cache import compilation_cache
 
+        from mmpretrain import compiler
         from mmpretrain.parallel.mesh import shard_batch
 
         trainer = make_trainer(work.config, work.round)
@@ -69,7 +70,8 @@ class Ours:
         jax.config.update("jax_compilation_cache_dir", str(work.folder / name))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         if work.forward:
-            features = jax.jit(lambda state, batch: trainer.model(state).encoder(batch))
+            options = compiler.for_forward(work.device)
+            features = jax.jit(lambda state, batch: trainer.model(state).encoder(batch), compiler_options=options)
             self._step, cold, cached = _compiled(features, self.state, self.batch)
         else:
             self._step, cold, cached = _compiled(trainer.step, self.state, self.batch)

@@ -14,7 +14,7 @@ OURS = ("mmpretrain", "data_prep", "configs")
 # Room -> what of ours it may import, besides itself. The longest room that fits a module counts.
 GROUND = (
     "mmpretrain.records", "mmpretrain.columns", "mmpretrain.storage", "mmpretrain.index", "mmpretrain.prepared",
-    "mmpretrain.randomness",
+    "mmpretrain.randomness", "mmpretrain.compiler",
     "mmpretrain.output", "mmpretrain.files", "mmpretrain.addresses", "mmpretrain.lease", "mmpretrain.listing",
     "mmpretrain.doubles", "mmpretrain.config", "mmpretrain.features",
 )  # fmt: skip
@@ -27,6 +27,7 @@ ARROWS = {
     # The ground floor.
     "mmpretrain.records": (),
     "mmpretrain.randomness": (),
+    "mmpretrain.compiler": (),
     "mmpretrain.output": (),
     "mmpretrain.files": (),
     "mmpretrain.addresses": (),

@@ -24,6 +24,7 @@ from flax import nnx
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from mmpretrain import compiler
 from mmpretrain.config import ModelConfig, TaskConfig, as_dict, from_dict, shown
 from mmpretrain.config.checks import check_model
 from mmpretrain.config.task_checks import check_task
@@ -353,7 +354,10 @@ class Encoder:
             raise ValueError("the clip is empty: features() needs at least one frame of 40 ms")
         graphdef, state = nnx.split(_Network(self.module, self.heads))
         if name not in self._compiled:
-            self._compiled[name] = jax.jit(lambda state, batch: run(nnx.merge(graphdef, state, copy=True), batch))
+            options = compiler.for_forward(jax.default_backend())
+            self._compiled[name] = jax.jit(
+                lambda state, batch: run(nnx.merge(graphdef, state, copy=True), batch), compiler_options=options
+            )
         made = []
         for frames, own in windows(num_frames):
             batch = empty_batch(1, -(-len(frames) // FRAME_MULTIPLE) * FRAME_MULTIPLE, self.config)

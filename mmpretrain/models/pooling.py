@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 
 def max_pool(x_NHWC: jax.Array) -> jax.Array:
-    """The largest of every window, of which those at the edges are smaller: [N, R, Q, C]. Has no gradient of its own."""
+    """The largest of every window, of which those at the edges are smaller: [N, R, Q, C]."""
     return jax.lax.reduce_window(
         x_NHWC, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
     )

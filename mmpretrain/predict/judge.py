@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from mmpretrain import compiler
 from mmpretrain.data.batch import empty_batch, put_clip
 from mmpretrain.encoders.folder import Encoder
 from mmpretrain.models.task_heads import HEADS, ask_heads
@@ -88,4 +89,4 @@ class Judge:
             said = ask_heads(encoder, network["heads"], self.encoder.form, layers_LBTD, prepared, valid_BT, present)
             return says(said[task.name], task)
 
-        return jax.jit(run)
+        return jax.jit(run, compiler_options=compiler.for_forward(jax.default_backend()))

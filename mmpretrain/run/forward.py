@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mmpretrain import compiler
 from mmpretrain.config import ModelConfig
 from mmpretrain.data.batch import Targets
 from mmpretrain.data.clips import ClipTable
@@ -109,6 +110,7 @@ class Forward:
         return jax.jit(
             lambda state, batch: (self.apply(state, batch), batch.clip_B, batch.valid_BT.sum(1)),
             out_shardings=replicated(mesh) if self.everywhere else batch_sharding(mesh),
+            compiler_options=compiler.for_forward(FrameShares(mesh).platform),
         )
 
 

@@ -14,6 +14,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from mmpretrain import compiler
 from mmpretrain.config import HealthConfig
 from mmpretrain.models.sharing import run_if, share_out
 from mmpretrain.objectives.base import Objective, Sums
@@ -79,10 +80,8 @@ class Trainer:
 
     @functools.cached_property
     def _init(self) -> Callable[[np.ndarray], TrainState]:
-        # It runs once: full optimization would take longer than all that it could save.
-        quick = {"xla_backend_optimization_level": 1} if FrameShares(self.mesh).platform == "cpu" else None
-        made = functools.partial(new_state, self)
-        return jax.jit(made, out_shardings=self.placed, compiler_options=quick)
+        options = compiler.for_one_run(FrameShares(self.mesh).platform)
+        return jax.jit(functools.partial(new_state, self), out_shardings=self.placed, compiler_options=options)
 
     @functools.cached_property
     def step(self) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
@@ -93,7 +92,8 @@ class Trainer:
     @functools.cached_property
     def evaluate(self) -> Callable[[TrainState, Batch], Sums]:
         """evaluate(state, batch): see `eval_step`."""
-        return self._of_batch(eval_step, out_shardings=replicated(self.mesh))
+        options = compiler.for_forward(FrameShares(self.mesh).platform)
+        return self._of_batch(eval_step, out_shardings=replicated(self.mesh), compiler_options=options)
 
     def gradient(self, phase: int) -> Callable[[TrainState, Batch], nnx.State]:
         """A function (state, batch) -> the gradient of the mean loss, before clipping, for what learns in a phase."""
