@@ -33,6 +33,7 @@ from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.windows import windows
 from mmpretrain.encoders.card import CARD_FILE, model_card
+from mmpretrain.encoders.finite import finite
 from mmpretrain.encoders.preprocessing import crop_size_of, default_crop_size, preprocessing
 from mmpretrain.encoders.weights import REMEDY, load_weights, save_weights
 from mmpretrain.files import (
@@ -299,12 +300,13 @@ class Encoder:
         least `config.inputs.image_size`; the centre is used). tracks: of modalities beyond these, [T, ...] by the name
         that a record has for them. Any may be missing; the video, if it is there, decides T. layer: None for the final
         output, k for the stream after layer k, 0 for the transformer's input. A clip of more than a minute goes through
-        in overlapping windows (`data.windows`). Raises ValueError for a clip of another kind.
+        in overlapping windows (`data.windows`). Raises ValueError for a clip of another kind, or of which the encoder
+        says NaN or infinity.
         """
         if layer is not None and not 0 <= layer <= self.config.num_layers:
             raise ValueError(f"layer={layer}; this encoder has layers 1 to {self.config.num_layers}, and 0, its input")
         made = self._windows(lambda model, batch: model.encoder(batch, layer=layer), layer, audio, video, tracks)
-        return np.concatenate([x[inner] for x, inner in made]).astype(np.float32)
+        return finite(np.concatenate([x[inner] for x, inner in made])[:, None], [layer])[:, 0]
 
     def outputs(
         self, audio: np.ndarray | None = None, video: np.ndarray | None = None, **tracks: np.ndarray
@@ -324,6 +326,7 @@ class Encoder:
         made = self._windows(run, "outputs", audio, video, tracks)
         frames = {name: np.concatenate([x["frames"][name][inner] for x, inner in made]).astype(np.float32)
                   for name in ("fused", "layers", "output")}  # fmt: skip
+        finite(frames["layers"], range(self.config.num_layers + 1))
         shares = np.array([inner.stop - inner.start for _, inner in made], np.float32)
         logits, answers = {}, {}
         for task in self.tasks:

@@ -15,6 +15,7 @@ import numpy as np
 
 from mmpretrain.config import CorpusConfig, DataConfig, RunConfig
 from mmpretrain.data.clips import ClipTable, open_clips
+from mmpretrain.encoders.finite import finite
 from mmpretrain.encoders.folder import load_encoder, read_config, read_crop_size
 from mmpretrain.files import read_json, write_json, write_text
 from mmpretrain.models.encoder import AVEncoder
@@ -56,15 +57,19 @@ class Wanted:
             return jnp.moveaxis(layers_KBTD, 0, 2).astype(jnp.float32)
         return moments(layers_KBTD, batch.valid_BT)
 
-    def of_clip(self, values: Any, num_frames: int) -> np.ndarray:
-        """From what `made` has of a clip: [T, K, D], [1, K, D] or [1, K, 2 D], without K where it is one layer."""
+    def of_clip(self, values: Any, num_frames: int, clip_id: str) -> np.ndarray:
+        """From what `made` has of a clip: [T, K, D], [1, K, D] or [1, K, 2 D], without K where it is one layer.
+
+        Raises ValueError naming the clip and a layer that is NaN or infinite.
+        """
         if self.pooling == "none":
             found = values[:num_frames]
         else:
             mean, variance, square = values
             parts = [mean] if self.pooling == "mean" else [mean, deviation(variance, square, mean)]
             found = np.concatenate(parts, axis=-1)[None]
-        return np.asarray(found if self.layer == ALL else found[:, 0], np.float32)
+        made = finite(found, range(found.shape[1]) if self.layer == ALL else [self.layer], clip_id)
+        return made if self.layer == ALL else made[:, 0]
 
 
 def extract(run: RunBase, folder: Path, table: ClipTable, wanted: Wanted) -> int:
@@ -100,7 +105,7 @@ def _features(
 ) -> list[np.ndarray]:
     found: list[np.ndarray] = [np.zeros(0)] * len(table)
     for row, num_frames, values in forward(state, table):
-        found[row] = wanted.of_clip(values, num_frames)
+        found[row] = wanted.of_clip(values, num_frames, table.clip_ids[row])
         each()
     return found
 

@@ -22,6 +22,7 @@ from mmpretrain.data.batch import Targets
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.extras import Extra
 from mmpretrain.data.windows import WINDOW_FRAMES, windows
+from mmpretrain.encoders.finite import finite
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.models.sharing import share_out
 from mmpretrain.observe.progress import track
@@ -172,17 +173,10 @@ class LayerStatistics:
         return other
 
     def __call__(self, table: ClipTable, title: str = "") -> np.ndarray:
-        D = self._width
-        made = np.zeros((len(table), self._layers, 2 * D), np.float32)
+        made = np.zeros((len(table), self._layers, 2 * self._width), np.float32)
         for row, _, (mean, variance, square) in self._forward(self._state, table, title):
-            made[row, :, :D] = mean
-            made[row, :, D:] = deviation(variance, square, mean)
-        if len(strange := np.argwhere(~np.isfinite(made).all(-1))):
-            row, layer = strange[0]
-            raise ValueError(
-                f"clip {table.clip_ids[row]!r}: layer {layer} of the encoder says NaN or infinity of it"
-                f"{f' ({title})' if title else ''}; take the encoder of an earlier step, or leave the clip out"
-            )
+            statistics = np.concatenate([mean, deviation(variance, square, mean)], axis=-1)
+            made[row] = finite(statistics, range(self._layers), table.clip_ids[row])
         return made
 
 
@@ -207,9 +201,10 @@ def moments(layers_LBTD: jax.Array, valid_BT: jax.Array) -> tuple[jax.Array, jax
 
 
 def deviation(variance: np.ndarray, mean_square: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Of all frames, from `moments` or, of a long clip, the means of its windows'."""
-    # `mean_square` is of the mean, so that how far the means of a long clip's windows are apart counts too.
-    return np.sqrt(np.maximum(variance + (mean_square - np.square(mean)), 0))
+    """Of all frames, from `moments` or, of a long clip, the means of its windows'. NaN or infinity where one is."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # `mean_square` is of the mean, so that how far the means of a long clip's windows are apart counts too.
+        return np.sqrt(np.maximum(variance + (mean_square - np.square(mean)), 0))
 
 
 def forward_of(

@@ -11,6 +11,7 @@ import numpy as np
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.unreadable import UnreadableClipError
+from mmpretrain.encoders.finite import finite
 from mmpretrain.evaluation.baselines import picture_cells
 from mmpretrain.evaluation.frame_probe import with_context
 from mmpretrain.features.mfcc import MFCC_DIM, mfcc39_of_frames
@@ -49,16 +50,20 @@ def shown(batch: Batch, inputs: Sequence[str]) -> Batch:
 def layers_of_frames(
     run: RunBase, encoder: AVEncoder, table: ClipTable, inputs: Sequence[str], title: str = ""
 ) -> FrameFeatures:
-    """Every layer of an encoder that is shown these modalities alone, 0 being what the first layer takes, and all."""
+    """Every layer of an encoder that is shown these modalities alone, 0 being what the first layer takes, and all.
+
+    Kept as float16. Raises ValueError naming the clip and the layer that cannot be.
+    """
 
     def layers(encoder: AVEncoder, batch: Batch) -> jax.Array:
         made = encoder.all_layers(encoder.embed_batch(shown(batch, inputs)), batch.valid_BT)
         return jnp.moveaxis(made.astype(jnp.float32), 0, 2)  # [B, T, L, D]
 
     of_clips: list[np.ndarray] = [np.zeros(0)] * len(table)
+    names = range(encoder.config.num_layers + 1)
     for row, num_frames, made_TLD in encode(run, encoder, table, layers, everywhere=True, title=title):
-        of_clips[row] = made_TLD[:num_frames].astype(np.float16)
-    arrays = {f"layer {layer}": [x[:, layer] for x in of_clips] for layer in range(encoder.config.num_layers + 1)}
+        of_clips[row] = finite(made_TLD[:num_frames], names, table.clip_ids[row], np.float16)
+    arrays = {f"layer {layer}": [x[:, layer] for x in of_clips] for layer in names}
     return FrameFeatures(arrays | {"all layers": [x.reshape(len(x), -1) for x in of_clips]}, CONTEXTS)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.data.windows import WINDOW_FRAMES
+from mmpretrain.encoders.finite import finite
 from mmpretrain.evaluation.frame_probe import discriminants
 from mmpretrain.evaluation.probe import probe_layers
 from mmpretrain.features.mfcc import cepstra_of_frames
@@ -63,7 +64,8 @@ class LayerProbes:
         for place, layers_LTD in probed.every_layer(self._rows):
             said[place] = np.concatenate([layers_LTD.mean(1), layers_LTD.std(1)], -1)
             if place in self._unit_places:
-                frames[place] = layers_LTD.astype(np.float16)
+                named = range(len(layers_LTD)), self._table.clip_ids[place]
+                frames[place] = finite(layers_LTD.swapaxes(0, 1), *named, np.float16).swapaxes(0, 1)
         rolled_TS = probed.attention(self.shown) if self.shown is not None else None
         attention = [] if rolled_TS is None else rolled_TS.mean(0).tolist()
         return on_main(lambda: self._figures(probed, said, frames)) | {"attention": attention}

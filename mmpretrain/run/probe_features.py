@@ -13,6 +13,7 @@ import numpy as np
 
 from mmpretrain.config import TextConfig
 from mmpretrain.data.unreadable import UnreadableClipError
+from mmpretrain.encoders.finite import finite
 from mmpretrain.encoders.foreign import ForeignEncoder, what_it_reads
 from mmpretrain.evaluation.probes import Features
 from mmpretrain.models.encoder import AVEncoder
@@ -27,6 +28,7 @@ from mmpretrain.text.transcripts import TextEncoder
 
 OURS = {"pretrained": PRETRAINED, "untrained": SCRATCH}
 MODEL = "--model"  # that names a folder
+REMEDY = "take one of an earlier step, or a protocol that reads means of layers, such as probe-superb"
 
 
 def reads_text(name: str) -> bool:
@@ -103,7 +105,8 @@ class Probed:
             ):
                 if num_frames:
                     given = True
-                    yield place, np.moveaxis(np.asarray(made_TLD[:num_frames], np.float32), 1, 0)
+                    layers = range(made_TLD.shape[1])
+                    yield place, np.moveaxis(finite(made_TLD[:num_frames], layers, table.clip_ids[place]), 1, 0)
         else:
             there = np.flatnonzero(table.has(self._foreign.modality))
             for place in track(there.tolist(), f"{self.title}: layers", unit="clip"):
@@ -137,8 +140,8 @@ class Probed:
                 finetuning.run, frozen.encoder(variant), finetuning.table.select(rows), _last, everywhere=True,
                 title=title,
             ):  # fmt: skip
-                said[row] = made_TD[: max(1, num_frames)].astype(np.float16)
-        return _together(self.name, means_NLD, said)
+                said[row] = self._kept(made_TD[: max(1, num_frames)], means_NLD.shape[1] - 1, rows[row])
+        return _together(means_NLD, said)
 
     def _read(self, rows: np.ndarray, frames: bool) -> Features:
         """Of texts; what stands for frames are their tokens."""
@@ -147,7 +150,8 @@ class Probed:
         means, said = {}, {}
         for i, layers_SLD in encoded(encoder, [spoken[row] for row in rows.tolist()], layers=True):
             if layers_SLD.shape[1]:
-                means[i], said[i] = layers_SLD.mean(1), layers_SLD[-1].astype(np.float16) if frames else None
+                means[i] = layers_SLD.mean(1)
+                said[i] = self._kept(layers_SLD[-1], len(layers_SLD) - 1, rows[i]) if frames else None
         return self._filled(len(rows), means, said, frames)
 
     def _others(self, rows: np.ndarray, frames: bool) -> Features:
@@ -160,8 +164,14 @@ class Probed:
                 except UnreadableClipError as error:
                     table.unreadable.add(error)
                     continue
-                means[i], said[i] = layers_LTD.mean(1), layers_LTD[-1].astype(np.float16) if frames else None
+                means[i] = layers_LTD.mean(1)
+                said[i] = self._kept(layers_LTD[-1], len(layers_LTD) - 1, row) if frames else None
         return self._filled(len(rows), means, said, frames)
+
+    def _kept(self, states_TD: np.ndarray, layer: int, row: int) -> np.ndarray:
+        """The frames of a clip as float16. Raises ValueError where they are not finite as such."""
+        clip_id = self.finetuning.table.clip_ids[int(row)]
+        return finite(states_TD[:, None], [layer], clip_id, np.float16, f"{MODEL}={self.name}: {REMEDY}")[:, 0]
 
     def _filled(
         self, count: int, means: dict[int, np.ndarray], said: dict[int, np.ndarray | None], frames: bool
@@ -172,7 +182,7 @@ class Probed:
         blank = np.zeros_like(next(iter(means.values())))
         of_frames = [said[i] if frames and i in said else np.zeros((1, blank.shape[1]), np.float16)
                      for i in range(count)]  # fmt: skip
-        return _together(self.name, np.stack([means.get(i, blank) for i in range(count)]), of_frames)
+        return _together(np.stack([means.get(i, blank) for i in range(count)]), of_frames)
 
 
 def _layers(encoder: AVEncoder, batch: Batch) -> jax.Array:
@@ -188,13 +198,7 @@ def _last(encoder: AVEncoder, batch: Batch) -> jax.Array:
     return encoder.all_layers(encoder.embed_batch(batch), batch.valid_BT)[-1].astype(jnp.float32)
 
 
-def _together(name: str, means_NLD: np.ndarray, said: list[np.ndarray]) -> Features:
-    """Raises ValueError where frames, float16, are not finite."""
-    if not all(np.isfinite(own).all() for own in said):
-        raise ValueError(
-            f"{MODEL}={name}: its last layer has numbers beyond 65504, as which frames are kept; take one that reads "
-            "means of layers, such as probe-superb"
-        )
+def _together(means_NLD: np.ndarray, said: list[np.ndarray]) -> Features:
     longest = max(map(len, said))
     frames_NTD = np.zeros((len(said), longest, means_NLD.shape[-1]), np.float16)
     valid_NT = np.zeros((len(said), longest), bool)

@@ -3,17 +3,23 @@
 import csv
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
+from flax import nnx
 from safetensors.numpy import load_file
 
 import mmpretrain
 from mmpretrain.__main__ import main
-from mmpretrain.config import CorpusConfig
+from mmpretrain.config import CorpusConfig, InputConfig
 from mmpretrain.data.clips import open_clips
+from mmpretrain.encoders.folder import save_encoder
+from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.predict import extract
 from tests.corpus_fixture import make_clip, write_corpus
+from tests.export.encoder_folders import LINEAGE
+from tests.tiny import tiny_model
 
 LENGTHS = {"a": 30, "b": 12, "c/d": 30, "mute": 12}
 
@@ -74,6 +80,25 @@ def test_raw_clips_are_prepared_on_the_way_and_those_that_are_none_are_accounted
     expected = mmpretrain.load_encoder(encoder_folder).from_file(tmp_path / "in" / "one.wav").mean(0)
     np.testing.assert_allclose(found, expected, atol=3e-5)
     assert "two," in (tmp_path / "out" / "prepared" / "report.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "layer"), [((), "the output"), (("--layer=all", "--pooling=statistics"), "layer 2")]
+)
+def test_features_that_overflow_name_the_clip_and_the_layer(corpus, options, layer, tmp_path, capsys):
+    config = tiny_model("audio", "video", inputs=InputConfig(image_size=28), dtype="bfloat16")
+    module = AVEncoder(config, rngs=nnx.Rngs(0))
+    bias = module.transformer.layers.mlp_out.bias
+    bias.set_value(jnp.full_like(bias.get_value(), 3e38))  # finite, as all weights of an encoder's folder
+    save_encoder(tmp_path / "encoder", module, lineage=LINEAGE, crop_size=32)
+    with pytest.raises(SystemExit) as left:
+        main(["extract", str(tmp_path / "encoder"), str(corpus), f"--output={tmp_path}/out", *options])
+    assert left.value.code == 2
+    assert f": {layer} of the encoder says NaN or infinity of it; take the encoder of an" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "index.csv").exists()
+    if not options:
+        with pytest.raises(ValueError, match="the clip: the output of the encoder says NaN or infinity"):
+            mmpretrain.load_encoder(tmp_path / "encoder").features(np.ones(6400, np.int16))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The pass over a table: every clip once, real frames told from padding, one program for any number of states."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from mmpretrain.data.clips import open_clips
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.parallel import stopping
 from mmpretrain.run.forward import Forward, encode, layer_statistics
+from mmpretrain.run.frame_features import layers_of_frames
 from mmpretrain.run.run import Run
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.tiny import IMAGE_SIZE, tiny_model, tiny_run
@@ -125,3 +128,22 @@ def test_statistics_of_layers_are_those_of_their_frames(run, tmp_path):
         expected_LF = np.concatenate([x_TLD.mean(0), x_TLD.std(0)], -1)
         # A long clip has the mean of its windows', which overlap.
         np.testing.assert_allclose(found[row], expected_LF, atol=1e-5 if num_frames < 1500 else 0.1)
+
+
+def test_what_an_encoder_cannot_say_in_numbers_names_the_clip_and_the_layer(run):
+    table, config = run.clips[0], run.config.model
+
+    def planted(value, dtype):
+        """With this in all biases of layer 2, which is the last."""
+        encoder = AVEncoder(dataclasses.replace(config, dtype=dtype), rngs=nnx.Rngs(3))
+        bias_LD = encoder.transformer.layers.mlp_out.bias
+        bias_LD.set_value(bias_LD.get_value().at[1].set(value))
+        return encoder
+
+    of_layer_2 = r"clip 'c\d\d': layer 2 of the encoder says "
+    for value, dtype in ((np.nan, "float32"), (3e38, "bfloat16")):
+        with pytest.raises(ValueError, match=of_layer_2 + "NaN or infinity of it; take the encoder of an earlier step"):
+            layer_statistics(run, planted(value, dtype), table)
+    assert np.isfinite(layer_statistics(run, planted(1e5, "bfloat16"), table)).all()
+    with pytest.raises(ValueError, match=of_layer_2 + "numbers beyond 65504, as which they are kept, of it; take"):
+        layers_of_frames(run, planted(1e5, "bfloat16"), table, ("audio",))

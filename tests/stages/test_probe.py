@@ -3,11 +3,15 @@
 import json
 
 import pytest
+from flax import nnx
 
+from mmpretrain.encoders.folder import save_encoder
+from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.run.predictions import read_answers
 from mmpretrain.stages.layers import layers
 from mmpretrain.stages.probe import probe, render_probes
 from tests.stages.tones import PITCH_HZ
+from tests.tiny import tiny_model
 
 
 def test_models_stand_side_by_side_under_each_probe_and_nothing_is_done_twice(tone_run, tmp_path, capsys):
@@ -42,6 +46,19 @@ def test_what_cannot_be_probed_is_said(tone_run, tmp_path):
         probe(run, ["probe-superb"], ["tfidf"])
     with pytest.raises(ValueError, match="unknown probe `superb`"):
         probe(run, ["superb"], ["untrained"])
+
+
+def test_frames_too_large_to_be_kept_name_the_clip_and_the_layer(tone_run, tmp_path):
+    module = AVEncoder(tiny_model("audio"), rngs=nnx.Rngs(5))
+    bias_LD = module.transformer.layers.mlp_out.bias
+    bias_LD.set_value(bias_LD.get_value().at[1].set(1e5))
+    save_encoder(tmp_path / "large", module, lineage={"fingerprint": "of large numbers"})
+    run = tone_run(tmp_path / "run", folds=(3,), encoder=str(tmp_path / "large"))
+    large = r"clip '.+': layer 2 of the encoder says numbers beyond 65504, as which they are kept, of it; "
+    with pytest.raises(ValueError, match=large + "--model=pretrained: take one of an earlier step, or a protocol that"):
+        probe(run, ["probe-emobox"], ["pretrained"])
+    with pytest.raises(ValueError, match=large + "take the encoder of an earlier step"):
+        layers(run)
 
 
 def test_every_layer_is_asked_about_the_task_the_speaker_and_the_units(tone_run, tmp_path, capsys):
