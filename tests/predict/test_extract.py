@@ -83,7 +83,7 @@ def test_raw_clips_are_prepared_on_the_way_and_those_that_are_none_are_accounted
 
 
 @pytest.mark.parametrize(
-    ("options", "layer"), [((), "the output"), (("--layer=all", "--pooling=statistics"), "layer 2")]
+    ("options", "layer"), [((), "the output"), (("--layer=all", "--pooling=statistics"), "layer 1")]
 )
 def test_features_that_overflow_name_the_clip_and_the_layer(corpus, options, layer, tmp_path, capsys):
     config = tiny_model("audio", "video", inputs=InputConfig(image_size=28), dtype="bfloat16")
