@@ -317,7 +317,8 @@ def test_reference_quirks_pass_the_checks_and_no_recipe_has_any(unpublished):
         model = {"post_norm", "dot_similarity", "temperature", "tied_projection"} if unpublished else set()
         rounds = {"targets_per_frame", "dead_classes", "equal_mask_counts", "zero_lone_clip", "whole_batch_dropout"}
         changed = {name.split(".")[-1] for name in tree if tree[name] != before[name]}
-        assert model <= changed <= model | rounds | {"count_padding"}
+        assert model <= changed <= model | rounds | {"count_padding", "visible_only"}
+        assert not any(round_.masking.visible_only for round_ in quirky.rounds)
         assert {name.split(".")[0] for name in tree if tree[name] != before[name]} <= {
             "model", *(f"rounds[{i}]" for i in range(len(plain.rounds)))
         }  # fmt: skip

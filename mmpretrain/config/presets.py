@@ -69,8 +69,9 @@ def emotion(*classes: str, **changes: Any) -> TaskConfig:
 def reference_quirks(config: RunConfig, *, unpublished: bool = False) -> RunConfig:
     """`config` with everything on that only the reference does (`config/reference.py`). No recipe has any of it.
 
-    Targets come at 100 Hz in the rounds where all are of MFCC. unpublished: also what its code can do but no released
-    model has, with temperature 1. Several label sets, which no released model has either, are several `targets`.
+    All pictures go through the ResNet, as they do there (`masking.visible_only`). Targets come at 100 Hz in the rounds
+    where all are of MFCC. unpublished: also what its code can do but no released model has, with temperature 1. Several
+    label sets, which no released model has either, are several `targets`.
     """
     model = dataclasses.replace(config.model, temperature=1.0, reference=ReferenceModelConfig(True, True, True))
     rounds = []
@@ -80,5 +81,6 @@ def reference_quirks(config: RunConfig, *, unpublished: bool = False) -> RunConf
             dead_classes=4, equal_mask_counts=True, zero_lone_clip=round_.masking.kind == "input",
             whole_batch_dropout=True, count_padding=True,
         )  # fmt: skip
-        rounds.append(dataclasses.replace(round_, reference=reference))
+        masking = dataclasses.replace(round_.masking, visible_only=False)
+        rounds.append(dataclasses.replace(round_, masking=masking, reference=reference))
     return dataclasses.replace(config, model=model if unpublished else config.model, rounds=tuple(rounds))
