@@ -20,13 +20,14 @@ from transformers.utils import ModelOutput
 class MMPretrainHeadsOutput(ModelOutput):
     """loss: of the classifier, where labels were given. logits: [B, labels], of the classifier, None without one.
 
-    hidden_states: as of the encoder. heads: by task what each head puts out, [B, N], of frames [B, T, N];
+    hidden_states, attentions: as of the encoder. heads: by task what each head puts out, [B, N], of frames [B, T, N];
     a ModelOutput, which pipelines can take apart.
     """
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor | None, ...] | None = None
     heads: ModelOutput | None = None
 
 

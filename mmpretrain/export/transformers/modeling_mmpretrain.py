@@ -61,13 +61,15 @@ class MMPretrainOutput(ModelOutput):
     """last_hidden_state: [B, T, D], after the last norm.
 
     extract_features: [B, T, D], the fused modalities, before the transformer. hidden_states: L + 1 of [B, T, D], what
-    layer 1 is given and what each layer makes of it, without the last norm. frame_mask: bool [B, T], the frames that
-    are real: what is said of others means nothing.
+    layer 1 is given and what each layer makes of it, without the last norm. attentions: L of [B, heads, T, T], how much
+    of each real frame goes into each frame; None for a layer that was left out in training. frame_mask: bool [B, T],
+    the frames that are real: what is said of others means nothing.
     """
 
     last_hidden_state: torch.Tensor | None = None
     extract_features: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor | None, ...] | None = None
     frame_mask: torch.Tensor | None = None
 
 
@@ -184,20 +186,29 @@ class PositionalConv(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention to the real frames."""
+    """Self-attention to the real frames. Its weights are there where they are asked for, or it is "eager"."""
 
     def __init__(self, config: MMPretrainConfig):
         super().__init__()
-        width = config.hidden_size
+        self.config, width = config, config.hidden_size
         self.num_heads, self.dropout = config.num_attention_heads, config.attention_dropout
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
 
-    def forward(self, x_BTD: torch.Tensor, bias_B11T: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, x_BTD: torch.Tensor, bias_B11T: torch.Tensor, weigh: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """[B, T, D], and the weights [B, heads, T, T], after their dropout in training."""
         heads = (each(x_BTD).unflatten(-1, (self.num_heads, -1)) for each in (self.q_proj, self.k_proj, self.v_proj))
         q, k, v = (x_BTHK.transpose(1, 2) for x_BTHK in heads)
         rate = self.dropout if self.training else 0.0
-        y_BHTK = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias_B11T, dropout_p=rate)
-        return self.out_proj(y_BHTK.transpose(1, 2).flatten(-2))
+        weights_BHTS = None
+        if weigh or self.config._attn_implementation == "eager":
+            logits_BHTS = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5 + bias_B11T
+            weights_BHTS = functional.dropout(logits_BHTS.softmax(-1, dtype=torch.float32).to(v.dtype), rate)
+            y_BHTK = weights_BHTS @ v
+        else:
+            y_BHTK = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias_B11T, dropout_p=rate)
+        return self.out_proj(y_BHTK.transpose(1, 2).flatten(-2)), weights_BHTS
 
 
 class MMPretrainLayer(GradientCheckpointingLayer):
@@ -213,12 +224,16 @@ class MMPretrainLayer(GradientCheckpointingLayer):
         self.dropout, self.activation_dropout = nn.Dropout(config.hidden_dropout), nn.Dropout(config.activation_dropout)
         self.post_norm = config.post_norm
 
-    def forward(self, x_BTD: torch.Tensor, bias_B11T: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, x_BTD: torch.Tensor, bias_B11T: torch.Tensor, weigh: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        given_BTD = x_BTD if self.post_norm else self.self_attn_layer_norm(x_BTD)
+        heard_BTD, weights_BHTS = self.self_attn(given_BTD, bias_B11T, weigh)
+        x_BTD = x_BTD + self.dropout(heard_BTD)
         if self.post_norm:
-            x_BTD = self.self_attn_layer_norm(x_BTD + self.dropout(self.self_attn(x_BTD, bias_B11T)))
-            return self.final_layer_norm(x_BTD + self.transform(x_BTD))
-        x_BTD = x_BTD + self.dropout(self.self_attn(self.self_attn_layer_norm(x_BTD), bias_B11T))
-        return x_BTD + self.transform(self.final_layer_norm(x_BTD))
+            x_BTD = self.self_attn_layer_norm(x_BTD)
+            return self.final_layer_norm(x_BTD + self.transform(x_BTD)), weights_BHTS
+        return x_BTD + self.transform(self.final_layer_norm(x_BTD)), weights_BHTS
 
     def transform(self, x_BTD: torch.Tensor) -> torch.Tensor:
         return self.dropout(self.fc2(self.activation_dropout(functional.gelu(self.fc1(x_BTD)))))
@@ -236,19 +251,23 @@ class Transformer(nn.Module):
             nn.Dropout(config.hidden_dropout), config.layerdrop, config.post_norm,
         )  # fmt: skip
 
-    def forward(self, x_BTD: torch.Tensor, valid_BT: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """The output [B, T, D], and what the first layer is given and each layer makes of it."""
+    def forward(
+        self, x_BTD: torch.Tensor, valid_BT: torch.Tensor, weigh: bool
+    ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor | None]]:
+        """The output [B, T, D], what the first layer is given and each layer makes of it, and the weights of each."""
         x_BTD = torch.where(valid_BT[..., None], x_BTD, 0)
         x_BTD = x_BTD + self.pos_conv(x_BTD)
         x_BTD = self.dropout(self.layer_norm(x_BTD) if self.post_norm else x_BTD)
         # The least number, not -inf: a clip without a frame would become NaN.
         bias_BT = x_BTD.new_zeros(valid_BT.shape).masked_fill(~valid_BT, torch.finfo(x_BTD.dtype).min)
-        streams = [x_BTD]
+        streams, attentions = [x_BTD], []
         for layer in self.layers:
+            weights_BHTS = None
             if not self.training or self.layerdrop == 0 or torch.rand(()) >= self.layerdrop:
-                x_BTD = layer(x_BTD, bias_BT[:, None, None])
+                x_BTD, weights_BHTS = layer(x_BTD, bias_BT[:, None, None], weigh)
             streams.append(x_BTD)
-        return (x_BTD if self.post_norm else self.layer_norm(x_BTD)), streams
+            attentions.append(weights_BHTS)
+        return (x_BTD if self.post_norm else self.layer_norm(x_BTD)), streams, attentions
 
 
 class MMPretrainPreTrainedModel(PreTrainedModel):
@@ -259,6 +278,10 @@ class MMPretrainPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ("MMPretrainLayer", "BasicBlock")
     _supports_sdpa = True
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        return True  # `Attention` reads the configuration at every call
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -307,6 +330,7 @@ class MMPretrainModel(MMPretrainPreTrainedModel):
         pixel_values_videos: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         padding_mask_videos: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs: object,
@@ -326,9 +350,12 @@ class MMPretrainModel(MMPretrainPreTrainedModel):
                  for name in self.modalities]  # fmt: skip
         x_BTD = self.layer_norm(torch.cat(fused, -1) if self.concatenates else sum(fused))
         x_BTD = self.dropout_input(self.post_extract_proj(x_BTD) if self.concatenates else x_BTD)
-        y_BTD, streams = self.encoder(x_BTD, valid_BT)
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        output = MMPretrainOutput(y_BTD, x_BTD, tuple(streams) if wanted else None, valid_BT)
+        weigh = self.config.output_attentions if output_attentions is None else output_attentions
+        y_BTD, streams, attentions = self.encoder(x_BTD, valid_BT, bool(weigh))
+        output = MMPretrainOutput(
+            y_BTD, x_BTD, tuple(streams) if wanted else None, tuple(attentions) if weigh else None, valid_BT
+        )
         as_dict = self.config.return_dict if return_dict is None else return_dict
         return output if as_dict else output.to_tuple()
 
@@ -372,6 +399,7 @@ class MMPretrainForAudioClassification(MMPretrainPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         padding_mask_videos: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs: object,
@@ -380,13 +408,15 @@ class MMPretrainForAudioClassification(MMPretrainPreTrainedModel):
         [B, labels]. Else as the encoder."""
         encoded = self.av_encoder(
             input_values, pixel_values_videos, attention_mask, padding_mask_videos,
-            output_hidden_states=True, return_dict=True,
+            output_attentions=output_attentions, output_hidden_states=True, return_dict=True,
         )  # fmt: skip
         layers, valid_BT = encoded.hidden_states, encoded.frame_mask
         said = {name: head(layers, valid_BT) for name, head in zip(self.head_names, self.heads, strict=True)}
         logits = self.classifier(layers, valid_BT) if self.config.classifier else None
         loss = None if labels is None else loss_of(self.config.problem_type, logits, labels)
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        output = MMPretrainHeadsOutput(loss, logits, layers if wanted else None, ModelOutput(said) if said else None)
+        output = MMPretrainHeadsOutput(
+            loss, logits, layers if wanted else None, encoded.attentions, ModelOutput(said) if said else None
+        )
         as_dict = self.config.return_dict if return_dict is None else return_dict
         return output if as_dict else output.to_tuple()

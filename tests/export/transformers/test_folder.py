@@ -3,8 +3,11 @@
 import dataclasses
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from mmpretrain.config import InputConfig, ReferenceModelConfig
 from mmpretrain.encoders.folder import load_encoder
@@ -187,6 +190,54 @@ def test_padding_and_what_is_masked_change_nothing(loaded):
         alone = model(**{name: x[:1, :7] for name, x in inputs.items()}).logits
     np.testing.assert_array_equal(one, other)
     np.testing.assert_allclose(one[:1], alone, atol=1e-5)
+
+
+def test_attentions_are_ours_and_change_nothing_else(tmp_path):
+    config = tiny_model("audio", "video", fusion="add", reference=ReferenceModelConfig(post_norm=True))
+    write_from(tmp_path, config)
+    encoder = transformers.AutoModel.from_pretrained(tmp_path / "hf", **TRUSTED).eval()
+    inputs = batch_of(transformers.AutoProcessor.from_pretrained(tmp_path / "hf", **TRUSTED))
+    with torch.no_grad():
+        plain, made = encoder(**inputs), encoder(**inputs, output_attentions=True, output_hidden_states=True)
+    assert plain.attentions is None
+    assert [tuple(x.shape) for x in made.attentions] == [(2, config.num_heads, 12, 12)] * config.num_layers
+    np.testing.assert_allclose(plain.last_hidden_state, made.last_hidden_state, atol=1e-5)
+    assert made.to_tuple()[3] is made.attentions
+
+    transformer, valid_BT = load_encoder(tmp_path / "encoder").module.transformer, jnp.asarray(made.frame_mask)
+    graphdef, params = nnx.split(transformer.layers)
+    for k, (x_BTD, weights_BHTS) in enumerate(zip(made.hidden_states, made.attentions, strict=False)):
+        layer = nnx.merge(graphdef, jax.tree.map(lambda p, k=k: p[k], params))
+        ours_BHTS = layer.attention.weights(jnp.asarray(x_BTD), valid_BT)
+        np.testing.assert_allclose(ours_BHTS, weights_BHTS, atol=1e-5)
+        assert (weights_BHTS[0, :, :, 7:] == 0).all(), "no padding goes into a frame"
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable:FutureWarning")
+def test_attentions_as_transformers_asks_for_them(folder, loaded):
+    inputs = batch_of(loaded[1])
+    asked = transformers.AutoModelForAudioClassification.from_pretrained(
+        folder, attn_implementation="eager", output_attentions=True, **TRUSTED
+    )
+    eager = transformers.AutoModelForAudioClassification.from_pretrained(folder, attn_implementation="eager", **TRUSTED)
+    with torch.no_grad():
+        made, plain, other = asked(**inputs), loaded[0](**inputs), eager(**inputs)
+        assert len(made.attentions) == asked.config.num_hidden_layers
+        assert plain.attentions is None
+        assert other.attentions is None
+        for model in (asked, eager):
+            np.testing.assert_allclose(model(**inputs).logits, plain.logits, atol=1e-5)
+        made, *others = (model(**inputs, output_attentions=True) for model in (asked, eager, loaded[0]))
+        for other in others:
+            for one, same in zip(made.attentions, other.attentions, strict=True):
+                np.testing.assert_allclose(one, same, atol=1e-6)
+    loaded[0].set_attn_implementation("eager")
+    loaded[0].config.output_attentions = True
+    with torch.no_grad():
+        assert len(loaded[0](**inputs).attentions) == len(made.attentions)
+    eager.train().gradient_checkpointing_enable()
+    eager(**inputs, labels=torch.tensor([0, 2]), output_attentions=True).loss.backward()
+    assert eager.av_encoder.encoder.layers[0].self_attn.q_proj.weight.grad.abs().sum() > 0
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable:FutureWarning")  # its newer name is of few versions
