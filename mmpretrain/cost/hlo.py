@@ -21,6 +21,7 @@ _NOTHING_MOVES = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all",
     "partition-id", "optimization-barrier", "custom-call",
 }  # fmt: skip
+_LIBRARY = 'custom_call_target="__cu'  # a product, convolution or attention by cuBLAS or cuDNN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Program:
                 opcode = instruction.opcode
                 if name == self._entry and opcode == "parameter":
                     total += _bytes(instruction.type)  # read
-                elif opcode not in _NOTHING_MOVES and not opcode.endswith("-start"):
+                elif (opcode not in _NOTHING_MOVES or _LIBRARY in instruction.rest) and not opcode.endswith("-start"):
                     total += 2 * self.runs[name] * self._written(instruction, instructions)
         return total
 
@@ -127,6 +128,8 @@ class Program:
         """Bytes of the instruction's result that are new, in main memory."""
         if instruction.opcode == "dynamic-update-slice":
             return self._updated(instruction, among) if not _on_chip(instruction.type) else 0.0
+        if instruction.opcode == "custom-call":  # the last array is the library's to work in
+            return _bytes("".join(_elements(instruction.type)[:-1]))
         if instruction.opcode != "fusion":
             return _bytes(instruction.type, main_memory=True)
         inner = self.computations[_called(instruction.rest, "calls")[0]]
@@ -265,11 +268,22 @@ def _starts_collectives(name: str, instructions: list[Instruction], fused: bool)
 
 
 def _payload(instruction: Instruction, group_size: int) -> float:
-    kind = instruction.opcode
-    arrays = [_bytes(match.group(0)) for match in _ARRAY.finditer(instruction.type)]
-    if kind in ("all-gather-start", "collective-permute-start"):  # (inputs, outputs, ...): half of the arrays, or one
-        arrays = arrays[len(arrays) // 2 :] if kind == "all-gather-start" else arrays[1:2]
-    return sum(arrays) * (group_size if kind == "reduce-scatter" else 1)
+    opcode, type_ = instruction.opcode, instruction.type
+    if opcode.endswith("-start") and opcode != "all-reduce-start":  # (operands, results, ...)
+        type_ = _elements(type_)[0 if opcode == "reduce-scatter-start" else 1]
+    return _bytes(type_) * (group_size if opcode == "reduce-scatter" else 1)
+
+
+def _elements(type_: str) -> list[str]:
+    """The types in a tuple's type."""
+    depth, elements = 0, [""]
+    for letter in type_[1:-1]:
+        depth += (letter in "({[") - (letter in ")}]")
+        if letter == "," and depth == 0:
+            elements.append("")
+        else:
+            elements[-1] += letter
+    return elements
 
 
 def _groups(rest: str) -> list[list[int]]:

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.metadata
-import importlib.util
 import math
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -32,16 +29,10 @@ from mmpretrain.records import Batch
 from mmpretrain.report.tables import duration, percent, text_table
 from mmpretrain.run.command import Command, Option
 from mmpretrain.run.run import Run
+from mmpretrain.tools.plan_target import find_target
 from mmpretrain.train.step import Trainer, TrainState
 
 SCALES = (8, 64, 256, 1024)
-# A CPU's program stands in for a GPU's: machine code that nobody runs need not be good.
-QUICK_CPU = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-# libtpu looks for the host of a TPU otherwise, and complains; and two plans may be made at once.
-LIBTPU_WITHOUT_TPU = {
-    "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-16", "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-}  # fmt: skip
 
 
 def plan(config: RunConfig, topology_name: str) -> str:
@@ -52,18 +43,19 @@ def plan(config: RunConfig, topology_name: str) -> str:
     topology = parse_topology(topology_name)
     if not config.rounds:
         raise ValueError("rounds is empty; a plan is of the pretraining of the last round")
-    devices, compiler = _devices(topology)
-    report = Plan(Run(config, devices), topology)
+    target = find_target(topology)
+    report = Plan(Run(config, target.devices), topology, target.options)
     jax.config.update("jax_enable_compilation_cache", False)  # it cannot read back what is not for this machine
-    return f"{report.heading()}\ncompiled {compiler}\n\n" + "\n\n".join(report.blocks())
+    return f"{report.heading()}\ncompiled {target.compiler}\n\n" + "\n\n".join(report.blocks())
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The last round of a run on the (possibly imagined) devices of a topology."""
+    """The last round of a run on the (possibly imagined) devices of a topology. options: of the compiler."""
 
     run: Run
     topology: Topology
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def config(self) -> RunConfig:
@@ -116,9 +108,21 @@ class Plan:
         return {k: _bytes_per_chip(tree, mesh) for k, tree in trees.items()} | {"batch": batch / batch_multiple(mesh)}
 
     def compile(self) -> jax.stages.Compiled:
-        """Compiles the step. Raises JaxRuntimeError "RESOURCE_EXHAUSTED" where a TPU's compiler finds no room."""
-        options = QUICK_CPU if self.run.mesh.devices.flat[0].platform == "cpu" else {}
-        return self.trainer.step.lower(self.state, self._abstract_batch()).compile(compiler_options=options)
+        """Compiles the step. Raises JaxRuntimeError "RESOURCE_EXHAUSTED" where a TPU's compiler finds no room.
+
+        ValueError where the step needs cuDNN and there is none.
+        """
+        try:
+            lowered = self.trainer.step.lower(self.state, self._abstract_batch())
+        except RuntimeError as error:
+            if "cuDNN" not in str(error):
+                raise
+            rate = self.config.model.attention_dropout
+            raise ValueError(
+                f"model.attention_dropout={rate}: attention that drops nothing is cuDNN's on a GPU, and JAX says: "
+                f"{error} pip install nvidia-cudnn-cu13"
+            ) from error
+        return lowered.compile(compiler_options=dict(self.options))
 
     def blocks(self) -> list[str]:
         """The parts of the plan's text."""
@@ -141,7 +145,7 @@ class Plan:
         return [
             self._batches(),
             self._memory(compiled.memory_analysis()),
-            self._flops(compiled.cost_analysis()["flops"]),
+            self._flops((compiled.cost_analysis() or {}).get("flops")),
             self._collectives(work),
             self._step(work),
             self._scaling(work),
@@ -202,7 +206,8 @@ class Plan:
         rows = [[part, f"{value:.3e}", percent(value / total)] for part, value in parts.items()]
         rows += [["step", f"{total:.3e}", ""], ["of one chip", f"{self._chip_flops(parts):.3e}", ""]]
         text = "FLOPs of a step, forward and backward, by formula\n" + text_table((["part", "FLOPs", "share"], rows))
-        if xla_flops is None:
+        # Of a GPU's program, whose products and convolutions are calls of libraries, XLA counts the rest alone.
+        if xla_flops is None or self.run.mesh.devices.flat[0].platform == "gpu":
             return text
         once = self._chip_flops(parts | {"layers": parts["layers"] / self.config.model.num_layers})
         micro_batches = self.config.parallel.micro_batches
@@ -278,32 +283,6 @@ class Plan:
         )
         lines = f"FLOPs {flops.FORMULA}\n{cost.MODEL}\n{peaks}".splitlines()
         return "How this is reckoned\n" + "\n".join("  " + line for line in lines)
-
-
-def _devices(topology: Topology) -> tuple[Sequence[jax.Device], str]:
-    """Devices to compile for, and in words what compiles."""
-    versions = f"jax {jax.__version__}"
-    if topology.chip.kind == "tpu":
-        if importlib.util.find_spec("libtpu") is None:
-            raise ValueError("a plan for TPUs needs their compiler (no TPU): pip install 'mmpretrain-jax[plan]'")
-        for name, value in LIBTPU_WITHOUT_TPU.items():
-            os.environ.setdefault(name, value)
-        jax.config.update("jax_platforms", "cpu")  # a plan takes no TPU
-        from jax.experimental import topologies
-
-        try:
-            devices = topologies.get_topology_desc(topology_name=topology.name, platform="tpu").devices
-        except jax.errors.JaxRuntimeError as error:
-            raise ValueError(f"--topology={topology.name}: libtpu does not know it ({error})") from error
-        versions += f", libtpu {importlib.metadata.version('libtpu')}"
-        return devices, f"ahead of time for {devices[0].device_kind} with {versions}"
-    jax.config.update("jax_num_cpu_devices", topology.num_chips)
-    if jax.default_backend() == "gpu" and jax.device_count() == topology.num_chips:
-        return jax.devices(), f"for the {jax.devices()[0].device_kind} of this machine with {versions}"
-    return jax.devices("cpu"), (
-        f"for {topology.num_chips} virtual CPU devices in place of GPUs with {versions}: memory and bytes are "
-        "estimates, mostly too high, since a CPU fuses less and has no bfloat16"
-    )
 
 
 def _step_flops(config: RunConfig, round_: RoundConfig, shape: tuple[int, int]) -> dict[str, float]:

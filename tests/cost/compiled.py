@@ -21,6 +21,7 @@ from mmpretrain.cost.step_time import sent_bytes  # noqa: E402
 from mmpretrain.parallel.mesh import shardings  # noqa: E402
 from mmpretrain.run.run import Run  # noqa: E402
 from mmpretrain.tools.plan import Plan  # noqa: E402
+from mmpretrain.tools.plan_target import QUICK_CPU  # noqa: E402
 from tests.tiny import tiny_model, tiny_round, tiny_run  # noqa: E402
 
 
@@ -36,7 +37,7 @@ def main() -> None:
         # Matrices large beside the few numbers that every mesh sums up: metrics, norms.
         model = tiny_model("audio", width=64, mlp_dim=256)
         config = tiny_run(model=model, rounds=(tiny_round(),), parallel=ParallelConfig(*sizes))
-        plan = Plan(Run(config, jax.devices()), parse_topology("h100:8"))
+        plan = Plan(Run(config, jax.devices()), parse_topology("h100:8"), QUICK_CPU)
         compiled = plan.compile()
         there = zeros(plan)
         report[name] = {

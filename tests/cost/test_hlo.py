@@ -165,3 +165,51 @@ ENTRY %main (i: s32[], x: f32[8,8]) -> f32[8,8] {
 }
 """
     assert Program(text).traffic_bytes() == 4 + 256 + 2 * 2 * 256
+
+
+# As the compiler for GPUs writes it: all exchanges are begun and awaited, some for several arrays at once, and products
+# are calls of libraries, with room for them to work in.
+GPU_PROGRAM = """\
+HloModule jit_step, is_scheduled=true
+
+%add (x: f32[], y: f32[]) -> f32[] {
+  %x = f32[] parameter(0)
+  %y = f32[] parameter(1)
+  ROOT %sum = f32[] add(%x, %y)
+}
+
+ENTRY %main (a: f32[8,4], b: f32[16]) -> f32[8,4] {
+  %a = f32[8,4]{1,0} parameter(0)
+  %b = f32[16]{0} parameter(1)
+  %ag = ((f32[8,4]{1,0}, f32[16]{0}), (f32[8,8]{1,0}, f32[32]{0})) all-gather-start(%a, %b), replica_groups=[4,2]<=[8]
+  %agd = (f32[8,8]{1,0}, f32[32]{0}) all-gather-done(%ag)
+  %w = f32[8,8]{1,0} get-tuple-element(%agd), index=0
+  %mm = (f32[8,4]{1,0}, s8[33554432]{0}) custom-call(%w, %a), custom_call_target="__cublas$lt$matmul"
+  %y = f32[8,4]{1,0} get-tuple-element(%mm), index=0
+  %a2a = ((f32[8,4]{1,0}), f32[8,4]{1,0}) all-to-all-start(%y), replica_groups=[2,4]<=[4,2]T(1,0), dimensions={0}
+  %z = f32[8,4]{1,0} all-to-all-done(%a2a)
+  %rs = ((f32[8,4]{1,0}), f32[2,4]{1,0}) reduce-scatter-start(%z), replica_groups={{0,2,4,6},{1,3,5,7}}, to_apply=%add
+  %part = f32[2,4]{1,0} reduce-scatter-done(%rs)
+  %cp = ((f32[2,4]{1,0}, f32[16]{0}), (f32[2,4]{1,0}, f32[16]{0})) collective-permute-start(%part, %b), \
+source_target_pairs={{0,1},{1,0}}
+  %cpd = (f32[2,4]{1,0}, f32[16]{0}) collective-permute-done(%cp)
+  %ar = (f32[8,4]{1,0}, f32[16]{0}) all-reduce-start(%z, %b), replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0'}, \
+to_apply=%add
+  ROOT %ard = (f32[8,4]{1,0}, f32[16]{0}) all-reduce-done(%ar)
+}
+"""
+
+
+def test_exchanges_that_a_gpu_begins_and_awaits():
+    assert Program(GPU_PROGRAM).collectives(MESH) == [
+        Collective("all-gather", ("tensor",), 2, (64 + 32) * 4),
+        Collective("all-reduce", ("data",), 2, (32 + 16) * 4),
+        Collective("all-to-all", ("data", "fsdp"), 4, 32 * 4),
+        Collective("collective-permute", ("tensor",), 2, (8 + 16) * 4),
+        Collective("reduce-scatter", ("data", "fsdp"), 4, 32 * 4),
+    ]
+
+
+def test_a_librarys_result_is_traffic_and_its_room_is_not():
+    numbers = 32 + 16 + 2 * (96 + 32 + 32 + 8 + 24 + 48)  # parameters; what is gathered, multiplied, ... and summed
+    assert Program(GPU_PROGRAM).traffic_bytes() == 4 * numbers

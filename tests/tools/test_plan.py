@@ -7,10 +7,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from mmpretrain.__main__ import main
+from mmpretrain.cost.chips import parse_topology
+from mmpretrain.tools.plan import Plan
+from tests.tiny import tiny_round, tiny_run
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -68,6 +72,9 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
+GPU_COMPILER = importlib.util.find_spec("jax_plugins") and importlib.util.find_spec("jax_plugins.xla_cuda13")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("topology", "compiler"), [("h100:8", "8 virtual CPU devices in place of GPUs"), ("v5e:2x4", "for TPU v5 lite")]
@@ -75,6 +82,8 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 def test_the_command_plans_a_recipe_without_corpus_or_chips(tmp_path, topology, compiler):
     if topology.startswith("v5e") and not importlib.util.find_spec("libtpu"):
         pytest.skip("libtpu is not installed: pip install 'mmpretrain-jax[plan]'")
+    if topology.startswith("h100") and GPU_COMPILER:
+        pytest.skip("the compiler for GPUs is installed")
     done = command(tmp_path, f"--topology={topology}")
     assert done.returncode == 0, done.stderr
     text = done.stdout
@@ -91,6 +100,29 @@ def test_the_command_plans_a_recipe_without_corpus_or_chips(tmp_path, topology, 
     assert re.search(r"1,024 +\d+\.\d+ ms +\d+\.\d%", text)
     assert re.search(r"all +40,000 ", text)
     assert not (ROOT / "runs" / "planned").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not GPU_COMPILER, reason="its compiler is not installed: pip install 'mmpretrain-jax[plan-gpu]'")
+def test_a_gpu_that_is_not_here_sends_each_gradient_around_the_ring(tmp_path):
+    done = command(tmp_path, "--topology=h200:8", "--config.model.dtype=float32")
+    assert done.returncode == 0, done.stderr
+    assert "compiled ahead of time for NVIDIA H200 with jax" in done.stdout
+    assert len(done.stderr.splitlines()) == 1, done.stderr  # nothing of looking for a GPU
+    parameters = int(re.search(r"([\d,]+) parameters", done.stderr)[1].replace(",", ""))
+    sent = float(re.search(r"all-reduce +data +8 .* ([\d.]+) MB\n", done.stdout)[1])
+    assert sent == pytest.approx(2 * 7 / 8 * 4 * parameters / 1e6, rel=0.01)
+
+
+def test_attention_that_needs_cudnn_says_so_where_there_is_none():
+    plan = Plan(SimpleNamespace(config=tiny_run(rounds=(tiny_round(),))), parse_topology("h100:8"))
+
+    def lower(*_):
+        raise RuntimeError("cuDNN not found.")
+
+    vars(plan).update(state=None, trainer=SimpleNamespace(step=SimpleNamespace(lower=lower)))
+    with pytest.raises(ValueError, match=r"model\.attention_dropout=.*cuDNN not found.*pip install nvidia-cudnn-cu13"):
+        plan.compile()
 
 
 @pytest.mark.parametrize(
