@@ -18,7 +18,7 @@ from data_prep.sources import WHOLE, Region
 SIDES = (1 / 2, 1 / 4)  # of the parts, square, of the longer side of the picture; each half a side from the next
 MIN_SIDE_PX = 320  # whoever is too small for such a part is too small to be judged
 EVERY_FRAMES = 50  # the parts are looked at
-SAME_FACE = 0.5  # eye distances; two faces that are nearer to each other are one
+SAME_FACE = 0.5  # of the smaller of two boxes: faces that share more of it are one
 MARGIN = 0.1  # eye distances; a face that is nearer to the edge of a part is cut off, and not where it seems
 
 
@@ -81,13 +81,17 @@ def _others(meshes: Sequence[Mesh], found: Sequence[Mesh], region: Region, shape
     """Those that are none of the faces that were found, and are not cut off by the edge of the region."""
     made: list[Mesh] = []
     for mesh in meshes:
-        middle, size = _middle(mesh), _size(mesh)
-        near = (
-            np.linalg.norm(_middle(other) - middle) < SAME_FACE * max(size, _size(other)) for other in (*found, *made)
-        )
-        if not any(near) and _is_inside(mesh, region, shape):
+        if _is_inside(mesh, region, shape) and not any(_is_same(mesh, other) for other in (*found, *made)):
             made.append(mesh)
     return made
+
+
+def _is_same(one: Mesh, other: Mesh) -> bool:
+    """By their boxes, which keep their size where a face turns, unlike the distance of its eyes, and where what was
+    fitted from another part of the picture is smaller or lies beside."""
+    lows, highs = (np.array([reach(mesh.points, axis=0) for mesh in (one, other)]) for reach in (np.min, np.max))
+    shared = np.prod(np.maximum(highs.min(0) - lows.max(0), 0))
+    return bool(shared > SAME_FACE * np.prod(highs - lows, axis=1).min())
 
 
 def _is_inside(mesh: Mesh, region: Region, shape: tuple[int, ...]) -> bool:
@@ -99,13 +103,6 @@ def _is_inside(mesh: Mesh, region: Region, shape: tuple[int, ...]) -> bool:
     return bool((inside_low & inside_high).all())
 
 
-def _eyes(mesh: Mesh) -> np.ndarray:
-    return mesh.points[[MESH_POINTS[k] for k in EYES]]
-
-
-def _middle(mesh: Mesh) -> np.ndarray:
-    return _eyes(mesh).mean(0)
-
-
 def _size(mesh: Mesh) -> float:
-    return float(np.linalg.norm(np.diff(_eyes(mesh), axis=0)))
+    """The distance of its eyes in pixels."""
+    return float(np.linalg.norm(np.diff(mesh.points[[MESH_POINTS[k] for k in EYES]], axis=0)))
