@@ -58,6 +58,7 @@ _TERMS_OF_CHECKPOINT = (
     "The licence of the checkpoint that they\nwere read from goes with them; so do the terms of its clips."
 )
 _NO_FIGURES = "None were written beside this encoder."
+STAYED = "heads that stayed behind"  # in a lineage: which, and why
 CARD_FILE = "README.md"
 _EXAMPLE = """import mmpretrain
 

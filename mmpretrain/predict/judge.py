@@ -14,6 +14,7 @@ from flax import nnx
 
 from mmpretrain import compiler
 from mmpretrain.data.batch import empty_batch, put_clip
+from mmpretrain.encoders.card import STAYED
 from mmpretrain.encoders.folder import Encoder
 from mmpretrain.models.task_heads import HEADS, ask_heads
 from mmpretrain.predict.reading import Reading
@@ -30,8 +31,10 @@ class Judge:
 
     def __init__(self, encoder: Encoder, task: str = ""):
         if not encoder.tasks:
+            stayed = encoder.lineage.get(STAYED)
+            why = f" ({STAYED}: {stayed})" if stayed else ""
             raise ValueError(
-                "the encoder has no head, hence nothing to predict; give one that was fine-tuned, e.g. "
+                f"the encoder has no head{why}, hence nothing to predict; give one that was fine-tuned, e.g. "
                 "runs/NAME/finetune/pretrained/fold1/encoder (`mmpretrain finetune` makes it)"
             )
         found = [known for known in encoder.tasks if task in ("", known.name)]

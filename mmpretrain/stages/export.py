@@ -15,7 +15,7 @@ from flax import nnx
 from mmpretrain.config import CorpusConfig
 from mmpretrain.data.clips import ClipTable, open_clips
 from mmpretrain.data.unreadable import UnreadableClipError
-from mmpretrain.encoders.card import CARD_FILE
+from mmpretrain.encoders.card import CARD_FILE, STAYED
 from mmpretrain.encoders.figures import FIGURES_FILE, add_figures, read_figures
 from mmpretrain.encoders.folder import load_encoder, read_config, save_encoder
 from mmpretrain.encoders.weights import WEIGHTS
@@ -153,11 +153,14 @@ def _of_source(given: Given) -> None:
     name, corpus, target = given["format"], given["clips"], Path(given["output"])
     with tempfile.TemporaryDirectory() as scratch:
         folder = encoder_folder(given.path, Path(scratch))
-        clips = _some(open_clips([CorpusConfig(corpus)])) if corpus else made_up_clips(read_config(folder)[0])
+        model, lineage = read_config(folder)
+        clips = _some(open_clips([CorpusConfig(corpus)])) if corpus else made_up_clips(model)
         if name in FORMATS:
             write_format(name, folder, target, clips)
         else:
             write_copy(folder, target, clips)
+    if STAYED in lineage:
+        log(f"{target}: {STAYED}: {lineage[STAYED]}; `mmpretrain evaluate` of its run asks them")
     if not corpus:
         log("compared on made-up clips; --clips=CORPUS compares on real ones")
 

@@ -13,6 +13,7 @@ from flax import nnx
 
 from mmpretrain.config import FITTED_FUSIONS, FinetuneConfig, TaskConfig, fingerprint
 from mmpretrain.data.exposure import TrainingData
+from mmpretrain.encoders.card import STAYED
 from mmpretrain.encoders.figures import add_figures, read_figures
 from mmpretrain.encoders.folder import new_heads, save_description, save_encoder
 from mmpretrain.encoders.weights import save_weights
@@ -118,10 +119,12 @@ def _health(finetuning: Finetuning) -> dict[str, str]:
 def _lineage(finetuning: Finetuning, variant: str, number: int, told: Mapping[str, Any]) -> dict[str, Any]:
     """How what a fold leaves comes about. told: what `_announce` returned."""
     recipe = finetuning.recipe(variant) | finetuning.reads(number)
+    stayed = {task.name: why for task in finetuning.config.tasks if (why := _stays(task, finetuning.config))}
     return {
         "fingerprint": fingerprint(recipe | {"fold": number}), "fine-tuned on": finetuning.told,
         "started from": finetuning.started_from(variant), "training clips": len(finetuning.fold(number).train),
         "protocol": f"{finetuning.protocol_title}, fold {number}", TEST_SEEN: told[TEST_SEEN],
+        **({STAYED: "; ".join(f"{name}, as {why}" for name, why in stayed.items())} if stayed else {}),
     }  # fmt: skip
 
 

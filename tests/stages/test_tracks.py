@@ -1,15 +1,19 @@
 """Tracks such as hands, heard beside the sound in fine-tuning: they tell what noise does not, and may be missing."""
 
 import dataclasses
+import re
 
 import jax
 import numpy as np
 import pytest
 
+from mmpretrain.__main__ import main
 from mmpretrain.config import CorpusConfig, FinetuneConfig, OptimizerConfig, emotion
 from mmpretrain.config.checks import check
 from mmpretrain.data.clips import open_clips
 from mmpretrain.data.extras import Track, track_of
+from mmpretrain.encoders.folder import load_encoder
+from mmpretrain.predict.judge import Judge
 from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.finetune import finetune
@@ -50,9 +54,15 @@ def config_of(corpus, tmp_path, **changes):
     return config
 
 
-def test_hands_are_heard_and_told_apart(corpus, tmp_path):
+def test_hands_are_heard_and_told_apart(corpus, tmp_path, capsys):
     config = config_of(corpus, tmp_path)
     finetune(Run(config))
+    left = tmp_path / "run" / "finetune" / "scratch" / "fold1" / "encoder"
+    stayed = "heads that stayed behind: emotion, as it hears tracks beside the encoder (finetune.tracks=('hands',))"
+    with pytest.raises(ValueError, match=re.escape(f"the encoder has no head ({stayed}), hence nothing to predict")):
+        Judge(load_encoder(left))
+    main(["export", str(left), "--format=folder", f"--output={tmp_path}/again"])
+    assert f"{stayed}; `mmpretrain evaluate` of its run asks them" in capsys.readouterr().err
     result = evaluate(Run(config))
     cells = {name: cell["emotion/ua"]["pooled"] for name, cell in result["modality_table"]["scratch"].items()}
     assert list(cells) == ["audio", "hands", "audio+hands"]

@@ -1,4 +1,4 @@
-"""Heads of `modeling_mmpretrain.py`, beside which it is copied, of clips and of their frames.
+"""Heads of `modeling_mmpretrain.py`, beside which it is copied, of clips and of their frames, and what both put out.
 
 Dims: B clips, T frames, L layers and the transformer's input, D width, K levels but the lowest.
 """
@@ -14,6 +14,23 @@ from torch.nn import functional
 from transformers import initialization
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import ModelOutput
+
+
+@dataclasses.dataclass
+class MMPretrainOutput(ModelOutput):
+    """last_hidden_state: [B, T, D], after the last norm.
+
+    extract_features: [B, T, D], the fused modalities, before the transformer. hidden_states: L + 1 of [B, T, D], what
+    layer 1 is given and what each layer makes of it, without the last norm. attentions: L of [B, heads, T, T], how much
+    of each real frame goes into each frame; None for a layer that was left out in training. frame_mask: bool [B, T],
+    the frames that are real: what is said of others means nothing.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    extract_features: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor | None, ...] | None = None
+    frame_mask: torch.Tensor | None = None
 
 
 @dataclasses.dataclass

@@ -8,8 +8,6 @@ Dims: B clips, T frames, D width, N pictures, C channels.
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import nn
 from torch.nn import functional
@@ -18,7 +16,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
-from .heads_mmpretrain import MMPretrainHeadsOutput, begin, head_of, loss_of
+from .heads_mmpretrain import MMPretrainHeadsOutput, MMPretrainOutput, begin, head_of, loss_of
 
 AUDIO_DIM = 104  # four rows of 26 log filterbank energies
 
@@ -54,23 +52,6 @@ class MMPretrainConfig(PreTrainedConfig):
     ordinal: bool = False  # whether it tells levels of a scale, which are its labels in ascending order
     # of each head, by the name of its task: "kind", "classes" and the like; "outputs" of those beside the classifier
     heads: dict[str, dict] | None = None
-
-
-@dataclasses.dataclass
-class MMPretrainOutput(ModelOutput):
-    """last_hidden_state: [B, T, D], after the last norm.
-
-    extract_features: [B, T, D], the fused modalities, before the transformer. hidden_states: L + 1 of [B, T, D], what
-    layer 1 is given and what each layer makes of it, without the last norm. attentions: L of [B, heads, T, T], how much
-    of each real frame goes into each frame; None for a layer that was left out in training. frame_mask: bool [B, T],
-    the frames that are real: what is said of others means nothing.
-    """
-
-    last_hidden_state: torch.Tensor | None = None
-    extract_features: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor | None, ...] | None = None
-    frame_mask: torch.Tensor | None = None
 
 
 def scale_gradient(x: torch.Tensor, scale: float) -> torch.Tensor:
@@ -194,9 +175,7 @@ class Attention(nn.Module):
         self.num_heads, self.dropout = config.num_attention_heads, config.attention_dropout
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
 
-    def forward(
-        self, x_BTD: torch.Tensor, bias_B11T: torch.Tensor, weigh: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, x_BTD: torch.Tensor, bias_B11T: torch.Tensor, weigh: bool) -> tuple[torch.Tensor | None, ...]:
         """[B, T, D], and the weights [B, heads, T, T], after their dropout in training."""
         heads = (each(x_BTD).unflatten(-1, (self.num_heads, -1)) for each in (self.q_proj, self.k_proj, self.v_proj))
         q, k, v = (x_BTHK.transpose(1, 2) for x_BTHK in heads)
@@ -224,9 +203,7 @@ class MMPretrainLayer(GradientCheckpointingLayer):
         self.dropout, self.activation_dropout = nn.Dropout(config.hidden_dropout), nn.Dropout(config.activation_dropout)
         self.post_norm = config.post_norm
 
-    def forward(
-        self, x_BTD: torch.Tensor, bias_B11T: torch.Tensor, weigh: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, x_BTD: torch.Tensor, bias_B11T: torch.Tensor, weigh: bool) -> tuple[torch.Tensor | None, ...]:
         given_BTD = x_BTD if self.post_norm else self.self_attn_layer_norm(x_BTD)
         heard_BTD, weights_BHTS = self.self_attn(given_BTD, bias_B11T, weigh)
         x_BTD = x_BTD + self.dropout(heard_BTD)
