@@ -29,7 +29,7 @@ from mmpretrain.records import Batch
 from mmpretrain.report.tables import duration, percent, text_table
 from mmpretrain.run.command import Command, Option
 from mmpretrain.run.run import Run
-from mmpretrain.tools.plan_target import find_target
+from mmpretrain.tools.plan_target import INSTALL_GPU_COMPILER, find_target
 from mmpretrain.train.step import Trainer, TrainState
 
 SCALES = (8, 64, 256, 1024)
@@ -132,6 +132,8 @@ class Plan:
         try:
             compiled = self.compile()
         except jax.errors.JaxRuntimeError as error:
+            if re.search("libdevice|ptxas", str(error)):
+                raise ValueError(f"the compiler for GPUs lacks libdevice or ptxas: {INSTALL_GPU_COMPILER}") from error
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             return [self._batches(), self._memory(refusal=str(error)), self._flops(None)]
