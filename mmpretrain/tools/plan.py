@@ -110,19 +110,21 @@ class Plan:
     def compile(self) -> jax.stages.Compiled:
         """Compiles the step. Raises JaxRuntimeError "RESOURCE_EXHAUSTED" where a TPU's compiler finds no room.
 
-        ValueError where the step needs cuDNN and there is none.
+        ValueError where a GPU's lacks a part that it needs.
         """
         try:
             lowered = self.trainer.step.lower(self.state, self._abstract_batch())
+            return lowered.compile(compiler_options=dict(self.options))
         except RuntimeError as error:
-            if "cuDNN" not in str(error):
+            if re.search("libdevice|ptxas", str(error)):
+                raise ValueError(f"the compiler for GPUs lacks libdevice or ptxas: {INSTALL_GPU_COMPILER}") from error
+            if "cuDNN not found" not in str(error):
                 raise
             rate = self.config.model.attention_dropout
             raise ValueError(
                 f"model.attention_dropout={rate}: attention that drops nothing is cuDNN's on a GPU, and JAX says: "
                 f"{error} pip install nvidia-cudnn-cu13"
             ) from error
-        return lowered.compile(compiler_options=dict(self.options))
 
     def blocks(self) -> list[str]:
         """The parts of the plan's text."""
@@ -132,8 +134,6 @@ class Plan:
         try:
             compiled = self.compile()
         except jax.errors.JaxRuntimeError as error:
-            if re.search("libdevice|ptxas", str(error)):
-                raise ValueError(f"the compiler for GPUs lacks libdevice or ptxas: {INSTALL_GPU_COMPILER}") from error
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             return [self._batches(), self._memory(refusal=str(error)), self._flops(None)]

@@ -114,14 +114,21 @@ def test_a_gpu_that_is_not_here_sends_each_gradient_around_the_ring(tmp_path):
     assert sent == pytest.approx(2 * 7 / 8 * 4 * parameters / 1e6, rel=0.01)
 
 
-def test_attention_that_needs_cudnn_says_so_where_there_is_none():
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("cuDNN not found.", r"model\.attention_dropout=.*cuDNN not found.*pip install nvidia-cudnn-cu13"),
+        ("INTERNAL: libdevice not found at ./libdevice.10.bc", r"libdevice or ptxas: pip install .*plan-gpu"),
+    ],
+)
+def test_what_the_compiler_for_gpus_lacks_is_named(missing, words):
     plan = Plan(SimpleNamespace(config=tiny_run(rounds=(tiny_round(),))), parse_topology("h100:8"))
 
     def lower(*_):
-        raise RuntimeError("cuDNN not found.")
+        raise RuntimeError(missing)
 
     vars(plan).update(state=None, trainer=SimpleNamespace(step=SimpleNamespace(lower=lower)))
-    with pytest.raises(ValueError, match=r"model\.attention_dropout=.*cuDNN not found.*pip install nvidia-cudnn-cu13"):
+    with pytest.raises(ValueError, match=words):
         plan.compile()
 
 
