@@ -108,7 +108,7 @@ def test_a_gpu_that_is_not_here_sends_each_gradient_around_the_ring(tmp_path):
     done = command(tmp_path, "--topology=h200:8", "--config.model.dtype=float32")
     assert done.returncode == 0, done.stderr
     assert "compiled ahead of time for NVIDIA H200 with jax" in done.stdout
-    assert len(done.stderr.splitlines()) == 1, done.stderr  # nothing of looking for a GPU
+    assert not re.search("Traceback|Unable", done.stderr), done.stderr  # JAX has not looked for a GPU
     parameters = int(re.search(r"([\d,]+) parameters", done.stderr)[1].replace(",", ""))
     sent = float(re.search(r"all-reduce +data +8 .* ([\d.]+) MB\n", done.stdout)[1])
     assert sent == pytest.approx(2 * 7 / 8 * 4 * parameters / 1e6, rel=0.01)
