@@ -181,7 +181,7 @@ COMMAND = Command(
     "the last round's encoder as a folder, loaded back and compared",
     _of_run,
     options=(
-        Option("format", ("folder", *FORMATS), "another format that is written beside the folder"),
+        Option("format", ("folder", *FORMATS), "the format to write; of a run beside the folder, which it always writes"),
         ACCEPT_CHANGES,
     ),
     examples=(
