@@ -8,15 +8,13 @@ import math
 from mmpretrain.cost.chips import Chip
 from mmpretrain.cost.hlo import Collective
 
-# Assumed, not measured: what of its peaks a chip reaches.
-COMPUTE_SHARE = 0.4
-MEMORY_SHARE = 0.7
-NETWORK_SHARE = 0.5
+NETWORK_SHARE = 0.5  # of the peaks of links and network; assumed, not measured
 
 MODEL = f"""\
-step = max(compute, memory) + exchange + latency, nothing of the exchange hidden behind the rest
-  compute   FLOPs a chip / ({COMPUTE_SHARE} * peak FLOP/s)
-  memory    bytes a chip / ({MEMORY_SHARE} * HBM bytes/s)
+step = compute and memory + exchange + latency, nothing of the exchange hidden behind the rest
+  compute   FLOPs a chip / (share of its peak * peak FLOP/s)
+  memory    bytes a chip / (share of its peak * HBM bytes/s)
+  and       their sum on GPUs, whose kernels run one after the other; the longer of them on TPUs
   exchange  sum over collectives of f * P * ((d-1)/d / link + (s-1)/s / d / network) / {NETWORK_SHARE}
             P payload in bytes, groups of d chips joined by fast links in each of s domains (slices, nodes),
             f = 2 for an all-reduce and 1 for the others; a permute takes P / link / {NETWORK_SHARE}
@@ -51,14 +49,20 @@ class StepTime:
     memory: float
     exchange: float
     latency: float
+    at_once: bool  # compute and memory
+
+    @property
+    def alone(self) -> float:
+        """Without exchange."""
+        return max(self.compute, self.memory) if self.at_once else self.compute + self.memory
 
     @property
     def total(self) -> float:
-        return max(self.compute, self.memory) + self.exchange + self.latency
+        return self.alone + self.exchange + self.latency
 
     @property
     def efficiency(self) -> float:
-        return max(self.compute, self.memory) / self.total
+        return self.alone / self.total
 
 
 def sent_bytes(collective: Collective) -> float:
@@ -71,11 +75,12 @@ def sent_bytes(collective: Collective) -> float:
 
 def step_time(work: Work, *, dtype: str) -> StepTime:
     """dtype: of the activations, which chooses the peak."""
-    chip = work.chip
-    compute = work.flops / (COMPUTE_SHARE * chip.flops_per_sec[dtype])
-    memory = work.memory_bytes / (MEMORY_SHARE * chip.hbm_bytes_per_sec)
+    chip, shares = work.chip, work.chip.shares
+    compute = work.flops / (shares.compute * chip.flops_per_sec[dtype])
+    memory = work.memory_bytes / (shares.memory * chip.hbm_bytes_per_sec)
     exchange = sum(_exchange(collective, work) for collective in work.collectives)
-    return StepTime(compute, memory, exchange, sum(c.in_series * latency(c, work) for c in work.collectives))
+    waits = sum(c.in_series * latency(c, work) for c in work.collectives)
+    return StepTime(compute, memory, exchange, waits, shares.at_once)
 
 
 def scaled(work: Work, num_chips: int, *, keep_global_batch: bool) -> Work:

@@ -181,7 +181,7 @@ COMMAND = Command(
     "the last round's encoder as a folder, loaded back and compared",
     _of_run,
     options=(
-        Option("format", ("folder", *FORMATS), "the format to write; of a run beside the folder, which it always writes"),
+        Option("format", ("folder", *FORMATS), "the format to write; of a run it is beside the folder, always written"),
         ACCEPT_CHANGES,
     ),
     examples=(

@@ -281,7 +281,8 @@ class Plan:
             f"{_si(chip.hbm_bytes_per_sec)}/s, link {_si(chip.link_bytes_per_sec)}/s in domains of "
             f"{chip.domain_chips}, network {_si(chip.network_bytes_per_sec)}/s a chip\n  ({chip.source})\n"
             f"latencies: {chip.start_sec * 1e6:g} us to start, {chip.hop_sec * 1e6:g} us a hop, "
-            f"{chip.network_hop_sec * 1e6:g} us a hop of the network"
+            f"{chip.network_hop_sec * 1e6:g} us a hop of the network\n"
+            f"shares of the peaks: compute {chip.shares.compute:g}, memory {chip.shares.memory:g}, {chip.shares.source}"
         )
         lines = f"FLOPs {flops.FORMULA}\n{cost.MODEL}\n{peaks}".splitlines()
         return "How this is reckoned\n" + "\n".join("  " + line for line in lines)

@@ -6,7 +6,7 @@ import pytest
 
 from mmpretrain.cost.chips import CHIPS, EXAMPLES, parse_topology
 from mmpretrain.cost.hlo import Collective
-from mmpretrain.cost.step_time import COMPUTE_SHARE, MEMORY_SHARE, NETWORK_SHARE, Work, latency, scaled, step_time
+from mmpretrain.cost.step_time import NETWORK_SHARE, Work, latency, scaled, step_time
 
 H100 = CHIPS["h100"]
 GRADIENTS = Collective("all-reduce", ("data",), 8, 400e6)
@@ -15,10 +15,12 @@ WORK = Work(H100, 8, 4e13, 5e9, 1e9, (GRADIENTS, Collective("all-gather", ("tens
 
 def test_a_step_by_hand():
     time = step_time(WORK, dtype="bfloat16")
-    assert time.compute == pytest.approx(4e13 / (COMPUTE_SHARE * 989e12))
-    assert time.memory == pytest.approx(5e9 / (MEMORY_SHARE * 3350e9))
+    assert time.compute == pytest.approx(4e13 / (H100.shares.compute * 989e12))
+    assert time.memory == pytest.approx(5e9 / (H100.shares.memory * 3350e9))
     assert time.exchange == pytest.approx((2 * 7 / 8 * 400e6 + 1e6 / 2) / (NETWORK_SHARE * 450e9))
-    assert time.total == pytest.approx(time.compute + time.exchange)
+    assert time.total == pytest.approx(time.compute + time.memory + time.exchange + time.latency)
+    on_tpu = step_time(dataclasses.replace(WORK, chip=CHIPS["v5p"]), dtype="bfloat16")
+    assert on_tpu.total == pytest.approx(max(on_tpu.compute, on_tpu.memory) + on_tpu.exchange + on_tpu.latency)
     assert step_time(WORK, dtype="float32").compute == pytest.approx(2 * time.compute, rel=0.01)
 
 
@@ -40,7 +42,7 @@ def test_exchanges_in_series_wait_for_each_other():
     assert latency(SUMS, small) == pytest.approx(6.8e-6 + 2 * 7 * 0.6e-6)
     time = step_time(small, dtype="bfloat16")
     assert time.latency == pytest.approx(40 * latency(SUMS, small))
-    assert time.total == pytest.approx(time.compute + time.exchange + time.latency)
+    assert time.total == pytest.approx(time.alone + time.exchange + time.latency)
     # 128 nodes are a tree of seven levels, up and down.
     large = scaled(small, 1024, keep_global_batch=False)
     assert latency(large.collectives[0], large) == pytest.approx(6.8e-6 + 2 * (7 * 0.6e-6 + 7 * 5e-6))
