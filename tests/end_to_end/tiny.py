@@ -17,6 +17,7 @@ def get_config() -> RunConfig:
     for round_ in config.rounds:
         round_.num_steps = 12
         round_.optimizer.warmup_steps = 2
+        round_.masking.visible_only = False  # for other modalities and masks, which tests set
         for targets in round_.targets:
             targets.num_clusters, targets.fit_passes, targets.fit_restarts = 12, 5, 1
         round_.targets[1].relative_to = "clip"  # of a few clips each is of another speaker
