@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mmpretrain import output, predict, stages, tools
+from mmpretrain import heap, output, predict, stages, tools
 from mmpretrain.config import RunConfig
 from mmpretrain.parallel import processes, stopping
 from mmpretrain.run.collapse import Collapsed
@@ -74,6 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     """
     is_process = argv is None
     if is_process:
+        heap.keep_freed()
         os.environ["PYTHONSAFEPATH"] = "1"  # the Python of a library's helper does not take code from here either,
         os.environ.setdefault("NUMBA_CACHE_DIR", "")  # nor compiled code from where a file here says
         argv = sys.argv[1:]

@@ -14,7 +14,7 @@ OURS = ("mmpretrain", "data_prep", "configs")
 # Room -> what of ours it may import, besides itself. The longest room that fits a module counts.
 GROUND = (
     "mmpretrain.records", "mmpretrain.columns", "mmpretrain.storage", "mmpretrain.index", "mmpretrain.prepared",
-    "mmpretrain.randomness", "mmpretrain.compiler",
+    "mmpretrain.randomness", "mmpretrain.compiler", "mmpretrain.heap",
     "mmpretrain.output", "mmpretrain.files", "mmpretrain.addresses", "mmpretrain.lease", "mmpretrain.listing",
     "mmpretrain.doubles", "mmpretrain.config", "mmpretrain.features",
 )  # fmt: skip
@@ -28,6 +28,7 @@ ARROWS = {
     "mmpretrain.records": (),
     "mmpretrain.randomness": (),
     "mmpretrain.compiler": (),
+    "mmpretrain.heap": (),
     "mmpretrain.output": (),
     "mmpretrain.files": (),
     "mmpretrain.addresses": (),
@@ -70,8 +71,8 @@ ARROWS = {
     "mmpretrain.tools": (*MEANS, *LEARNING, "mmpretrain.run"),
     "mmpretrain.predict": (*MEANS, *LEARNING, "mmpretrain.run", "data_prep"),
     "mmpretrain.__main__": (
-        "mmpretrain.output", "mmpretrain.config", "mmpretrain.parallel", "mmpretrain.run", "mmpretrain.stages",
-        "mmpretrain.tools", "mmpretrain.predict",
+        "mmpretrain.heap", "mmpretrain.output", "mmpretrain.config", "mmpretrain.parallel", "mmpretrain.run",
+        "mmpretrain.stages", "mmpretrain.tools", "mmpretrain.predict",
     ),
     "mmpretrain": ("mmpretrain.predict",),
     "configs": ("mmpretrain.config",),
