@@ -128,7 +128,7 @@ def test_help_teaches(command, arguments):
     assert code == 0
     assert not err
     assert all(f"  {name} " in out for name in command_names())
-    assert "mmpretrain run --config=configs/demo.py" in out
+    assert "mmpretrain run --config=demo" in out
     assert max(map(len, out.splitlines())) <= 120
 
 
@@ -139,7 +139,7 @@ def test_a_command_has_its_own_help(command, arguments):
     assert not err
     assert out.startswith("mmpretrain refine --config=RECIPE [--rounds=2-3] [--profile=100-105] [--accept_changes]")
     assert all(f"  {shown} " in out for shown in ("--config=RECIPE", "--rounds=2-3", "--profile=100-105"))
-    assert "mmpretrain refine --rounds=2 --config=configs/demo.py" in out
+    assert "mmpretrain refine --rounds=2 --config=demo" in out
     assert "mmpretrain run" not in out
 
 

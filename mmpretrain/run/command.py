@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mmpretrain.run.run import Run
 
 RECIPE = "--config=RECIPE"
+MAX_FIRST = 40  # characters of the first of two columns
 WIDTH = 118  # of the help
 
 
@@ -263,9 +264,12 @@ def example_lines(examples: Sequence[str]) -> list[str]:
 
 
 def table(rows: Sequence[tuple[str, str]], width: int = 0) -> list[str]:
-    """Lines of two columns. width: the least of the first."""
-    width = max(width, *(len(first) for first, _ in rows))
-    return [f"  {first:{width}}  {second}" for first, second in rows]
+    """Lines of two columns; beside a long first one the second begins a line. width: the least of the first."""
+    width = max(width, *(len(first) for first, _ in rows if len(first) <= MAX_FIRST))
+    return [
+        f"  {first:{width}}  {second}" if len(first) <= width else f"  {first}\n  {'':{width}}  {second}"
+        for first, second in rows
+    ]
 
 
 def _sentence(text: str) -> str:

@@ -200,9 +200,9 @@ COMMAND = Command(
         ACCEPT_CHANGES,
     ),
     examples=(
-        "mmpretrain adapt --config=configs/adapt/tapt_ravdess.py",
-        "mmpretrain adapt --config=configs/adapt/emotion_clusters_ravdess.py --method=emotion-clusters-inductive",
-        "mmpretrain adapt --config=configs/adapt/affect_aware_ravdess.py --method=affect-aware-random",
+        "mmpretrain adapt --config=tapt_ravdess",
+        "mmpretrain adapt --config=emotion_clusters_ravdess --method=emotion-clusters-inductive",
+        "mmpretrain adapt --config=affect_aware_ravdess --method=affect-aware-random",
     ),
     details=(
         "tapt: the recipe's rounds as they are. emotion-clusters: the first round's targets are clusters of a layer of "

@@ -257,7 +257,7 @@ COMMAND = Command(
         Option("by_fold", bool, "from the encoders that `mmpretrain folds` pretrained, one for each fold"),
         ACCEPT_CHANGES,
     ),
-    examples=("mmpretrain crossval --config=configs/finetune/ravdess.py --by_fold --seeds=3",),
+    examples=("mmpretrain crossval --config=ravdess --by_fold --seeds=3",),
     details=(
         "The classifiers are those of label_efficiency.classifiers, and what is trained is what the curve of label "
         "efficiency has at all labels, so that neither does anything twice. One program serves all folds and seeds; a "

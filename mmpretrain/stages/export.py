@@ -185,7 +185,7 @@ COMMAND = Command(
         ACCEPT_CHANGES,
     ),
     examples=(
-        "mmpretrain export --config=configs/demo.py --format=avhubert  # export/avhubert.pt too",
+        "mmpretrain export --config=demo --format=avhubert  # export/avhubert.pt too",
         "mmpretrain export encoders/base_vox --format=avhubert --output=again.pt  # of any exported encoder",
         "mmpretrain export encoders/base_vox --format=transformers --output=base_vox_hf --clips=data/ravdess",
         "mmpretrain export runs/demo/finetune/pretrained/fold1 --format=onnx --output=demo_onnx  # with its head",

@@ -237,5 +237,5 @@ COMMAND = Command(
     "heads for the recipe's tasks, emotion say, on the folds of its protocol",
     lambda given: finetune(given.begin()),
     options=(PROFILE, ACCEPT_CHANGES),
-    examples=("mmpretrain finetune --config=configs/demo.py --config.finetune.encoder=encoders/base_vox",),
+    examples=("mmpretrain finetune --config=demo --config.finetune.encoder=encoders/base_vox",),
 )

@@ -76,7 +76,7 @@ COMMAND = Command(
     "all stages for every fold by itself, pretraining without its speakers included",
     lambda given: run_folds(given.begin()),
     options=(PROFILE, ACCEPT_CHANGES),
-    examples=("mmpretrain folds --config=configs/finetune/ravdess.py '--config.data.exclude_folds=()'",),
+    examples=("mmpretrain folds --config=ravdess '--config.data.exclude_folds=()'",),
     details=(
         "Every fold of the recipe has a run of its own in WORKDIR/foldN, whose rounds leave out the speakers that the "
         "fold tests and those that it chooses by. Their figures over all test clips, and the label-efficiency curve "

@@ -103,5 +103,5 @@ COMMAND = Command(
     "how well a task is learned from few labels, with the encoder and without it",
     lambda given: label_efficiency(given.begin()),
     options=(ACCEPT_CHANGES,),
-    examples=("mmpretrain label-efficiency --config=configs/demo.py --config.label_efficiency.shares='(0.25, 1.0)'",),
+    examples=("mmpretrain label-efficiency --config=demo --config.label_efficiency.shares='(0.25, 1.0)'",),
 )

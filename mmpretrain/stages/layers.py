@@ -61,7 +61,7 @@ COMMAND = Command(
         Option("model", list, f"{', '.join(MODELS)} (the default), or a folder of transformers", "MODEL"),
         ACCEPT_CHANGES,
     ),
-    examples=("mmpretrain layers --config=configs/finetune/ravdess.py --model=pretrained --model=hubert-base-ls960",),
+    examples=("mmpretrain layers --config=ravdess --model=pretrained --model=hubert-base-ls960",),
     details=(
         "Linear probes on the training and validation clips of the first fold of the recipe. Units are those of the "
         "corpora, or clusters of cepstra where they have none. Results are in WORKDIR/layers.json, with a plot in "

@@ -144,5 +144,5 @@ COMMAND = Command(
     "the pretraining of one round",
     _command,
     options=(ROUND, PROFILE, ACCEPT_CHANGES),
-    examples=("mmpretrain pretrain --round=2 --config=configs/demo.py --config.rounds[1].num_steps=500",),
+    examples=("mmpretrain pretrain --round=2 --config=demo --config.rounds[1].num_steps=500",),
 )

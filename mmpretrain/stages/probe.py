@@ -208,7 +208,7 @@ COMMAND = Command(
         Option("shorter", int, "learn for one in N of a probe's steps, for a try", "N", lower=1),
         ACCEPT_CHANGES,
     ),
-    examples=("mmpretrain probe --config=configs/finetune/ravdess.py --probe=probe-emobox --model=wavlm-base",),
+    examples=("mmpretrain probe --config=ravdess --probe=probe-emobox --model=wavlm-base",),
     details=(
         "Probes: probe-superb, probe-avsuperb, probe-emobox, probe-emotion2vec, probe-merbench; folds and labels are "
         "those of the recipe's finetune part. A folder is one that transformers saved: a model of sound (wav2vec 2.0, "

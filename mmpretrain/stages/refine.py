@@ -69,9 +69,9 @@ COMMAND = Command(
     lambda given: refine(given.begin(), given["rounds"]),
     options=(ROUNDS, PROFILE, ACCEPT_CHANGES),
     examples=(
-        "mmpretrain refine --config=configs/pretrain/small_real.py --config.workdir=runs/mine --config.seed=7",
-        "mmpretrain refine --rounds=2 --config=configs/demo.py '--config.rounds[1].encoder=encoders/base_vox'",
-        "mmpretrain refine --config=configs/demo.py --profile=100-105  # traces them in each round",
+        "mmpretrain refine --config=small_real --config.workdir=runs/mine --config.seed=7",
+        "mmpretrain refine --rounds=2 --config=demo '--config.rounds[1].encoder=encoders/base_vox'",
+        "mmpretrain refine --config=demo --profile=100-105  # traces them in each round",
     ),
     details=(
         "It shows a table of its stages, and after each round how healthy that round is. Each round of --rounds must "

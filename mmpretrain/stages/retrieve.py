@@ -142,7 +142,7 @@ COMMAND = Command(
         PROFILE,
         ACCEPT_CHANGES,
     ),
-    examples=("mmpretrain retrieve --config=configs/adapt/retrieval_ravdess.py --config.retrieval.hours=0.2",),
+    examples=("mmpretrain retrieve --config=retrieval_ravdess --config.retrieval.hours=0.2",),
     details=(
         "The recipe's `retrieval` part says how many hours, the quotas of a class and of a speaker, and which "
         "embedding is trained, on the folds and the labelled clips of its `finetune` part, from the encoder of "

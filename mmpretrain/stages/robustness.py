@@ -157,7 +157,7 @@ COMMAND = Command(
         Option("change", list, "one, several times for several (default: all that apply)", "NAME"),
         ACCEPT_CHANGES,
     ),
-    examples=("mmpretrain robustness --config=configs/finetune/ravdess.py --change=white --change=babble",),
+    examples=("mmpretrain robustness --config=ravdess --change=white --change=babble",),
     details=(
         f"Changes: {', '.join(CHANGES)}, {MODALITIES} (every set of them, with Shapley's share of each) and {LENGTH}. "
         "Every classifier meets the same noise and the same boxes. Results are in WORKDIR/robustness.json, with a plot "

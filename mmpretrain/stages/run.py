@@ -35,5 +35,5 @@ COMMAND = Command(
     "all of the stages below, in order; finished ones are passed over",
     lambda given: run_all(given.begin()),
     options=(PROFILE, ACCEPT_CHANGES),
-    examples=("mmpretrain run --config=configs/demo.py",),
+    examples=("mmpretrain run --config=demo",),
 )

@@ -105,5 +105,5 @@ COMMAND = Command(
     "how well what is said in every frame is learned from few labelled clips",
     lambda given: units(given.begin()),
     options=(ACCEPT_CHANGES,),
-    examples=('mmpretrain units --config=configs/demo.py --config.units.inputs=\'("audio", "audio+video")\'',),
+    examples=('mmpretrain units --config=demo --config.units.inputs=\'("audio", "audio+video")\'',),
 )

@@ -318,5 +318,5 @@ COMMAND = Command(
     options=(
         Option("topology", str, "the chips and their number, e.g. v5e:16x16 or h100:8", "CHIP:SHAPE", required=True),
     ),
-    examples=("mmpretrain plan --topology=v5e:16x16 --config=configs/pretrain/avhubert_base_lrs3.py  # no TPU needed",),
+    examples=("mmpretrain plan --topology=v5e:16x16 --config=avhubert_base_lrs3  # no TPU needed",),
 )
