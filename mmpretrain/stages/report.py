@@ -177,4 +177,4 @@ def _command(given: Given) -> None:
     on_main(lambda: report(run))
 
 
-COMMAND = Command("report", "summary.json and report.html of what is there so far", _command)
+COMMAND = Command("report", "what is there so far: summary.json and report.html", _command)
