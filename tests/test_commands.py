@@ -11,7 +11,7 @@ import pytest
 
 from mmpretrain import export, predict, stages, tools
 from mmpretrain.__main__ import PROCESS_OPTIONS
-from mmpretrain.run.command import module_name
+from mmpretrain.run.command import MAX_FIRST, module_name, table
 from mmpretrain.run.shipped import shipped_recipes
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +57,12 @@ def test_a_command_says_all_of_what_it_takes(room, name):
         assert {word for word, _, _ in rest if not word.startswith("config")} <= set(command.all_options)
         recipes = [recipe for word, _, recipe in rest if word == "config"]
         assert set(recipes) <= {recipe.rpartition("/")[2] for recipe in shipped_recipes()}, "not there when installed"
+
+
+def test_a_long_option_leaves_the_column_of_the_others_where_it_is():
+    long = "--method=" + MAX_FIRST * "x"
+    assert table([("--a=B", "one"), (long, "two")]) == ["  --a=B  one", f"  {long}\n         two"]
+    assert table([(long, "alone")]) == [f"  {long}\n    alone"]
 
 
 @pytest.mark.parametrize(

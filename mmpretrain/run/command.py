@@ -265,7 +265,7 @@ def example_lines(examples: Sequence[str]) -> list[str]:
 
 def table(rows: Sequence[tuple[str, str]], width: int = 0) -> list[str]:
     """Lines of two columns; beside a long first one the second begins a line. width: the least of the first."""
-    width = max(width, *(len(first) for first, _ in rows if len(first) <= MAX_FIRST))
+    width = max([width, *(len(first) for first, _ in rows if len(first) <= MAX_FIRST)])
     return [
         f"  {first:{width}}  {second}" if len(first) <= width else f"  {first}\n  {'':{width}}  {second}"
         for first, second in rows
