@@ -7,9 +7,13 @@ import functools
 import jax
 
 RUN_ONCE = {"xla_backend_optimization_level": 1}
-# Convolutions and products by Eigen: the features of Base took 1.5 times as long by YNNPACK, which jaxlib 0.10.2
-# prefers, on 2 cores (docs/performance.md). Steps are not faster by it, small ones slower.
+# Which of XLA's operations go to YNNPACK, to which jaxlib 0.10.2 gives all that it can take; the others go to Eigen.
+# Times of both: docs/performance.md, "Which library".
 BY_EIGEN = {"xla_cpu_experimental_ynn_fusion_type": ""}
+CONVOLUTIONS_BY_EIGEN = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+}
+WIDE = 16  # channels from which on convolutions, and their gradients, are faster by Eigen
 
 
 def for_one_run(platform: str) -> dict[str, int]:
@@ -19,7 +23,16 @@ def for_one_run(platform: str) -> dict[str, int]:
 
 def for_forward(platform: str) -> dict[str, str]:
     """Of a network without its gradient."""
-    return BY_EIGEN if platform == "cpu" and _known(tuple(BY_EIGEN.items())) else {}
+    return _if_known(BY_EIGEN) if platform == "cpu" else {}
+
+
+def for_step(platform: str, channels: int) -> dict[str, str]:
+    """Of a training step. channels: of its narrowest convolution of pictures; 0: it has none."""
+    return _if_known(CONVOLUTIONS_BY_EIGEN) if platform == "cpu" and channels >= WIDE else {}
+
+
+def _if_known(options: dict[str, str]) -> dict[str, str]:
+    return options if _known(tuple(options.items())) else {}
 
 
 @functools.cache

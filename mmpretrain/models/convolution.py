@@ -16,9 +16,9 @@ import jax.numpy as jnp
 
 from mmpretrain.models.sharing import Shares
 
-PATCH_BYTES = 6 * 2**20  # of the patches that are laid out at a time: what a core's caches hold
-# From where on patches pay on a CPU: channels of the result, or numbers in a picture's result.
-PATCH_CHANNELS, PATCH_RESULTS = 64, 10_000
+LAID_OUT_BYTES = 2 * 2**20  # at a time, for the gradient of a kernel: what a core's caches hold
+# From where on that pays on a CPU: channels of the result, or numbers in a picture's result.
+LAID_OUT_CHANNELS, LAID_OUT_RESULTS = 64, 10_000
 UNFOLDED_TAPS = 16  # of a convolution over time, at once
 BLOCK_FRAMES = 16  # that one row of a product makes, on a GPU
 BLOCK_CHANNELS = 16  # below this a GPU has blocks of pixels for channels
@@ -84,8 +84,8 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
     (dx,) = jax.vjp(lambda x: _plain(x, kernel, stride), x)[1](dy_NHWC)
-    patches_pay = dy_NHWC.shape[-1] >= PATCH_CHANNELS or math.prod(dy_NHWC.shape[1:]) >= PATCH_RESULTS
-    if shares.platform == "cpu" and patches_pay:
+    laying_out_pays = dy_NHWC.shape[-1] >= LAID_OUT_CHANNELS or math.prod(dy_NHWC.shape[1:]) >= LAID_OUT_RESULTS
+    if shares.platform == "cpu" and laying_out_pays:
         d_kernel = _kernel_gradient(x, dy_NHWC, size=kernel.shape[0], stride=stride, parts=shares.parts)
     else:
         form = _form(x, stride, shares)
@@ -97,26 +97,24 @@ convolve.defvjp(_forward, _backward)
 
 
 def _kernel_gradient(x_NHWC: jax.Array, dy_NHWC: jax.Array, *, size: int, stride: int, parts: int) -> jax.Array:
-    """float32 [size, size, I, O]: products of laid out patches and `dy`, a few pictures at a time."""
+    """float32 [size, size, I, O]: products of what is laid out of a few pictures at a time."""
     of_part = functools.partial(_kernel_gradient_of_part, size=size, stride=stride)
-    d_kernel = jax.vmap(of_part)(_cut(x_NHWC, parts), _cut(dy_NHWC, parts)).sum(0)
-    return d_kernel.T.reshape(size, size, x_NHWC.shape[-1], dy_NHWC.shape[-1])
+    return jax.vmap(of_part)(_cut(x_NHWC, parts), _cut(dy_NHWC, parts)).sum(0)
 
 
 def _kernel_gradient_of_part(x_NHWC: jax.Array, dy_NHWC: jax.Array, *, size: int, stride: int) -> jax.Array:
-    """float32 [O, size size I]."""
-    num, rows, columns, c_out = dy_NHWC.shape
-    width = size * size * x_NHWC.shape[-1]
+    """float32 [size, size, I, O]."""
+    num, c_in, c_out = len(x_NHWC), x_NHWC.shape[-1], dy_NHWC.shape[-1]
+    lay_out = _neighbours_of_both if stride == 1 else _patches
 
     def of_some(x: jax.Array, dy: jax.Array) -> jax.Array:
-        patches = _patches(x, size, stride, rows, columns).reshape(-1, width)
-        return jax.lax.dot_general(
-            dy.reshape(-1, c_out), patches, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32
-        )
+        of_x, of_dy = (a.reshape(-1, a.shape[-1]) for a in lay_out(x, dy, size, stride))
+        return jax.lax.dot_general(of_dy, of_x, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
 
-    at_once = max(1, PATCH_BYTES // (rows * columns * width * x_NHWC.dtype.itemsize))
+    laid_out = jax.eval_shape(lambda x, dy: lay_out(x, dy, size, stride), x_NHWC[:1], dy_NHWC[:1])
+    at_once = max(1, LAID_OUT_BYTES // sum(math.prod(a.shape) * a.dtype.itemsize for a in laid_out))
     turns, rest = divmod(num, at_once)
-    total = jnp.zeros((c_out, width), jnp.float32)
+    total = jnp.zeros([a.shape[-1] for a in laid_out[::-1]], jnp.float32)
     if turns > 0:
         # Cut out turn by turn: as what a scan goes over, all pictures but the rest would be copied first.
         def add(turn: jax.Array, total: jax.Array) -> jax.Array:
@@ -124,16 +122,36 @@ def _kernel_gradient_of_part(x_NHWC: jax.Array, dy_NHWC: jax.Array, *, size: int
             return total + of_some(*some)
 
         total = jax.lax.fori_loop(0, turns, add, total)
-    return total + of_some(x_NHWC[-rest:], dy_NHWC[-rest:]) if rest else total
+    if rest:
+        total += of_some(x_NHWC[-rest:], dy_NHWC[-rest:])
+    if stride > 1:
+        return total.T.reshape(size, size, c_in, c_out)
+    return total.reshape(size, c_out, size, c_in).transpose(0, 2, 3, 1)[::-1]  # rows, O, columns, I
 
 
-def _patches(x_NHWC: jax.Array, size: int, stride: int, rows: int, columns: int) -> jax.Array:
-    """What each place of the output is a sum of: [N, rows, columns, size size C]."""
-    pad = size // 2
+def _neighbours_of_both(x: jax.Array, dy: jax.Array, size: int, stride: int) -> tuple[jax.Array, jax.Array]:
+    """Of stride 1: x beside its neighbours in the row, [N, H, W, size I], and dy beside its own in the column,
+    [N, H, W, size O]. The sum over all places of their products is the gradient, its rows from the last to the first:
+    2 size copies of a picture, of which patches are size^2.
+    """
+    return _beside(x, 2, size), _beside(dy, 1, size)
+
+
+def _beside(x_NHWC: jax.Array, axis: int, size: int) -> jax.Array:
+    """What lies around each place along an axis, as more channels; 0 beyond the ends."""
+    reach, length = size // 2, x_NHWC.shape[axis]
+    padded = jnp.pad(x_NHWC, [(reach, reach) if i == axis else (0, 0) for i in range(4)])
+    shifted = [jax.lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(size)]
+    return jnp.concatenate(shifted, axis=-1)
+
+
+def _patches(x_NHWC: jax.Array, dy_NHWC: jax.Array, size: int, stride: int) -> tuple[jax.Array, jax.Array]:
+    """What each place of the output is a sum of, [N, rows, columns, size size I], and dy as it is."""
+    pad, (_, rows, columns, _) = size // 2, dy_NHWC.shape
     padded = jnp.pad(x_NHWC, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     ends = stride * (rows - 1) + 1, stride * (columns - 1) + 1
     taps = [padded[:, i : i + ends[0] : stride, j : j + ends[1] : stride] for i in range(size) for j in range(size)]
-    return jnp.concatenate(taps, axis=-1)
+    return jnp.concatenate(taps, axis=-1), dy_NHWC
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -86,6 +86,12 @@ class Stem(nnx.Module):
         return self.bn(x, weight_N, train=train, act=self.act, pool=True)
 
 
+def narrowest(model: nnx.Module) -> int:
+    """The channels of the narrowest convolution of pictures within `model`; 0: there is none."""
+    found = (module for _, module in nnx.iter_modules(model) if isinstance(module, Stem | Conv2D))
+    return min((module.kernel.shape[-1] for module in found), default=0)
+
+
 def neighbours(video_BTHW: jax.Array, at_BK: jax.Array | None = None) -> jax.Array:
     """Every picture, or those at some frames, with those around it, 0 beyond the ends, as channels: [B, T, H, W, 5].
 

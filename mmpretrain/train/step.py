@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from mmpretrain import compiler
 from mmpretrain.config import HealthConfig
+from mmpretrain.models.resnet import narrowest
 from mmpretrain.models.sharing import run_if, share_out
 from mmpretrain.objectives.base import Objective, Sums
 from mmpretrain.parallel.mesh import FrameShares, batch_sharding, cut_batch, replicated, shardings
@@ -87,7 +88,8 @@ class Trainer:
     def step(self) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
         """step(state, batch): see `train_step`. The state that is handed in is used up."""
         out = (self.placed, replicated(self.mesh))
-        return self._of_batch(train_step, donate_argnums=0, out_shardings=out)
+        options = compiler.for_step(FrameShares(self.mesh).platform, narrowest(self.model(self.shapes)))
+        return self._of_batch(train_step, donate_argnums=0, out_shardings=out, compiler_options=options)
 
     @functools.cached_property
     def evaluate(self) -> Callable[[TrainState, Batch], Sums]:

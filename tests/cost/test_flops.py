@@ -22,7 +22,7 @@ from tests.tiny import QUIET, random_batch, tiny_round
 def unrolled(monkeypatch):
     """XLA counts the body of a loop once: groups and pictures are all at once here, and models have one layer."""
     monkeypatch.setattr(jax.lax, "map", lambda function, xs: jax.vmap(function)(xs))
-    monkeypatch.setattr(convolution, "PATCH_BYTES", 2**60)
+    monkeypatch.setattr(convolution, "LAID_OUT_BYTES", 2**60)
 
 
 def xla_flops(model, batch, *, num_clusters: int) -> float:

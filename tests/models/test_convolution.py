@@ -32,21 +32,22 @@ def agree(ours, plain, x: jax.Array, kernel: jax.Array, dy: jax.Array) -> None:
 
 
 @pytest.fixture
-def by_patches(monkeypatch):
+def laid_out(monkeypatch):
     """However few channels there are."""
-    monkeypatch.setattr(convolution, "PATCH_CHANNELS", 1)
+    monkeypatch.setattr(convolution, "LAID_OUT_CHANNELS", 1)
 
 
-@pytest.mark.parametrize(("platform", "patches_at_once"), [("cpu", 1), ("cpu", 3), ("cpu", 100), ("gpu", 1)])
+@pytest.mark.parametrize(("platform", "pictures_at_once"), [("cpu", 1), ("cpu", 3), ("cpu", 100), ("gpu", 1)])
 @pytest.mark.parametrize(
     ("size", "stride", "side", "num", "parts"),
     [(3, 1, 6, 8, 1), (3, 2, 7, 7, 1), (7, 2, 12, 8, 2), (1, 2, 6, 8, 4), (3, 1, 5, 7, 2)],
 )
 def test_a_convolution_has_the_gradients_of_the_plain_one(
-    size, stride, side, num, parts, platform, patches_at_once, monkeypatch, by_patches
+    size, stride, side, num, parts, platform, pictures_at_once, monkeypatch, laid_out
 ):
     out = -(-side // stride)
-    monkeypatch.setattr(convolution, "PATCH_BYTES", patches_at_once * out * out * size * size * 5 * 4)
+    laid_out_of_a_place = size * (5 + 6) if stride == 1 else size * size * 5 + 6
+    monkeypatch.setattr(convolution, "LAID_OUT_BYTES", pictures_at_once * out * out * laid_out_of_a_place * 4)
     x, kernel, dy = draw(0, num, side, side, 5), draw(1, size, size, 5, 6), draw(2, num, out, out, 6)
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -67,7 +68,7 @@ def test_a_kernel_of_few_channels_over_small_pictures_is_left_to_xla():
     assert ["dot_general" in program(*size) for size in ((8, 16), (64, 16), (8, 44))] == [False, True, True]
 
 
-def test_sums_over_pictures_are_float32_though_pictures_are_bfloat16(by_patches):
+def test_sums_over_pictures_are_float32_though_pictures_are_bfloat16(laid_out):
     x, dy = draw(0, 64, 8, 8, 4).astype(jnp.bfloat16), draw(1, 64, 8, 8, 4).astype(jnp.bfloat16)
     kernel = draw(2, 3, 3, 4, 4)
 
