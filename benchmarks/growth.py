@@ -28,6 +28,7 @@ from benchmarks.contestants import Work, make_trainer, random_batch
 from benchmarks.measuring import dtype_of, machine, make_parser, repetitions_in, timed, write_json
 from benchmarks.train_step import recipe, step_flops
 from mmpretrain.config import InputConfig, RunConfig, mfcc
+from mmpretrain.heap import keep_freed
 from mmpretrain.parallel.mesh import shard_batch
 
 
@@ -121,6 +122,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=2, help="where they do not grow (default 2)")
     parser.add_argument("--frames", type=int, default=100, help="where they do not grow (default 100)")
     args = parser.parse_args()
+    keep_freed()  # as the command does
     jax.config.update("jax_platforms", args.device)
     config = recipe("base", dtype_of(args))
     if args.quick:
