@@ -131,8 +131,8 @@ class BatchNorm(nnx.Module):
     def _move(self, mean_C: jax.Array, var_C: jax.Array, known: jax.Array) -> None:
         """The running averages towards these, if they are known."""
         rate = 1 - BATCH_NORM_MOMENTUM
-        self.mean[...] = jnp.where(known, (1 - rate) * self.mean[...] + rate * mean_C, self.mean[...])
-        self.var[...] = jnp.where(known, (1 - rate) * self.var[...] + rate * var_C, self.var[...])
+        self.mean.set_value(jnp.where(known, (1 - rate) * self.mean[...] + rate * mean_C, self.mean[...]))
+        self.var.set_value(jnp.where(known, (1 - rate) * self.var[...] + rate * var_C, self.var[...]))
 
 
 def _named(batch: Moments) -> Moments:
