@@ -1,7 +1,8 @@
 """Convolution over pictures and over time, with gradients that are fast on every platform.
 
 What XLA makes of the plain operations is slow in places: on the CPU the gradient of a kernel, which it takes as a
-convolution with kernels as large as the pictures; everywhere a convolution in groups.
+convolution with kernels as large as the pictures, and pictures smaller than a kernel; everywhere a convolution in
+groups.
 Dims: N pictures, H rows, W columns, C channels, I in, O out; B clips, T frames, D width, G groups.
 """
 
@@ -30,11 +31,24 @@ def convolve(x_NHWC: jax.Array, kernel_HWIO: jax.Array, stride: int, shares: Sha
 
     shares: how N is cut over devices; each sums the gradient of the kernel over its own pictures first.
     """
-    return _form(x_NHWC, stride, shares)(x_NHWC, kernel_HWIO, stride)
+    return _form(x_NHWC, len(kernel_HWIO), stride, shares)(x_NHWC, kernel_HWIO, stride)
 
 
-def _form(x_NHWC: jax.Array, stride: int, shares: Shares) -> Callable[[jax.Array, jax.Array, int], jax.Array]:
+def _form(
+    x_NHWC: jax.Array, size: int, stride: int, shares: Shares
+) -> Callable[[jax.Array, jax.Array, int], jax.Array]:
+    if shares.platform == "cpu" and _is_small(x_NHWC, size):
+        return _as_product
     return _by_blocks if shares.platform == "gpu" and stride == 2 and x_NHWC.shape[-1] < BLOCK_CHANNELS else _plain
+
+
+def _is_small(picture_NHWC: jax.Array, size: int) -> bool:
+    """Whether pictures have fewer places than the kernel has taps.
+
+    XLA then takes the picture for the kernel and the kernel for the picture, and its CPU has nothing but a plain loop
+    for what comes of it: up to 150 times slower than a product.
+    """
+    return math.prod(picture_NHWC.shape[1:3]) < size * size
 
 
 def _plain(x_NHWC: jax.Array, kernel_HWIO: jax.Array, stride: int) -> jax.Array:
@@ -47,6 +61,30 @@ def _convolution(x_NHWC: jax.Array, kernel_HWIO: jax.Array, stride: int, padding
         x_NHWC, kernel_HWIO.astype(x_NHWC.dtype), (stride, stride), (padding, padding),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )  # fmt: skip
+
+
+def _as_product(x_NHWC: jax.Array, kernel_HWIO: jax.Array, stride: int) -> jax.Array:
+    """As one product of matrices."""
+    N, H, W, _ = x_NHWC.shape
+    matrix = _matrix(kernel_HWIO, H, W, stride).astype(x_NHWC.dtype)
+    return (x_NHWC.reshape(N, -1) @ matrix).reshape(N, -(-H // stride), -(-W // stride), -1)
+
+
+def _matrix(kernel_HWIO: jax.Array, H: int, W: int, stride: int) -> jax.Array:
+    """[H W I, rows columns O]: each place of the result from all of a small picture, most within its reach."""
+    c_in = kernel_HWIO.shape[2]
+    each = _for_each_result(_for_each_result(kernel_HWIO, 1, W, stride), 0, H, stride)  # H, rows, W, columns, I, O
+    return each.transpose(0, 2, 4, 1, 3, 5).reshape(H * W * c_in, -1)
+
+
+def _for_each_result(kernel: jax.Array, axis: int, length: int, stride: int) -> jax.Array:
+    """An axis of taps to two: places of the picture, places of the result; the tap between them, 0 for none."""
+    padded = jnp.pad(kernel, [(length, length) if i == axis else (0, 0) for i in range(kernel.ndim)])
+    first = length + kernel.shape[axis] // 2
+    return jnp.stack(
+        [jax.lax.slice_in_dim(padded, first - i, first - i + length, axis=axis) for i in range(0, length, stride)],
+        axis=axis + 1,
+    )
 
 
 def _by_blocks(x_NHWC: jax.Array, kernel_HWIO: jax.Array, stride: int) -> jax.Array:
@@ -83,12 +121,15 @@ def _backward(
     stride: int, shares: Shares, kept: tuple[jax.Array, jax.Array], dy_NHWC: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
-    (dx,) = jax.vjp(lambda x: _plain(x, kernel, stride), x)[1](dy_NHWC)
+    size, on_cpu = len(kernel), shares.platform == "cpu"
+    # XLA makes the gradient of x a convolution of dy.
+    of_x = _as_product if on_cpu and _is_small(dy_NHWC, size) else _plain
+    (dx,) = jax.vjp(lambda x: of_x(x, kernel, stride), x)[1](dy_NHWC)
     laying_out_pays = dy_NHWC.shape[-1] >= LAID_OUT_CHANNELS or math.prod(dy_NHWC.shape[1:]) >= LAID_OUT_RESULTS
-    if shares.platform == "cpu" and laying_out_pays:
-        d_kernel = _kernel_gradient(x, dy_NHWC, size=kernel.shape[0], stride=stride, parts=shares.parts)
+    if on_cpu and (laying_out_pays or _is_small(x, size)):
+        d_kernel = _kernel_gradient(x, dy_NHWC, size=size, stride=stride, parts=shares.parts)
     else:
-        form = _form(x, stride, shares)
+        form = _form(x, size, stride, shares)
         (d_kernel,) = jax.vjp(lambda kernel: form(x, kernel, stride), kernel)[1](dy_NHWC)
     return dx, d_kernel.astype(kernel.dtype)
 
@@ -97,9 +138,20 @@ convolve.defvjp(_forward, _backward)
 
 
 def _kernel_gradient(x_NHWC: jax.Array, dy_NHWC: jax.Array, *, size: int, stride: int, parts: int) -> jax.Array:
-    """float32 [size, size, I, O]: products of what is laid out of a few pictures at a time."""
-    of_part = functools.partial(_kernel_gradient_of_part, size=size, stride=stride)
+    """float32 [size, size, I, O]: products of small pictures, or of what is laid out of a few pictures at a time."""
+    of_part = _kernel_gradient_of_small if _is_small(x_NHWC, size) else _kernel_gradient_of_part
+    of_part = functools.partial(of_part, size=size, stride=stride)
     return jax.vmap(of_part)(_cut(x_NHWC, parts), _cut(dy_NHWC, parts)).sum(0)
+
+
+def _kernel_gradient_of_small(x_NHWC: jax.Array, dy_NHWC: jax.Array, *, size: int, stride: int) -> jax.Array:
+    """float32 [size, size, I, O]."""
+    (N, H, W, c_in), c_out = x_NHWC.shape, dy_NHWC.shape[-1]
+    d_matrix = jnp.einsum(
+        "NI,NO->IO", x_NHWC.reshape(N, -1), dy_NHWC.reshape(N, -1), preferred_element_type=jnp.float32
+    )
+    kernel = jax.ShapeDtypeStruct((size, size, c_in, c_out), jnp.float32)
+    return jax.linear_transpose(lambda kernel: _matrix(kernel, H, W, stride), kernel)(d_matrix)[0]
 
 
 def _kernel_gradient_of_part(x_NHWC: jax.Array, dy_NHWC: jax.Array, *, size: int, stride: int) -> jax.Array:

@@ -40,8 +40,12 @@ def laid_out(monkeypatch):
 @pytest.mark.parametrize(("platform", "pictures_at_once"), [("cpu", 1), ("cpu", 3), ("cpu", 100), ("gpu", 1)])
 @pytest.mark.parametrize(
     ("size", "stride", "side", "num", "parts"),
-    [(3, 1, 6, 8, 1), (3, 2, 7, 7, 1), (7, 2, 12, 8, 2), (1, 2, 6, 8, 4), (3, 1, 5, 7, 2)],
-)
+    [
+        (3, 1, 6, 8, 1), (3, 2, 7, 7, 1), (7, 2, 12, 8, 2), (1, 2, 6, 8, 4), (3, 1, 5, 7, 2),
+        # Smaller than the kernel, or their results are.
+        (3, 1, 2, 8, 1), (3, 1, 1, 8, 2), (3, 2, 2, 7, 2), (3, 2, 3, 8, 1), (3, 2, 4, 8, 2), (7, 2, 5, 8, 1),
+    ],
+)  # fmt: skip
 def test_a_convolution_has_the_gradients_of_the_plain_one(
     size, stride, side, num, parts, platform, pictures_at_once, monkeypatch, laid_out
 ):
@@ -68,8 +72,23 @@ def test_a_kernel_of_few_channels_over_small_pictures_is_left_to_xla():
     assert ["dot_general" in program(*size) for size in ((8, 16), (64, 16), (8, 44))] == [False, True, True]
 
 
-def test_sums_over_pictures_are_float32_though_pictures_are_bfloat16(laid_out):
-    x, dy = draw(0, 64, 8, 8, 4).astype(jnp.bfloat16), draw(1, 64, 8, 8, 4).astype(jnp.bfloat16)
+@pytest.mark.parametrize(("side", "stride", "convolutions"), [(2, 1, 0), (3, 1, 3), (1, 1, 0), (2, 2, 0), (4, 2, 2)])
+def test_no_convolution_is_left_of_which_xla_would_take_the_picture_for_the_kernel(side, stride, convolutions):
+    """It does where the picture has fewer places than the kernel has taps: forward, and of dy in the gradient of x."""
+    x, kernel = draw(0, 8, side, side, 4), draw(1, 3, 3, 4, 4)
+
+    def program(x, kernel):
+        y, back = jax.vjp(lambda x, kernel: convolve(x, kernel, stride, Undivided()), x, kernel)
+        return back(y)
+
+    lowered = jax.jit(program).lower(x, kernel)
+    assert lowered.as_text().count("stablehlo.convolution") == convolutions
+    assert "rhs_reversal" not in lowered.compile().as_text()
+
+
+@pytest.mark.parametrize("side", [2, 8])
+def test_sums_over_pictures_are_float32_though_pictures_are_bfloat16(side, laid_out):
+    x, dy = (draw(seed, 64, side, side, 4).astype(jnp.bfloat16) for seed in (0, 1))
     kernel = draw(2, 3, 3, 4, 4)
 
     def gradient(x, dy):
