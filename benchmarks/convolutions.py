@@ -5,9 +5,10 @@ that our ResNet has, through plain `jax.lax.conv_general_dilated`, and through P
 process, taking turns, medians. A ratio above 1 means that ours is faster than PyTorch's. The last rows say what the
 trunk's convolutions alone allow a step: FLOPs of all of them, each as often as the ResNet has it, over the sum of the
 fastest times. The stem has no input gradient, since pixels need none. XLA knows traps here: gradients with dilated
-inputs (stride 2), and large kernels.
+inputs (stride 2), large kernels, and on a CPU pictures smaller than a kernel (the last stage, up to 64 pixels).
 
 python -m benchmarks.convolutions                                  400 pictures of 88 pixels on the CPU; minutes
+python -m benchmarks.convolutions --image-size 40                  of smaller pictures
 python -m benchmarks.convolutions --pictures 16 --width 8          a look, in seconds
 python -m benchmarks.convolutions --device cuda --pictures 2000    bfloat16, on a GPU
 """
@@ -15,6 +16,7 @@ python -m benchmarks.convolutions --device cuda --pictures 2000    bfloat16, on 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -28,6 +30,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from benchmarks.measuring import Turn, alternate, dtype_of, machine, make_parser, or_dash, write_json
+from mmpretrain import compiler
 from mmpretrain.models.resnet import STEM_FRAMES, Conv2D
 from mmpretrain.randomness import generator
 
@@ -86,14 +89,15 @@ def plain(conv: Convolution) -> Function:
 Works = dict[str, Callable[[], Callable[[], Any]]]
 
 
-def of_jax(call: Function, arrays: tuple[Any, Any, Any], dtype: str) -> Works:
-    """What `measuring.alternate` takes, by part."""
+def of_jax(call: Function, arrays: tuple[Any, Any, Any], dtype: str, options: dict[str, str]) -> Works:
+    """What `measuring.alternate` takes, by part. options: the compiler's."""
     x, kernel, dy = (jnp.asarray(array, dtype) for array in arrays)
+    jit = functools.partial(jax.jit, compiler_options=options)
 
     compiled = {
-        "forward": jax.jit(lambda x, kernel, dy: call(x, kernel)),
-        "d input": jax.jit(lambda x, kernel, dy: jax.vjp(lambda x: call(x, kernel), x)[1](dy)),
-        "d kernel": jax.jit(lambda x, kernel, dy: jax.vjp(lambda kernel: call(x, kernel), kernel)[1](dy)),
+        "forward": jit(lambda x, kernel, dy: call(x, kernel)),
+        "d input": jit(lambda x, kernel, dy: jax.vjp(lambda x: call(x, kernel), x)[1](dy)),
+        "d kernel": jit(lambda x, kernel, dy: jax.vjp(lambda kernel: call(x, kernel), kernel)[1](dy)),
     }
 
     def once(part: str) -> Callable[[], Any]:
@@ -140,8 +144,9 @@ def measure(conv: Convolution, args: argparse.Namespace, dtype: str) -> list[dic
         for shape in ((args.pictures, conv.side, conv.side, conv.c_in), (conv.size, conv.size, conv.c_in, conv.c_out),
                       (args.pictures, side, side, conv.c_out))
     )  # fmt: skip
+    options = compiler.for_step(jax.default_backend(), args.width)  # as of a step that has the convolution
     works = {
-        "ours": of_jax(of_our_layer(conv), arrays, dtype), "XLA": of_jax(plain(conv), arrays, dtype),
+        "ours": of_jax(of_our_layer(conv), arrays, dtype, options), "XLA": of_jax(plain(conv), arrays, dtype, options),
         "PyTorch": of_torch(conv, arrays, dtype, args.device),
     }  # fmt: skip
     rows = []

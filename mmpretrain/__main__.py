@@ -60,7 +60,7 @@ command again. Other codes: 2 a mistake in the command or its files, 3 a loss th
 4 a collapsed round, 130 Ctrl-C, 141 when nobody reads the output any more (`| head`). A run goes on with another recipe
 only where it computes the same, or with --accept_changes.
 
-Any field of the recipe can be set as --config.FIELD=VALUE; `mmpretrain/config/tree.py` lists them with their meaning.
+Any field of the recipe can be set as --config.FIELD=VALUE; `mmpretrain recipes show --config=RECIPE` lists them.
 Prepare clips first: `python -m data_prep --help`.
 """
 
@@ -249,7 +249,7 @@ def _explain(error: Exception) -> str:
     what = "" if isinstance(error, flags.Error) else f"{type(error).__name__}: "
     text = str(error)  # whose end says most, where it is a recipe's traceback
     text = text if len(text) <= MAX_SHOWN else f"{text[:80]} ... {text[-MAX_SHOWN:]}"
-    return f"{what}{text}; the fields and their types are in mmpretrain/config/tree.py"
+    return f"{what}{text}; `mmpretrain recipes show --config=RECIPE` lists the fields and what they may hold"
 
 
 if __name__ == "__main__":

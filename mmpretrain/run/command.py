@@ -248,7 +248,7 @@ def command_help(command: Command) -> str:
     rows = [(form.takes.name, form.takes.help) for form in command.forms if form.takes and form.takes.count != 0]
     if command.takes is None:
         rows += [(RECIPE, "a file, or a name that `mmpretrain recipes` lists; RECIPE:VARIANT where it has variants")]
-        rows += [("--config.FIELD=VALUE", "any field of it; mmpretrain/config/tree.py lists them")]
+        rows += [("--config.FIELD=VALUE", "any field of it; `mmpretrain recipes show` lists them")]
     rows += [(option.shown, option.help) for option in command.all_options.values()]
     blocks += ["\n".join(["options:", *table(rows)])] if rows else []
     if command.examples:

@@ -3,6 +3,7 @@
 # The commands in the order of the help, each the module of its name, with _ for - and blanks, with a `COMMAND` in it.
 COMMANDS = (
     "recipes",
+    "recipes show",
     "recipes copy",
     "doctor",
     "status",

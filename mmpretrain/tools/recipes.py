@@ -16,7 +16,8 @@ COMMAND = Command(
     _command,
     takes=NOTHING,
     details=(
-        "--config=NAME takes any of them. To change more than a field or two, copy one with `mmpretrain recipes copy`.",
+        "--config=NAME takes any of them; `mmpretrain recipes show` lists the fields of one. To change more than a "
+        "field or two, copy it with `mmpretrain recipes copy`.",
     ),
     examples=("mmpretrain recipes",),
 )

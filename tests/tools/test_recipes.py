@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmpretrain.__main__ import main
+from mmpretrain.config import RunConfig, range_text
 from mmpretrain.run.shipped import find_recipe, shipped_recipes
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,24 @@ def test_a_copy_is_a_recipe_of_ones_own_and_replaces_nothing(tmp_path, capsys):
         main(["recipes", "copy", "demo", str(mine)])
     assert "there is something already" in capsys.readouterr().err
     assert mine.read_text() == (ROOT / "configs" / "pretrain" / "small_real_affect.py").read_text()
+
+
+def test_every_field_of_a_recipe_is_shown_with_its_value_what_it_may_hold_and_another_default(capsys):
+    main(["recipes", "show", "--config=demo", "--config.seed=7"])
+    lines = capsys.readouterr().out.splitlines()
+    (seed,) = (line for line in lines if line.startswith("  seed="))
+    assert seed.split(maxsplit=1) == ["seed=7", f"{range_text(RunConfig, 'seed')}; by default 1337"]
+    assert sum("rounds[1].num_steps=" in line for line in lines) == 1
+
+
+def test_a_part_of_a_recipe_is_shown_and_an_unknown_one_refused(capsys):
+    main(["recipes", "show", "--config=demo", "--field=finetune.optimizer"])
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.startswith(("  finetune.optimizer.", "    ")) for line in lines)
+    assert len(lines) > 5
+    with pytest.raises(SystemExit):
+        main(["recipes", "show", "--config=demo", "--field=finetune.opt"])
+    assert "--field=finetune.opt: the recipe has no such field" in capsys.readouterr().err
 
 
 @pytest.mark.slow
