@@ -54,6 +54,13 @@ class ClipTable:
         return self.index.clip_ids
 
     @property
+    def corpus(self) -> str | None:
+        """The name of the corpus that all clips are of; None: of several, and clips are named `corpus/clip`."""
+        if not self.sources or self.sources[0].prefix:
+            return None
+        return read_json(Path(self.sources[0].corpus_dir) / records.CORPUS_FILE)["name"]
+
+    @property
     def lengths(self) -> np.ndarray:
         """int32 [N], in frames."""
         return self.index.num_frames

@@ -104,6 +104,7 @@ def results_of(curves: Sequence[Curve], root: Path) -> dict[str, Any]:
     some = pooled[0][names[0]][0]
     return {
         "task": whole.main.name, "about": as_dict(whole.main), "classes": list(whole.main.classes),
+        "corpus": whole.table.corpus,
         "protocol": whole.protocol_title,
         "selection": whole.config.selection, "protocol_lacks": "; ".join(filter(None, map(lacks, wholes))),
         "modalities": list(first.run.config.model.modalities), "label_share": share,

@@ -71,6 +71,7 @@ def evaluate(run: Run) -> dict[str, Any]:
         common = {
             "task": finetuning.main.name, "about": as_dict(finetuning.main), "tasks": of_tasks,
             "modality_table": tables, "modality_shares": shares,
+            "corpus": finetuning.table.corpus,
             "protocol": finetuning.protocol_title, "selection": config.selection,
             "protocol_lacks": lacks(finetuning),
             "classes": list(finetuning.main.classes), "modalities": list(run.config.model.modalities),

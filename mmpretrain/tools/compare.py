@@ -5,6 +5,7 @@ Reads the results and the tables of answers that `mmpretrain evaluate`, or `cros
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,7 +82,10 @@ def compare_runs(first: Path, second: Path, *, crossval: bool = False) -> dict[s
         names = [shared, shared]
     command, pairs = "label-efficiency" if crossval else "evaluate", []
     for of_pair in zip(*names, strict=False):
-        read = [_read(each.tables[name], each.task, command) for name, each in zip(of_pair, tested, strict=True)]
+        read = [
+            _read(each.tables[name], each.task, command, before)
+            for name, each, before in zip(of_pair, tested, _before_names(*tested), strict=True)
+        ]
         try:
             pairs.append(dict(zip(("first", "second"), of_pair, strict=True)) | _compare_pair(*read))
         except ValueError as error:
@@ -131,19 +135,27 @@ class Said(NamedTuple):
     told: list[dict[int, Told]]
 
 
-def _read(tables: Sequence[Mapping[int, Path]], task: TaskConfig, command: str) -> Said:
+def _before_names(*tested: Tested) -> list[str]:
+    """What to put before the names of a run's clips: those of one corpus lack its name, which a mixture's have."""
+    corpora = [each.result.get("corpus", "") for each in tested]  # "": a result of before it was written
+    return [f"{corpus}/" if corpus and None in corpora else "" for corpus in corpora]
+
+
+def _read(tables: Sequence[Mapping[int, Path]], task: TaskConfig, command: str, before: str) -> Said:
+    """before: of the names of clips."""
     answers, told = [], []
     for of_seed in tables:
         if TASK_METRICS[task.kind].chances is not None:
-            answers.append({fold: read_answers(path, task.classes, command) for fold, path in of_seed.items()})
+            read = {fold: read_answers(path, task.classes, command) for fold, path in of_seed.items()}
+            answers.append({fold: _named(said, before) for fold, said in read.items()})
         if task.kind != "class":
-            told.append(
-                {
-                    fold: read_told(path.with_name(told_beside(path.name)), task, command)
-                    for fold, path in of_seed.items()
-                }
-            )
+            beside = {fold: path.with_name(told_beside(path.name)) for fold, path in of_seed.items()}
+            told.append({fold: _named(read_told(path, task, command), before) for fold, path in beside.items()})
     return Said(answers, told)
+
+
+def _named(said: Any, before: str) -> Any:
+    return dataclasses.replace(said, clip_ids=tuple(before + clip_id for clip_id in said.clip_ids))
 
 
 def _compare_pair(first: Said, second: Said) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`mmpretrain compare`: two runs on the clips that both were tested on, from what they left in their folders."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -61,6 +62,18 @@ def test_only_clips_that_both_tested_count(tmp_path, capsys):
     assert "40 clips, resampled: 6 speakers" in text
     assert "ours, pretrained (first), against ours, from scratch (second): UA" in text
     assert "left out: 80 clips that the first alone was tested on, and 20 of the second" in text
+
+
+def test_clips_of_a_corpus_are_found_again_in_a_mixture_which_names_them_by_it(tmp_path, capsys):
+    alone = answers(1, 0.7, 1)
+    mixed = dataclasses.replace(alone, clip_ids=tuple(f"faces/{name}" for name in alone.clip_ids))
+    more = dataclasses.replace(answers(1, 0.7, 2), clip_ids=tuple(f"sound/{name}" for name in alone.clip_ids))
+    one = store(tmp_path / "one", {"scratch": {1: Answers.joined([mixed, more])}}, corpus=None)
+    other = store(tmp_path / "other", {"scratch": {1: alone}}, corpus="faces")
+    main(["compare", str(one), str(other)])
+    text = capsys.readouterr().out
+    assert "The same answers on all 60 clips." in text
+    assert "left out: 60 clips that the first alone was tested on, and 0 of the second" in text
 
 
 def test_what_does_not_compare_is_said(tmp_path, capsys):
