@@ -64,7 +64,7 @@ def _convolution(x_NHWC: jax.Array, kernel_HWIO: jax.Array, stride: int, padding
 
 
 def _as_product(x_NHWC: jax.Array, kernel_HWIO: jax.Array, stride: int) -> jax.Array:
-    """As one product of matrices."""
+    """As one product of matrices: [N, rows, columns, O]."""
     N, H, W, _ = x_NHWC.shape
     matrix = _matrix(kernel_HWIO, H, W, stride).astype(x_NHWC.dtype)
     return (x_NHWC.reshape(N, -1) @ matrix).reshape(N, -(-H // stride), -(-W // stride), -1)

@@ -83,8 +83,8 @@ def compare_runs(first: Path, second: Path, *, crossval: bool = False) -> dict[s
     command, pairs = "label-efficiency" if crossval else "evaluate", []
     for of_pair in zip(*names, strict=False):
         read = [
-            _read(each.tables[name], each.task, command, before)
-            for name, each, before in zip(of_pair, tested, _before_names(*tested), strict=True)
+            _read(each.tables[name], each.task, command, prefix)
+            for name, each, prefix in zip(of_pair, tested, _prefixes(*tested), strict=True)
         ]
         try:
             pairs.append(dict(zip(("first", "second"), of_pair, strict=True)) | _compare_pair(*read))
@@ -135,27 +135,27 @@ class Said(NamedTuple):
     told: list[dict[int, Told]]
 
 
-def _before_names(*tested: Tested) -> list[str]:
-    """What to put before the names of a run's clips: those of one corpus lack its name, which a mixture's have."""
+def _prefixes(*tested: Tested) -> list[str]:
+    """Of the names of each run's clips: those of one corpus lack its name, which a mixture's have."""
     corpora = [each.result.get("corpus", "") for each in tested]  # "": a result of before it was written
     return [f"{corpus}/" if corpus and None in corpora else "" for corpus in corpora]
 
 
-def _read(tables: Sequence[Mapping[int, Path]], task: TaskConfig, command: str, before: str) -> Said:
-    """before: of the names of clips."""
+def _read(tables: Sequence[Mapping[int, Path]], task: TaskConfig, command: str, prefix: str) -> Said:
+    """prefix: for the names of clips."""
     answers, told = [], []
     for of_seed in tables:
         if TASK_METRICS[task.kind].chances is not None:
             read = {fold: read_answers(path, task.classes, command) for fold, path in of_seed.items()}
-            answers.append({fold: _named(said, before) for fold, said in read.items()})
+            answers.append({fold: _named(said, prefix) for fold, said in read.items()})
         if task.kind != "class":
             beside = {fold: path.with_name(told_beside(path.name)) for fold, path in of_seed.items()}
-            told.append({fold: _named(read_told(path, task, command), before) for fold, path in beside.items()})
+            told.append({fold: _named(read_told(path, task, command), prefix) for fold, path in beside.items()})
     return Said(answers, told)
 
 
-def _named(said: Any, before: str) -> Any:
-    return dataclasses.replace(said, clip_ids=tuple(before + clip_id for clip_id in said.clip_ids))
+def _named(said: Any, prefix: str) -> Any:
+    return dataclasses.replace(said, clip_ids=tuple(prefix + clip_id for clip_id in said.clip_ids))
 
 
 def _compare_pair(first: Said, second: Said) -> dict[str, Any]:
