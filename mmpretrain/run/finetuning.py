@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from mmpretrain.config import ModelConfig, as_dict, flatten
+from mmpretrain.config import ModelConfig, as_dict, fingerprint, flatten
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.extras import Extra, track_of
 from mmpretrain.data.labels import OF_FRAMES, class_weights, sampling
@@ -50,6 +50,8 @@ FROZEN_READS = (
 UNREAD = (
     "encoder", "corpora", "folds", "compare_from_scratch", "accept_seen_labels", "modality_table", "text.encoder",
 )  # fmt: skip
+# Nor do the programs that train them: which clips have labels, and which step is chosen by what.
+OF_LABELS = ("protocol", "label_share", "labels_per_class", "label_draw", "classifier", "select_by", "selection")
 RATES = ("dropout", "attention_dropout", "input_dropout", "activation_dropout", "layerdrop", "feature_grad_scale")
 
 
@@ -57,9 +59,9 @@ class Finetuning(LabelledFolds):
     """What the recipe's `finetune` part stands for. Raises ValueError if there is none, or it asks for what is not.
 
     A variant is the pretrained encoder or the same network from random weights. like: one that differs in its seed,
-    its folder, its folds, its encoder's weights or its labels that are kept back, and nothing else: its table, its
-    compiled programs and what was measured of clips serve here as well. texts: clips that have a text alone are among
-    them, whatever the recipe says.
+    its folder, its folds, its encoder's weights, its labels that are kept back or what its heads are, and nothing else:
+    its table, what was measured of clips and its compiled programs, where they are of the same heads, serve here as
+    well. texts: clips that have a text alone are among them, whatever the recipe says.
     """
 
     def __init__(self, run: Run, like: Finetuning | None = None, *, texts: bool = False):
@@ -67,7 +69,7 @@ class Finetuning(LabelledFolds):
         self._like = like
         if like:
             run.unreadable = like.run.unreadable  # in which the clips of the table are counted
-        self._trainers: dict[str, Trainer] = like._trainers if like else {}
+        self._trainers: dict[str, Trainer] = like._trainers if like else {}  # by `_program`
         self._forwards: dict[str, list[Forward]] = like._forwards if like else {}
         # of each encoder that was looked through, by row what its layers say (`run.frozen`)
         self.layers: dict[str, dict[int, np.ndarray]] = like.layers if like else {}
@@ -129,9 +131,15 @@ class Finetuning(LabelledFolds):
 
     def trainer(self, variant: str) -> Trainer:
         """One for all folds, so that they run one program."""
-        if variant not in self._trainers:
-            self._trainers[variant] = self._make_trainer(variant)
-        return self._trainers[variant]
+        if (program := self._program(variant)) not in self._trainers:
+            self._trainers[program] = self._make_trainer(variant)
+        return self._trainers[program]
+
+    def _program(self, variant: str) -> str:
+        """Tells a network with its heads and its steps from others that share what is compiled."""
+        unread = [f"finetune.{name}" for name in (*UNREAD, *OF_LABELS)]
+        fields = self.run.fields("finetune", but=unread) | flatten(as_dict(self.model(variant)), "model")
+        return f"{variant} {fingerprint(fields)}"
 
     def _make_trainer(self, variant: str) -> Trainer:
         config, pretrained = self.config, variant == PRETRAINED
@@ -178,13 +186,13 @@ class Finetuning(LabelledFolds):
         """A function (state, rows of the table, shown) -> by task what its head says, [rows, ...], everywhere alike; as
         TASK/NAME what it says aside. Of frames as many as the labels have, 0 beyond the end of a clip. shown: the
         modalities that are; None: all."""
-        if variant not in self._forwards:
+        if (program := self._program(variant)) not in self._forwards:
             of_frames = {task.name: task.kind in OF_FRAMES for task in self.config.tasks}
-            self._forwards[variant] = [
+            self._forwards[program] = [
                 self._make_forward(variant, [name for name, it_is in of_frames.items() if it_is == wanted], wanted)
                 for wanted in sorted(set(of_frames.values()))
             ]
-        forwards = self._forwards[variant]
+        forwards = self._forwards[program]
 
         def predict(state: TrainState, rows: np.ndarray, shown: Sequence[str] | None = None) -> dict[str, np.ndarray]:
             outputs: dict[str, np.ndarray] = {}

@@ -176,6 +176,22 @@ def test_what_heads_with_steps_are_asked_is_not_asked_of_a_regression(run_of, tm
         assert curve.finetuning(point).config.tracks == (() if point.classifier == "sound_statistics" else ("curve",))
 
 
+@pytest.mark.parametrize("asked", ["pooling", "frozen_linear"])
+def test_heads_with_steps_are_as_asked_whatever_a_regression_looked_at_before(run_of, tmp_path, asked):
+    """A regression's network has the usual heads; where it came first, training from scratch once got them too."""
+    head = {"head": "frozen_linear"} if asked == "frozen_linear" else {}
+    task = emotion(*CLASSES, loss="focal") if head else emotion(*CLASSES, loss="focal", pooling="mean")
+    said = []
+    for classifiers in (("scratch",), ("untrained_frozen", "scratch")):
+        efficiency = LabelEfficiencyConfig((0.35,), 1, classifiers)
+        run = run_of(tmp_path / str(len(classifiers)), efficiency, tasks=(task,), **head)
+        label_efficiency(run)
+        folder = run.workdir / "label_efficiency" / "share0.35-draw0" / "scratch"
+        said.append({path.name: path.read_text() for path in folder.glob("*.csv")})
+    assert len(said[0]) == 2
+    assert said[0] == said[1]
+
+
 def test_statistics_that_a_fold_cannot_learn_from_are_one_line(run_of, tmp_path):
     curve = Curve(run_of(tmp_path, dataclasses.replace(CURVE, classifiers=("sound_statistics",))))
     happy = curve.whole.classes_N == CLASSES.index("happy")
