@@ -66,11 +66,17 @@ def scale_by_adam(
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, grads)
 
+        def correction(age: jax.Array) -> jax.Array:
+            return jnp.sqrt(1 - b2**age) / (1 - b1**age)
+
+        corrections = {start: correction(age) for start, age in ages.items() if start <= phase}
+
         def scale(start: int, wait: int | np.ndarray, m: jax.Array, v: jax.Array) -> jax.Array:
             if start > phase:
                 return 0 * m
-            age = ages[start] if isinstance(wait, int) else jnp.maximum(ages[start] - wait, 1)
-            return jnp.sqrt(1 - b2**age) / (1 - b1**age) * m / (jnp.sqrt(v) + eps)
+            at_once = isinstance(wait, int)
+            factor = corrections[start] if at_once else correction(jnp.maximum(ages[start] - wait, 1))
+            return factor * m / (jnp.sqrt(v) + eps)
 
         return jax.tree.map(scale, starts, waits, mu, nu), AdamState(ages, mu, nu)
 
