@@ -196,6 +196,18 @@ def file_digest(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]  # processors have instructions for this one
 
 
+def known_digest(path: str | Path) -> str:
+    """As `file_digest`, of a large file that is asked for again: read anew where its size or its time has changed."""
+    stat = Path(path).stat()
+    return _digest(str(path), stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache
+def _digest(path: str, size: int, written_ns: int) -> str:
+    del size, written_ns
+    return file_digest(path)
+
+
 def digests(folder: str | Path, names: Iterable[str]) -> dict[str, list[int | str]]:
     """Size and digest of these files of the folder by name, as `seal` writes them."""
     return {name: [(Path(folder) / name).stat().st_size, file_digest(Path(folder) / name)] for name in names}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mmpretrain.features.spectrum import check_sound
+from mmpretrain.files import known_digest
 from mmpretrain.listing import AUDIO_SUFFIXES, file_url, find_files, readable
 from mmpretrain.records import SAMPLE_RATE_HZ
 
@@ -34,6 +37,18 @@ def noise_files(folder: str) -> tuple[str, ...]:
             f"name a folder of noise or set data.noise.prob=0"
         )
     return tuple(map(str, found.files))
+
+
+def noise_fingerprint(folder: str) -> str:
+    """16 hex digits of the sound files below `folder`, of their names there and of their bytes, wherever it lies.
+
+    Raises what `noise_files` raises.
+    """
+    files = noise_files(folder)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        made_of = zip(files, threads.map(known_digest, files), strict=True)
+    named = [[os.path.relpath(file, folder), digest] for file, digest in made_of]
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.data.windows import windows
-from mmpretrain.files import file_digest
+from mmpretrain.files import known_digest
 from mmpretrain.output import first_line
 from mmpretrain.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clip
 
@@ -39,15 +39,8 @@ def foreign_fingerprint(folder: Path) -> str:
     files = [folder / "config.json", folder / PICTURES_FILE, *sorted(folder.glob("*.safetensors"))]
     made_of = []
     for file in filter(Path.is_file, files):
-        stat = file.stat()
-        made_of.append([file.name, _digest(file, stat.st_size, stat.st_mtime_ns)])
+        made_of.append([file.name, known_digest(file)])
     return f"{folder.resolve().name}-{hashlib.blake2b(json.dumps(made_of).encode(), digest_size=8).hexdigest()}"
-
-
-@functools.lru_cache
-def _digest(file: Path, size: int, written_ns: int) -> str:
-    del size, written_ns  # of weights that are gigabytes, read again where one of the two has changed
-    return file_digest(file)
 
 
 def what_it_reads(folder: Path) -> str:

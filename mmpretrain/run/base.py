@@ -22,7 +22,7 @@ from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
 from mmpretrain.data.clips import ClipTable, training_and_validation
 from mmpretrain.data.exposure import among
 from mmpretrain.data.inputs import INPUTS
-from mmpretrain.data.noise import check_noise, noise_files
+from mmpretrain.data.noise import check_noise, noise_files, noise_fingerprint
 from mmpretrain.data.pipeline import iterate
 from mmpretrain.data.unreadable import Unreadable
 from mmpretrain.objectives.base import Objective
@@ -188,9 +188,11 @@ class RunBase:
     def batches_recipe(self, model: ModelConfig) -> dict[str, Any]:
         """What the recipe says of all training batches, whatever their size and the weights of their corpora.
 
-        Cutting them into parts counts where batch statistics feel it.
+        Noise is its files, and not only their folder. Cutting batches into parts counts where batch statistics feel it.
         """
-        return self.fields(*BATCH_FIELDS, *["parallel.micro_batches"] * ("video" in model.modalities))
+        noise = self.config.data.noise
+        files = {"noise files": noise_fingerprint(noise.path)} if noise.prob > 0 else {}
+        return files | self.fields(*BATCH_FIELDS, *["parallel.micro_batches"] * ("video" in model.modalities))
 
     def evaluation_batches(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mmpretrain.config import as_dict, fingerprint
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.unreadable import UnreadableClipError
 from mmpretrain.evaluation.baselines import (
@@ -45,9 +46,10 @@ def statistics_of_clips(finetuning: Finetuning) -> dict[str, np.ndarray]:
 
     A clip that cannot be read has neither sound nor picture.
     """
-    if finetuning.statistics:  # known to this run
-        return finetuning.statistics
     table, model = finetuning.table, finetuning.model(finetuning.variants[0])
+    known = finetuning.statistics.setdefault(fingerprint(as_dict(model)), {})
+    if known:
+        return known
     rows = np.flatnonzero(finetuning.classes_N >= 0)
     sizes = {SOUND: NUM_SOUND_STATISTICS}
     if "video" in model.modalities:
@@ -64,5 +66,5 @@ def statistics_of_clips(finetuning: Finetuning) -> dict[str, np.ndarray]:
                 features[PICTURE][row] = picture_statistics(INPUTS["video"].make(clip, frames, model.inputs, None))
         except UnreadableClipError as error:
             table.unreadable.add(error)
-    finetuning.statistics.update(features)
-    return features
+    known.update(features)
+    return known

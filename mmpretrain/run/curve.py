@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmpretrain.config import CLASSIFIERS, REGRESSED, LabelEfficiencyConfig, TaskConfig
+from mmpretrain.config import CLASSIFIERS, REGRESSED, LabelEfficiencyConfig, TaskConfig, as_dict, flatten
 from mmpretrain.evaluation.baselines import baseline_answers, baseline_outputs
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
@@ -164,7 +164,9 @@ class Curve:
             fields = [f"finetune.{field}" for field in STATISTICS_READ]
             fields += ["finetune.labels_per_class"] * bool(point.per_class)
             unread = ["finetune.tasks[*].weight", *["finetune.label_draw"] * (not finetuning.few_labels)]
-            recipe = finetuning.run.fields(*fields, *["model.inputs"] * (name != "sound_statistics"), but=unread)
+            recipe = finetuning.run.fields(*fields, but=unread)
+            if name != "sound_statistics":  # of the crop that the encoder sees
+                recipe |= flatten(as_dict(self.whole.model(self.whole.variants[0]).inputs), "model.inputs")
         else:
             recipe = finetuning.recipe(FROZEN.get(name, name))
         folds = {

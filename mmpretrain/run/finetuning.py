@@ -73,9 +73,9 @@ class Finetuning(LabelledFolds):
         self._forwards: dict[str, list[Forward]] = like._forwards if like else {}
         # of each encoder that was looked through, by row what its layers say (`run.frozen`)
         self.layers: dict[str, dict[int, np.ndarray]] = like.layers if like else {}
-        self.looks: dict[str, LayerStatistics] = like.looks if like else {}  # by variant, whatever the weights
-        # of clips, by baseline (`run.baselines`)
-        self.statistics: dict[str, np.ndarray] = like.statistics if like else {}
+        self.looks: dict[str, LayerStatistics] = like.looks if like else {}  # by network, whatever the weights
+        # of clips, by network and baseline (`run.baselines`)
+        self.statistics: dict[str, dict[str, np.ndarray]] = like.statistics if like else {}
 
     @classmethod
     def of(cls, run: Run) -> Finetuning:
@@ -138,8 +138,7 @@ class Finetuning(LabelledFolds):
     def _program(self, variant: str) -> str:
         """Tells a network with its heads and its steps from others that share what is compiled."""
         unread = [f"finetune.{name}" for name in (*UNREAD, *OF_LABELS)]
-        fields = self.run.fields("finetune", but=unread) | flatten(as_dict(self.model(variant)), "model")
-        return f"{variant} {fingerprint(fields)}"
+        return f"{variant} {fingerprint(self.run.fields('finetune', but=unread) | as_dict(self.model(variant)))}"
 
     def _make_trainer(self, variant: str) -> Trainer:
         config, pretrained = self.config, variant == PRETRAINED
@@ -240,6 +239,12 @@ class Finetuning(LabelledFolds):
         own |= run.batches_recipe(model) | flatten(as_dict(model), "model")
         own |= text_recipe(self.config.text, self.table) if self.config.text is not None else {}
         return own | {"encoder": self.encoder.fingerprint if pretrained else ""}
+
+    def check_trained(self) -> None:
+        """Raises ValueError where the classifier of a fold was made, or begun, with another recipe."""
+        for fold in self.folds:
+            for variant in self.variants:
+                self.run.check_begun(fold_name(variant, fold), self.recipe(variant) | self.reads(fold))
 
     def started_from(self, variant: str) -> str:
         """In words, for the fine-tuned encoder's card."""

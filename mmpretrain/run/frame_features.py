@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmpretrain.config import ModelConfig
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.unreadable import UnreadableClipError
@@ -67,37 +68,38 @@ def layers_of_frames(
     return FrameFeatures(arrays | {"all layers": [x.reshape(len(x), -1) for x in of_clips]}, CONTEXTS)
 
 
-def plain_features(run: RunBase, table: ClipTable, inputs: Sequence[str]) -> FrameFeatures:
-    """All 39 MFCC of the four rows of a frame, or where no sound is shown the picture in 16 x 16 cells.
+def plain_features(model: ModelConfig, table: ClipTable, inputs: Sequence[str]) -> FrameFeatures:
+    """All 39 MFCC of the four rows of a frame, or where no sound is shown the picture, as the model has it, in 16 x 16
+    cells.
 
     As they are, and less the mean of the clip over its deviation; each with and without context. A clip that has
     neither sound nor picture, or cannot be read, has zeros.
     """
     make, name = (_sound, "MFCC") if "audio" in inputs else (_picture, "picture")
-    plain = [_read_or_zeros(make, run, table, row) for row in range(len(table))]
+    plain = [_read_or_zeros(make, model, table, row) for row in range(len(table))]
     relative = [(x - x.mean(0)) / (x.std(0) + 1e-3) for x in plain]
     return FrameFeatures({f"{name} of each clip's scale": relative, name: plain}, CONTEXTS)
 
 
 def _read_or_zeros(
-    make: Callable[[RunBase, ClipTable, int, bool], np.ndarray], run: RunBase, table: ClipTable, row: int
+    make: Callable[[ModelConfig, ClipTable, int, bool], np.ndarray], model: ModelConfig, table: ClipTable, row: int
 ) -> np.ndarray:
     try:
-        return make(run, table, row, True)
+        return make(model, table, row, True)
     except UnreadableClipError as error:
         table.unreadable.add(error)
-        return make(run, table, row, False)
+        return make(model, table, row, False)
 
 
-def _sound(run: RunBase, table: ClipTable, row: int, read: bool) -> np.ndarray:
+def _sound(model: ModelConfig, table: ClipTable, row: int, read: bool) -> np.ndarray:
     num_frames = int(table.lengths[row])
     if not read or not table.has("audio")[row]:
         return np.zeros((num_frames, PER_FRAME * MFCC_DIM), np.float32)
     return mfcc39_of_frames(table.open(row).audio, num_frames, PER_FRAME).reshape(num_frames, -1)
 
 
-def _picture(run: RunBase, table: ClipTable, row: int, read: bool) -> np.ndarray:
-    num_frames, config = int(table.lengths[row]), run.config.model.inputs
+def _picture(model: ModelConfig, table: ClipTable, row: int, read: bool) -> np.ndarray:
+    num_frames, config = int(table.lengths[row]), model.inputs
     if not read or not table.has("video")[row]:
         return picture_cells(np.zeros((num_frames, config.image_size, config.image_size), np.uint8))
     return picture_cells(INPUTS["video"].make(table.open(row), range(num_frames), config, None))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpretrain.config import as_dict, fingerprint
 from mmpretrain.data.labels import has_label
 from mmpretrain.evaluation.linear import LinearHead, fit_head
 from mmpretrain.files import check_seal, present_folder, read_arrays, seal, whole_folder, write_arrays
@@ -92,9 +93,9 @@ class Frozen:
 
 def looking(finetuning: Finetuning, variant: str, encoder: AVEncoder) -> LayerStatistics:
     """What looks at clips with this encoder, of the network of a variant, by the one program that there is for it."""
-    if variant not in finetuning.looks:
-        finetuning.looks[variant] = LayerStatistics(finetuning.run, encoder)
-    return finetuning.looks[variant].of(encoder)
+    if (network := f"{variant} {fingerprint(as_dict(encoder.config))}") not in finetuning.looks:
+        finetuning.looks[network] = LayerStatistics(finetuning.run, encoder)
+    return finetuning.looks[network].of(encoder)
 
 
 def fit_heads(

@@ -208,13 +208,15 @@ class LabelledFolds:
     def reads(self, number: int, *, test: bool = False) -> dict[str, Any]:
         """What decides the result of one fold beside that: its clips, and their labels of the recipe's tasks.
 
-        test: those of its test part too, with their speakers, whom a table of predictions names.
+        test: those of its test part too, with their speakers, whom a table of predictions names. Batches that are
+        spread over speakers depend on them as well.
         """
         fold = self.fold(number)
         parts = [fold.train, fold.validation, *[fold.test] * test]
         rows = np.concatenate(parts)
         clips = self.table.select(rows)
-        speakers = {"speakers": clips.index.fingerprint("speakers")} if test else {}
+        spread = self.config.sampling == "spread" and self.config.classifier == "trained"
+        speakers = {"speakers": clips.index.fingerprint("speakers")} if test or spread else {}
         labels = {name: of_table[rows] for name, of_table in self.labels.items()}
         return {
             "clips": clips.fingerprint, "clips of each part": [len(part) for part in parts],

@@ -90,6 +90,12 @@ def read_result(workdir: Path, name: str) -> dict[str, Any]:
     return result
 
 
+def fingerprint_of_made(folder: Path, recipe: Mapping[str, Any]) -> str:
+    """Of what a stage leaves: of the recipe that decides it and of the changes of it that were accepted on the way."""
+    changes = read_json(folder / CHANGES_FILE, kind=list, if_missing=[])
+    return fingerprint({**recipe, "changes": changes} if changes else recipe)
+
+
 def known_result(workdir: Path, name: str) -> dict[str, Any] | None:
     """The result of a stage; None where it is not whole."""
     try:

@@ -126,7 +126,7 @@ class Units:
     def features(self, name: str, inputs: Sequence[str]) -> FrameFeatures:
         """Those of a frozen classifier, of all clips of the fold."""
         if name in ("mfcc", "picture"):
-            return plain_features(self.run, self.table, inputs)
+            return plain_features(self.model, self.table, inputs)
         title = f"{name} encoder, {'+'.join(inputs)}: layers of every frame"
         return layers_of_frames(self.run, self._module(name), self.table, inputs, title)
 

@@ -40,9 +40,8 @@ def evaluate(run: Run) -> dict[str, Any]:
     recipe |= run.fields("finetune.modality_table")
     run.check_begun(EVALUATION, recipe)
     check_folds(finetuning)
+    finetuning.check_trained()
     for fold in finetuning.folds:
-        for variant in finetuning.variants:
-            run.check_begun(fold_name(variant, fold), finetuning.recipe(variant) | finetuning.reads(fold))
         recipe |= {f"fold {fold}/{k}": v for k, v in finetuning.reads(fold, test=True).items()}
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:

@@ -72,9 +72,15 @@ def export(run: Run) -> dict[str, Any]:
         return {"max_error": error, "path": str(folder / ENCODER)}
 
     result = run.stage(EXPORT, {"encoder": round_.encoder.fingerprint}, work)
-    figures = on_main(lambda: read_figures(round_.encoder.path) | figures_of_tests(run.workdir, PRETRAINED))
-    on_main(lambda: add_figures(run.workdir / EXPORT / ENCODER, figures))
+    on_main(lambda: add_figures(run.workdir / EXPORT / ENCODER, _figures(round_)))
     return result
+
+
+def _figures(round_: Round) -> dict[str, str]:
+    """Of the round, and of the tests of the run, if it is this encoder that was tested."""
+    run, figures = round_.run, read_figures(round_.encoder.path)
+    tested = run.config.finetune is not None and run.config.finetune.encoder == "last_round"
+    return figures | (figures_of_tests(run.workdir, PRETRAINED) if tested else {})
 
 
 def _trained(round_: Round, encoder: AVEncoder) -> nnx.Module:

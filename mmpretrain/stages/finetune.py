@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from mmpretrain.config import FITTED_FUSIONS, FinetuneConfig, TaskConfig, fingerprint
+from mmpretrain.config import FITTED_FUSIONS, FinetuneConfig, TaskConfig
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.encoders.card import STAYED
 from mmpretrain.encoders.figures import add_figures, read_figures
@@ -36,6 +36,7 @@ from mmpretrain.run.late import fit_late
 from mmpretrain.run.layout import PRETRAINED, fold_name
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import ENCODER
+from mmpretrain.run.stage import fingerprint_of_made
 from mmpretrain.run.starting import put_head, training_of
 from mmpretrain.run.watching import watch
 from mmpretrain.train.loop import Loop
@@ -118,10 +119,11 @@ def _health(finetuning: Finetuning) -> dict[str, str]:
 
 def _lineage(finetuning: Finetuning, variant: str, number: int, told: Mapping[str, Any]) -> dict[str, Any]:
     """How what a fold leaves comes about. told: what `_announce` returned."""
-    recipe = finetuning.recipe(variant) | finetuning.reads(number)
+    recipe = finetuning.recipe(variant) | finetuning.reads(number) | {"fold": number}
+    folder = finetuning.run.workdir / fold_name(variant, number)
     stayed = {task.name: why for task in finetuning.config.tasks if (why := _stays(task, finetuning.config))}
     return {
-        "fingerprint": fingerprint(recipe | {"fold": number}), "fine-tuned on": finetuning.told,
+        "fingerprint": on_main(lambda: fingerprint_of_made(folder, recipe)), "fine-tuned on": finetuning.told,
         "started from": finetuning.started_from(variant), "training clips": len(finetuning.fold(number).train),
         "protocol": f"{finetuning.protocol_title}, fold {number}", TEST_SEEN: told[TEST_SEEN],
         **({STAYED: "; ".join(f"{name}, as {why}" for name, why in stayed.items())} if stayed else {}),

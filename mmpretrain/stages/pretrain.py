@@ -7,7 +7,6 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from mmpretrain.config import fingerprint
 from mmpretrain.encoders.folder import save_description, save_encoder
 from mmpretrain.objectives.masking import picture_share
 from mmpretrain.observe.progress import log
@@ -22,6 +21,7 @@ from mmpretrain.run.exposure import exposure_of_recipe
 from mmpretrain.run.health import finish_round
 from mmpretrain.run.round import Round
 from mmpretrain.run.source import ENCODER
+from mmpretrain.run.stage import fingerprint_of_made
 from mmpretrain.run.watching import watch
 from mmpretrain.train.best import BestBy
 from mmpretrain.train.checkpoint import shapes
@@ -56,7 +56,7 @@ def pretrain(round_: Round) -> dict[str, Any]:
         def evaluate(state: TrainState) -> dict[str, float]:
             return validate(trainer, state, round_.validation_batches())
 
-        lineage = {"fingerprint": fingerprint(recipe)} | _lineage(round_)
+        lineage = {"fingerprint": on_main(lambda: fingerprint_of_made(folder, recipe))} | _lineage(round_)
         crop_size = round_.clips[0].crop_size(config.model.inputs.view)
         on_main(lambda: save_description(folder / DESCRIPTION, config.model, lineage=lineage, crop_size=crop_size,
                                          training_data=round_.training_data()))  # fmt: skip
@@ -92,7 +92,9 @@ def pretrain(round_: Round) -> dict[str, Any]:
             )
         return result
 
-    return run.stage(round_.pretrain_name, recipe, work)
+    # Which step is best decides the best encoder, and not the last one, whose fingerprint is of the rest.
+    chosen = run.fields("checkpoint.best_by", "validation_every") if best_by else {}
+    return run.stage(round_.pretrain_name, recipe | chosen, work)
 
 
 def _tell_exposure(round_: Round) -> None:

@@ -87,7 +87,8 @@ def _plain(finetuning: Finetuning, answer: Callable[[Finetuning], Iterator[np.nd
 def _measure(finetuning: Finetuning, probed: Probed, one: Probe, shorter: int, frames: bool) -> list[Answers]:
     run, folds = finetuning.run, {number: finetuning.fold(number) for number in finetuning.folds}
     reads = {f"fold {n}/{k}": v for n in folds for k, v in finetuning.reads(n, test=True).items()}
-    own = {"probe": one.title, "shorter": shorter, "folds": list(folds), "modality": probed.modality}
+    own = run.fields("seed") | {"probe": one.title, "shorter": shorter, "folds": list(folds)}
+    own |= probed.recipe | reads | {"modality": probed.modality}
     made: list[Answers] = []
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
@@ -109,8 +110,8 @@ def _measure(finetuning: Finetuning, probed: Probed, one: Probe, shorter: int, f
 
     few = f"-1in{shorter}" * (shorter > 1)
     name = f"probes/{one.name}{few}/" + re.sub(r"[^\w.-]", "_", probed.title)
-    run.check_begun(name, own | probed.recipe | reads)
-    run.stage(name, own | probed.recipe | reads, work)
+    run.check_begun(name, own)
+    run.stage(name, own, work)
     return made or [_read(finetuning, run.workdir / name, number) for number in folds]
 
 

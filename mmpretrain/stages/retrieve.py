@@ -89,6 +89,7 @@ def retrieve(run: Run, order: str = ORDERS[0]) -> list[dict[str, Any]]:
 
         recipe = finetuning.recipe(variant) | finetuning.reads(number, test=True)
         recipe |= run.fields(RETRIEVAL) | {"order": order, "clips to retrieve from": pool.fingerprint}
+        recipe |= {"speakers of these": pool.index.fingerprint("speakers")}  # who have quotas
         return run.stage(manifest_name(order, number), recipe, work)
 
     results = [of_fold(number) for number in finetuning.folds]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,6 +51,7 @@ def robustness(run: Run, names: Sequence[str] = ()) -> dict[str, Any]:
     if unknown := [name for name in names if name not in able]:
         raise ValueError(f"--change={unknown[0]}; what the network's inputs can be changed in is {', '.join(able)}")
     check_folds(finetuning)
+    finetuning.check_trained()
     check_exposure(finetuning)
     recipe = {f"{v}/{k}": value for v in finetuning.variants for k, value in finetuning.recipe(v).items()}
     for number in finetuning.folds:
@@ -59,6 +61,7 @@ def robustness(run: Run, names: Sequence[str] = ()) -> dict[str, Any]:
     measured = {}
     for name in ["clean", *(names or able)]:
         stage, of_levels = f"robustness/{name}", recipe | {"folds": list(finetuning.folds)}
+        of_levels |= {name: hashlib.sha256(babble).hexdigest()[:16]} if name == "babble" else {}
         run.check_begun(stage, of_levels)
         work = functools.partial(_measure, finetuning, _levels(finetuning.table, name, needs, babble))
         measured[name] = run.stage(stage, of_levels, work)["levels"]

@@ -54,8 +54,9 @@ def _recipe(units: Units) -> dict[str, Any]:
     run, model = units.run, units.model
     own = run.fields("seed", "units", but=["units.encoder", "units.corpora", "units.task.alignments"])
     clips = units.table.index.fingerprint("speakers") + units.table.fingerprint
+    parts = [units.table.select(rows).fingerprint for rows in (*units.draws, units.validation, units.test)]
     return own | run.batches_recipe(model) | flatten(as_dict(model), "model") | {
-        "encoder": units.encoder.fingerprint, "clips": clips,
+        "encoder": units.encoder.fingerprint, "clips": clips, "clips of each part": parts,
         "labels": labels_fingerprint({units.task.name: units.labels_NT}),
     }  # fmt: skip
 
