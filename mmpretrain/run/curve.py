@@ -138,13 +138,14 @@ class Curve:
     def _run(self, point: Point, kind: str) -> Run:
         config = copy.deepcopy(self.run.config)
         part = config.finetune
-        own = (part.classifier, part.label_share, part.labels_per_class, part.label_draw)
-        if point.draw == 0 and own == (kind, point.share, point.per_class, 0) and kind == "trained":
+        own = (part.classifier, part.label_share, part.labels_per_class)
+        if point.draw == 0 and own == (kind, point.share, point.per_class) and kind == "trained":
             return self.run  # what `finetune` trains is a point as it is
         config.workdir = str(self.run.workdir / point.folder)
         if point.draw:
             config.seed = part_seed(config.seed, "draw", point.draw) % 2**32
-        part.label_share, part.labels_per_class, part.label_draw = point.share, point.per_class, point.draw
+        part.label_share, part.labels_per_class = point.share, point.per_class
+        part.label_draw += point.draw  # the first is the recipe's own
         part.classifier, part.compare_from_scratch = kind, True
         if kind == "frozen_linear":  # of all that a recipe may ask of heads with steps, what a regression learns
             part.text, part.tracks, part.fusion, part.head = None, (), "early", "attentive"

@@ -21,7 +21,7 @@ from mmpretrain.models.streams import Beside
 from mmpretrain.objectives.supervised import Supervised, weights_of
 from mmpretrain.parallel.mesh import FrameShares
 from mmpretrain.records import Batch
-from mmpretrain.run.folds import config_of_fold
+from mmpretrain.run.folds import OF_FOLD, config_of_fold
 from mmpretrain.run.forward import Forward, LayerStatistics
 from mmpretrain.run.labelled import LabelledFolds
 from mmpretrain.run.layout import PRETRAINED, SCRATCH, fold_name, variants
@@ -52,7 +52,10 @@ UNREAD = (
 )  # fmt: skip
 # Nor do the programs that train them: which clips have labels, and which step is chosen by what.
 OF_LABELS = ("protocol", "label_share", "labels_per_class", "label_draw", "classifier", "select_by", "selection")
-RATES = ("dropout", "attention_dropout", "input_dropout", "activation_dropout", "layerdrop", "feature_grad_scale")
+RATES = (
+    "model.dropout", "model.attention_dropout", "model.input_dropout", "model.activation_dropout", "model.layerdrop",
+    "model.feature_grad_scale",
+)  # fmt: skip
 
 
 class Finetuning(LabelledFolds):
@@ -67,6 +70,8 @@ class Finetuning(LabelledFolds):
     def __init__(self, run: Run, like: Finetuning | None = None, *, texts: bool = False):
         super().__init__(run, (like.table, like.left_out) if like else None, texts=texts)
         self._like = like
+        if self._named:
+            self.encoder.check_hears(run.config.model.modalities, "finetune.encoder")
         if like:
             run.unreadable = like.run.unreadable  # in which the clips of the table are counted
         self._trainers: dict[str, Trainer] = like._trainers if like else {}  # by `_program`
@@ -103,6 +108,14 @@ class Finetuning(LabelledFolds):
         return self.config.classifier == "frozen_linear"
 
     @property
+    def _named(self) -> bool:
+        """Whether the recipe names the folder of an encoder, which need not be of its own `model`."""
+        asked = [
+            each.config.encoder for each in (self, self._like) if each is not None
+        ]  # a point of a curve has a path
+        return not {"none", "last_round"} & set(asked) and OF_FOLD not in asked[0]  # of which each fold's run has one
+
+    @property
     def encoder(self) -> SourceEncoder:
         """The pretrained one."""
         if self.config.encoder != "last_round":
@@ -122,8 +135,11 @@ class Finetuning(LabelledFolds):
         return self.encoder_data | own if variant == PRETRAINED else own
 
     def model(self, variant: str) -> ModelConfig:
-        """The encoder's own architecture, or the recipe's, with the rates of fine-tuning."""
-        base = self.encoder.config if variant == PRETRAINED else self.run.config.model
+        """The encoder's own architecture, from random weights too, with the rates of fine-tuning.
+
+        Without an encoder it is the recipe's.
+        """
+        base = self.encoder.config if variant == PRETRAINED or self._named else self.run.config.model
         rates = dict.fromkeys(("dropout", "attention_dropout", "input_dropout"), self.config.dropout)
         return dataclasses.replace(
             base, **rates, activation_dropout=0.0, layerdrop=0.0, feature_grad_scale=self.config.feature_grad_scale
@@ -231,7 +247,8 @@ class Finetuning(LabelledFolds):
             own = run.fields(*[f"finetune.{name}" for name in FROZEN_READS], but=["finetune.tasks[*].weight", *unread])
             if pretrained:
                 return own | {"encoder": self.encoder.fingerprint}
-            return own | run.fields("seed", "model", but=[f"model.{rate}" for rate in RATES]) | {"encoder": ""}
+            network = flatten(as_dict(self.model(variant)), "model")
+            return own | run.fields("seed") | {k: v for k, v in network.items() if k not in RATES} | {"encoder": ""}
         others = [*UNREAD, *(() if pretrained else unread_from_scratch(self.config))]
         model = self.model(variant)
         own = run.fields("seed", "finetune", but=[*[f"finetune.{name}" for name in others], *unread])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,17 @@ class SourceEncoder:
     @property
     def config(self) -> ModelConfig:
         return read_config(self.path)[0]
+
+    def check_hears(self, modalities: Sequence[str], field: str) -> None:
+        """Raises ValueError where it takes other modalities than these, by which the recipe chooses its clips.
+
+        field: that names the encoder.
+        """
+        if set(theirs := self.config.modalities) != set(modalities):
+            raise ValueError(
+                f"{field}={str(self.path)!r} takes {' and '.join(theirs)}, but model.modalities={tuple(modalities)}; "
+                f"set model.modalities={tuple(theirs)}, or name an encoder of {' and '.join(modalities)}"
+            )
 
     @property
     def lineage(self) -> dict[str, Any]:

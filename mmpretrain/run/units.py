@@ -55,6 +55,8 @@ class Units:
         for text, names in self.inputs.items():
             if unknown := [name for name in names if name not in modalities]:
                 raise ValueError(f"units.inputs={text!r}: {unknown[0]!r} is none of model.modalities={modalities}")
+        if self.config.encoder != "last_round":
+            self.encoder.check_hears(modalities, "units.encoder")
         corpora = self.config.corpora or run.config.data.corpora
         table = open_clips(corpora, unreadable=run.unreadable).require(modalities)
         self.protocol = get_protocol(self.config.protocol)

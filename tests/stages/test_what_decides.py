@@ -268,3 +268,36 @@ def test_the_card_of_an_export_has_no_figures_of_another_encoder(tones, tone_enc
     evaluate(run)
     export(run)
     assert not [name for name in read_figures(run.workdir / "export" / "encoder") if "test" in name]
+
+
+def test_from_scratch_is_the_network_that_the_encoder_is(tone_run, tmp_path):
+    """Whatever `model` the recipe has: else two networks are compared as one, pretrained and not."""
+    encoder = encoder_of(tmp_path / "encoder", tiny_model("audio", num_layers=1))
+    curve = Curve(
+        tone_run(tmp_path / "run", LabelEfficiencyConfig((0.5,), 1, ("scratch", "untrained_frozen")), encoder=encoder)
+    )
+    for finetuning in (curve.whole, *map(curve.finetuning, curve.points)):
+        assert finetuning.model("scratch") == finetuning.model("pretrained")
+        assert finetuning.model("scratch").num_layers == 1 != finetuning.run.config.model.num_layers
+
+
+@pytest.mark.parametrize("theirs", [("video",), ("audio", "video")])
+def test_an_encoder_of_other_modalities_is_refused(tone_run, tones, tmp_path, theirs):
+    encoder = encoder_of(tmp_path / "encoder", tiny_model(*theirs))
+    said = rf"takes {' and '.join(theirs)}, but model\.modalities=\('audio',\); set model\.modalities="
+    with pytest.raises(ValueError, match=r"finetune\.encoder=.*" + said):
+        Finetuning(tone_run(tmp_path / "run", encoder=encoder))
+    asked = UnitsConfig(task=TaskConfig("units", kind="frames", classes=("_", "a")), encoder=encoder, inputs=("audio",))
+    config = tiny_run(workdir=str(tmp_path / "run"), model=tiny_model("audio"), rounds=(), units=asked, finetune=None)
+    config.data.corpora = (CorpusConfig(str(tones)),)
+    with pytest.raises(ValueError, match=r"units\.encoder=.*" + said):
+        Units(Run(config))
+
+
+def test_draws_of_a_curve_begin_at_that_of_the_recipe(tone_run, tmp_path):
+    asked = LabelEfficiencyConfig((0.35,), 2, ("frozen",))
+    of_seven, of_none = (Curve(tone_run(tmp_path / str(draw), asked, label_draw=draw)) for draw in (7, 0))
+    said = [[curve.finetuning(point).fold(1).train.tolist() for point in curve.points] for curve in (of_seven, of_none)]
+    alone = Finetuning(tone_run(tmp_path / "alone", label_share=0.35, label_draw=7)).fold(1).train.tolist()
+    assert said[0][0] == alone
+    assert alone not in said[1]
