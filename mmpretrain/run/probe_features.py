@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,20 @@ REMEDY = "take one of an earlier step, or a protocol that reads means of layers,
 def reads_text(name: str) -> bool:
     """Whether the model of that name, ours or a folder, takes texts. Raises what `ForeignEncoder` does."""
     return name not in OURS and what_it_reads(Path(name)) == "text"
+
+
+def all_probed(finetuning: Finetuning, names: Sequence[str]) -> list[Probed]:
+    """Each once, in order. Raises ValueError where two are called alike, and what `Probed` raises."""
+    made: dict[str, Probed] = {}
+    for name in dict.fromkeys(names):
+        probed = Probed(finetuning, name)
+        if other := made.get(probed.title):
+            raise ValueError(
+                f"--model={other.name} and --model={name} are both called {probed.title!r}, and results are kept by "
+                "that; rename one of the two folders"
+            )
+        made[probed.title] = probed
+    return list(made.values())
 
 
 class Probed:

@@ -13,7 +13,7 @@ from mmpretrain.parallel.processes import on_main
 from mmpretrain.run.command import ACCEPT_CHANGES, Command, Option
 from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.layer_probes import LayerProbes
-from mmpretrain.run.probe_features import Probed
+from mmpretrain.run.probe_features import all_probed
 from mmpretrain.run.run import Run
 
 MODELS = ("pretrained", "untrained")
@@ -27,7 +27,7 @@ def layers(run: Run, models: Sequence[str] = MODELS) -> dict[str, Any]:
     """
     finetuning = Finetuning(run)
     probes, found = LayerProbes(finetuning), {}
-    for probed in [Probed(finetuning, name) for name in models]:
+    for probed in all_probed(finetuning, models):
         recipe = probes.recipe | probed.recipe | {"modality": probed.modality}
         name = "layers/" + re.sub(r"[^\w.-]", "_", probed.title)
         run.check_begun(name, recipe)

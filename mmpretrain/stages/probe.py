@@ -26,7 +26,7 @@ from mmpretrain.run.exposure import TEST_SEEN, as_result, check_exposure, exposu
 from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.layout import SCRATCH
 from mmpretrain.run.predictions import table_name, write_answers
-from mmpretrain.run.probe_features import OURS, Probed, reads_text
+from mmpretrain.run.probe_features import OURS, Probed, all_probed, reads_text
 from mmpretrain.run.run import Run
 from mmpretrain.run.texts import texts_of_clips
 
@@ -52,7 +52,7 @@ def probe(run: Run, probes: Sequence[str], models: Sequence[str], shorter: int =
     for name in [name for name in models if name in BASELINES]:
         said[name] = _plain(finetuning, BASELINES[name])
     frames = any(one.reads == "frames" for one in asked)  # for all, so that each model looks at every clip once
-    encoders = [Probed(finetuning, name) for name in models if name not in BASELINES]
+    encoders = all_probed(finetuning, [name for name in models if name not in BASELINES])
     while encoders:  # each forgotten, with what it said of clips, before the next is asked
         probed = encoders.pop(0)
         for one in asked:

@@ -7,6 +7,8 @@ from flax import nnx
 
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.models.encoder import AVEncoder
+from mmpretrain.run import probe_features
+from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.predictions import read_answers
 from mmpretrain.stages.layers import layers
 from mmpretrain.stages.probe import probe, render_probes
@@ -46,6 +48,18 @@ def test_what_cannot_be_probed_is_said(tone_run, tmp_path):
         probe(run, ["probe-superb"], ["tfidf"])
     with pytest.raises(ValueError, match="unknown probe `superb`"):
         probe(run, ["superb"], ["untrained"])
+
+
+def test_two_models_of_one_name_are_not_kept_in_one_place(tone_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(probe_features, "reads_text", lambda name: False)
+    monkeypatch.setattr(probe_features, "ForeignEncoder", lambda folder: folder)
+    finetuning = Finetuning(tone_run(tmp_path))
+    with pytest.raises(
+        ValueError, match=r"a/checkpoint-10 and --model=b/checkpoint-10 are both called 'checkpoint-10'"
+    ):
+        probe_features.all_probed(finetuning, ["pretrained", "a/checkpoint-10", "b/checkpoint-10"])
+    once = probe_features.all_probed(finetuning, ["pretrained", "untrained", "pretrained"])
+    assert [probed.title for probed in once] == ["pretrained", "untrained"]
 
 
 def test_frames_too_large_to_be_kept_name_the_clip_and_the_layer(tone_run, tmp_path):
