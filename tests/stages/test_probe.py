@@ -54,9 +54,8 @@ def test_two_models_of_one_name_are_not_kept_in_one_place(tone_run, tmp_path, mo
     monkeypatch.setattr(probe_features, "reads_text", lambda name: False)
     monkeypatch.setattr(probe_features, "ForeignEncoder", lambda folder: folder)
     finetuning = Finetuning(tone_run(tmp_path))
-    with pytest.raises(
-        ValueError, match=r"a/checkpoint-10 and --model=b/checkpoint-10 are both called 'checkpoint-10'"
-    ):
+    said = r"--model=a/checkpoint-10 and --model=b/checkpoint-10 are both called 'checkpoint-10'"
+    with pytest.raises(ValueError, match=said):
         probe_features.all_probed(finetuning, ["pretrained", "a/checkpoint-10", "b/checkpoint-10"])
     once = probe_features.all_probed(finetuning, ["pretrained", "untrained", "pretrained"])
     assert [probed.title for probed in once] == ["pretrained", "untrained"]
