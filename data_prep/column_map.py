@@ -30,13 +30,14 @@ class MappedColumn:
     kind: str = ""
     scale: tuple[float, float] | None = None
 
-    def label(self, cell: str) -> Any:
-        """The label that a cell holds. Raises ValueError, in a few words, for a cell that holds none of the kind."""
+    def label(self, cell: str, emotions: Mapping[str, str]) -> Any:
+        """The label that a cell holds. emotions: what words in small letters are of ours. Raises ValueError,
+        in a few words, for a cell that holds none of the kind."""
         if self.kind == "value":
             return self._number(cell)
         words = [word.strip() for word in re.split("[;|,]", cell) if word.strip()] if self.kind == "classes" else [cell]
         if self.ours in VOCABULARIES:
-            ours = [standard_emotion(word) for word in words]
+            ours = [standard_emotion(emotions.get(word.casefold(), word)) for word in words]
             if None in ours:
                 raise ValueError(f"{self.theirs} {cell!r} is no emotion of ours; say with --emotion-word which it is")
             words = ours
@@ -91,6 +92,6 @@ def emotion_word(words: str) -> tuple[str, str]:
     return theirs.casefold(), standard_emotion(ours)
 
 
-def labels_of(mapped: Iterable[MappedColumn], row: Mapping[str, str]) -> dict[str, Any]:
-    """The labels of a row by our names. Raises what `MappedColumn.label` raises."""
-    return {column.ours: column.label(row.get(column.ours, "")) for column in mapped if column.kind}
+def labels_of(mapped: Iterable[MappedColumn], row: Mapping[str, str], emotions: Mapping[str, str]) -> dict[str, Any]:
+    """The labels of a row by our names. emotions: what words are of ours. Raises what `MappedColumn.label` raises."""
+    return {column.ours: column.label(row.get(column.ours, ""), emotions) for column in mapped if column.kind}

@@ -10,7 +10,7 @@ import csv
 import difflib
 import io
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,9 +43,9 @@ class Row(NamedTuple):
     note: str
 
 
-def read_manifest(manifest: Path, encoding: str = "", renamed: Mapping[str, str] | None = None) -> list[Row]:
-    """The rows that are not blank. encoding: of a file without a byte order mark; "" is UTF-8. renamed: what columns
-    are called instead of what the first line calls them.
+def read_manifest(manifest: Path, encoding: str = "", renamed: Sequence[tuple[str, str]] = ()) -> list[Row]:
+    """The rows that are not blank. encoding: of a file without a byte order mark; "" is UTF-8. renamed: columns as the
+    first line calls them, and what they are called instead.
 
     Cells are parted by commas, or by `;`, tabs or `|` where the first line is. Raises FileNotFoundError or ValueError.
     """
@@ -54,7 +54,7 @@ def read_manifest(manifest: Path, encoding: str = "", renamed: Mapping[str, str]
     text = _decode(manifest, encoding)
     if told := re.match(r'"?sep=(.)"?(?=[\r\n])', text):  # Excel's own way of saying it
         text = text[told.end() :]
-    names = {_fold(theirs): ours for theirs, ours in (renamed or {}).items()}
+    names = _names(renamed)
     delimiter = told[1] if told else _delimiter(text, {*names, *COLUMNS})
     lines = _lines(manifest, text, delimiter)
     columns = _columns(manifest, _renamed(manifest, next((cells for _, cells in lines), []), names))
@@ -84,6 +84,19 @@ def _decode(manifest: Path, encoding: str) -> str:
             "utf-16-le, else write the file anew"
         )
     return text
+
+
+def _names(renamed: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """The names that columns have instead, by their own in small letters."""
+    names: dict[str, str] = {}
+    for theirs, ours in renamed:
+        if before := names.get(_fold(theirs)):
+            raise ValueError(
+                f"--column {theirs} is given twice, as {before} and as {ours}; leave one out, or copy the column in "
+                "the CSV under another name"
+            )
+        names[_fold(theirs)] = ours
+    return names
 
 
 def _renamed(manifest: Path, header: list[str], names: Mapping[str, str]) -> list[str]:

@@ -55,8 +55,8 @@ def read(
             raise ValueError(f"{given} is of a manifest; give --manifest, or leave it out")
         clips = [_clip(source, path, {}, validation_share, split_by) for path in files]
         return with_unique_ids(clips)
-    rows = read_manifest(manifest, encoding, {mapped.theirs: mapped.ours for mapped in column})
-    words = dict(emotion_word)
+    rows = read_manifest(manifest, encoding, [(mapped.theirs, mapped.ours) for mapped in column])
+    words = _emotion_words(emotion_word)
     _check_split_words(manifest, rows)
     names_splits = any(row.values.get("split") for row in rows)
     places = _Places(source, manifest, files)
@@ -85,10 +85,18 @@ def _labelled(clip: SourceClip, row: Row, words: Mapping[str, str], column: Sequ
     if row.values.get("emotion", "").casefold() in words:
         info["emotion"] = row.values["emotion"]
     try:
-        labels = labels_of(column, row.values)
+        labels = labels_of(column, row.values, words)
     except ValueError as error:
         return dataclasses.replace(clip, info=info, refused=clip.refused or str(error))
     return dataclasses.replace(clip, info=info, labels=clip.labels | labels)
+
+
+def _emotion_words(given: Iterable[tuple[str, str]]) -> dict[str, str]:
+    words: dict[str, str] = {}
+    for theirs, ours in given:
+        if (before := words.setdefault(theirs, ours)) != ours:
+            raise ValueError(f"--emotion-word {theirs} is given as {before} and as {ours}; leave one out")
+    return words
 
 
 def _check_split_words(manifest: Path, rows: Iterable[Row]) -> None:

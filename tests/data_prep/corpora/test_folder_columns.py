@@ -78,3 +78,25 @@ def test_a_column_that_is_not_there_and_a_word_that_is_no_emotion_are_named(comm
     with pytest.raises(SystemExit, match=r"^2$"):
         main([*command, *mapped(*MAP, words=("ilo=riemu",))])
     assert "such as ilo=happy" in capsys.readouterr().err
+
+
+def test_a_column_is_mapped_once(command, capsys):
+    assert main([*command, *mapped(*MAP, "Valenssi=class:level")]) == 2
+    said = "--column Valenssi is given twice, as valence and as level; leave one out, or copy the column in the CSV"
+    assert said in capsys.readouterr().err
+
+
+def test_words_for_emotions_are_those_of_mapped_columns_too(command, tmp_path):
+    rows = "tiedosto,havaittu,kaikki\na.wav,Ilo,ilo|viha\nb.wav,suru,sad\n"
+    (tmp_path / "in" / "tiedot.csv").write_text(rows, encoding="utf-8")
+    assert main([*command, *mapped("tiedosto=path", "havaittu=perceived", "kaikki=votes")]) == 0
+    labels = {clip.clip_id: clip.labels for clip in clips_of(tmp_path / "out")}
+    assert labels == {
+        "a": {"perceived": "happy", "votes": ("happy", "angry")}, "b": {"perceived": "sad", "votes": ("sad",)},
+    }  # fmt: skip
+
+
+def test_a_word_is_one_emotion(command, capsys):
+    assert main([*command, *mapped(*MAP, words=("ilo=happy", "Ilo=joy"))]) == 0
+    assert main([*command, *mapped(*MAP, words=("ilo=happy", "Ilo=sad"))]) == 2
+    assert "--emotion-word ilo is given as happy and as sad; leave one out" in capsys.readouterr().err
