@@ -239,12 +239,13 @@ def media_files(folder: Path) -> list[Path]:
 
 
 def with_unique_ids(clips: Iterable[SourceClip]) -> list[SourceClip]:
-    """The clips with `-2`, `-3`, ... added to ids that came before."""
-    taken: set[str] = set()
+    """The clips with `-2`, `-3`, ... added to ids that came before, so that no id that was given moves."""
+    clips = list(clips)
+    given, taken = {clip.clip_id for clip in clips}, set()
     unique = []
     for clip in clips:
         clip_id, count = clip.clip_id, 1
-        while clip_id in taken:
+        while clip_id in taken or (count > 1 and clip_id in given):  # what others are called already stays theirs
             count += 1
             clip_id = f"{clip.clip_id}-{count}"
         taken.add(clip_id)

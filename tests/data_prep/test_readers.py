@@ -118,3 +118,12 @@ def test_hashed_split_is_a_property_of_the_key():
     share = sum(hashed_split(key, 0.1) == "validation" for key in keys) / len(keys)
     assert share == pytest.approx(0.1, abs=0.02)
     assert all(hashed_split(key, 0.2) == "validation" for key in keys if hashed_split(key, 0.1) == "validation")
+
+
+def test_an_id_that_is_given_is_not_moved_by_numbers_of_others(tmp_path):
+    touch(*(tmp_path / f"{name}.wav" for name in "abcd"))
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("path,clip_id\na.wav,dup\nb.wav,dup\nc.wav,dup-2\nd.wav,dup\n")
+    clips = read_folder(tmp_path, manifest)
+    assert [clip.clip_id for clip in clips] == ["dup", "dup-3", "dup-2", "dup-4"]
+    assert [bool(clip.note) for clip in clips] == [False, True, False, True]
