@@ -92,7 +92,10 @@ def _clip(path: Path, first: dict[str, Path]) -> SourceClip:
             clip, sound=Sound(sound, -_DELAY_SEC), info={**clip.info, "modality": "sound and picture"},
             note="the sound is that of the file of sound alone, one picture later",
         )  # fmt: skip
-        return _refused(clip, "it is used as the sound of the file with the picture of the same take", path == sound)
+        why = f"has the name of {readable(sound)}, which is used"
+        if path == sound:
+            why = "it is used as the sound of the file with the picture of the same take"
+        return _refused(clip, why, modality == "03")
     return clip
 
 

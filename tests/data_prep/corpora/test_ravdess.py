@@ -48,6 +48,18 @@ def test_of_one_take_the_whole_file_is_used_else_its_parts_are_put_together(tmp_
     assert speech[f"03-{song}"].refused == "--channel speech leaves it out"
 
 
+def test_a_copy_of_the_sound_of_a_take_in_two_files_is_no_take_again(tmp_path):
+    take = "01-05-01-01-02-01"
+    one, again = tmp_path / "Actor_01", tmp_path / "audio_speech_actors_01-24" / "Actor_01"
+    touch(one / f"02-{take}.mp4", one / f"03-{take}.wav", again / f"03-{take}.wav", again / f"02-{take}.mp4")
+    clips = clips_of("ravdess", tmp_path, channel="all")
+    assert [clip_id for clip_id, clip in clips.items() if not clip.refused] == [f"02-{take}"]
+    assert "used as the sound" in clips[f"03-{take}"].refused
+    for modality, suffix in (("02", "mp4"), ("03", "wav")):
+        why = f"has the name of {one}/{modality}-{take}.{suffix}, which is used"
+        assert clips[f"{modality}-{take}-2"].refused == why
+
+
 @pytest.mark.parametrize(
     "name", ["03-01-01-02-01-01-01", "03-02-07-01-01-01-01", "03-02-03-01-01-01-18", "03-01-03-01-01-01-25"]
 )
