@@ -19,7 +19,7 @@ from data_prep.sources import GIT_LFS
 Value = TypeVar("Value")
 
 _REMEDY = "correct it, or get the file of the corpus's own release"
-_NO_VALUE = ("", "na", "n/a", "nan")
+NO_VALUE = ("", "na", "n/a", "nan")
 # Marks of encodings in the order in which they are told apart: that of UTF-32 begins like that of UTF-16.
 BOMS = (
     (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -37,7 +37,7 @@ class Row(dict[str, str]):
     def number(self, column: str, low: float = -math.inf, high: float = math.inf) -> float:
         """What the cell says, NaN for a blank one. Raises ValueError for no number, or one that is not within."""
         cell = self[column]
-        if cell.casefold() in _NO_VALUE:
+        if cell.casefold() in NO_VALUE:
             return math.nan
         try:
             value = float(cell)

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from data_prep.check import EXAMPLES
 from data_prep.column_map import MappedColumn, emotion_word, labels_of, mapped_column
 from data_prep.corpus import SOURCE, VALIDATION_SHARE, Argument, Corpus
 from data_prep.labels import columns
@@ -25,6 +26,7 @@ from data_prep.sources import (
     why_missing,
     with_unique_ids,
 )
+from data_prep.tables import NO_VALUE
 from mmpretrain.listing import readable
 from mmpretrain.records import FRAME_RATE_HZ
 
@@ -75,7 +77,7 @@ def read(
             clip = dataclasses.replace(clip, refused=f"{row.note}, so that its split is not known")
         clips.append(dataclasses.replace(clip, note="; ".join(filter(None, (row.note, clip.note)))))
     clips = _keep_together(manifest, rows, clips)
-    return with_unique_ids(clips)
+    return with_unique_ids(_with_spellings(clips))
 
 
 def _labelled(clip: SourceClip, row: Row, words: Mapping[str, str], column: Sequence[MappedColumn]) -> SourceClip:
@@ -196,7 +198,10 @@ def _clip(source: Path, path: Path, row: dict[str, str], validation_share: float
         notes.append(f"emotion {row['emotion']} is not one of ours and kept in info only")
         info["emotion"] = row["emotion"]
     clip_id = readable(row.get("clip_id") or row.get("id") or _default_id(source, path))
-    speaker = readable(row.get("speaker", ""))
+    speaker = unicodedata.normalize("NFC", readable(row.get("speaker", "")))
+    if speaker and speaker.casefold() in NO_VALUE:
+        notes.append(f"speaker {speaker} is no name, and taken for none")
+        speaker = ""
     split = standard_split(row.get("split", ""))
     if split is None:
         split = hashed_split(speaker if split_by == "speaker" and speaker else clip_id, validation_share)
@@ -213,6 +218,35 @@ def _clip(source: Path, path: Path, row: dict[str, str], validation_share: float
         missing=bool(missing),
         note="; ".join(notes),
     )
+
+
+def _with_spellings(clips: list[SourceClip]) -> list[SourceClip]:
+    """The clips, with a note where the speaker may be one under another spelling. Prints which."""
+    of_person: dict[str, dict[str, None]] = {}
+    for clip in clips:
+        of_person.setdefault(_without_spelling(clip.speaker), {})[clip.speaker] = None
+    doubtful = [" = ".join(map(repr, names)) for names in of_person.values() if len(names) > 1]
+    if not doubtful:
+        return clips
+    more = f" and {len(doubtful) - EXAMPLES:,} more" if len(doubtful) > EXAMPLES else ""
+    print(
+        "note: speakers whose names differ only in case, blanks or Unicode form: "
+        f"{', '.join(doubtful[:EXAMPLES])}{more}; they are taken for people of their own: where they "
+        "are one, write one name"
+    )
+    noted = []
+    for clip in clips:
+        if others := [name for name in of_person[_without_spelling(clip.speaker)] if name != clip.speaker]:
+            said = (
+                f"speaker {clip.speaker!r} is written {', '.join(map(repr, others))} too, and taken for another person"
+            )
+            clip = dataclasses.replace(clip, note="; ".join(filter(None, (clip.note, said))))
+        noted.append(clip)
+    return noted
+
+
+def _without_spelling(name: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _default_id(source: Path, path: Path) -> str:
