@@ -14,6 +14,7 @@ from pathlib import Path
 from data_prep.check import EXAMPLES
 from data_prep.column_map import MappedColumn, emotion_word, labels_of, mapped_column
 from data_prep.corpus import SOURCE, VALIDATION_SHARE, Argument, Corpus
+from data_prep.held_out import keep_together
 from data_prep.labels import columns
 from data_prep.manifest import COLUMNS, Row, read_manifest
 from data_prep.sources import (
@@ -28,7 +29,6 @@ from data_prep.sources import (
 )
 from data_prep.tables import NO_VALUE
 from mmpretrain.listing import readable
-from mmpretrain.records import FRAME_RATE_HZ
 
 LONGEST_SEC = 1e7  # a time beyond this is counted in other units, or from another beginning than the file's
 
@@ -76,7 +76,7 @@ def read(
         elif row.note and names_splits and "split" not in row.values:
             clip = dataclasses.replace(clip, refused=f"{row.note}, so that its split is not known")
         clips.append(dataclasses.replace(clip, note="; ".join(filter(None, (row.note, clip.note)))))
-    clips = _keep_together(manifest, rows, clips)
+    clips = keep_together(manifest, rows, clips, by_speaker=split_by == "speaker")
     return with_unique_ids(_with_spellings(clips))
 
 
@@ -140,48 +140,6 @@ class _Places:
 
 def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", readable(name)).removeprefix("./")
-
-
-def _keep_together(manifest: Path, rows: list[Row], clips: list[SourceClip]) -> list[SourceClip]:
-    """The clips, where parts of one file that have a frame in common are in one split.
-
-    Those without a split of their own follow the others. Raises ValueError where two rows say otherwise.
-    """
-    of_file: dict[tuple[int, int], list[int]] = {}
-    for i, clip in enumerate(clips):
-        if not clip.refused:
-            found = os.stat(clip.path)  # two names may be of one file
-            of_file.setdefault((found.st_dev, found.st_ino), []).append(i)
-    clips = list(clips)
-    for same in _overlapping(clips, of_file.values()):
-        said = {clips[i].split: i for i in reversed(same) if rows[i].values.get("split")}
-        if len(said) > 1:
-            (one, i), (other, j) = sorted(said.items(), key=lambda item: item[1])[:2]
-            raise ValueError(
-                f"--manifest {manifest}: {readable(clips[i].path)} is in {one} by line {rows[i].line} and in {other} "
-                f"by line {rows[j].line}; what is tested or validated on must not be trained on: remove one of them"
-            )
-        split = next(iter(said), clips[same[0]].split)
-        for i in same:
-            clips[i] = dataclasses.replace(clips[i], split=split)
-    return clips
-
-
-def _overlapping(clips: list[SourceClip], of_files: Iterable[list[int]]) -> Iterable[list[int]]:
-    """Groups of two or more clips of a file of which each shares more than a frame with another one of them."""
-    for of_file in of_files:
-        group: list[int] = []
-        end = 0.0
-        for i in sorted(of_file, key=lambda i: (clips[i].start_sec, i)):
-            if group and clips[i].start_sec + 1 / FRAME_RATE_HZ < end:
-                group.append(i)
-            else:
-                if len(group) > 1:
-                    yield sorted(group)
-                group, end = [i], 0.0
-            end = max(end, math.inf if clips[i].end_sec is None else clips[i].end_sec)
-        if len(group) > 1:
-            yield sorted(group)
 
 
 def _clip(source: Path, path: Path, row: dict[str, str], validation_share: float, split_by: str) -> SourceClip:

@@ -127,3 +127,27 @@ def test_an_id_that_is_given_is_not_moved_by_numbers_of_others(tmp_path):
     clips = read_folder(tmp_path, manifest)
     assert [clip.clip_id for clip in clips] == ["dup", "dup-3", "dup-2", "dup-4"]
     assert [bool(clip.note) for clip in clips] == [False, True, False, True]
+
+
+def split_by_speaker(tmp_path, rows, **share):
+    touch(*(tmp_path / f"{name}.wav" for name in "abcd"))
+    (tmp_path / "m.csv").write_text("path,speaker,split,start_sec,end_sec\n" + rows)
+    return read_folder(tmp_path, tmp_path / "m.csv", split_by="speaker", **share)
+
+
+def test_neither_a_speaker_nor_a_part_of_a_recording_is_in_two_splits(tmp_path):
+    rows = [f"{name}.wav,s{k},,{k},{k + 1.5}" for name in "abc" for k in range(12)]
+    rows += [f"d.wav,s{k},,{2 * k},{2 * k + 1}" for k in range(12)]
+    clips = split_by_speaker(tmp_path, "\n".join(rows) + "\n", validation_share=0.5)
+    assert len({clip.split for clip in clips}) == 1  # everybody overlaps somebody
+    clips = split_by_speaker(tmp_path, "a.wav,x,,0,2\na.wav,y,,1,3\nb.wav,y,test,,\nc.wav,x,,,\nd.wav,z,,,\n")
+    assert [clip.split for clip in clips[:4]] == ["test"] * 4
+    assert clips[4].split != "test"
+
+
+@pytest.mark.parametrize(
+    "rows", ["a.wav,x,train,,\nb.wav,x,test,,\n", "a.wav,x,train,,\nb.wav,y,test,1,2\nb.wav,x,,1,2\n"]
+)
+def test_a_speaker_that_rows_put_into_two_splits_is_refused(tmp_path, rows):
+    with pytest.raises(ValueError, match=r"line 2 \(speaker 'x'\) is in train and line 3 .* in test, but with"):
+        split_by_speaker(tmp_path, rows)
