@@ -20,7 +20,7 @@ from data_prep.inspection import Inspection, look
 from data_prep.sources import SourceClip
 from mmpretrain.files import DamagedError, read_arrays, write_arrays
 
-VERSION = 10  # of what `look` finds: raised when a change there would find something else
+VERSION = 11  # of what `look` finds: raised when a change there would find something else
 
 
 def inspect_clip(

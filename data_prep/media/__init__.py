@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from data_prep.media import limits
+from data_prep.media import limits, riff
 from data_prep.media.clock import clock_of
 from data_prep.media.container import MAX_GAP_SEC, Media, decode, open_container
 from data_prep.media.picture import (
@@ -66,7 +66,8 @@ def open_media(path: Path, start_sec: float = 0.0, end_sec: float | None = None)
         media.dropped = 0
         if end_sec is not None:
             media.end_sec = media.origin_sec + end_sec
-        media.declared_sec = max(0.0, min(declared, media.end_sec - media.origin_sec) - start_sec)
+        claimed = max(declared, riff.cut_off_sec(path))
+        media.declared_sec = max(0.0, min(claimed, media.end_sec - media.origin_sec) - start_sec)
         media.origin_sec += start_sec
         taken = [clock.last_byte.get(stream.index, 0.0) for stream in (picture, *sounds) if stream is not None]
         if (1 - max(taken, default=1.0)) * path.stat().st_size > MIN_UNREAD_BYTES:

@@ -338,3 +338,23 @@ def test_the_default_picture_is_taken_or_else_the_first(tmp_path, default, level
     opened = media.open_media(path)
     assert {round(float(frame.mean())) for frame in media.shown_frames(opened)} == {level}
     assert opened.notes == (f"picture track {level // 100} of 2 is taken",)
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_f32le", "pcm_alaw"])
+def test_a_wav_that_was_cut_off_is_said(tmp_path, codec):
+    whole = write(tmp_path / "whole.wav", voice(3.3), codec=codec).read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 4])
+    assert prepare_folder(tmp_path, tmp_path / "out", "--validation-share", 0) == 0
+    rows = report_of(tmp_path / "out")
+    assert rows["cut"]["notes"] == "ends after 0.8 of 3.3 s"
+    assert rows["whole"]["notes"] == ""
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFF000, 0x80000000, 32_000])
+def test_a_wav_from_a_pipe_or_with_more_behind_its_sound_is_not_taken_for_cut_off(tmp_path, size):
+    path = write_wav(tmp_path / "a.wav", tone(1.0))
+    content = bytearray(path.read_bytes())
+    content[40:44] = size.to_bytes(4, "little")
+    path.write_bytes(content + bytes(40_000))
+    assert media.open_media(path).declared_sec < 3
+    assert media.riff.cut_off_sec(path) == 0
