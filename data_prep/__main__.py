@@ -20,6 +20,7 @@ from mmpretrain import output
 
 if TYPE_CHECKING:
     from data_prep.corpus import Corpus
+    from data_prep.options import Options
 
 DESCRIPTION = """\
 Turns a corpus of talking people into a prepared corpus: sound at 16 kHz, mouth and face crops at 25 frames/s, labels.
@@ -78,9 +79,12 @@ def _with_corpus(arguments: list[str]) -> list[str]:
 
 def _check(corpus: Corpus, args: argparse.Namespace) -> int:
     from data_prep.check import check, chosen_parts
+    from data_prep.given_landmarks import with_landmarks
 
+    _options(args)
     parts = chosen_parts(corpus.official, args.check)
     clips, *_ = corpus.clips(args)
+    clips = with_landmarks(clips, args.landmarks) if args.landmarks else clips
     if not clips and not corpus.official:
         raise ValueError("no clips found in the source; see `--help` of this corpus for the layout that is expected")
     listed = corpus.listed() if corpus.listed else ()
@@ -91,23 +95,12 @@ def _run(corpus: Corpus, args: argparse.Namespace) -> int:
     from data_prep import preparation
     from data_prep.check import of_no_clip, without_clip
     from data_prep.given_landmarks import with_landmarks
-    from data_prep.hands import hand_model
     from data_prep.landmarker import landmarker_model
-    from data_prep.options import Options
     from data_prep.sources import with_text_alone
 
-    options = Options(
-        args.mouth_size,
-        args.face_size,
-        args.min_face_rate,
-        args.max_clip_sec,
-        args.max_gap_sec,
-        args.compression,
-        hand_model(args.hand_landmarker) if args.hand_landmarker else None,
-        args.detect_every,
-        args.colour,
-        args.decode_once,
-    )
+    options = _options(args)
+    if not corpus.drawn and os.path.realpath(args.output) == os.path.realpath(args.source):
+        raise ValueError(f"--output {args.output} is --source itself; give another folder")
     clips, name, labels = corpus.clips(args)
     if not corpus.drawn:
         for line in (*of_no_clip(clips, args.source), *without_clip(clips, corpus.official)):
@@ -121,6 +114,25 @@ def _run(corpus: Corpus, args: argparse.Namespace) -> int:
         beam=args.beam, overwrite=args.overwrite, terms=args.terms or corpus.terms,
     )  # fmt: skip
     return 0
+
+
+def _options(args: argparse.Namespace) -> Options:
+    """Raises ValueError."""
+    from data_prep.hands import hand_model
+    from data_prep.options import Options
+
+    return Options(
+        args.mouth_size,
+        args.face_size,
+        args.min_face_rate,
+        args.max_clip_sec,
+        args.max_gap_sec,
+        args.compression,
+        hand_model(args.hand_landmarker) if args.hand_landmarker else None,
+        args.detect_every,
+        args.colour,
+        args.decode_once,
+    )
 
 
 if __name__ == "__main__":

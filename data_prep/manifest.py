@@ -50,7 +50,8 @@ def read_manifest(manifest: Path, encoding: str = "", renamed: Sequence[tuple[st
     Cells are parted by commas, or by `;`, tabs or `|` where the first line is. Raises FileNotFoundError or ValueError.
     """
     if not manifest.is_file():
-        raise FileNotFoundError(f"--manifest {manifest} does not exist; give a CSV with a column `path`")
+        what = "is a folder" if manifest.is_dir() else "does not exist"
+        raise FileNotFoundError(f"--manifest {manifest} {what}; give a CSV with a column `path`")
     text = _decode(manifest, encoding)
     if told := re.match(r'"?sep=(.)"?(?=[\r\n])', text):  # Excel's own way of saying it
         text = text[told.end() :]

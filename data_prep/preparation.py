@@ -6,13 +6,14 @@ makes a corpus whole, `corpus.json`, is written last.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -79,8 +80,7 @@ def prepare(
         raise ValueError("no clips found in the source; see `--help` of this corpus for the layout that is expected")
     for clip in clips:
         schema.check_labels(clip.clip_id, clip.labels)
-    output.mkdir(parents=True, exist_ok=True)
-    with Lease(output, "--output", on_lost=_end, say=print):
+    with _held(output):
         model_hash = hashlib.sha256(model.read_bytes()).hexdigest() if model else ""
         done = _is_done(output, _request(clips, options, schema, name, model_hash), overwrite)
         again = read_json(output / AGAIN_FILE, kind=list, if_missing=[], remedy="remove it") if done else []
@@ -125,6 +125,19 @@ def prepare(
         print(f"{len(again)} clips failed for want of memory or the like, not for what they are: {_listed(again)}")
         print("the same command tries them again; fewer --workers leave each of them more memory")
     print(f"corpus {output}, report {output / 'report.csv'} and report.html, {time.monotonic() - started:.0f} s")
+
+
+@contextlib.contextmanager
+def _held(output: Path) -> Iterator[None]:
+    """Makes the folder, which this process alone writes from now on. Raises ValueError where it cannot."""
+    with contextlib.ExitStack() as held:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            held.enter_context(Lease(output, "--output", on_lost=_end, say=print))
+        except OSError as error:
+            reason = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
+            raise ValueError(f"--output {output} cannot be made ({reason}); give another folder") from error
+        yield
 
 
 def _request(

@@ -59,3 +59,18 @@ def test_what_check_cannot_be_is_said_in_a_line(tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"^2$"):
         main(["ravdess", "--source", str(tmp_path)])
     assert "required: --output (or --check)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max-clip-sec", "nan"], "--max-clip-sec nan is out of range"),
+        (["--detect-every", "9"], "--detect-every 9 is out of range"),
+        (["--landmarks", "nowhere"], "--landmarks nowhere is not a folder"),
+        (["--workers", "0"], "--workers 0 does no work"),
+    ],
+)
+def test_options_that_would_be_refused_are_refused_by_check_too(tmp_path, capsys, arguments, message):
+    touch(tmp_path / "a.wav")
+    assert main(["folder", "--source", str(tmp_path), "--check", *arguments]) == 2
+    assert message in capsys.readouterr().err

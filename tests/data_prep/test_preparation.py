@@ -1,6 +1,7 @@
 """The command: what it leaves behind, what it refuses, and that it can be killed at any point."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -143,16 +144,38 @@ def test_a_changed_file_is_looked_at_again(sounds, tmp_path, capsys):
         (["--manifest", "nowhere.csv"], "nowhere.csv"),
         (["--landmarker", "nowhere.task"], "nowhere.task"),
         (["--source", "nowhere"], "nowhere"),
+        (["--manifest", "{tmp}/in"], "--manifest {tmp}/in is a folder; give a CSV with a column `path`"),
+        (
+            ["--output", "{tmp}/in/a.mp4"],
+            "--output {tmp}/in/a.mp4 cannot be made (it is no folder); give another folder",
+        ),
+        (["--output", "{tmp}/in/a.mp4/x"], "--output {tmp}/in/a.mp4/x cannot be made (Not a directory); give another"),
+        (["--output", "{tmp}/" + "x" * 300], "cannot be made (File name too long); give another folder"),
+        (["--output", "{tmp}/x/../in/"], "--output {tmp}/x/../in is --source itself; give another folder"),
     ],
 )
 def test_what_a_user_can_get_wrong_is_one_line(tmp_path, capsys, arguments, message):
     write_mp4(tmp_path / "in" / "a.mp4")
+    arguments, message = (
+        [word.replace("{tmp}", str(tmp_path)) for word in arguments],
+        message.replace("{tmp}", str(tmp_path)),
+    )
     code = main(["folder", "--source", str(tmp_path / "in"), "--output", str(tmp_path / "out"), *arguments])
     assert code == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out" / records.CORPUS_FILE).exists()
+
+
+def test_a_disk_that_is_full_at_the_beginning_is_one_line(sounds, tmp_path, capsys, monkeypatch):
+    def full(lease):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "leases")
+
+    monkeypatch.setattr(preparation.Lease, "__enter__", full)
+    assert prepare_folder(sounds, tmp_path / "out") == 2
+    said = f"--output {tmp_path / 'out'} cannot be made (No space left on device); give another folder\n"
+    assert capsys.readouterr().err.endswith(said)
 
 
 def test_a_folder_without_clips_and_one_without_good_clips_are_refused(tmp_path, capsys):
