@@ -77,7 +77,11 @@ def read(
             clip = dataclasses.replace(clip, refused=f"{row.note}, so that its split is not known")
         clips.append(dataclasses.replace(clip, note="; ".join(filter(None, (row.note, clip.note)))))
     clips = keep_together(manifest, rows, clips, by_speaker=split_by == "speaker")
-    return with_unique_ids(_with_spellings(clips))
+    clips = _with_spellings(clips)
+    # Ids that rows give come first, so that those made of paths are numbered and not they.
+    order = sorted(range(len(rows)), key=lambda i: not (rows[i].values.get("clip_id") or rows[i].values.get("id")))
+    numbered = dict(zip(order, with_unique_ids(clips[i] for i in order), strict=True))
+    return [numbered[i] for i in range(len(rows))]
 
 
 def _labelled(clip: SourceClip, row: Row, words: Mapping[str, str], column: Sequence[MappedColumn]) -> SourceClip:

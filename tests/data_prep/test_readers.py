@@ -127,6 +127,8 @@ def test_an_id_that_is_given_is_not_moved_by_numbers_of_others(tmp_path):
     clips = read_folder(tmp_path, manifest)
     assert [clip.clip_id for clip in clips] == ["dup", "dup-3", "dup-2", "dup-4"]
     assert [bool(clip.note) for clip in clips] == [False, True, False, True]
+    manifest.write_text("path,clip_id\na.wav,\nb.wav,a\nc.wav,\n")
+    assert [clip.clip_id for clip in read_folder(tmp_path, manifest)] == ["a-2", "a", "c"]
 
 
 def split_by_speaker(tmp_path, rows, **share):
