@@ -50,6 +50,20 @@ def keep_together(manifest: Path, rows: list[Row], clips: list[SourceClip], *, b
         said = next((i for i in same if rows[i].values.get("split")), same[0])
         for i in same:
             clips[i] = dataclasses.replace(clips[i], split=clips[said].split)
+    return _noted(clips, parts)
+
+
+def _noted(clips: list[SourceClip], parts: list[list[int]]) -> list[SourceClip]:
+    """The clips, with a note where another one has frames of them, which folds do not know. Prints how many."""
+    overlapping = [i for same in parts for i in same]
+    if overlapping:
+        print(
+            f"note: {len(overlapping):,} clips have frames in common with another clip of their file; the split keeps "
+            "them together, folds of clips (`clips-K`) would not: take a protocol of splits or of speakers"
+        )
+    for i in overlapping:
+        said = "another clip of its file has frames of it: not for folds of clips"
+        clips[i] = dataclasses.replace(clips[i], note="; ".join(filter(None, (clips[i].note, said))))
     return clips
 
 

@@ -131,6 +131,14 @@ def test_an_id_that_is_given_is_not_moved_by_numbers_of_others(tmp_path):
     assert [clip.clip_id for clip in read_folder(tmp_path, manifest)] == ["a-2", "a", "c"]
 
 
+def test_clips_that_share_frames_are_noted_as_folds_of_clips_would_part_them(tmp_path, capsys):
+    touch(tmp_path / "a.wav", tmp_path / "b.wav")
+    (tmp_path / "m.csv").write_text("path,start_sec,end_sec\na.wav,0,2\na.wav,1,3\na.wav,5,6\nb.wav,0,2\n")
+    clips = read_folder(tmp_path, tmp_path / "m.csv")
+    assert ["frames of it" in clip.note for clip in clips] == [True, True, False, False]
+    assert "2 clips have frames in common with another clip of their file" in capsys.readouterr().out
+
+
 def split_by_speaker(tmp_path, rows, **share):
     touch(*(tmp_path / f"{name}.wav" for name in "abcd"))
     (tmp_path / "m.csv").write_text("path,speaker,split,start_sec,end_sec\n" + rows)
