@@ -67,6 +67,8 @@ def read(source: Path) -> list[SourceClip]:
         said, note = votes.get(name, (None, ""))
         if said is not None:
             labels["votes"] = said
+        if actors and actor not in actors:
+            note = "; ".join(filter(None, (note, f"VideoDemographics.csv has no actor {actor}: no sex, age or race")))
         clips.append(
             SourceClip(
                 name, path, speaker=f"crema-{actor}", labels=labels,

@@ -135,7 +135,9 @@ def _clip(
     text = texts.get(turn.name, "")
     notes += [] if text else ["its dialogue's transcription does not say what is spoken"]
     words = _words(session / "sentences" / "ForcedAlignment" / dialogue / f"{turn.name}.wdseg")
-    words = words if are_of(words, text) and are_in_order(words) else ()
+    if words and not (are_of(words, text) and are_in_order(words)):
+        words = ()
+        notes.append("its words with times are not those of its text, in order, and left out")
     whole = SourceClip(
         turn.name,
         sound,

@@ -59,6 +59,14 @@ def test_names_say_what_was_meant_and_tables_what_was_understood(tree):
     assert math.isnan(happy.labels["perceived_level"])
 
 
+def test_an_actor_whom_the_table_of_actors_lacks_is_noted(tree):
+    known, unknown = (clips_of("crema_d", tree)[name] for name in ("1001_DFA_ANG_XX", "1076_MTI_SAD_XX"))
+    assert "actor" not in known.note
+    assert "VideoDemographics.csv has no actor 1076" in unknown.note
+    (tree / "VideoDemographics.csv").unlink()
+    assert "actor" not in clips_of("crema_d", tree)["1076_MTI_SAD_XX"].note
+
+
 def test_the_table_of_all_votes_is_read_where_it_is_there(tree):
     write(tree / "processedResults" / "tabulatedVotes.csv", VOTES)
     clips = clips_of("crema_d", tree)

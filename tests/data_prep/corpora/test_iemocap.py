@@ -84,6 +84,16 @@ def test_turns_have_all_kinds_of_labels(tree):
     assert (scripted.split, scripted.labels["style"], scripted.speaker) == ("test", "scripted", "iemocap-5F")
 
 
+def test_words_with_times_that_are_of_another_text_are_left_out_and_said(tree):
+    assert "words" not in clips_of("iemocap", tree)[f"{DIALOGUE}_F000"].note
+    write(
+        tree / "Session1" / "dialog" / "transcriptions" / f"{DIALOGUE}.txt", TRANSCRIPTION.replace("Excuse", "Pardon")
+    )
+    turn = clips_of("iemocap", tree)[f"{DIALOGUE}_F000"]
+    assert turn.words == ()
+    assert "its words with times are not those of its text" in turn.note
+
+
 @pytest.mark.parametrize(("marked", "woman", "man"), [("left", 0.0, 0.5), ("right", 0.5, 0.0)])
 def test_pictures_are_halves_of_the_dialogues(tree, marked, woman, man):
     clips = clips_of("iemocap", tree, validation_share=0.0, marked=marked)
