@@ -85,11 +85,10 @@ def test_turns_have_all_kinds_of_labels(tree):
 
 
 def test_words_with_times_that_are_of_another_text_are_left_out_and_said(tree):
-    assert "words" not in clips_of("iemocap", tree)[f"{DIALOGUE}_F000"].note
-    write(
-        tree / "Session1" / "dialog" / "transcriptions" / f"{DIALOGUE}.txt", TRANSCRIPTION.replace("Excuse", "Pardon")
-    )
-    turn = clips_of("iemocap", tree)[f"{DIALOGUE}_F000"]
+    name, said = f"{DIALOGUE}_F000", tree / "Session1" / "dialog" / "transcriptions" / f"{DIALOGUE}.txt"
+    assert "words" not in clips_of("iemocap", tree, validation_share=0.0)[name].note
+    write(said, TRANSCRIPTION.replace("Excuse", "Pardon"))
+    turn = clips_of("iemocap", tree, validation_share=0.0)[name]
     assert turn.words == ()
     assert "its words with times are not those of its text" in turn.note
 
