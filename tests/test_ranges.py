@@ -51,6 +51,7 @@ TOGETHER = re.compile(
     r" of (model|data)\.|previous_round where|(False|1\.0|'class') with|False: it is of|one of (random|input)$"
     r"|: pretraining alone|0 with |\]\.init=''; it must be random, or"
     r"|one of class, embedding$|'embedding'$|some, not all, of the classes|or more with |\(\) with "
+    r"|which does not read it"
 )
 COMMAND = Command("refine", "", lambda given: None)
 

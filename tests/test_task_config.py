@@ -30,6 +30,18 @@ from tests.tiny import tiny_model, tiny_run
         ({"kind": "embedding"}, {"mixup": 0.2}, r"mixup=0\.2; it must be 0 where tasks are no classes"),
         ({"kind": "embedding", "loss": "focal"}, {}, r"loss='focal'; it must be one of usual, triplet with"),
         ({"loss": "triplet"}, {}, r"loss='triplet'; it must be one of usual, focal with"),
+        (
+            {"kind": "ordinal", "classes": ("0", "1")},
+            {},
+            r"classes=.*; it must be three or more with .*kind='ordinal': two are told apart with kind='binary'",
+        ),
+        ({"merge": ("excited",)}, {}, r"merge=\('excited',\); it must be WORD=CLASS, e\.g\. .* \(not 'excited'\)"),
+        ({"merge": ("sad=happy",), "classes": ("happy", "sad")}, {}, r"and the word none of them \(not 'sad=happy'\)"),
+        (
+            {"merge": ("calm=sad", "calm=happy"), "classes": ("happy", "sad")},
+            {},
+            r"merge=.*; it must be of one class for each word, but 'calm' is taken for sad and happy",
+        ),
     ],
 )
 def test_what_does_not_go_with_a_kind_of_labels_is_refused(task, changes, message):
@@ -38,6 +50,36 @@ def test_what_does_not_go_with_a_kind_of_labels_is_refused(task, changes, messag
     config.finetune = dataclasses.replace(config.finetune, **changes)
     with pytest.raises(ValueError, match=message):
         check(config)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"range": (0.0, 1.0)}, r"range=\(0\.0, 1\.0\); it must be \(-1\.0, 1\.0\) with finetune\.tasks\[0\]\.kind="
+         r"'class', which does not read it: leave it out, or set kind 'value' or 'values' \(task emotion\)"),
+        ({"kind": "value", "classes": (), "merge": ("a=b",)}, r"merge=.*'value', which does not .* set kind 'class'"),
+        ({"silence": "sad"}, r"silence='sad'; it must be '' with .*set kind 'frames'"),
+        ({"alignments": "w.csv"}, r"alignments='w\.csv'; it must be '' with .*set kind 'frames'"),
+        ({"kind": "frames", "pooling": "mean"}, r"pooling='mean'; it must be 'attentive_statistics' with .*'frames'"),
+        ({"focal_gamma": 1.0}, r"focal_gamma=1\.0; it must be 2\.0 with .* loss='usual', which .* and loss 'focal'"),
+        ({"embedding_dim": 8}, r"embedding_dim=8; it must be 256 with .*set kind 'embedding'"),
+        ({"kind": "embedding", "margin": 0.5}, r"margin=0\.5; .* and loss='usual', which .* and loss 'triplet'"),
+        ({"kind": "embedding", "loss": "triplet", "temperature": 1.0}, r"temperature=1\.0; .* and loss 'usual'"),
+    ],
+)  # fmt: skip
+def test_what_a_kind_of_labels_does_not_read_is_refused(task, message):
+    config = tiny_run()
+    config.finetune.tasks = (dataclasses.replace(config.finetune.tasks[0], **task),)
+    with pytest.raises(ValueError, match=message):
+        check(config)
+
+
+def test_what_a_kind_of_labels_reads_is_let_pass():
+    config = tiny_run()
+    near = emotion("a", "b", name="near", kind="embedding", loss="triplet", margin=0.5, embedding_dim=8)
+    rare = emotion("a", "b", "c", name="rare", loss="focal", focal_gamma=1.0, merge=("d=a", "e=a"))
+    config.finetune.tasks = (config.finetune.tasks[0], near, rare, TaskConfig("level", kind="value", range=(0.0, 4.0)))
+    check(config)
 
 
 def test_one_modality_meets_nothing():
@@ -81,6 +123,11 @@ def test_a_batch_of_parts_has_nothing_that_is_of_the_whole():
         ),
         ("multitask_prediction", (TaskConfig("speaker"),), r"tasks\[0\]\.classes=\(\); it must be two or more"),
         ("multitask_prediction", (TaskConfig("corpus", reversal=0.1),), ""),
+        (
+            "multitask_prediction",
+            (TaskConfig("corpus", reversal=0.1, merge=("a=b",)),),
+            r"merge=\('a=b',\); it must be \(\) with .*classes=\(\), which are left open",
+        ),
     ],
 )
 def test_what_a_round_can_learn_beside_its_clusters(objective, tasks, message):

@@ -12,6 +12,7 @@ from mmpretrain.config.task_checks import (
     OF_VALUES,
     check_finetune,
     check_optimizer,
+    check_read,
     check_retrieval,
     check_task,
     check_units,
@@ -134,6 +135,9 @@ def _check_round_tasks(round_: RoundConfig, name: str) -> None:
         check_choice(f"{field}.kind", task.kind, ("class", "embedding"))
         if task.classes or not (task.reversal and (task.column or task.name) in OPEN_COLUMNS):
             check_task(task, field)
+        else:
+            require(not task.merge, f"{field}.merge", task.merge, f"() with {field}.classes=(), which are left open")
+        check_read(task, field)
         wanted = "none: a round does not weigh classes"
         require(task.class_weights == "none", f"{field}.class_weights", task.class_weights, wanted)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from mmpretrain.config import (
@@ -32,6 +33,7 @@ def check_finetune(finetune: FinetuneConfig, model: ModelConfig) -> None:
     require(len(set(names)) == len(names) > 0, "finetune.tasks", names, "one or more, each with a name of its own")
     for i, task in enumerate(finetune.tasks):
         check_task(task, f"finetune.tasks[{i}]")
+        check_read(task, f"finetune.tasks[{i}]")
         if field := next((f for f in ("classifier", "head") if getattr(finetune, f) == "frozen_linear"), ""):
             kinds = REGRESSED if field == "classifier" else ("class",)
             wanted = f"{' or '.join(map(shown, kinds))} with finetune.{field}='frozen_linear', a regression"
@@ -113,6 +115,7 @@ def check_retrieval(retrieval: RetrievalConfig) -> None:
     task, neutral = retrieval.task, set(retrieval.neutral)
     require(task.kind == "embedding", "retrieval.task.kind", task.kind, "'embedding'")
     check_task(task, "retrieval.task")
+    check_read(task, "retrieval.task")
     wanted = f"some, not all, of the classes {', '.join(task.classes)}"
     fits = neutral < set(task.classes)
     require(fits, "retrieval.neutral", retrieval.neutral, wanted)
@@ -125,11 +128,38 @@ def check_units(units: UnitsConfig) -> None:
     require(task.kind == "frames", "units.task.kind", task.kind, "a kind of labels of frames: 'frames'")
     if task.classes or not (task.alignments or (task.column or task.name) == "words"):
         check_task(task, "units.task")
+    check_read(task, "units.task")
     check_optimizer(units.optimizer, "units.optimizer", units.num_steps)
 
 
 OF_VALUES = ("value", "values")  # kinds of labels without classes
 OF_ONE_CLASS = ("class", "votes", "binary", "ordinal", "embedding")  # those of whose classes a clip has one, or shares
+OF_WORDS = (*OF_ONE_CLASS, "classes")  # those of a column whose words, or numbers, mean classes
+# Field -> the kinds of labels that read it, and the loss that must be asked for besides, "" for any. What is not here
+# all kinds read, or `check_task` says of it which do.
+READ_BY = {
+    "merge": (OF_WORDS, ""),
+    "range": (OF_VALUES, ""),
+    "focal_gamma": (("class", "votes", "frames"), "focal"),
+    "embedding_dim": (("embedding",), ""),
+    "temperature": (("embedding",), "usual"),
+    "margin": (("embedding",), "triplet"),
+    "pooling": ((*OF_WORDS, "value"), ""),
+    "alignments": (("frames",), ""),
+    "silence": (("frames",), ""),
+}
+
+
+def check_read(task: TaskConfig, name: str) -> None:
+    """Raises ValueError for a field that is set and that nothing reads of a task of this kind, as one of `name`."""
+    for field in dataclasses.fields(task):
+        kinds, loss = READ_BY.get(field.name, ((task.kind,), ""))
+        given = f"{name}.kind={shown(task.kind)}" + (f" and loss={shown(task.loss)}" if loss else "")
+        needed = f"kind {' or '.join(map(shown, kinds))}" + (f" and loss {shown(loss)}" if loss else "")
+        wanted = f"{shown(field.default)} with {given}, which does not read it: leave it out, or set {needed}"
+        read = task.kind in kinds and loss in ("", task.loss)
+        require(read or getattr(task, field.name) == field.default, f"{name}.{field.name}", getattr(task, field.name),
+                f"{wanted} (task {task.name})")  # fmt: skip
 
 
 def check_task(task: TaskConfig, name: str) -> None:
@@ -138,12 +168,16 @@ def check_task(task: TaskConfig, name: str) -> None:
     if task.kind in ("class", "votes", "classes", "ordinal", "frames", "embedding"):
         fits = len(set(task.classes)) == len(task.classes) >= 2
         require(fits, f"{name}.classes", task.classes, 'two or more, e.g. ("neutral", "happy")')
+    if task.kind == "ordinal":
+        wanted = f"three or more {kind}: two are told apart with kind='binary'"
+        require(len(task.classes) >= 3, f"{name}.classes", task.classes, wanted)
     if task.kind == "binary":
         require(len(task.classes) == 2, f"{name}.classes", task.classes, 'two, the positive one last: ("no", "yes")')
     if task.kind in OF_VALUES:
         require(not task.classes, f"{name}.classes", task.classes, f"() {kind}, whose labels are numbers")
         low, high = task.range
         require(low < high, f"{name}.range", task.range, "the lowest value and then a higher one")
+    _check_merge(task, name)
     losses = ("usual", "squared", "absolute") if task.kind in OF_VALUES else ("usual", "focal")
     if task.kind in ("binary", "ordinal", "classes"):
         losses = ("usual",)
@@ -154,6 +188,19 @@ def check_task(task: TaskConfig, name: str) -> None:
     require(of_class, f"{name}.reversal", task.reversal, f"0 {kind}: what is not to be told is a class")
     weighted = task.class_weights == "none" or task.kind in OF_ONE_CLASS
     require(weighted, f"{name}.class_weights", task.class_weights, f"none {kind}")
+
+
+def _check_merge(task: TaskConfig, name: str) -> None:
+    meant: dict[str, str] = {}
+    for entry in task.merge if task.kind in OF_WORDS else ():
+        word, _, of_class = entry.partition("=")
+        usual = f"WORD=CLASS, e.g. 'excited={task.classes[0]}'"
+        wanted = f"{usual}, the class one of {', '.join(task.classes)} and the word none of them (not {shown(entry)})"
+        fits = bool(word) and of_class in task.classes and word not in task.classes
+        require(fits, f"{name}.merge", task.merge, wanted)
+        wanted = f"of one class for each word, but {shown(word)} is taken for {meant.get(word)} and {of_class}"
+        require(word not in meant, f"{name}.merge", task.merge, wanted)
+        meant[word] = of_class
 
 
 def check_optimizer(optimizer: OptimizerConfig, name: str, num_steps: int) -> None:

@@ -64,7 +64,7 @@ class Said(NamedTuple):
 def _regressed(task: TaskConfig) -> TaskConfig:
     """Without what a regression does not look at."""
     usual = TaskConfig(task.name)
-    unread = {name: getattr(usual, name) for name in ("pooling", "loss", "class_weights", "reversal")}
+    unread = {name: getattr(usual, name) for name in ("pooling", "loss", "focal_gamma", "class_weights", "reversal")}
     return dataclasses.replace(task, **unread)
 
 
