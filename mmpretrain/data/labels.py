@@ -203,15 +203,30 @@ def _class_ids(values: Words[str] | np.ndarray, task: TaskConfig) -> np.ndarray:
     column = task.column or task.name
     if isinstance(values, Words):
         return values.map(class_of_word(task, column), -1, np.int32)
+    class_of = class_of_word(task, column)
     try:
-        numbers = np.array([float(name) for name in task.classes])
+        numbers = [float(word) for word in class_of]
     except ValueError as error:
         raise ValueError(
-            f"the classes of task {task.name} are {', '.join(task.classes)}, but its column {column!r} holds numbers; "
-            'name them as classes, e.g. ("0", "1")'
+            f"the classes of task {task.name} are {', '.join(task.classes)}, and its merge is {task.merge}, but its "
+            f'column {column!r} holds numbers; name these, e.g. classes ("0", "1") and merge ("2=1",)'
         ) from error
-    equal_NC = np.asarray(values)[:, None] == numbers
-    return np.where(equal_NC.any(1), equal_NC.argmax(1), -1).astype(np.int32)
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(
+            f"the classes and the merge of task {task.name} name a number of its column {column!r} twice "
+            f"({', '.join(class_of)}); keep one of them"
+        )
+    equal_NM = np.asarray(values)[:, None] == np.array(numbers)
+    return np.where(equal_NM.any(1), np.array(list(class_of.values()))[equal_NM.argmax(1)], -1).astype(np.int32)
+
+
+def no_classes(values: Words[str] | np.ndarray, task: TaskConfig) -> tuple[list[str], int]:
+    """The words, or numbers, of a column that are no class of a task, and how many clips have one of them."""
+    if isinstance(values, Words):
+        others = sorted({word for word in values.kinds() if word} - {*class_of_word(task, task.column or task.name)})
+        return others, int(values.map(dict.fromkeys(others, True), False, bool).sum())
+    others_M = values[~np.isnan(values) & (_class_ids(values, task) < 0)]
+    return [f"{number:g}" for number in np.unique(others_M)], len(others_M)
 
 
 def _counts(values: Words[tuple[str, ...]], task: TaskConfig) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmpretrain.config import FITTED_FUSIONS
 from mmpretrain.data.inputs import INPUTS
-from mmpretrain.data.labels import class_of_word, has_label, why_not_measured
+from mmpretrain.data.labels import has_label, no_classes, why_not_measured
 from mmpretrain.doubles import pairs, told
 from mmpretrain.observe.progress import log
 from mmpretrain.run.finetuning import Finetuning
@@ -39,13 +39,9 @@ def check_folds(finetuning: Finetuning) -> None:
         log(f"{finetuning.protocol_title}: {lacking}, so that figures do not compare with published ones")
     if finetuning.config.selection == "test-best":
         log("finetune.selection='test-best': models are chosen on the test clips, so that every figure is too good")
-    if finetuning.table.label_kinds.get(finetuning.main_column) == "class":
-        said, known = (
-            finetuning.table.label(finetuning.main_column),
-            class_of_word(finetuning.main, finetuning.main_column),
-        )
-        others = sorted({word for word in said.kinds() if word} - set(known))
-        if count := int(said.map(dict.fromkeys(others, True), False, bool).sum()):
+    if finetuning.of_classes and finetuning.table.label_kinds.get(finetuning.main_column) in ("class", "value"):
+        others, count = no_classes(finetuning.table.label(finetuning.main_column), finetuning.main)
+        if count:
             log(
                 f"{count} clips are left out, labelled {', '.join(others[:8])}: no class of task {finetuning.main.name}"
             )

@@ -7,7 +7,7 @@ import pytest
 
 from mmpretrain.config import CorpusConfig, TaskConfig
 from mmpretrain.data.clips import open_clips
-from mmpretrain.data.labels import class_weights, has_label, task_labels
+from mmpretrain.data.labels import class_weights, has_label, no_classes, task_labels
 from tests.corpus_fixture import make_clip, write_corpus
 
 COLUMNS = {"emotion": "class", "votes": "classes", "tags": "classes", "level": "value", "humour": "class"}
@@ -49,6 +49,7 @@ def test_every_kind_at_values(table):
     assert labels(table, "tags", "classes", "x", "z").tolist() == [[1, 0], [0, 1], [-1, -1], [-1, -1]]
     assert labels(table, "level", "value", range=(0.0, 8.0))[:3].tolist() == [0, 2, 7.5]
     assert labels(table, "level", "ordinal", "0", "2", "7.5").tolist() == [0, 1, 2, -1]
+    assert labels(table, "level", "ordinal", "0", "1", "2", merge=("7.5=2",)).tolist() == [0, 2, 2, -1]
     assert labels(table, "humour", "binary", "no", "yes").tolist() == [0, 1, -1, -1]
     assert labels(table, "domain", "class", "other", "corpus", column="corpus").tolist() == [1] * 4, "its folder's name"
     curves = labels(table, "valence", "values")
@@ -71,7 +72,21 @@ def test_every_kind_at_values(table):
         ),
         ("valence", "values", (), {"range": (-0.5, 1.0)}, r"clip 'c0': its valence is -1 in frame 0, but"),
         ("mood", "values", (), {}, r"no clip of .* has a track 'mood' \(tracks: units, valence\)"),
-        ("level", "ordinal", ("low", "high"), {}, r"its column 'level' holds numbers; name them as classes"),
+        ("level", "ordinal", ("low", "high"), {}, r"its column 'level' holds numbers; name these"),
+        (
+            "level",
+            "binary",
+            ("0", "2"),
+            {"merge": ("high=2",)},
+            r"merge is \('high=2',\), but its column 'level' holds",
+        ),
+        (
+            "level",
+            "binary",
+            ("0", "2"),
+            {"merge": ("2.0=0",)},
+            r"a number of its column 'level' twice \(0, 2, 2\.0\)",
+        ),
         ("emotion", "value", (), {}, r"is of kind 'value', but .*'emotion' .* holds 'class'; set .*kind='class' or"),
         ("votes", "class", ("happy", "sad"), {}, r"holds 'classes'; set .*kind='votes' or .*kind='classes', or name"),
         ("emotion", "class", ("happy", "glad"), {}, r"the classes of task emotion have \['glad'\]"),
@@ -87,6 +102,12 @@ def test_every_kind_at_values(table):
 def test_what_labels_cannot_be_is_one_line(table, name, kind, classes, fields, message):
     with pytest.raises(ValueError, match=message):
         labels(table, name, kind, *classes, **fields)
+
+
+def test_words_and_numbers_that_are_no_class_are_counted(table):
+    assert no_classes(table.label("emotion"), TaskConfig("emotion", classes=("happy", "sad"))) == (["excited"], 1)
+    levels = TaskConfig("level", kind="ordinal", classes=("1", "2", "3"), merge=("0=1",))
+    assert no_classes(table.label("level"), levels) == (["7.5"], 1)
 
 
 def test_class_weights_are_one_on_average_and_make_classes_count_alike():
