@@ -26,7 +26,7 @@ def check_folds(finetuning: Finetuning) -> None:
                 f"{told(finetuning.table.index, doubles)}"
             )
         for task in finetuning.config.tasks:
-            for part in ("validation", "test") if task == finetuning.main else ("validation",):
+            for part in ("validation", "test"):
                 if why := why_not_measured(finetuning.labels[task.name][parts[part]], task):
                     log(f"fold {number}: the {part} part {why}, of which its {task.name} figures tell nothing")
         for modality in finetuning.run.config.model.modalities:

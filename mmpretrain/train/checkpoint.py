@@ -35,16 +35,17 @@ AGAIN_AFTER_SEC = (1, 5, 15, 40)  # the waits between the attempts to read what 
 
 # How TensorStore and XLA say that something else than the content of a file is wrong. A file that is missing (2), a
 # folder in its place (21) or a file in the place of a folder (20) is damage.
-_NOT_DAMAGE = re.compile(
-    r"OS error (?!2:|20:|21:)|UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|PERMISSION_DENIED|ABORTED|CANCELLED"
-)
+_ELSEWHERE = r"UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|PERMISSION_DENIED|ABORTED|CANCELLED"
+_NOT_DAMAGE = re.compile(rf"OS error (?!2:|20:|21:)|{_ELSEWHERE}")
+_OF_DISK = re.compile(rf"OS error |{_ELSEWHERE}")  # likewise, that a disk or the network does not take what is written
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class Checkpointer:
     """The checkpoints of one folder; the last `keep` stay. Saving is asynchronous: `wait` before relying on it.
 
-    All processes of the run use it together. What cannot be written is an OSError that names the folder.
+    All processes of the run use it together. What a disk or the network does not take is an OSError that
+    names the folder.
     """
 
     def __init__(self, path: str | Path, *, keep: int):
@@ -131,6 +132,8 @@ class Checkpointer:
         try:
             yield
         except Exception as error:
+            if not isinstance(error, OSError) and not _OF_DISK.search(str(error)):
+                raise  # what cannot be saved on any disk
             raise OSError(
                 f"{self._path} cannot be written ({one_line(error, BRIEF)}); make room or give rights, then give the "
                 f"same command again: it goes on from the last whole checkpoint"

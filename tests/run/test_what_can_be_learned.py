@@ -92,6 +92,23 @@ def test_what_figures_cannot_tell_is_said(tmp_path, capsys):
     assert "1 clips are left out, labelled calm" in said.out + said.err
 
 
+def test_a_second_task_without_labels_in_the_test_part_is_said(tmp_path, capsys):
+    clips = [
+        make_clip(
+            f"{split}{i}", 8, video=False, size=IMAGE_SIZE, split=split, speaker=split,
+            labels={"emotion": word} | ({"level": float(i)} if split != "test" else {}),
+        )
+        for split in ("train", "validation", "test") for i, word in enumerate(("happy", "sad"))
+    ]  # fmt: skip
+    columns = {"emotion": "class", "level": "value"}
+    corpus = write_corpus(tmp_path / "corpus", clips, IMAGE_SIZE, IMAGE_SIZE + 16, columns)
+    run = run_of(tmp_path, corpus, "happy", "sad")
+    run.config.finetune.tasks += (TaskConfig("level", kind="value", range=(0.0, 1.0)),)
+    check_folds(Finetuning(run))
+    said = capsys.readouterr()
+    assert "fold 1: the test part has no label of it, of which its level figures tell nothing" in said.out + said.err
+
+
 @pytest.mark.parametrize(
     ("kind", "classes", "labels", "learned", "measured"),
     [

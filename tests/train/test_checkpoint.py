@@ -281,6 +281,11 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         Checkpointer(tmp_path / "file" / "checkpoints", keep=1)
 
 
+def test_what_no_disk_would_take_is_no_matter_of_the_disk(checkpoints):
+    with pytest.raises(ValueError, match=r"^Cannot save arrays"), checkpoints()._writing():
+        raise ValueError("Cannot save arrays with zero size")  # as Orbax says it
+
+
 def test_a_full_disk_is_said_and_the_checkpoint_before_stays(checkpoints, tmp_path):
     saved = checkpoints()
     saved.save(10, state_of(1), {})
