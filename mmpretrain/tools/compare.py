@@ -20,7 +20,7 @@ from mmpretrain.files import read_json, write_json
 from mmpretrain.report.comparisons import NAMES, READING, comparison_lines, comparison_table, metrics_table
 from mmpretrain.report.crossval import READING as READING_OF_SEEDS
 from mmpretrain.report.few_labels import TITLES
-from mmpretrain.report.tables import text_table
+from mmpretrain.report.tables import TEST_SEEN, text_table
 from mmpretrain.run.command import Argument, Command, Given, Option
 from mmpretrain.run.layout import EVALUATION, PRETRAINED, RESULTS_FILE, SCRATCH
 from mmpretrain.run.predictions import read_answers, read_told, table_name, told_beside
@@ -28,6 +28,7 @@ from mmpretrain.run.stage import known_result, read_result
 
 SAME = ("task", "protocol", "selection", "classes")  # of two results that compare
 OF_TASK = ("kind", "range")  # likewise, of their tasks
+LABELS = {"label_share": 1.0, "labels_per_class": 0}  # what may differ, and is said: of how many labels each learned
 
 
 class Tested(NamedTuple):
@@ -42,7 +43,8 @@ def compare_runs(first: Path, second: Path, *, crossval: bool = False) -> dict[s
     """The pretrained classifiers of two runs, and those from scratch, on the clips that both tested, ready for JSON.
 
     Of a run without a pretrained classifier the one from scratch is taken. {"first", "second": folders, "task",
-    "protocol", "selection", "classes", "pairs": [{"first", "second": classifiers, "left_out": of each run how many
+    "protocol", "selection", "classes", "labels": of each run its "label_share" and "labels_per_class", "pairs":
+    [{"first", "second": classifiers, "unlabelled_test_seen": of each, "left_out": of each run how many
     clips the other has not tested, "pooled": a `compare` of all clips, "folds": [{"fold", **a `compare`}]}]}. A fold
     is there if both have it, with some clips in both. Where labels are not of one class a clip, or of more than that, a
     `compare` has their other metrics under "metrics", {metric: {"difference", "low", "high"}}, if not these alone.
@@ -87,11 +89,20 @@ def compare_runs(first: Path, second: Path, *, crossval: bool = False) -> dict[s
             for name, each, prefix in zip(of_pair, tested, _prefixes(*tested), strict=True)
         ]
         try:
-            pairs.append(dict(zip(("first", "second"), of_pair, strict=True)) | _compare_pair(*read))
+            seen = {TEST_SEEN: [_seen(each, name) for each, name in zip(tested, of_pair, strict=True)]}
+            pairs.append(dict(zip(("first", "second"), of_pair, strict=True)) | seen | _compare_pair(*read))
         except ValueError as error:
             raise ValueError(f"{first} and {second} do not compare: {error}") from error
     same = {name: about[0][name] for name in SAME}
+    same["labels"] = [{name: each.result.get(name, usual) for name, usual in LABELS.items()} for each in tested]
     return {"first": str(first), "second": str(second), "crossval": crossval, **same, "pairs": pairs}
+
+
+def _seen(tested: Tested, classifier: str) -> str:
+    """What a classifier has seen of the test clips, as its run says; "" where it does not."""
+    figures = tested.result.get("classifiers", tested.result).get(classifier, {})
+    first = next(iter(tested.tables))  # of which a result as a whole says it
+    return figures.get(TEST_SEEN, tested.result.get(TEST_SEEN, "") if classifier == first else "")
 
 
 def _evaluated(folder: Path) -> Tested:
@@ -199,6 +210,9 @@ def _difference(first: Sequence[Any], second: Sequence[Any]) -> dict[str, Any]:
 def render(found: dict[str, Any]) -> str:
     """As text, several lines without a trailing line end."""
     blocks = [f"first: {found['first']}\nsecond: {found['second']}\n{found['task']}, protocol {found['protocol']}"]
+    if found["labels"][0] != found["labels"][1]:
+        of_each = [", ".join(f"{name} {value:g}" for name, value in labels.items()) for labels in found["labels"]]
+        blocks[0] += f"\nnot learned from as many labels: the first from {of_each[0]}; the second from {of_each[1]}"
     titles = TITLES if found["crossval"] else NAMES
     for pair in found["pairs"]:
         sides = {side: f"{titles[pair[side]]} ({side})" for side in ("first", "second")}
@@ -210,6 +224,9 @@ def render(found: dict[str, Any]) -> str:
             parts += [text_table(comparison_table(clips, found)), *map(_wrapped, lines)]
         if "metrics" in pair["pooled"]:
             parts.append(text_table(metrics_table(clips, found)))
+        for side, seen in zip(sides.values(), pair[TEST_SEEN], strict=True):
+            if seen not in ("", "no"):
+                parts.append(_wrapped(f"{TEST_SEEN} by {side}: {seen}"))
         if any(pair["left_out"]):
             first, second = pair["left_out"]
             parts.append(

@@ -54,6 +54,21 @@ def test_two_runs_are_compared_in_each_fold_and_in_all(tmp_path, capsys):
     assert "left out" not in text
 
 
+def test_what_the_runs_have_seen_and_learned_from_is_said(tmp_path, capsys):
+    said, seen = {1: answers(1, 0.7, 1)}, "3 of 60 clips, 1 of 6 speakers; 3 clips with their label"
+    one = store(tmp_path / "one", {"scratch": said}, unlabelled_test_seen="no", label_share=0.1)
+    other = store(tmp_path / "other", {"scratch": said}, scratch={"unlabelled_test_seen": seen}, label_share=1.0)
+    main(["compare", str(one), str(other)])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "the first from label_share 0.1, labels_per_class 0; the second from label_share 1, labels_per_class" in text
+    assert f"unlabelled_test_seen by ours, from scratch (second): {seen}" in text
+    assert "seen by ours, from scratch (first)" not in text
+    main(["compare", str(one), str(one)])
+    text = capsys.readouterr().out
+    assert "learned from" not in text
+    assert "unlabelled_test_seen" not in text
+
+
 def test_only_clips_that_both_tested_count(tmp_path, capsys):
     one = store(tmp_path / "one", {"pretrained": {1: answers(1, 0.7, 1), 2: answers(2, 0.7, 2)}})
     other = store(tmp_path / "other", {"scratch": {1: answers(1, 0.6, 3, first=20)}})
