@@ -14,6 +14,7 @@ if __name__ == "__main__" and not sys.flags.safe_path:
 
 import contextlib
 import dataclasses
+import difflib
 import importlib
 import multiprocessing
 import re
@@ -26,6 +27,7 @@ from mmpretrain.config import RunConfig
 from mmpretrain.parallel import processes, stopping
 from mmpretrain.run.collapse import Collapsed
 from mmpretrain.run.command import RECIPE, Command, Option, command_help, example_lines, module_name, read_given, table
+from mmpretrain.run.recipe_file import read_recipe
 from mmpretrain.run.shipped import find_recipe, recipe_folder
 
 MAX_SHOWN = 400  # characters of what was given, in a message
@@ -86,7 +88,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         with stopping.listening():
             if name not in command_names():
-                raise ValueError(f"unknown command {name!r}; commands are {', '.join(command_names())}")
+                raise ValueError(f"unknown command {name!r}; commands are {', '.join(command_names())}"
+                                 f"{_nearest(name, command_names())}")  # fmt: skip
             _run(_load(name), arguments)
     except (Exception, KeyboardInterrupt) as error:
         code, line = _end(error)
@@ -177,12 +180,15 @@ def _parse(command: Command, arguments: Sequence[str]) -> tuple[RunConfig | None
 
     is_recipe = re.compile("--config=").match
     recipes = [find_recipe(argument.removeprefix("--config=")) for argument in arguments if is_recipe(argument)]
+    if len(recipes) > 1:
+        raise ValueError(f"--config is given {len(recipes)} times ({', '.join(recipes)}); give one recipe")
     values = flags.FlagValues()
     values.set_gnu_getopt()  # options may follow a path
-    # The recipe first, wherever it was given: overrides are of its fields.
-    others = [argument for argument in arguments if not is_recipe(argument)]
-    argv = ["mmpretrain", *(f"--config={path}" for path in recipes), *others]
-    holder = config_flags.DEFINE_config_file("config", None, "the recipe", flag_values=values, sys_argv=argv)
+    argv = ["mmpretrain", *(argument for argument in arguments if not is_recipe(argument))]
+    config = None
+    if recipes:
+        with _importable(recipes):
+            config = read_recipe(recipes[0])
     define = {int: flags.DEFINE_integer, bool: flags.DEFINE_bool, list: flags.DEFINE_multi_string}
     options = {}
     for option in (*command.all_options.values(), *PROCESS_OPTIONS):
@@ -190,23 +196,27 @@ def _parse(command: Command, arguments: Sequence[str]) -> tuple[RunConfig | None
         make = define.get(option.kind, flags.DEFINE_string)
         options[option.name] = make(option.name, None, option.help, flag_values=values, **lower)
     try:
-        with _importable(recipes):
-            paths = values(argv)[1:]
+        if config is not None:
+            # The recipe is there before its overrides are read, wherever it was given: they are of its fields.
+            holder = config_flags.DEFINE_config_dataclass("config", config, "the recipe", values, argv)
+        paths = values(argv)[1:]
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config.") and not recipes:
             raise ValueError(f"no recipe; give one with {RECIPE}, e.g. --config=demo") from error
         if takers := _takers(error.flagname):
             raise ValueError(f"{error.flagvalue} is for {' and '.join(takers)}, not for {command.name}") from error
-        raise ValueError(f"{_explain(error)} (in: {' '.join(arguments)})") from error
+        known = [*options, "config"] if recipes else [*options]
+        first = error.flagname.partition(".")[0]
+        raise ValueError(f"{_explain(error)}{_nearest(first, known)} (in: {' '.join(arguments)})") from error
     except ValueError as error:
         if none := re.match(r"Flag (?P<path>\S+)\.\w+ can not be applied because field \"\w+\" is None", str(error)):
             path = none["path"]
             raise ValueError(f"{path} is None in this recipe; give --config.{path}=build before its fields") from error
         raise
-    except Exception as error:  # also of the recipe itself, which is the user's program
-        given = " ".join(arguments)
-        raise ValueError(f"{_explain(error)} (in: {given[:MAX_SHOWN]}{'...' * (len(given) > MAX_SHOWN)})") from error
-    return holder.value, paths, {name: flag.value for name, flag in options.items()}
+    except Exception as error:
+        given, what = " ".join(arguments), _absent(config, arguments) or _explain(error)
+        raise ValueError(f"{what} (in: {given[:MAX_SHOWN]}{'...' * (len(given) > MAX_SHOWN)})") from error
+    return config and holder.value, paths, {name: flag.value for name, flag in options.items()}
 
 
 @contextlib.contextmanager
@@ -233,6 +243,27 @@ def _takers(option: str) -> list[str]:
     return [name for name in command_names() if option in _load(name).all_options]
 
 
+def _nearest(word: str, known: Sequence[str]) -> str:
+    """The end of a message about a word that nobody knows."""
+    near = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _absent(config: RunConfig | None, arguments: Sequence[str]) -> str:
+    """What an override names of a tuple that has no such element; "" if none does."""
+    for path in (argument[9:].partition("=")[0] for argument in arguments if argument.startswith("--config.")):
+        value, at = config, ""
+        for dot, name, index in re.findall(r"(\.?)(\w+)|\[([^\]]*)\]", path):
+            if not name and isinstance(value, tuple):
+                if not re.fullmatch(r"-?\d{1,9}", index) or not -len(value) <= int(index) < len(value):
+                    there = f"it has {len(value)}, from {at}[0] on" if value else "it has none"
+                    return f"--config.{path}: {at} has no element [{index}]; {there}"
+                value, at = value[int(index)], f"{at}[{index}]"
+            else:
+                value, at = getattr(value, name, None), f"{at}{dot}{name}"
+    return ""
+
+
 def _explain(error: Exception) -> str:
     from absl import flags
 
@@ -241,13 +272,14 @@ def _explain(error: Exception) -> str:
     for wording in (r"Field (?P<field>\w+) not found on dataclass <class '.*\.(?P<kind>\w+)'>",
                     r"Attribute <class '.*\.(?P<kind>\w+)'>\.(?P<field>\w+) does not exist"):  # fmt: skip
         if unknown := re.search(wording, str(error)):
-            known = ", ".join(field.name for field in dataclasses.fields(getattr(config, unknown["kind"])))
-            return f"unknown field {unknown['field']!r} of {unknown['kind']}; known are {known}"
+            known = [field.name for field in dataclasses.fields(getattr(config, unknown["kind"]))]
+            said = f"unknown field {unknown['field']!r} of {unknown['kind']}; known are {', '.join(known)}"
+            return said + _nearest(unknown["field"], known)
     of_field = re.match(r"flag --config\.(?P<path>[^=]+)=(?P<value>.*?): ", str(error), re.DOTALL)
     if of_field and (wanted := config.range_text(config.RunConfig, of_field["path"])):
         return f"{of_field['path']}={config.shown(of_field['value'])}; it must be {wanted}"
     what = "" if isinstance(error, flags.Error) else f"{type(error).__name__}: "
-    text = str(error)  # whose end says most, where it is a recipe's traceback
+    text = str(error)
     text = text if len(text) <= MAX_SHOWN else f"{text[:80]} ... {text[-MAX_SHOWN:]}"
     return f"{what}{text}; `mmpretrain recipes show --config=RECIPE` lists the fields and what they may hold"
 

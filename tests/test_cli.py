@@ -46,6 +46,15 @@ CONFIG = "--config=recipe.py"
     ("arguments", "words"),
     [
         (["train", CONFIG], "unknown command 'train'; commands are run, refine, targets"),
+        (["refien", CONFIG], "; did you mean 'refine'?"),
+        (["refine", CONFIG, "--config.modle.width=3"], "; did you mean 'model'?"),
+        (["refine", CONFIG, "--accept_change"], "; did you mean 'accept_changes'?"),
+        (["refine", CONFIG, CONFIG], "--config is given 2 times (recipe.py, recipe.py); give one recipe"),
+        (["refine", CONFIG + ":small"], "it takes no variant; give --config=recipe.py"),
+        (
+            ["refine", CONFIG, "--config.rounds[3].num_steps=3"],
+            "--config.rounds[3].num_steps: rounds has no element [3]; it has 1, from rounds[0] on",
+        ),
         (["refine"], "no recipe; give one with --config=RECIPE"),
         (["refine", "--config.seed=7"], "no recipe; give one with --config=RECIPE"),
         (["refine", "--config=no_such_recipe.py"], "--config=no_such_recipe.py: there is no such file"),
@@ -120,6 +129,26 @@ def test_a_broken_recipe_is_named(command, recipe):
     assert code == 2
     assert "broken.py" in err.splitlines()[-1]
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ("seed = 3\n", "--config=broken.py: it has no function get_config that returns a RunConfig; see"),
+        ("def get_config():\n    pass\n", "get_config returned None; it must be a RunConfig; does get_config lack its"),
+        ("def get_config():\n    return {'a': 1}\n", "get_config returned {'a': 1}; it must be a RunConfig"),
+        ("def get_config(variant):\n    pass\n", "it takes a variant; give --config=broken.py:VARIANT"),
+        ("import sys\nsys.exit(0)\n", "broken.py, line 2: it ends the program; take that out of the recipe"),
+        ("def get_config():\n    return 1 / 0\n", "broken.py, line 2: ZeroDivisionError: division by zero; correct"),
+        ("\ndef get_config(:\n", "broken.py, line 2: invalid syntax; correct the recipe"),
+    ],
+)
+def test_what_a_recipe_lacks_is_said(command, recipe, words):
+    Path("broken.py").write_text(recipe)
+    code, out, err = command("refine", "--config=broken.py", "--config.seed=3")
+    assert (code, out) == (2, "")
+    assert words in err
+    assert len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"]])
