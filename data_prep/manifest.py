@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.sources import MEDIA_SUFFIXES
-from data_prep.tables import BOMS
+from mmpretrain.decoding import BOMS
 from mmpretrain.listing import suffix_of
 
 # What each column may be called instead, which is asked about, besides what is nearly spelled like it.

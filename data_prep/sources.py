@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from data_prep.timed import Curve, Word, spoken, words_within
+from mmpretrain.decoding import GIT_LFS
 from mmpretrain.listing import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_files, readable, suffix_of
 from mmpretrain.records import EMOTIONS
 
 MEDIA_SUFFIXES = AUDIO_SUFFIXES | VIDEO_SUFFIXES
-GIT_LFS = b"version https://git-lfs"  # what stands in a clone instead of a file, where git-lfs was not installed
 LARGEST_POINTER_BYTES = 1024
 _BEST_LAST = (".mp3", *sorted(MEDIA_SUFFIXES - {".mp3", ".wav"}), ".wav")
 

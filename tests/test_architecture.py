@@ -14,7 +14,7 @@ OURS = ("mmpretrain", "data_prep", "configs")
 # Room -> what of ours it may import, besides itself. The longest room that fits a module counts.
 GROUND = (
     "mmpretrain.records", "mmpretrain.columns", "mmpretrain.storage", "mmpretrain.index", "mmpretrain.prepared",
-    "mmpretrain.randomness", "mmpretrain.compiler", "mmpretrain.heap",
+    "mmpretrain.randomness", "mmpretrain.compiler", "mmpretrain.heap", "mmpretrain.decoding",
     "mmpretrain.output", "mmpretrain.files", "mmpretrain.addresses", "mmpretrain.lease", "mmpretrain.listing",
     "mmpretrain.doubles", "mmpretrain.config", "mmpretrain.features",
 )  # fmt: skip
@@ -31,6 +31,7 @@ ARROWS = {
     "mmpretrain.heap": (),
     "mmpretrain.output": (),
     "mmpretrain.files": (),
+    "mmpretrain.decoding": (),
     "mmpretrain.addresses": (),
     "mmpretrain.lease": ("mmpretrain.files",),
     "mmpretrain.listing": (),
@@ -41,7 +42,7 @@ ARROWS = {
     "mmpretrain.prepared": ("mmpretrain.index", "mmpretrain.records", "mmpretrain.storage", "mmpretrain.files"),
     "mmpretrain.config": (),
     "mmpretrain.features": ("mmpretrain.records",),
-    "mmpretrain.text": ("mmpretrain.records", "mmpretrain.files", "mmpretrain.output"),
+    "mmpretrain.text": ("mmpretrain.records", "mmpretrain.files", "mmpretrain.output", "mmpretrain.decoding"),
     # The mathematics: no mesh, file or process.
     "mmpretrain.models": ("mmpretrain.records", "mmpretrain.randomness", "mmpretrain.config"),
     "mmpretrain.objectives": ("mmpretrain.records", "mmpretrain.randomness", "mmpretrain.config", "mmpretrain.models"),
@@ -78,7 +79,7 @@ ARROWS = {
     "configs": ("mmpretrain.config",),
     "data_prep": (
         "mmpretrain.records", "mmpretrain.storage", "mmpretrain.index", "mmpretrain.prepared", "mmpretrain.features",
-        "mmpretrain.output", "mmpretrain.files",
+        "mmpretrain.output", "mmpretrain.files", "mmpretrain.decoding",
         "mmpretrain.lease", "mmpretrain.listing", "mmpretrain.doubles",
     ),
 }  # fmt: skip
@@ -100,6 +101,7 @@ BANS = {
     "mmpretrain.index": JAX,
     "mmpretrain.prepared": JAX,
     "mmpretrain.files": JAX,
+    "mmpretrain.decoding": JAX,
     "mmpretrain.lease": JAX,
     "mmpretrain.listing": JAX,
     "mmpretrain.doubles": JAX,

@@ -6,11 +6,14 @@ The phones of a word are spread evenly over it, so they are phone-like labels, n
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from mmpretrain.decoding import read_text
 
 COLUMNS = ("clip", "start_s", "end_s", "word")
 SILENCE = "sil"
@@ -91,21 +94,23 @@ def read_alignments(path: str | Path) -> dict[str, list[Span]]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"--alignments={path}: there is no such file")
     spans: dict[str, list[Span]] = {}
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        if absent := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
-            raise ValueError(f"{path} has no column {', '.join(absent)}; it needs the columns {','.join(COLUMNS)}")
-        for row in reader:
-            try:
-                start, end, word = float(row["start_s"]), float(row["end_s"]), row["word"].strip().lower()
-            except (TypeError, ValueError, AttributeError):
-                start, end, word = 0.0, 0.0, ""
-            if not (word and 0 <= start < end):
-                raise ValueError(
-                    f"{path}, line {reader.line_num}: {', '.join(str(row[column]) for column in COLUMNS)} is no clip, "
-                    f"start and end in seconds, and word; mend or remove the line"
-                )
-            spans.setdefault(row["clip"], []).append(Span(start, end, SILENCE if word == "sp" else word))
+    reader = csv.DictReader(io.StringIO(read_text(Path(path)), newline=""))
+    names = reader.fieldnames or ()
+    if absent := [column for column in COLUMNS if column not in names]:
+        semicolons = len(names) == 1 and ";" in names[0]
+        remedy = ", divided by commas, not by semicolons" if semicolons else ""
+        raise ValueError(f"{path} has no column {', '.join(absent)}; it needs the columns {','.join(COLUMNS)}{remedy}")
+    for row in reader:
+        try:
+            start, end, word = float(row["start_s"]), float(row["end_s"]), row["word"].strip().lower()
+        except (TypeError, ValueError, AttributeError):
+            start, end, word = 0.0, 0.0, ""
+        if not (word and 0 <= start < end):
+            raise ValueError(
+                f"{path}, line {reader.line_num}: {', '.join(str(row[column]) for column in COLUMNS)} is no clip, "
+                f"start and end in seconds, and word; mend or remove the line"
+            )
+        spans.setdefault(row["clip"], []).append(Span(start, end, SILENCE if word == "sp" else word))
     return {clip: sorted(words) for clip, words in spans.items()}
 
 

@@ -32,6 +32,19 @@ def test_words_become_units_of_frames(tmp_path):
     assert np.bincount(units_of_frames(words["c"], names, 24, 100)[:22]).tolist() == [2, 12, 8]
 
 
+def test_a_file_may_be_in_the_encoding_of_any_program(tmp_path):
+    text = "clip,start_s,end_s,word\nc,0,0.5,gr\u00fcn\n"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "cp1252"):
+        (tmp_path / "a.csv").write_bytes(text.encode(encoding))
+        assert read_alignments(tmp_path / "a.csv") == {"c": [Span(0, 0.5, "gr\u00fcn")]}
+    (tmp_path / "a.csv").write_bytes(text.encode("utf-16")[:-1])
+    with pytest.raises(ValueError, match=r"a\.csv is not in utf-16-le, as its mark says; correct it"):
+        read_alignments(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text(text.replace(",", ";"))
+    with pytest.raises(ValueError, match=r"a\.csv has no column clip, .*; it needs .*, divided by commas, not by"):
+        read_alignments(tmp_path / "a.csv")
+
+
 def test_phones_are_spread_evenly_over_their_word():
     phones = phones_of([Span(0.0, 0.3, "red"), Span(0.3, 0.4, "unheard"), Span(0.4, 0.6, "sil")])
     assert [phone.name for phone in phones] == ["R", "EH", "D", "sil"]
