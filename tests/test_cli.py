@@ -185,6 +185,15 @@ def test_an_override_reaches_the_run(command, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("folder", "reason"), [("recipe.py", "it is a file"), ("recipe.py/run", "Not a directory")], ids=["file", "below"]
+)
+def test_a_run_folder_that_cannot_be_made_is_named(command, folder, reason):
+    code, _, error = command("refine", CONFIG, f"--config.workdir={folder}")
+    assert code == 2
+    assert error.endswith(f"--config.workdir='{folder}' cannot be made ({reason}); give another folder\n")
+
+
 def test_an_override_may_stand_before_the_recipe(command):
     code, _, error = command("refine", "--config.rounds[0].num_steps=0", CONFIG)
     assert (code, error.splitlines()[-1]) == (2, "mmpretrain refine: rounds[0].num_steps=0; it must be above 0")

@@ -179,7 +179,7 @@ def _command(given: Given) -> None:
     encoder, output, wanted = given.paths[0], Path(given["output"]), _wanted(given)
     if (output / CORPUS_FILE).exists():
         raise ValueError(f"--output={output} is a prepared corpus; give another folder")
-    given.at_end.enter_context(owned(output))
+    given.at_end.enter_context(owned(output, field="--output"))
     corpus = _corpus(given, output)
     data = dataclasses.replace(given.config.data, corpora=(corpus,), batch_multiple=jax.device_count())
     run = RunBase(dataclasses.replace(given.config, workdir=str(output), data=data))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 
+from mmpretrain.config import shown
 from mmpretrain.files import file_digest
 from mmpretrain.lease import LEASES, Lease
 from mmpretrain.observe.progress import log
@@ -22,17 +23,21 @@ LOST_CODE = 2
 
 
 @contextlib.contextmanager
-def owned(workdir: Path, corpora: Sequence[str] = ()) -> Iterator[None]:
+def owned(workdir: Path, corpora: Sequence[str] = (), field: str = WORKDIR) -> Iterator[None]:
     """Inside, this run alone writes into `workdir`; a run that loses it to another ends at once, with `LOST_CODE`.
 
-    corpora: folders that all processes must see alike. Raises HeldError where another run has `workdir`, and ValueError
-    naming a process that sees another folder than process 0.
+    corpora: folders that all processes must see alike. field: what names `workdir`. Raises HeldError where another run
+    has it, and ValueError where it cannot be made, or naming a process that sees another folder than process 0.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise ValueError(f"{field}={shown(str(workdir))} cannot be made ({reason}); give another folder") from error
     with contextlib.ExitStack() as stack:
 
         def take() -> list[str]:
-            lease = stack.enter_context(Lease(workdir, WORKDIR, on_lost=lambda line: leave(LOST_CODE, line), say=log))
+            lease = stack.enter_context(Lease(workdir, field, on_lost=lambda line: leave(LOST_CODE, line), say=log))
             when_leaving(lease.release)
             return [lease.own.file.name, lease.own.token, lease.own.host]
 
