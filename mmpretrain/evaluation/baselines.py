@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.config import TaskConfig
-from mmpretrain.evaluation.linear import LinearHead, fit_head, regression
+from mmpretrain.evaluation.linear import LinearHead, fit_head, regression, solving
 from mmpretrain.evaluation.metrics import classification_metrics
 from mmpretrain.evaluation.protocols import Fold
 from mmpretrain.evaluation.tasks import TASK_METRICS
@@ -151,9 +151,8 @@ def text_answers(texts: Sequence[str], labels_N: np.ndarray, fold: Fold, classes
 
 def _text_regression(features_NF: Any, labels_N: np.ndarray, inverse_penalty: float) -> Any:
     from sklearn.linear_model import LogisticRegression  # slow to import
-    from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(limits=1):  # as in `linear.regression`
+    with solving():
         return LogisticRegression(C=inverse_penalty, class_weight="balanced", max_iter=1000).fit(features_NF, labels_N)
 
 

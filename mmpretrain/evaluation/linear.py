@@ -5,6 +5,9 @@ Logistic for classes, ridge for numbers. Dims: N clips, D numbers of a clip, K o
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,19 +28,31 @@ class LinearHead(NamedTuple):
         return ((features_ND - self.mean) / self.scale @ self.kernel + self.bias).astype(np.float32)
 
 
-def regression(features_ND: np.ndarray, labels_N: np.ndarray, inverse_penalty: float) -> Any:
-    """Scikit-learn's, fitted, of features that are brought to mean 0 and deviation 1 first.
+@contextlib.contextmanager
+def solving() -> Iterator[None]:
+    """Around a regression of scikit-learn, in one thread, without the warning that L-BFGS ended ABNORMAL.
 
-    In one thread: a step of the solver is so small that several wait for each other most of the time, a hundred times
-    as long where other work has the cores.
+    A step of the solver is so small that several threads wait for each other most of the time, a hundred times as long
+    where other work has the cores. ABNORMAL says that rounding leaves no step that lowers the loss, as on features that
+    hardly differ, those of an untrained encoder: the least that can be told has been reached. That there were too few
+    steps is still warned of.
     """
+    from sklearn.exceptions import ConvergenceWarning  # slow to import
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"lbfgs failed to converge[\s\S]*ABNORMAL", ConvergenceWarning)
+        yield
+
+
+def regression(features_ND: np.ndarray, labels_N: np.ndarray, inverse_penalty: float) -> Any:
+    """Scikit-learn's, fitted, of features that are brought to mean 0 and deviation 1 first."""
     from sklearn.linear_model import LogisticRegression  # slow to import: no stage waits for it at its start
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
 
     model = make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=5000))
-    with threadpool_limits(limits=1):
+    with solving():
         return model.fit(features_ND, labels_N)
 
 
@@ -83,11 +98,10 @@ def _number(features_ND: np.ndarray, labels_N: np.ndarray, task: TaskConfig, inv
     """Ridge regression of the labels on the scale from -1 to 1."""
     from sklearn.linear_model import Ridge  # slow to import
     from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
 
     scaler, (low, high) = StandardScaler().fit(features_ND), task.range
     unit_N = (2 * np.asarray(labels_N, np.float64) - low - high) / (high - low)
-    with threadpool_limits(limits=1):
+    with solving():
         model = Ridge(alpha=1 / inverse_penalty).fit(scaler.transform(features_ND), unit_N)
     return LinearHead(scaler.mean_, scaler.scale_, model.coef_[:, None], np.array([model.intercept_]))
 

@@ -1,8 +1,11 @@
+import warnings
+
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 from mmpretrain.config import REGRESSED, TaskConfig
-from mmpretrain.evaluation.linear import FITTED, fit_head, regression
+from mmpretrain.evaluation.linear import FITTED, fit_head, regression, solving
 from mmpretrain.evaluation.tasks import TASK_METRICS
 
 
@@ -15,6 +18,16 @@ def test_a_head_says_what_the_regression_says(num_classes):
     assert logits.shape == (60, num_classes)
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(shares, regression(features, labels, 0.1).predict_proba(features), rtol=1e-4, atol=1e-6)
+
+
+def test_an_end_by_rounding_is_no_warning_and_too_few_steps_are_one():
+    ended = "lbfgs failed to converge after {} iteration(s) (status={}):\n{}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with solving():
+            warnings.warn(ended.format(13, 2, "ABNORMAL: "), ConvergenceWarning, stacklevel=1)
+    with pytest.warns(ConvergenceWarning, match="REACHED LIMIT"), solving():
+        warnings.warn(ended.format(5000, 1, "REACHED LIMIT"), ConvergenceWarning, stacklevel=1)
 
 
 def test_numbers_and_levels_are_learned_as_their_metrics_take_them():
