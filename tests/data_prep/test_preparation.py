@@ -145,12 +145,6 @@ def test_a_changed_file_is_looked_at_again(sounds, tmp_path, capsys):
         (["--landmarker", "nowhere.task"], "nowhere.task"),
         (["--source", "nowhere"], "nowhere"),
         (["--manifest", "{tmp}/in"], "--manifest {tmp}/in is a folder; give a CSV with a column `path`"),
-        (
-            ["--output", "{tmp}/in/a.mp4"],
-            "--output {tmp}/in/a.mp4 cannot be made (it is no folder); give another folder",
-        ),
-        (["--output", "{tmp}/in/a.mp4/x"], "--output {tmp}/in/a.mp4/x cannot be made (Not a directory); give another"),
-        (["--output", "{tmp}/" + "x" * 300], "cannot be made (File name too long); give another folder"),
         (["--output", "{tmp}/x/../in/"], "--output {tmp}/x/../in is --source itself; give another folder"),
     ],
 )
@@ -166,6 +160,20 @@ def test_what_a_user_can_get_wrong_is_one_line(tmp_path, capsys, arguments, mess
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out" / records.CORPUS_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("sounds/good1.wav", "it is no folder"),
+        ("sounds/good1.wav/x", "Not a directory"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+def test_an_output_that_cannot_be_made_is_one_line(sounds, tmp_path, capsys, output, reason):
+    assert prepare_folder(sounds, tmp_path / output) == 2
+    said = f"--output {tmp_path / output} cannot be made ({reason}); give another folder\n"
+    assert capsys.readouterr().err.endswith(said)
 
 
 def test_a_disk_that_is_full_at_the_beginning_is_one_line(sounds, tmp_path, capsys, monkeypatch):
