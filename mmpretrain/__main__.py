@@ -206,8 +206,10 @@ def _parse(command: Command, arguments: Sequence[str]) -> tuple[RunConfig | None
         if takers := _takers(error.flagname):
             raise ValueError(f"{error.flagvalue} is for {' and '.join(takers)}, not for {command.name}") from error
         known = [*options, "config"] if recipes else [*options]
-        first = error.flagname.partition(".")[0]
-        raise ValueError(f"{_explain(error)}{_nearest(first, known)} (in: {' '.join(arguments)})") from error
+        raise ValueError(
+            f"unknown option --{error.flagname}{_nearest(error.flagname.partition('.')[0], known)} "
+            f"(`mmpretrain {command.name} --help` lists what there is; in: {' '.join(arguments)})"
+        ) from error
     except ValueError as error:
         if none := re.match(r"Flag (?P<path>\S+)\.\w+ can not be applied because field \"\w+\" is None", str(error)):
             path = none["path"]
