@@ -5,7 +5,7 @@ mmpretrain adapt --config=configs/adapt/tapt_ravdess.py
 
 Masked prediction of clusters of the encoder's own middle layer, at a fifth of the rate of pretraining, then fine-tuning
 as in `finetune/ravdess`; beside it the same fine-tuning of the encoder as it was, on the same folds. `ENCODER` is its
-folder; `model` is to be its own. Not yet run.
+folder; `model` is to be its own. What it came to over all six folds: docs/results.md.
 """
 
 import dataclasses
