@@ -191,7 +191,7 @@ class RunBase:
         Noise is its files, and not only their folder. Cutting batches into parts counts where batch statistics feel it.
         """
         noise = self.config.data.noise
-        files = {"noise files": noise_fingerprint(noise.path)} if noise.prob > 0 else {}
+        files = {"noise files": noise_fingerprint(noise.path)} if noise.prob > 0 and noise.path else {}
         return files | self.fields(*BATCH_FIELDS, *["parallel.micro_batches"] * ("video" in model.modalities))
 
     def evaluation_batches(
