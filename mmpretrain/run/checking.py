@@ -29,7 +29,7 @@ def check_folds(finetuning: Finetuning) -> None:
             for part in ("validation", "test"):
                 if why := why_not_measured(finetuning.labels[task.name][parts[part]], task):
                     log(f"fold {number}: the {part} part {why}, of which its {task.name} figures tell nothing")
-        for modality in finetuning.run.config.model.modalities:
+        for modality in finetuning.modalities:
             has = finetuning.table.has(INPUTS[modality].needs)
             if without := [part for part, rows in parts.items() if not has[rows].any()]:
                 log(f"fold {number}: none of the {' and '.join(without)} clips has {modality}")

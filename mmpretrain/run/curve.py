@@ -97,8 +97,8 @@ class Curve:
         if part.encoder == "none":
             lacking |= dict.fromkeys((PRETRAINED, "frozen"), "finetune.encoder='none'")
         for name, modality in HEARS.items():
-            if modality not in self.run.config.model.modalities:
-                lacking[name] = f"model.modalities={tuple(self.run.config.model.modalities)}"
+            if modality not in self.whole.modalities:
+                lacking[name] = f"model.modalities={tuple(self.whole.modalities)}"
             elif not self.whole.table.has(modality).any():
                 lacking[name] = f"no clip has {modality}"
         asked = [name for name in CLASSIFIERS if name in self.asked.classifiers]

@@ -68,10 +68,8 @@ class Finetuning(LabelledFolds):
     """
 
     def __init__(self, run: Run, like: Finetuning | None = None, *, texts: bool = False):
-        super().__init__(run, (like.table, like.left_out) if like else None, texts=texts)
         self._like = like
-        if self._named:
-            self.encoder.check_hears(run.config.model.modalities, "finetune.encoder")
+        super().__init__(run, (like.table, like.left_out) if like else None, texts=texts)
         if like:
             run.unreadable = like.run.unreadable  # in which the clips of the table are counted
         self._trainers: dict[str, Trainer] = like._trainers if like else {}  # by `_program`
@@ -114,6 +112,17 @@ class Finetuning(LabelledFolds):
             each.config.encoder for each in (self, self._like) if each is not None
         ]  # a point of a curve has a path
         return not {"none", "last_round"} & set(asked) and OF_FOLD not in asked[0]  # of which each fold's run has one
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those of the encoder that the recipe names, of which `model` may have more; else its own.
+
+        Raises ValueError where the encoder has others.
+        """
+        if not self._named:
+            return self.run.config.model.modalities
+        self.encoder.check_hears(self.run.config.model.modalities, "finetune.encoder")
+        return tuple(self.encoder.config.modalities)
 
     @property
     def encoder(self) -> SourceEncoder:

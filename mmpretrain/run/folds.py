@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +22,20 @@ OF_FOLD = "{fold}"  # in the path of an encoder that a round takes: the number o
 
 
 def labelled_clips(
-    config: RunConfig, unreadable: Unreadable | None = None, *, texts: bool = False
+    config: RunConfig,
+    unreadable: Unreadable | None = None,
+    *,
+    modalities: Sequence[str] = (),
+    texts: bool = False,
 ) -> tuple[ClipTable, ClipTable]:
     """The clips that the recipe's `finetune` part is about, those without a label among them, and those left out.
 
-    The latter have none of what it asks for: a modality of the model, a text, a track. texts: they are read whatever
-    the recipe says. unreadable: as in `open_clips`.
+    The latter have none of what it asks for: a modality of the model, a text, a track. modalities: that the network
+    takes; none: those of the recipe's model. texts: they are read whatever the recipe says. unreadable: as in
+    `open_clips`.
     Raises ValueError where no clip has any of it.
     """
-    asked, modalities = config.finetune, config.model.modalities
+    asked, modalities = config.finetune, modalities or config.model.modalities
     table = open_clips(asked.corpora or config.data.corpora, unreadable=unreadable)
     has_N = np.any([table.has_any(modalities), *map(table.has, asked.tracks)], axis=0)
     if (texts or asked.text is not None) and table.label_kinds.get("text") == "text":

@@ -39,8 +39,11 @@ class LabelledFolds:
 
     def __init__(self, run: Run, clips: tuple[ClipTable, ClipTable] | None = None, *, texts: bool = False):
         self.run, self.config, self._texts = run, _require(run), texts
+        modalities = self.modalities
         self.protocol = get_protocol(self.config.protocol)
-        self.table, self.left_out = clips or labelled_clips(run.config, run.unreadable, texts=texts)
+        self.table, self.left_out = clips or labelled_clips(
+            run.config, run.unreadable, modalities=modalities, texts=texts
+        )
         self.labels = {task.name: task_labels(self.table, task) for task in self.config.tasks}
         self.selecting, metric = self.config.select_by.split("/")  # the task by which the model is chosen
         kind = next(task.kind for task in self.config.tasks if task.name == self.selecting)
@@ -52,10 +55,15 @@ class LabelledFolds:
         return self.config.tasks[0]
 
     @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those that the network takes."""
+        return self.run.config.model.modalities
+
+    @property
     def heard(self) -> tuple[str, ...]:
         """The modalities that the heads hear of: the encoder's, and then those beside it."""
         beside = (*["text"] * (self._texts or self.config.text is not None), *self.config.tracks)
-        return (*self.run.config.model.modalities, *beside)
+        return (*self.modalities, *beside)
 
     @property
     def of_frames(self) -> tuple[str, ...]:
@@ -144,7 +152,7 @@ class LabelledFolds:
                 splits = ", ".join(self.left_out.index.splits.kinds())
                 because = (
                     f". {left_out} of its clips ({splits}) were left out: they have no {' or '.join(self.heard)}, and "
-                    f"model.modalities={tuple(self.run.config.model.modalities)}"
+                    f"model.modalities={tuple(self.modalities)}"
                 )
             field = f"finetune.protocol={self.config.protocol!r} on {self.table.folders()}"
             raise ValueError(f"{field}: {error}{because}") from error

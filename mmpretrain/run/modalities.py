@@ -55,7 +55,7 @@ def modality_shares(
 def gates_of_tasks(finetuning: Finetuning, variant: str, outputs: Sequence[dict[str, np.ndarray]]) -> dict[str, Any]:
     """By task of a gated head, over the test clips of all folds, what `gates_by_class` returns."""
     rows, found = np.concatenate([finetuning.fold(number).test for number in finetuning.folds]), {}
-    modalities, extras = finetuning.run.config.model.modalities, finetuning.extras
+    modalities, extras = finetuning.modalities, finetuning.extras
     streams = ["+".join(modalities), *extras] if extras else modalities
     for task in finetuning.config.tasks:
         if f"{task.name}/gate" not in outputs[0]:

@@ -65,11 +65,11 @@ class SourceEncoder:
         return read_config(self.path)[0]
 
     def check_hears(self, modalities: Sequence[str], field: str) -> None:
-        """Raises ValueError where it takes other modalities than these, by which the recipe chooses its clips.
+        """Raises ValueError where it takes what the recipe does not mean to show it.
 
-        field: that names the encoder.
+        modalities: the recipe's. field: that names the encoder.
         """
-        if set(theirs := self.config.modalities) != set(modalities):
+        if not set(theirs := self.config.modalities) <= set(modalities):
             raise ValueError(
                 f"{field}={str(self.path)!r} takes {' and '.join(theirs)}, but model.modalities={tuple(modalities)}; "
                 f"set model.modalities={tuple(theirs)}, or name an encoder of {' and '.join(modalities)}"

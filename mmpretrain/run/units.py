@@ -50,13 +50,13 @@ class Units:
             raise ValueError("this recipe has no units part; set `units=UnitsConfig(...)` in it")
         self.run, self.config = run, run.config.units
         self._networks: dict[tuple[str, ...], FrameNetworks] = {}
-        modalities = run.config.model.modalities
         self.inputs = {text: tuple(text.split("+")) for text in self.config.inputs}
-        for text, names in self.inputs.items():
-            if unknown := [name for name in names if name not in modalities]:
-                raise ValueError(f"units.inputs={text!r}: {unknown[0]!r} is none of model.modalities={modalities}")
+        modalities = run.config.model.modalities
+        self._check_inputs(modalities, "model.modalities")
         if self.config.encoder != "last_round":
             self.encoder.check_hears(modalities, "units.encoder")
+            modalities = tuple(self.encoder.config.modalities)
+            self._check_inputs(modalities, f"the modalities of units.encoder={self.config.encoder!r}")
         corpora = self.config.corpora or run.config.data.corpora
         table = open_clips(corpora, unreadable=run.unreadable).require(modalities)
         self.protocol = get_protocol(self.config.protocol)
@@ -80,6 +80,11 @@ class Units:
         for clips in self.numbers:
             if why := why_not_learned(self.labels_NT[self.rows(clips, 0)], self.task):
                 raise ValueError(f"units.task: {self.task.name} cannot be learned from {clips} clips: {why}")
+
+    def _check_inputs(self, modalities: tuple[str, ...], whose: str) -> None:
+        for text, names in self.inputs.items():
+            if unknown := [name for name in names if name not in modalities]:
+                raise ValueError(f"units.inputs={text!r}: {unknown[0]!r} is none of {whose}={modalities}")
 
     @property
     def numbers(self) -> tuple[int, ...]:

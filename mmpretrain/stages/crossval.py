@@ -107,7 +107,7 @@ def results_of(curves: Sequence[Curve], root: Path) -> dict[str, Any]:
         "corpus": whole.table.corpus,
         "protocol": whole.protocol_title,
         "selection": whole.config.selection, "protocol_lacks": "; ".join(filter(None, map(lacks, wholes))),
-        "modalities": list(first.run.config.model.modalities), "label_share": share,
+        "modalities": list(first.whole.modalities), "label_share": share,
         "labels_per_class": first.per_class,
         "folds": [number for _, number in folds], "seed": first.run.config.seed,
         "test_clips": len(some.clip_ids), **chance,

@@ -73,7 +73,7 @@ def evaluate(run: Run) -> dict[str, Any]:
             "corpus": finetuning.table.corpus,
             "protocol": finetuning.protocol_title, "selection": config.selection,
             "protocol_lacks": lacks(finetuning),
-            "classes": list(finetuning.main.classes), "modalities": list(run.config.model.modalities),
+            "classes": list(finetuning.main.classes), "modalities": list(finetuning.modalities),
             "gates": {v: found for v, outputs in said.items() if (found := gates_of_tasks(finetuning, v, outputs))},
             "classifier": config.classifier, "label_share": config.label_share,
             "labels_per_class": config.labels_per_class, "label_draw": config.label_draw,

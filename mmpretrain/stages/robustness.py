@@ -45,7 +45,7 @@ def robustness(run: Run, names: Sequence[str] = ()) -> dict[str, Any]:
     finetuning = Finetuning(run)
     if not finetuning.of_classes:
         raise ValueError(f"finetune.tasks[0].kind={finetuning.main.kind!r}: robustness is shown of classes alone")
-    needs = {INPUTS[name].needs for name in run.config.model.modalities}
+    needs = {INPUTS[name].needs for name in finetuning.modalities}
     able = [name for name, change in CHANGES.items() if set(change.needs) <= needs]
     able += [MODALITIES] * (len(needs & {"audio", "video"}) > 1) + [LENGTH]
     if unknown := [name for name in names if name not in able]:

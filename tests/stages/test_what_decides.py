@@ -281,6 +281,19 @@ def test_from_scratch_is_the_network_that_the_encoder_is(tone_run, tmp_path):
         assert finetuning.model("scratch").num_layers == 1 != finetuning.run.config.model.num_layers
 
 
+def test_an_encoder_of_fewer_modalities_says_which_clips_there_are(tone_encoder, tone_run, tmp_path):
+    """The recipe's `model` may have more, as the usual one does: they are not counted as heard."""
+    config = tone_run(tmp_path / "run").config
+    config.model = tiny_model("audio", "video")
+    shown = dict(audio=False, size=IMAGE_SIZE, labels={"emotion": "sad"})
+    clips = [make_clip(f"v{i}", 9, speaker="abc"[i], **shown) for i in range(3)]
+    seen = write_corpus(tmp_path / "seen", clips, IMAGE_SIZE, IMAGE_SIZE + 16, {"emotion": "class"})
+    config.data.corpora = (*config.data.corpora, CorpusConfig(str(seen)))
+    finetuning = Finetuning(Run(config))
+    assert finetuning.modalities == finetuning.heard == ("audio",)
+    assert len(finetuning.left_out) == 3, "what has a picture alone cannot be heard"
+
+
 @pytest.mark.parametrize("theirs", [("video",), ("audio", "video")])
 def test_an_encoder_of_other_modalities_is_refused(tone_run, tones, tmp_path, theirs):
     encoder = encoder_of(tmp_path / "encoder", tiny_model(*theirs))
