@@ -107,11 +107,13 @@ class Finetuning(LabelledFolds):
 
     @property
     def _named(self) -> bool:
-        """Whether the recipe names the folder of an encoder, which need not be of its own `model`."""
-        asked = [
-            each.config.encoder for each in (self, self._like) if each is not None
-        ]  # a point of a curve has a path
-        return not {"none", "last_round"} & set(asked) and OF_FOLD not in asked[0]  # of which each fold's run has one
+        """Whether the recipe names the folder of an encoder, which need not be of its own `model`.
+
+        What is like another, a point of a curve, may have the path of the encoder that the other's last round left.
+        Of a path with `{fold}` each fold's own run has an encoder.
+        """
+        asked = [each.config.encoder for each in (self, self._like) if each is not None]
+        return not {"none", "last_round"} & set(asked) and OF_FOLD not in asked[0]
 
     @property
     def modalities(self) -> tuple[str, ...]:
