@@ -68,8 +68,9 @@ ARROWS = {
     ),
     # What a user runs.
     "mmpretrain.run": (*MEANS, *LEARNING),
-    "mmpretrain.stages": (*MEANS, *LEARNING, "mmpretrain.run"),
-    "mmpretrain.tools": (*MEANS, *LEARNING, "mmpretrain.run"),
+    "mmpretrain.downstream": (*MEANS, *LEARNING, "mmpretrain.run"),
+    "mmpretrain.stages": (*MEANS, *LEARNING, "mmpretrain.run", "mmpretrain.downstream"),
+    "mmpretrain.tools": (*MEANS, *LEARNING, "mmpretrain.run", "mmpretrain.downstream"),
     "mmpretrain.predict": (*MEANS, *LEARNING, "mmpretrain.run", "data_prep"),
     "mmpretrain.__main__": (
         "mmpretrain.heap", "mmpretrain.output", "mmpretrain.config", "mmpretrain.parallel", "mmpretrain.run",

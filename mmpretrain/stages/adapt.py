@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from mmpretrain.config import CorpusConfig, RunConfig
+from mmpretrain.downstream.checking import require_classes
+from mmpretrain.downstream.exposure import TEST_SEEN
+from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.downstream.predictions import read_answers, table_name
+from mmpretrain.downstream.retrieval import manifest_name
 from mmpretrain.evaluation.comparison import Answers, comparisons_with, figures_over_folds
 from mmpretrain.files import write_json
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.comparisons import comparison_lines, interval_text
 from mmpretrain.report.tables import text_table
-from mmpretrain.run.checking import require_classes
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command, Option
-from mmpretrain.run.exposure import TEST_SEEN
-from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.folds import OF_FOLD, config_of_fold
 from mmpretrain.run.layout import EVALUATION, PRETRAINED, fold_name
-from mmpretrain.run.predictions import read_answers, table_name
-from mmpretrain.run.retrieval import manifest_name
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import ENCODER
 from mmpretrain.run.stage import read_result

@@ -10,6 +10,12 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.config import LabelEfficiencyConfig, as_dict
+from mmpretrain.downstream.checking import lacks
+from mmpretrain.downstream.curve import FROZEN, TRAINED, Curve, Point
+from mmpretrain.downstream.exposure import as_result, exposure_of_fold, pooled_exposure
+from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.downstream.frozen import Frozen
+from mmpretrain.downstream.predictions import read_probabilities, table_name
 from mmpretrain.evaluation.baselines import constant_outputs
 from mmpretrain.evaluation.calibration import reliability
 from mmpretrain.evaluation.comparison import Answers, resampled_units
@@ -20,14 +26,8 @@ from mmpretrain.files import write_json
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.crossval import Map, render_crossval
-from mmpretrain.run.checking import lacks
 from mmpretrain.run.command import ACCEPT_CHANGES, Command, Given, Option
-from mmpretrain.run.curve import FROZEN, TRAINED, Curve, Point
-from mmpretrain.run.exposure import as_result, exposure_of_fold, pooled_exposure
-from mmpretrain.run.finetuning import Finetuning
-from mmpretrain.run.frozen import Frozen
 from mmpretrain.run.layout import PRETRAINED, RESULTS_FILE, SCRATCH
-from mmpretrain.run.predictions import read_probabilities, table_name
 from mmpretrain.run.run import Run
 from mmpretrain.stages.points import answers_of, measure_curve, told_of
 

@@ -10,6 +10,15 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.config import as_dict
+from mmpretrain.downstream.baselines import NEEDS, answers_of_baselines
+from mmpretrain.downstream.checking import check_folds, lacks
+from mmpretrain.downstream.exposure import TEST_SEEN, as_result, check_exposure, exposure_of_fold, pooled_exposure
+from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.downstream.frozen import Frozen
+from mmpretrain.downstream.modalities import gates_of_tasks, modality_shares, modality_table
+from mmpretrain.downstream.predictions import table_name, told_name, write_answers, write_told
+from mmpretrain.downstream.tested import figures_of_tasks, log_figures, outputs_of_fold
+from mmpretrain.downstream.trained import trained_outputs
 from mmpretrain.encoders.figures import add_figures
 from mmpretrain.evaluation.comparison import Answers, comparisons_with, figures_over_folds, figures_with_intervals
 from mmpretrain.evaluation.told import WITHOUT
@@ -17,20 +26,11 @@ from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.comparisons import BLIND, comparison_lines
-from mmpretrain.run.baselines import NEEDS, answers_of_baselines
-from mmpretrain.run.checking import check_folds, lacks
 from mmpretrain.run.command import ACCEPT_CHANGES, Command
-from mmpretrain.run.exposure import TEST_SEEN, as_result, check_exposure, exposure_of_fold, pooled_exposure
 from mmpretrain.run.figures import figures_of_tests
-from mmpretrain.run.finetuning import Finetuning
-from mmpretrain.run.frozen import Frozen
 from mmpretrain.run.layout import EVALUATION, SCRATCH, fold_name
-from mmpretrain.run.modalities import gates_of_tasks, modality_shares, modality_table
-from mmpretrain.run.predictions import table_name, told_name, write_answers, write_told
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import ENCODER
-from mmpretrain.run.tested import figures_of_tasks, log_figures, outputs_of_fold
-from mmpretrain.run.trained import trained_outputs
 
 
 def evaluate(run: Run) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from flax import nnx
 from mmpretrain.config import CorpusConfig
 from mmpretrain.data.clips import ClipTable, open_clips
 from mmpretrain.data.unreadable import UnreadableClipError
+from mmpretrain.downstream.exposure import TEST_SEEN, exposure_of_recipe
 from mmpretrain.encoders.card import CARD_FILE, STAYED
 from mmpretrain.encoders.figures import FIGURES_FILE, add_figures, read_figures
 from mmpretrain.encoders.folder import load_encoder, read_config, save_encoder
@@ -32,7 +33,6 @@ from mmpretrain.parallel.processes import on_main
 from mmpretrain.records import Clip
 from mmpretrain.run.checkpoint_encoder import encoder_folder
 from mmpretrain.run.command import ACCEPT_CHANGES, Argument, Command, Given, Option
-from mmpretrain.run.exposure import TEST_SEEN, exposure_of_recipe
 from mmpretrain.run.figures import figures_of_tests
 from mmpretrain.run.forward import encode
 from mmpretrain.run.layout import CHECKPOINTS, EXPORT, PRETRAINED, saved_steps

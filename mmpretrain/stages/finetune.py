@@ -13,6 +13,12 @@ from flax import nnx
 
 from mmpretrain.config import FITTED_FUSIONS, FinetuneConfig, TaskConfig
 from mmpretrain.data.exposure import TrainingData
+from mmpretrain.downstream.checking import check_folds
+from mmpretrain.downstream.exposure import TEST_SEEN, as_result, check_exposure, exposure_of_fold
+from mmpretrain.downstream.finetuning import CLASSIFIER, FROZEN_READS, Finetuning
+from mmpretrain.downstream.frozen import Frozen
+from mmpretrain.downstream.late import fit_late
+from mmpretrain.downstream.starting import put_head, training_of
 from mmpretrain.encoders.card import STAYED
 from mmpretrain.encoders.figures import add_figures, read_figures
 from mmpretrain.encoders.folder import new_heads, save_description, save_encoder
@@ -25,19 +31,13 @@ from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.mesh import whole
 from mmpretrain.parallel.processes import on_main
-from mmpretrain.run.checking import check_folds
 from mmpretrain.run.checkpoint_encoder import DESCRIPTION
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command
-from mmpretrain.run.exposure import TEST_SEEN, as_result, check_exposure, exposure_of_fold
 from mmpretrain.run.figures import HEALTH, figures_of_choice
-from mmpretrain.run.finetuning import CLASSIFIER, FROZEN_READS, Finetuning
-from mmpretrain.run.frozen import Frozen
-from mmpretrain.run.late import fit_late
 from mmpretrain.run.layout import PRETRAINED, fold_name
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import ENCODER
 from mmpretrain.run.stage import fingerprint_of_made
-from mmpretrain.run.starting import put_head, training_of
 from mmpretrain.run.watching import watch
 from mmpretrain.train.loop import Loop
 from mmpretrain.train.step import TrainState

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mmpretrain.downstream.baselines import PICTURE, SOUND
+from mmpretrain.downstream.checking import require_classes
+from mmpretrain.downstream.curve import Curve
+from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.downstream.predictions import read_answers, table_name
 from mmpretrain.evaluation.comparison import Answers, comparisons_with, figures_over_folds
 from mmpretrain.files import write_json
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.few_labels import flat
-from mmpretrain.run.baselines import PICTURE, SOUND
-from mmpretrain.run.checking import require_classes
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command
-from mmpretrain.run.curve import Curve
-from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.layout import EVALUATION, LABEL_EFFICIENCY, PRETRAINED, SCRATCH
-from mmpretrain.run.predictions import read_answers, table_name
 from mmpretrain.run.run import Run
 from mmpretrain.run.stage import read_result
 from mmpretrain.stages.label_efficiency import figures_of_curve

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mmpretrain.downstream.curve import FROZEN, TRAINED, Curve, Point
+from mmpretrain.downstream.exposure import as_result, exposure_of_fold, pooled_exposure
 from mmpretrain.evaluation.comparison import Answers, resampled_units
 from mmpretrain.evaluation.draws import differences_over_draws, figures_over_draws
 from mmpretrain.evaluation.told import Told
@@ -13,8 +15,6 @@ from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.few_labels import render_label_efficiency
 from mmpretrain.run.command import ACCEPT_CHANGES, Command
-from mmpretrain.run.curve import FROZEN, TRAINED, Curve, Point
-from mmpretrain.run.exposure import as_result, exposure_of_fold, pooled_exposure
 from mmpretrain.run.layout import LABEL_EFFICIENCY
 from mmpretrain.run.run import Run
 from mmpretrain.run.sealed import write_sealed

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmpretrain.data.unreadable import UnreadableClipError
+from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.downstream.layer_probes import LayerProbes
+from mmpretrain.downstream.probe_features import all_probed
 from mmpretrain.files import write_json
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.run.command import ACCEPT_CHANGES, Command, Option
-from mmpretrain.run.finetuning import Finetuning
-from mmpretrain.run.layer_probes import LayerProbes
-from mmpretrain.run.probe_features import all_probed
 from mmpretrain.run.run import Run
 
 MODELS = ("pretrained", "untrained")

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from mmpretrain.config import as_dict
+from mmpretrain.downstream.checking import check_folds
+from mmpretrain.downstream.curve import TRAINED, Curve, Point, Said
+from mmpretrain.downstream.exposure import check_exposure
+from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.downstream.predictions import read_answers, read_told, table_name, told_name, write_answers, write_told
 from mmpretrain.evaluation.comparison import Answers
 from mmpretrain.evaluation.told import Told
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
-from mmpretrain.run.checking import check_folds
-from mmpretrain.run.curve import TRAINED, Curve, Point, Said
-from mmpretrain.run.exposure import check_exposure
-from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.layout import CONFIG_FILE
-from mmpretrain.run.predictions import read_answers, read_told, table_name, told_name, write_answers, write_told
 from mmpretrain.run.sealed import write_sealed
 from mmpretrain.stages.finetune import train_folds
 

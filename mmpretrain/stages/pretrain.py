@@ -7,6 +7,8 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from mmpretrain.downstream.exposure import exposure_of_recipe
+from mmpretrain.downstream.health import finish_round
 from mmpretrain.encoders.folder import save_description, save_encoder
 from mmpretrain.objectives.masking import picture_share
 from mmpretrain.observe.progress import log
@@ -17,8 +19,6 @@ from mmpretrain.records import FRAME_RATE_HZ
 from mmpretrain.run.checkpoint_encoder import DESCRIPTION
 from mmpretrain.run.codebook import RoundCodebook
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, ROUND, Command, Given
-from mmpretrain.run.exposure import exposure_of_recipe
-from mmpretrain.run.health import finish_round
 from mmpretrain.run.round import Round
 from mmpretrain.run.source import ENCODER
 from mmpretrain.run.stage import fingerprint_of_made

@@ -9,6 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from mmpretrain.downstream.baselines import SOUND, statistics_of_clips
+from mmpretrain.downstream.checking import check_folds, lacks
+from mmpretrain.downstream.exposure import TEST_SEEN, as_result, check_exposure, exposure_of_fold, pooled_exposure
+from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.downstream.predictions import table_name, write_answers
+from mmpretrain.downstream.probe_features import OURS, Probed, all_probed, reads_text
+from mmpretrain.downstream.texts import texts_of_clips
 from mmpretrain.evaluation.baselines import SVM_INVERSE_PENALTIES, baseline_answers, svm, text_answers
 from mmpretrain.evaluation.comparison import Answers, comparisons_with, figures_over_folds
 from mmpretrain.evaluation.probes import Features, Probe, fit_probe, get_probe
@@ -19,16 +26,9 @@ from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.comparisons import READING, comparison_lines, interval_text, marked
 from mmpretrain.report.tables import percent, protocol_line, text_table
-from mmpretrain.run.baselines import SOUND, statistics_of_clips
-from mmpretrain.run.checking import check_folds, lacks
 from mmpretrain.run.command import ACCEPT_CHANGES, Command, Given, Option
-from mmpretrain.run.exposure import TEST_SEEN, as_result, check_exposure, exposure_of_fold, pooled_exposure
-from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.layout import SCRATCH
-from mmpretrain.run.predictions import table_name, write_answers
-from mmpretrain.run.probe_features import OURS, Probed, all_probed, reads_text
 from mmpretrain.run.run import Run
-from mmpretrain.run.texts import texts_of_clips
 
 MFCC_SVM, TFIDF = "mfcc-svm", "tfidf"
 MODELS = ("pretrained", "untrained", MFCC_SVM)
@@ -116,7 +116,7 @@ def _measure(finetuning: Finetuning, probed: Probed, one: Probe, shorter: int, f
 
 
 def _read(finetuning: Finetuning, folder: Path, number: int) -> Answers:
-    from mmpretrain.run.predictions import read_answers
+    from mmpretrain.downstream.predictions import read_answers
 
     return read_answers(folder / table_name("probe", number), finetuning.main.classes, "probe")
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from mmpretrain.downstream.health import finish_round
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.run.collapse import check_targets
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, ROUNDS, Command
-from mmpretrain.run.health import finish_round
 from mmpretrain.run.layout import pretrain_name, round_names, state_of, targets_name, walk_table
 from mmpretrain.run.run import Run
 from mmpretrain.run.stage import known_result

@@ -14,14 +14,8 @@ import numpy as np
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.manifest import MANIFEST_FILE, SEEN_FILE
 from mmpretrain.data.retrieved import Heard, Quotas, choose, manifest_text
-from mmpretrain.observe.progress import log
-from mmpretrain.observe.wall_time import WallTime
-from mmpretrain.parallel.processes import on_main
-from mmpretrain.records import FRAME_RATE_HZ
-from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command, Option
-from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
-from mmpretrain.run.layout import PRETRAINED, fold_name
-from mmpretrain.run.retrieval import (
+from mmpretrain.downstream.finetuning import CLASSIFIER, Finetuning
+from mmpretrain.downstream.retrieval import (
     RETRIEVAL,
     Embedding,
     check_held_out,
@@ -32,6 +26,12 @@ from mmpretrain.run.retrieval import (
     precision,
     prototypes,
 )
+from mmpretrain.observe.progress import log
+from mmpretrain.observe.wall_time import WallTime
+from mmpretrain.parallel.processes import on_main
+from mmpretrain.records import FRAME_RATE_HZ
+from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command, Option
+from mmpretrain.run.layout import PRETRAINED, fold_name
 from mmpretrain.run.run import Run
 from mmpretrain.run.sealed import write_sealed_text
 from mmpretrain.stages.finetune import finetune

@@ -15,6 +15,11 @@ import numpy as np
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.disturbed import CHANGES, LENGTHS, babble_of, disturbed
 from mmpretrain.data.inputs import INPUTS
+from mmpretrain.downstream.checking import check_folds
+from mmpretrain.downstream.exposure import check_exposure
+from mmpretrain.downstream.finetuning import CLASSIFIER, Finetuning
+from mmpretrain.downstream.frozen import Frozen
+from mmpretrain.downstream.trained import trained_outputs
 from mmpretrain.evaluation.comparison import Answers, intervals
 from mmpretrain.evaluation.shapley import shapley
 from mmpretrain.evaluation.tasks import TASK_METRICS
@@ -23,14 +28,9 @@ from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.robustness import render_robustness
-from mmpretrain.run.checking import check_folds
 from mmpretrain.run.command import ACCEPT_CHANGES, Command, Given, Option
-from mmpretrain.run.exposure import check_exposure
-from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
-from mmpretrain.run.frozen import Frozen
 from mmpretrain.run.layout import fold_name
 from mmpretrain.run.run import Run
-from mmpretrain.run.trained import trained_outputs
 
 MODALITIES, LENGTH = "modalities", "length"
 RESULTS_FILE, PAGE_FILE = "robustness.json", "robustness.html"

@@ -10,16 +10,16 @@ import numpy as np
 
 from mmpretrain.config import as_dict, flatten
 from mmpretrain.data.labels import labels_fingerprint
+from mmpretrain.downstream.exposure import TEST_SEEN
+from mmpretrain.downstream.units import Said, Units
 from mmpretrain.evaluation.comparison import resampled_units
 from mmpretrain.evaluation.frames import Rates
 from mmpretrain.observe.progress import log
 from mmpretrain.observe.wall_time import WallTime
 from mmpretrain.report.units import render_units
 from mmpretrain.run.command import ACCEPT_CHANGES, Command
-from mmpretrain.run.exposure import TEST_SEEN
 from mmpretrain.run.layout import UNITS
 from mmpretrain.run.run import Run
-from mmpretrain.run.units import Said, Units
 
 COMPARED = ("scratch", "mfcc", "picture", "untrained", "finetuned")  # with the frozen pretrained encoder
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmpretrain.config import TaskConfig, from_dict
+from mmpretrain.downstream.predictions import read_answers, read_told, table_name, told_beside
 from mmpretrain.evaluation.comparison import Answers, compare, on_shared_clips, resampled_units
 from mmpretrain.evaluation.draws import differences_over_draws
 from mmpretrain.evaluation.tasks import TASK_METRICS
@@ -23,7 +24,6 @@ from mmpretrain.report.few_labels import TITLES
 from mmpretrain.report.tables import TEST_SEEN, text_table
 from mmpretrain.run.command import Argument, Command, Given, Option
 from mmpretrain.run.layout import EVALUATION, PRETRAINED, RESULTS_FILE, SCRATCH
-from mmpretrain.run.predictions import read_answers, read_told, table_name, told_beside
 from mmpretrain.run.stage import known_result, read_result
 
 SAME = ("task", "protocol", "selection", "classes")  # of two results that compare

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.downstream.starting import training_of
 from mmpretrain.files import write_json
 from mmpretrain.observe.metric_log import read_metrics
 from mmpretrain.observe.progress import is_main_process, log, track
@@ -24,7 +26,6 @@ from mmpretrain.parallel.processes import on_main
 from mmpretrain.records import Batch
 from mmpretrain.report.tables import text_table
 from mmpretrain.run.command import RUN, Command, Option
-from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.layout import (
     CHECKPOINTS,
     METRICS_FILE,
@@ -35,7 +36,6 @@ from mmpretrain.run.layout import (
     training_stages,
 )
 from mmpretrain.run.run import Run
-from mmpretrain.run.starting import training_of
 from mmpretrain.train.checkpoint import read
 from mmpretrain.train.guard import GOOD
 from mmpretrain.train.loop import TRAIN_PREFIX

@@ -10,10 +10,10 @@ from flax import nnx
 
 from mmpretrain.config import CorpusConfig
 from mmpretrain.data.clips import open_clips
+from mmpretrain.downstream.frame_features import layers_of_frames
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.parallel import stopping
 from mmpretrain.run.forward import Forward, encode, layer_statistics
-from mmpretrain.run.frame_features import layers_of_frames
 from mmpretrain.run.run import Run
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.tiny import IMAGE_SIZE, tiny_model, tiny_run

@@ -3,7 +3,7 @@
 import pytest
 
 from mmpretrain.config import hidden, mfcc
-from mmpretrain.run.finetuning import Finetuning
+from mmpretrain.downstream.finetuning import Finetuning
 from mmpretrain.run.run import Run
 from tests.tiny import tiny_round, tiny_run
 

@@ -20,10 +20,10 @@ from mmpretrain.config import (
     mfcc,
 )
 from mmpretrain.data.exposure import TrainingData
+from mmpretrain.downstream.exposure import check_exposure
+from mmpretrain.downstream.finetuning import Finetuning
 from mmpretrain.encoders.folder import load_encoder, read_training_data, save_encoder
 from mmpretrain.models.encoder import AVEncoder
-from mmpretrain.run.exposure import check_exposure
-from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.run import Run
 from mmpretrain.stages.adapt import (
     AFFECT_AWARE,

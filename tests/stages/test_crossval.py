@@ -8,11 +8,11 @@ import pytest
 
 from mmpretrain.__main__ import main
 from mmpretrain.config import LabelEfficiencyConfig, TaskConfig
+from mmpretrain.downstream.baselines import statistics_of_clips
+from mmpretrain.downstream.curve import Curve, Point
+from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.downstream.predictions import read_answers, read_probabilities, read_told
 from mmpretrain.evaluation.tasks import agreement
-from mmpretrain.run.baselines import statistics_of_clips
-from mmpretrain.run.curve import Curve, Point
-from mmpretrain.run.finetuning import Finetuning
-from mmpretrain.run.predictions import read_answers, read_probabilities, read_told
 from mmpretrain.stages.crossval import crossval
 from tests.slow import others_slow
 from tests.stages.tones import PITCH_HZ

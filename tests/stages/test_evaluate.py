@@ -10,11 +10,11 @@ from flax import nnx
 
 from mmpretrain.config import CorpusConfig, emotion
 from mmpretrain.data.exposure import TrainingData
+from mmpretrain.downstream.predictions import read_answers
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.evaluation.comparison import Answers
 from mmpretrain.evaluation.metrics import METRICS
 from mmpretrain.models.encoder import AVEncoder
-from mmpretrain.run.predictions import read_answers
 from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.finetune import finetune

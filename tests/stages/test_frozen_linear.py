@@ -16,9 +16,9 @@ from sklearn.preprocessing import StandardScaler
 import mmpretrain
 from mmpretrain.config import TaskConfig
 from mmpretrain.data.batch import empty_batch, put_clip
+from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.downstream.frozen import INVERSE_PENALTIES
 from mmpretrain.files import DamagedError
-from mmpretrain.run.finetuning import Finetuning
-from mmpretrain.run.frozen import INVERSE_PENALTIES
 from mmpretrain.run.layout import training_stages
 from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate

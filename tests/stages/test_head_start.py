@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
+from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.downstream.frozen import Frozen, fit_heads
+from mmpretrain.downstream.starting import training_of
 from mmpretrain.encoders.weights import load_weights
-from mmpretrain.run.finetuning import Finetuning
-from mmpretrain.run.frozen import Frozen, fit_heads
-from mmpretrain.run.starting import training_of
 from mmpretrain.stages.finetune import finetune
 from mmpretrain.tools.replay import replay
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from mmpretrain.config import CLASSIFIERS, LabelEfficiencyConfig, TaskConfig, emotion
+from mmpretrain.downstream import frozen
+from mmpretrain.downstream.baselines import SOUND
+from mmpretrain.downstream.curve import Curve
+from mmpretrain.downstream.predictions import read_answers
 from mmpretrain.files import DamagedError
 from mmpretrain.randomness import part_seed
 from mmpretrain.report.few_labels import render_label_efficiency
-from mmpretrain.run import frozen
-from mmpretrain.run.baselines import SOUND
-from mmpretrain.run.curve import Curve
 from mmpretrain.run.forward import LayerStatistics
 from mmpretrain.run.layout import stages_by_command
-from mmpretrain.run.predictions import read_answers
 from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.finetune import finetune

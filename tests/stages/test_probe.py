@@ -5,11 +5,11 @@ import json
 import pytest
 from flax import nnx
 
+from mmpretrain.downstream import probe_features
+from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.downstream.predictions import read_answers
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.models.encoder import AVEncoder
-from mmpretrain.run import probe_features
-from mmpretrain.run.finetuning import Finetuning
-from mmpretrain.run.predictions import read_answers
 from mmpretrain.stages.layers import layers
 from mmpretrain.stages.probe import probe, render_probes
 from tests.stages.tones import PITCH_HZ

@@ -10,7 +10,7 @@ import pytest
 from mmpretrain.config import OptimizerConfig, RetrievalConfig, TaskConfig
 from mmpretrain.data.clips import training_and_validation
 from mmpretrain.data.retrieved import Quotas, choose
-from mmpretrain.run.retrieval import expressiveness, precision, prototypes
+from mmpretrain.downstream.retrieval import expressiveness, precision, prototypes
 from mmpretrain.run.run import Run
 from mmpretrain.stages.retrieve import retrieve
 from tests.stages.tones import PITCH_HZ

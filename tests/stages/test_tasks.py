@@ -10,12 +10,12 @@ from flax import nnx
 import mmpretrain
 from mmpretrain.__main__ import main
 from mmpretrain.config import CorpusConfig, FinetuneConfig, OptimizerConfig, TaskConfig, emotion
+from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.downstream.trained import trained_outputs
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.observe.metric_log import read_metrics
-from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.run import Run
-from mmpretrain.run.trained import trained_outputs
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.finetune import finetune
 from mmpretrain.stages.folds import run_folds

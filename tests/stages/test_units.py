@@ -9,12 +9,12 @@ import pytest
 from flax import nnx
 
 from mmpretrain.config import CorpusConfig, TaskConfig, UnitsConfig, emotion
+from mmpretrain.downstream.units import Units
 from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.observe.metric_log import read_metrics
 from mmpretrain.records import SAMPLES_PER_FRAME
 from mmpretrain.run.run import Run
-from mmpretrain.run.units import Units
 from mmpretrain.stages.finetune import finetune
 from mmpretrain.stages.report import report
 from mmpretrain.stages.units import units

@@ -21,15 +21,15 @@ from mmpretrain.config import (
     emotion,
 )
 from mmpretrain.data.clips import open_clips
+from mmpretrain.downstream.baselines import PICTURE, statistics_of_clips
+from mmpretrain.downstream.curve import Curve
+from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.downstream.frozen import Frozen
+from mmpretrain.downstream.units import Units
 from mmpretrain.encoders.figures import read_figures
 from mmpretrain.encoders.folder import load_encoder, read_config, save_encoder
 from mmpretrain.models.encoder import AVEncoder
-from mmpretrain.run.baselines import PICTURE, statistics_of_clips
-from mmpretrain.run.curve import Curve
-from mmpretrain.run.finetuning import Finetuning
-from mmpretrain.run.frozen import Frozen
 from mmpretrain.run.run import Run
-from mmpretrain.run.units import Units
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.export import export
 from mmpretrain.stages.finetune import finetune

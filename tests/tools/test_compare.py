@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mmpretrain.__main__ import main
+from mmpretrain.downstream.predictions import table_name, write_answers
 from mmpretrain.evaluation.comparison import Answers, compare
-from mmpretrain.run.predictions import table_name, write_answers
 from mmpretrain.run.sealed import write_sealed
 
 CLASSES = ("true", "false", "it, depends")  # words that the tables hold anyway

@@ -11,9 +11,9 @@ import pytest
 from flax import nnx
 
 from mmpretrain.config import FinetuneConfig, OptimizerConfig, ParallelConfig, emotion
+from mmpretrain.downstream.learning import what_learns
 from mmpretrain.objectives.supervised import Supervised
 from mmpretrain.parallel.mesh import make_mesh, shard_batch
-from mmpretrain.run.learning import what_learns
 from mmpretrain.train.checkpoint import Checkpointer, read
 from mmpretrain.train.optimizer import make_optimizer, scale_by_adam
 from mmpretrain.train.step import Trainer

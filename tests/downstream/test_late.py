@@ -9,11 +9,11 @@ import pytest
 from flax import nnx
 
 from mmpretrain.config import emotion
+from mmpretrain.downstream.late import fit_late
 from mmpretrain.evaluation.linear import regression
 from mmpretrain.models.late import LateHead, fused, log_probs_of
 from mmpretrain.models.streams import Beside
 from mmpretrain.objectives.task_losses import TASK_LOSSES
-from mmpretrain.run.late import fit_late
 from tests.tiny import initial, tiny_model
 
 RANDOM = np.random.default_rng(0)

@@ -13,17 +13,17 @@ import numpy as np
 
 from mmpretrain.config import TextConfig
 from mmpretrain.data.unreadable import UnreadableClipError
+from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.downstream.frozen import Frozen
+from mmpretrain.downstream.texts import encoded, text_recipe, turns_of_clips
 from mmpretrain.encoders.finite import finite
 from mmpretrain.encoders.foreign import ForeignEncoder, what_it_reads
 from mmpretrain.evaluation.probes import Features
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.observe.progress import track
 from mmpretrain.records import Batch
-from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.forward import encode
-from mmpretrain.run.frozen import Frozen
 from mmpretrain.run.layout import PRETRAINED, SCRATCH
-from mmpretrain.run.texts import encoded, text_recipe, turns_of_clips
 from mmpretrain.text.transcripts import TextEncoder
 
 OURS = {"pretrained": PRETRAINED, "untrained": SCRATCH}

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.data.windows import WINDOW_FRAMES
+from mmpretrain.downstream.exposure import VALIDATION_SEEN
+from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.downstream.probe_features import Probed
+from mmpretrain.downstream.probing import Probing
 from mmpretrain.encoders.finite import finite
 from mmpretrain.evaluation.frame_probe import discriminants
 from mmpretrain.evaluation.probe import probe_layers
 from mmpretrain.features.mfcc import cepstra_of_frames
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
-from mmpretrain.run.exposure import VALIDATION_SEEN
-from mmpretrain.run.finetuning import Finetuning
-from mmpretrain.run.probe_features import Probed
-from mmpretrain.run.probing import Probing
 
 UNIT_CLIPS = (120, 60)  # at most, to learn units from and to ask about: frames are many
 NUM_UNITS = 50  # clusters of cepstra that stand for phones where the corpora name none

@@ -10,6 +10,7 @@ import numpy as np
 from mmpretrain.config import as_dict, fingerprint
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.unreadable import UnreadableClipError
+from mmpretrain.downstream.finetuning import Finetuning
 from mmpretrain.evaluation.baselines import (
     NUM_PICTURE_STATISTICS,
     NUM_SOUND_STATISTICS,
@@ -18,7 +19,6 @@ from mmpretrain.evaluation.baselines import (
     sound_statistics,
 )
 from mmpretrain.observe.progress import log, track
-from mmpretrain.run.finetuning import Finetuning
 
 SOUND, PICTURE = "baseline", "picture_baseline"
 NEEDS = {SOUND: "audio", PICTURE: "video"}

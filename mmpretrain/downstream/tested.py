@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.data.labels import has_label
+from mmpretrain.downstream.finetuning import CLASSIFIER, Finetuning
 from mmpretrain.evaluation.task_intervals import task_intervals
 from mmpretrain.files import present_folder
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
-from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
 from mmpretrain.run.layout import fold_name
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mmpretrain.config import CorpusConfig, FinetuneConfig, emotion
 from mmpretrain.data.labels import few_of
-from mmpretrain.run.finetuning import Finetuning
+from mmpretrain.downstream.finetuning import Finetuning
 from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.finetune import finetune

@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmpretrain.config import CLASSIFIERS, REGRESSED, LabelEfficiencyConfig, TaskConfig, as_dict, flatten
+from mmpretrain.downstream.baselines import PICTURE, SOUND, statistics_of_clips
+from mmpretrain.downstream.finetuning import CLASSIFIER, Finetuning
+from mmpretrain.downstream.frozen import Frozen, fit_heads
+from mmpretrain.downstream.trained import trained_outputs
 from mmpretrain.evaluation.baselines import baseline_answers, baseline_outputs
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.randomness import part_seed
-from mmpretrain.run.baselines import PICTURE, SOUND, statistics_of_clips
-from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
-from mmpretrain.run.frozen import Frozen, fit_heads
 from mmpretrain.run.layout import LABEL_EFFICIENCY, PRETRAINED, SCRATCH, fold_name
 from mmpretrain.run.run import Run
-from mmpretrain.run.trained import trained_outputs
 
 TRAINED = (PRETRAINED, SCRATCH)  # as `finetune` calls them, too
 FROZEN = {"frozen": PRETRAINED, "untrained_frozen": SCRATCH}

@@ -20,13 +20,13 @@ from mmpretrain.data.clips import ClipTable, open_clips
 from mmpretrain.data.exposure import Exposure
 from mmpretrain.data.frame_labels import with_classes
 from mmpretrain.data.labels import has_label, task_labels, why_not_learned
+from mmpretrain.downstream.frame_features import FrameFeatures, layers_of_frames, plain_features
+from mmpretrain.downstream.frame_networks import FrameNetworks
 from mmpretrain.evaluation.frame_probe import discriminants
 from mmpretrain.evaluation.frames import Counts, count
 from mmpretrain.evaluation.protocols import get_protocol
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.parallel.mesh import whole
-from mmpretrain.run.frame_features import FrameFeatures, layers_of_frames, plain_features
-from mmpretrain.run.frame_networks import FrameNetworks
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import SourceEncoder
 

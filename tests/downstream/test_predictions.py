@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mmpretrain.config import TaskConfig
+from mmpretrain.downstream.predictions import read_told, write_told
 from mmpretrain.evaluation.told import Told
 from mmpretrain.files import DamagedError
-from mmpretrain.run.predictions import read_told, write_told
 
 NAN = np.nan
 CASES = {

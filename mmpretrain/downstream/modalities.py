@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.downstream.tested import figures_of_tasks, outputs_of_fold
+from mmpretrain.downstream.trained import trained_outputs
 from mmpretrain.evaluation.gates import gates_by_class
 from mmpretrain.evaluation.shapley import shapley
 from mmpretrain.evaluation.tasks import TASK_METRICS
 from mmpretrain.observe.progress import log
-from mmpretrain.run.finetuning import Finetuning
-from mmpretrain.run.tested import figures_of_tasks, outputs_of_fold
-from mmpretrain.run.trained import trained_outputs
 
 
 def modality_table(finetuning: Finetuning, variant: str) -> dict[str, dict[str, Any]]:

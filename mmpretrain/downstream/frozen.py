@@ -13,11 +13,11 @@ import numpy as np
 
 from mmpretrain.config import as_dict, fingerprint
 from mmpretrain.data.labels import has_label
+from mmpretrain.downstream.finetuning import CLASSIFIER, Finetuning
 from mmpretrain.evaluation.linear import LinearHead, fit_head
 from mmpretrain.files import check_seal, present_folder, read_arrays, seal, whole_folder, write_arrays
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.parallel.mesh import whole
-from mmpretrain.run.finetuning import CLASSIFIER, Finetuning
 from mmpretrain.run.forward import LayerStatistics
 from mmpretrain.run.layout import PRETRAINED
 from mmpretrain.train.best import is_better

@@ -7,12 +7,12 @@ import dataclasses
 import jax
 import numpy as np
 
+from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.downstream.frozen import Frozen, fit_heads, looking
 from mmpretrain.evaluation.linear import LinearHead
 from mmpretrain.models.heads import StatisticsHead
 from mmpretrain.parallel.mesh import whole
 from mmpretrain.parallel.processes import on_main
-from mmpretrain.run.finetuning import Finetuning
-from mmpretrain.run.frozen import Frozen, fit_heads, looking
 from mmpretrain.run.layout import PRETRAINED
 from mmpretrain.train.step import TrainState
 from mmpretrain.train.training import Training

@@ -11,13 +11,13 @@ import numpy as np
 
 from mmpretrain.config import TaskConfig
 from mmpretrain.data.labels import has_label
+from mmpretrain.downstream.finetuning import Finetuning
 from mmpretrain.evaluation.linear import fit_head
 from mmpretrain.evaluation.tasks import TASK_METRICS
 from mmpretrain.models.heads import MultiTaskModel
 from mmpretrain.models.late import fused, log_probs_of
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
-from mmpretrain.run.finetuning import Finetuning
 
 FARTHEST = 10.0  # of a weight's logarithm from that of the first modality
 INVERSE_PENALTY = 1.0  # of the regression, scikit-learn's default

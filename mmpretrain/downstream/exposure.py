@@ -8,7 +8,7 @@ import numpy as np
 
 from mmpretrain.data.exposure import Exposure, TrainingData
 from mmpretrain.doubles import pairs, told
-from mmpretrain.run.finetuning import Finetuning
+from mmpretrain.downstream.finetuning import Finetuning
 from mmpretrain.run.layout import PRETRAINED
 from mmpretrain.run.run import Run
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpretrain.downstream.finetuning import Finetuning
 from mmpretrain.encoders.weights import load_weights
-from mmpretrain.run.finetuning import Finetuning
 
 
 def trained_outputs(

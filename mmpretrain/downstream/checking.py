@@ -6,8 +6,8 @@ from mmpretrain.config import FITTED_FUSIONS
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.labels import has_label, no_classes, why_not_measured
 from mmpretrain.doubles import pairs, told
+from mmpretrain.downstream.finetuning import Finetuning
 from mmpretrain.observe.progress import log
-from mmpretrain.run.finetuning import Finetuning
 
 
 def check_folds(finetuning: Finetuning) -> None:

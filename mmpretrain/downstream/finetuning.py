@@ -16,6 +16,9 @@ from mmpretrain.config import ModelConfig, as_dict, fingerprint, flatten
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.extras import Extra, track_of
 from mmpretrain.data.labels import OF_FRAMES, class_weights, sampling
+from mmpretrain.downstream.labelled import LabelledFolds
+from mmpretrain.downstream.learning import unread_from_scratch, what_learns
+from mmpretrain.downstream.texts import text_features, text_recipe
 from mmpretrain.models.sharing import share_out
 from mmpretrain.models.streams import Beside
 from mmpretrain.objectives.supervised import Supervised, weights_of
@@ -23,12 +26,9 @@ from mmpretrain.parallel.mesh import FrameShares
 from mmpretrain.records import Batch
 from mmpretrain.run.folds import OF_FOLD, config_of_fold
 from mmpretrain.run.forward import Forward, LayerStatistics
-from mmpretrain.run.labelled import LabelledFolds
 from mmpretrain.run.layout import PRETRAINED, SCRATCH, fold_name, variants
-from mmpretrain.run.learning import unread_from_scratch, what_learns
 from mmpretrain.run.run import Run
 from mmpretrain.run.source import SourceEncoder
-from mmpretrain.run.texts import text_features, text_recipe
 from mmpretrain.train.optimizer import make_optimizer, make_schedule
 from mmpretrain.train.step import Trainer, TrainState
 from mmpretrain.train.training import Training

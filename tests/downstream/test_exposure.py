@@ -13,12 +13,12 @@ from flax import nnx
 from mmpretrain.config import CorpusConfig, RunConfig, emotion, hidden, mfcc
 from mmpretrain.data.clips import open_clips
 from mmpretrain.data.exposure import TrainingData
+from mmpretrain.downstream.checking import check_folds
+from mmpretrain.downstream.exposure import exposure_of_recipe
+from mmpretrain.downstream.finetuning import Finetuning
 from mmpretrain.encoders.folder import TRAINING_DATA_FILE, read_training_data, save_encoder
 from mmpretrain.files import DamagedError
 from mmpretrain.models.encoder import AVEncoder
-from mmpretrain.run.checking import check_folds
-from mmpretrain.run.exposure import exposure_of_recipe
-from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.folds import folds_left_out
 from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate

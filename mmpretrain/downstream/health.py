@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from mmpretrain.config import fingerprint
+from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.downstream.probing import Probing
 from mmpretrain.encoders.figures import add_figures
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.tables import render_health
 from mmpretrain.run.collapse import check_predictions
 from mmpretrain.run.figures import figures_of_rounds
-from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.layout import health_file, read_health, round_figures
-from mmpretrain.run.probing import Probing
 from mmpretrain.run.round import Round
 from mmpretrain.run.sealed import write_sealed
 

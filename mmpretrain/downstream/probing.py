@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.config import fingerprint
+from mmpretrain.downstream.exposure import VALIDATION_SEEN
+from mmpretrain.downstream.finetuning import Finetuning
 from mmpretrain.evaluation.comparison import compare
 from mmpretrain.evaluation.probe import Probe, linear_probe
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.parallel.mesh import whole
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.randomness import generator
-from mmpretrain.run.exposure import VALIDATION_SEEN
-from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.forward import layer_statistics
 from mmpretrain.run.layout import pretrain_name, read_health
 from mmpretrain.run.round import Round

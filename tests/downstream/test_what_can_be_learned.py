@@ -5,8 +5,8 @@ import pytest
 
 from mmpretrain.config import CorpusConfig, FinetuneConfig, TaskConfig, emotion
 from mmpretrain.data.labels import why_not_learned, why_not_measured
-from mmpretrain.run.checking import check_folds
-from mmpretrain.run.finetuning import Finetuning
+from mmpretrain.downstream.checking import check_folds
+from mmpretrain.downstream.finetuning import Finetuning
 from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.finetune import finetune

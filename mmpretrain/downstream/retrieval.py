@@ -13,6 +13,7 @@ from flax import nnx
 from mmpretrain.config import LabelEfficiencyConfig, RunConfig
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.exposure import TrainingData, people_of
+from mmpretrain.downstream.finetuning import Finetuning
 from mmpretrain.encoders.weights import load_weights
 from mmpretrain.evaluation.comparison import RESAMPLES, resampled_units
 from mmpretrain.evaluation.intervals import bounds, reach
@@ -21,7 +22,6 @@ from mmpretrain.models.sharing import share_out
 from mmpretrain.parallel.mesh import FrameShares
 from mmpretrain.randomness import generator
 from mmpretrain.records import Batch
-from mmpretrain.run.finetuning import Finetuning
 from mmpretrain.run.folds import folds_left_out
 from mmpretrain.run.forward import Forward
 from mmpretrain.run.source import left_by_round

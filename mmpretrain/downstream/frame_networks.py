@@ -17,6 +17,7 @@ from flax import nnx
 
 from mmpretrain.config import FinetuneConfig, ModelConfig, TaskConfig, UnitsConfig
 from mmpretrain.data.clips import ClipTable
+from mmpretrain.downstream.frame_features import shown
 from mmpretrain.evaluation.frames import Counts, count
 from mmpretrain.models.sharing import share_out
 from mmpretrain.objectives.supervised import Supervised
@@ -26,7 +27,6 @@ from mmpretrain.randomness import part_seed
 from mmpretrain.records import Batch
 from mmpretrain.run.base import RunBase
 from mmpretrain.run.forward import Forward
-from mmpretrain.run.frame_features import shown
 from mmpretrain.run.source import SourceEncoder
 from mmpretrain.train.optimizer import make_optimizer
 from mmpretrain.train.step import Trainer, TrainState

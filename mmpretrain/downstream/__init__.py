@@ -1,0 +1,1 @@
+"""What stages that learn from labels stand on: fine-tuning and its folds, frozen probes, baselines, units of frames."""
