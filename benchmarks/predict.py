@@ -27,7 +27,7 @@ from data_prep.landmarker import landmarker_model
 from data_prep.options import Options
 from data_prep.people import Contents, Facts, Part, look_into, read_part
 from mmpretrain.config import emotion, encoder_size
-from mmpretrain.encoders.folder import Encoder
+from mmpretrain.encoders.encoder import Encoder
 from mmpretrain.encoders.preprocessing import default_crop_size
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.models.heads import ClipHead

@@ -14,7 +14,8 @@ import soundfile
 from flax import nnx
 
 from mmpretrain.__main__ import main
-from mmpretrain.encoders.folder import load_encoder, save_encoder
+from mmpretrain.encoders.encoder import load_encoder
+from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.objectives import OBJECTIVES
 from tests.export.encoder_folders import LINEAGE

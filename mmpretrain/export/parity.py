@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmpretrain.config import ModelConfig
-from mmpretrain.encoders.folder import Encoder
+from mmpretrain.encoders.encoder import Encoder
 from mmpretrain.randomness import generator
 from mmpretrain.records import SAMPLES_PER_FRAME, Clip
 

@@ -7,7 +7,7 @@
 inputs: by modality, "audio" float32 [B, T, 104], rows of filterbanks, and "video" uint8 [B, T, S, S]; present: by
 modality, bool [B], which clips have it; valid: bool [B, T], the frames that are real, the first of each clip. Outputs:
 "output" and "fused" [B, T, D], "layers" [B, L + 1, T, D], and by task "logits", [B, N], of heads of frames [B, T, N],
-and "answers", what these say: see `mmpretrain.encoders.folder.Outputs`. B and T are free.
+and "answers", what these say: see `mmpretrain.encoders.encoder.Outputs`. B and T are free.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from safetensors.numpy import load_file, save_file
 from mmpretrain.config import as_dict
 from mmpretrain.data.batch import empty_batch, put_clip
 from mmpretrain.encoders.card import model_card
+from mmpretrain.encoders.encoder import Encoder, load_encoder
 from mmpretrain.encoders.figures import read_figures
-from mmpretrain.encoders.folder import Encoder, load_encoder, read_training_data
+from mmpretrain.encoders.folder import read_training_data
 from mmpretrain.encoders.preprocessing import preprocessing
 from mmpretrain.encoders.weights import WEIGHTS, WEIGHTS_FILE
 from mmpretrain.export import ExportFormat

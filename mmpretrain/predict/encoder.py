@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmpretrain.encoders import folder
+from mmpretrain.encoders import encoder as arrays
 from mmpretrain.records import Clip
 
 if TYPE_CHECKING:
     from data_prep.options import Options
 
 
-class Encoder(folder.Encoder):
+class Encoder(arrays.Encoder):
     """A pretrained encoder, for arrays (`features`, `outputs`) and for files (`from_file`, `clips_of`)."""
 
     def from_file(self, path: str | Path, *, layer: int | None = None, landmarker: str | None = None) -> np.ndarray:
@@ -56,8 +56,7 @@ class Encoder(folder.Encoder):
 
     def takes(self, clip: Clip) -> bool:
         """Whether the clip has a modality of the encoder."""
-        contents = {"audio": clip.audio, "video": clip.face, **clip.tracks}
-        return any(len(contents.get(name, ())) for name in self.config.modalities)
+        return bool(self.arrays_of(clip))
 
     @property
     def wants(self) -> str:
@@ -66,5 +65,5 @@ class Encoder(folder.Encoder):
 
 
 def load_encoder(path: str | Path, *, dtype: str | None = None) -> Encoder:
-    """Loads an exported encoder; see `mmpretrain.encoders.folder.load_encoder`."""
-    return folder.load_encoder(path, dtype=dtype, kind=Encoder)
+    """Loads an exported encoder; see `mmpretrain.encoders.encoder.load_encoder`."""
+    return arrays.load_encoder(path, dtype=dtype, kind=Encoder)

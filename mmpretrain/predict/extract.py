@@ -15,8 +15,9 @@ import numpy as np
 
 from mmpretrain.config import CorpusConfig, DataConfig, RunConfig
 from mmpretrain.data.clips import ClipTable, open_clips
+from mmpretrain.encoders.encoder import load_encoder
 from mmpretrain.encoders.finite import finite
-from mmpretrain.encoders.folder import load_encoder, read_config, read_crop_size
+from mmpretrain.encoders.folder import read_config, read_crop_size
 from mmpretrain.files import read_json, write_json, write_text
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.observe.progress import Progress, log

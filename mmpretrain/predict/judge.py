@@ -15,7 +15,7 @@ from flax import nnx
 from mmpretrain import compiler
 from mmpretrain.data.batch import empty_batch, put_clip
 from mmpretrain.encoders.card import STAYED
-from mmpretrain.encoders.folder import Encoder
+from mmpretrain.encoders.encoder import Encoder
 from mmpretrain.models.task_heads import HEADS, ask_heads
 from mmpretrain.predict.reading import Reading
 from mmpretrain.records import Batch, Clip

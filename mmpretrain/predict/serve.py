@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from mmpretrain.encoders.folder import load_encoder
+from mmpretrain.encoders.encoder import load_encoder
 from mmpretrain.predict.judge import Judge
 from mmpretrain.run.base import cache_compilations
 from mmpretrain.run.command import Argument, Command, Given, Option

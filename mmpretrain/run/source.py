@@ -13,7 +13,8 @@ from flax import nnx
 
 from mmpretrain.config import ModelConfig
 from mmpretrain.data.exposure import TrainingData
-from mmpretrain.encoders.folder import Encoder, load_encoder, read_config, read_training_data
+from mmpretrain.encoders.encoder import Encoder, load_encoder
+from mmpretrain.encoders.folder import read_config, read_training_data
 from mmpretrain.encoders.foreign import ForeignEncoder, foreign_fingerprint, is_foreign
 from mmpretrain.encoders.weights import WEIGHTS
 from mmpretrain.run.layout import pretrain_name

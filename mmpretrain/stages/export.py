@@ -17,8 +17,9 @@ from mmpretrain.data.clips import ClipTable, open_clips
 from mmpretrain.data.unreadable import UnreadableClipError
 from mmpretrain.downstream.exposure import TEST_SEEN, exposure_of_recipe
 from mmpretrain.encoders.card import CARD_FILE, STAYED
+from mmpretrain.encoders.encoder import load_encoder
 from mmpretrain.encoders.figures import FIGURES_FILE, add_figures, read_figures
-from mmpretrain.encoders.folder import load_encoder, read_config, save_encoder
+from mmpretrain.encoders.folder import read_config, save_encoder
 from mmpretrain.encoders.weights import WEIGHTS
 from mmpretrain.export import FORMATS, find_format
 from mmpretrain.export.avhubert.checkpoint import pretraining_head

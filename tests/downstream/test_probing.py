@@ -11,7 +11,7 @@ from flax import nnx
 from mmpretrain.config import CorpusConfig, HealthConfig, OptimizerConfig, mfcc
 from mmpretrain.data.clips import open_clips
 from mmpretrain.downstream import probing
-from mmpretrain.encoders.folder import Encoder
+from mmpretrain.encoders.encoder import Encoder
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.run.layout import health_file, read_health, round_figures
 from mmpretrain.run.run import Run

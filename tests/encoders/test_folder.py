@@ -16,8 +16,9 @@ import mmpretrain
 from mmpretrain.config import CorpusConfig
 from mmpretrain.data.clips import open_clips
 from mmpretrain.data.exposure import TrainingData
+from mmpretrain.encoders.encoder import FRAME_MULTIPLE, Encoder
 from mmpretrain.encoders.figures import add_figures, read_figures
-from mmpretrain.encoders.folder import FRAME_MULTIPLE, Encoder, load_head, read_config, read_training_data, save_encoder
+from mmpretrain.encoders.folder import load_head, read_config, read_training_data, save_encoder
 from mmpretrain.features.filterbank import audio_features
 from mmpretrain.files import seal
 from mmpretrain.models.encoder import AVEncoder

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mmpretrain.encoders.folder import load_encoder
+from mmpretrain.encoders.encoder import load_encoder
 from mmpretrain.export.avhubert.checkpoint import import_checkpoint
 from mmpretrain.files import seal
 from tests.export.avhubert.test_checkpoint import content, small_arrays

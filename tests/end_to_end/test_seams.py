@@ -17,6 +17,7 @@ from mmpretrain.models.heads import ClipHead
 from mmpretrain.models.layers import linear
 from mmpretrain.objectives.task_losses import TASK_LOSSES, TaskLoss
 from mmpretrain.observe.metric_log import read_metrics
+from mmpretrain.records import Clip
 from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.export import export
@@ -115,6 +116,9 @@ def test_a_third_modality_trains_evaluates_and_is_exported(config):
     assert np.abs(both - encoder.features(audio=sound, eyes=30 * eyes)).max() > 1e-3, "the gaze is looked at"
     with pytest.raises(ValueError, match=r"this encoder is of audio and gaze: features\(\) needs audio or eyes"):
         encoder.features()
+    none = np.zeros((0, 1, 1), np.uint8)
+    assert encoder.takes(Clip("", sound[:0], none, none, {"eyes": eyes})), "by the track, whatever the modality's name"
+    assert not encoder.takes(Clip("", sound[:0], none, none, {"nose": eyes}))
 
 
 def test_a_modality_that_there_is_not_is_refused_before_anything_runs(config):

@@ -24,7 +24,8 @@ from tqdm import trange
 
 from mmpretrain.config import as_dict
 from mmpretrain.data.clips import open_clips
-from mmpretrain.encoders.folder import load_encoder, load_head, read_training_data
+from mmpretrain.encoders.encoder import load_encoder
+from mmpretrain.encoders.folder import load_head, read_training_data
 from mmpretrain.encoders.weights import load_weights
 from mmpretrain.files import read_json
 from mmpretrain.run.layout import read_health, recipe_of_run

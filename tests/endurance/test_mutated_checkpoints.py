@@ -161,7 +161,7 @@ def read_all(files: Path, output: Path) -> None:
 
     import numpy as np
 
-    from mmpretrain.encoders.folder import load_encoder
+    from mmpretrain.encoders.encoder import load_encoder
     from mmpretrain.export.avhubert.checkpoint import import_checkpoint
 
     save(files / "whole.pt", content(small_arrays()), layout="zip")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mmpretrain
-from mmpretrain.encoders import folder
+from mmpretrain.encoders import encoder as arrays
 from mmpretrain.evaluation.tasks import _level_chances
 from mmpretrain.export import check_installed, parity, stablehlo
 from mmpretrain.export.parity import made_up_clips
@@ -96,7 +96,7 @@ def test_heads_of_clips_and_frames_go_through_windows(source, monkeypatch):
     T, twice = clip.num_frames, (slice(0, 20), slice(20, clip.num_frames))
     spans = [(range(0, T), own) for own in twice]
     monkeypatch.setattr(
-        folder, "windows", lambda num_frames: [(frames, range(own.start, own.stop)) for frames, own in spans]
+        arrays, "windows", lambda num_frames: [(frames, range(own.start, own.stop)) for frames, own in spans]
     )
     again = mmpretrain.load_encoder(source).outputs(audio=clip.audio)
     for name, answer in whole.answers.items():

@@ -13,7 +13,8 @@ import soundfile
 from flax import nnx
 
 from mmpretrain.__main__ import main
-from mmpretrain.encoders.folder import load_encoder, save_encoder
+from mmpretrain.encoders.encoder import load_encoder
+from mmpretrain.encoders.folder import save_encoder
 from mmpretrain.models.encoder import AVEncoder
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.export.encoder_folders import LINEAGE

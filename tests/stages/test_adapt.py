@@ -22,7 +22,8 @@ from mmpretrain.config import (
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.downstream.exposure import check_exposure
 from mmpretrain.downstream.finetuning import Finetuning
-from mmpretrain.encoders.folder import load_encoder, read_training_data, save_encoder
+from mmpretrain.encoders.encoder import load_encoder
+from mmpretrain.encoders.folder import read_training_data, save_encoder
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.run.run import Run
 from mmpretrain.stages.adapt import (

@@ -11,7 +11,8 @@ import pytest
 from flax import nnx
 
 from mmpretrain.config import CorpusConfig, RunConfig, as_dict, mfcc
-from mmpretrain.encoders.folder import load_encoder, read_config
+from mmpretrain.encoders.encoder import load_encoder
+from mmpretrain.encoders.folder import read_config
 from mmpretrain.files import write_json
 from mmpretrain.observe.metric_log import read_metrics
 from mmpretrain.run.batches import TrainingBatches

@@ -12,7 +12,8 @@ from flax import nnx
 from mmpretrain.addresses import Place, context
 from mmpretrain.config import emotion
 from mmpretrain.data.exposure import TrainingData
-from mmpretrain.encoders.folder import load_encoder, read_training_data, save_description, save_encoder
+from mmpretrain.encoders.encoder import load_encoder
+from mmpretrain.encoders.folder import read_training_data, save_description, save_encoder
 from mmpretrain.encoders.weights import tensors_of
 from mmpretrain.files import write_json
 from mmpretrain.models.adapters import attach, merge

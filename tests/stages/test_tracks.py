@@ -12,7 +12,7 @@ from mmpretrain.config import CorpusConfig, FinetuneConfig, OptimizerConfig, emo
 from mmpretrain.config.checks import check
 from mmpretrain.data.clips import open_clips
 from mmpretrain.data.extras import Track, track_of
-from mmpretrain.encoders.folder import load_encoder
+from mmpretrain.encoders.encoder import load_encoder
 from mmpretrain.predict.judge import Judge
 from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate

@@ -26,8 +26,9 @@ from mmpretrain.downstream.curve import Curve
 from mmpretrain.downstream.finetuning import Finetuning
 from mmpretrain.downstream.frozen import Frozen
 from mmpretrain.downstream.units import Units
+from mmpretrain.encoders.encoder import load_encoder
 from mmpretrain.encoders.figures import read_figures
-from mmpretrain.encoders.folder import load_encoder, read_config, save_encoder
+from mmpretrain.encoders.folder import read_config, save_encoder
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate

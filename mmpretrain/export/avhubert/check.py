@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mmpretrain.encoders.folder import load_encoder
+from mmpretrain.encoders.encoder import load_encoder
 from mmpretrain.export.avhubert.checkpoint import export_checkpoint, import_checkpoint
 from mmpretrain.export.parity import Differences, cases_of, expected
 from mmpretrain.records import Clip

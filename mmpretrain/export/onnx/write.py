@@ -18,8 +18,9 @@ import numpy as np
 
 from mmpretrain.config import TaskConfig
 from mmpretrain.encoders.card import model_card
+from mmpretrain.encoders.encoder import Encoder, load_encoder
 from mmpretrain.encoders.figures import read_figures
-from mmpretrain.encoders.folder import Encoder, load_encoder, read_training_data
+from mmpretrain.encoders.folder import read_training_data
 from mmpretrain.export import check_installed
 from mmpretrain.export.parity import Case, Differences, cases_of, expected, in_batches
 from mmpretrain.export.transformers.write import (

@@ -13,8 +13,9 @@ from safetensors.numpy import save_file
 
 from mmpretrain.config import ModelConfig, TaskConfig
 from mmpretrain.encoders.card import model_card
+from mmpretrain.encoders.encoder import Encoder, load_encoder
 from mmpretrain.encoders.figures import read_figures
-from mmpretrain.encoders.folder import Encoder, load_encoder, read_training_data
+from mmpretrain.encoders.folder import read_training_data
 from mmpretrain.encoders.preprocessing import preprocessing
 from mmpretrain.encoders.weights import WEIGHTS_FILE
 from mmpretrain.encoders.weights import tensors_of as head_tensors

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from mmpretrain.config import InputConfig, ReferenceModelConfig
-from mmpretrain.encoders.folder import load_encoder
+from mmpretrain.encoders.encoder import load_encoder
 from mmpretrain.export.parity import made_up_clips
 from mmpretrain.export.transformers import write
 from mmpretrain.features.filterbank import audio_features
