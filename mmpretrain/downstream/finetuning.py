@@ -74,10 +74,10 @@ class Finetuning(LabelledFolds):
             run.unreadable = like.run.unreadable  # in which the clips of the table are counted
         self._trainers: dict[str, Trainer] = like._trainers if like else {}  # by `_program`
         self._forwards: dict[str, list[Forward]] = like._forwards if like else {}
-        # of each encoder that was looked through, by row what its layers say (`run.frozen`)
+        # of each encoder that was looked through, by row what its layers say (`downstream.frozen`)
         self.layers: dict[str, dict[int, np.ndarray]] = like.layers if like else {}
         self.looks: dict[str, LayerStatistics] = like.looks if like else {}  # by network, whatever the weights
-        # of clips, by network and baseline (`run.baselines`)
+        # of clips, by network and baseline (`downstream.baselines`)
         self.statistics: dict[str, dict[str, np.ndarray]] = like.statistics if like else {}
 
     @classmethod
@@ -102,7 +102,7 @@ class Finetuning(LabelledFolds):
 
     @property
     def frozen(self) -> bool:
-        """Whether nothing is trained but a regression on what the encoder says (`run.frozen`)."""
+        """Whether nothing is trained but a regression on what the encoder says (`downstream.frozen`)."""
         return self.config.classifier == "frozen_linear"
 
     @property
