@@ -105,7 +105,7 @@ def class_weights(labels: np.ndarray, task: TaskConfig) -> np.ndarray:
 def has_label(labels: np.ndarray) -> np.ndarray:
     """bool [N]: which of a task's labels are there."""
     there = ~np.isnan(labels) if np.issubdtype(labels.dtype, np.floating) else labels >= 0
-    return there.reshape(len(labels), -1).any(1)
+    return there.any(tuple(range(1, there.ndim)))
 
 
 def class_counts(labels: np.ndarray, task: TaskConfig) -> np.ndarray:

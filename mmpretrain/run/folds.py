@@ -11,7 +11,7 @@ import numpy as np
 from mmpretrain.config import DataConfig, RunConfig
 from mmpretrain.data.clips import ClipTable, open_clips
 from mmpretrain.data.exposure import TrainingData
-from mmpretrain.data.labels import OF_FRAMES, has_label, task_labels
+from mmpretrain.data.labels import KNOWN_OF_ALL, OF_FRAMES, has_label, task_labels
 from mmpretrain.data.manifest import SEEN_FILE
 from mmpretrain.data.unreadable import Unreadable
 from mmpretrain.evaluation.protocols import Fold, get_protocol
@@ -134,7 +134,7 @@ def excluded_data(config: RunConfig) -> TrainingData | None:
         return None
     (table, _), main = labelled_clips(config), config.finetune.tasks[0]
     column = main.column or main.name
-    known = main.kind in OF_FRAMES or column in table.label_kinds
+    known = main.kind in OF_FRAMES or column in {*table.label_kinds, *KNOWN_OF_ALL}
     labels = task_labels(table, main) if known else np.zeros(0)
     if not has_label(labels).any():
         log(f"data.exclude_folds={folds}: no clip has a label of {column}, so there is no test clip to leave out")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmpretrain.config import CorpusConfig, RunConfig, emotion, hidden, mfcc
+from mmpretrain.config import CorpusConfig, RunConfig, TaskConfig, emotion, hidden, mfcc
 from mmpretrain.data.clips import open_clips
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.downstream.checking import check_folds
@@ -176,6 +176,14 @@ def test_excluding_says_when_it_cannot_or_need_not(corpora, tmp_path, capsys):
     config.finetune.tasks = (emotion("angry", "fearful"),)
     assert sum(map(len, Run(config).clips)) == 8
     assert "no clip has a label of emotion, so there is no test clip to leave out" in capsys.readouterr().err
+    config.finetune.tasks = (TaskConfig("mood", classes=("high", "low")),)  # a column that no corpus has
+    config.finetune.select_by = "mood/ua"
+    assert sum(map(len, Run(config).clips)) == 8
+    assert "no clip has a label of mood, so there is no test clip to leave out" in capsys.readouterr().err
+    config.finetune.tasks = (TaskConfig("corpus", classes=("elsewhere", "labelled")),)  # one that every corpus has
+    config.finetune.select_by = "corpus/ua"
+    with pytest.raises(ValueError, match=r"data\.exclude_folds=\(2,\): .* only 2 speakers"):
+        _ = Run(config).clips
     both = recipe(tmp_path, corpora["labelled"], labelled=corpora["labelled"])
     tested = {speaker for table in Run(both).clips for speaker in table.speakers}
     both.data.exclude_folds = (2,)
