@@ -19,6 +19,7 @@ import numpy as np
 from mmpretrain import randomness
 from mmpretrain.data.windows import WINDOW_FRAMES, windows
 
+BATCH_FRAMES = "data.batch_frames"  # the field of a recipe, unless a stage has one of its own
 LONG_BUCKET_STEP = 100  # frames; evaluation rounds clips beyond the longest bucket up to a multiple of this
 
 
@@ -53,6 +54,7 @@ class BatchPlan:
     bucket and weight w appear round(w * n) times together, a fractional part falling on other clips every epoch.
     strata: int [N, K], what each clip is of, such as a class, and within it a corpus and a speaker: the clips of a
     bucket are then not shuffled but dealt out, so that of all of these every batch has its share (`spread`).
+    field: of the recipe that says `batch_frames`, for messages.
     Threads may share it. An epoch is planned once, and the next one in the background when half of it has been asked
     for. Raises ValueError if there is no clip, no weight is positive, or `batch_frames` cannot hold `multiple` clips.
     """
@@ -67,6 +69,7 @@ class BatchPlan:
         seed: int,
         weights: np.ndarray | None = None,
         strata: np.ndarray | None = None,
+        field: str = BATCH_FRAMES,
     ):
         weights = np.ones(len(lengths)) if weights is None else np.asarray(weights)
         if not np.any(weights > 0):
@@ -78,7 +81,7 @@ class BatchPlan:
         left_over = 0
         longest = max(self._groups)
         for num_frames in sorted(self._groups):
-            size = batch_size(num_frames, batch_frames=batch_frames, multiple=multiple)
+            size = batch_size(num_frames, batch_frames=batch_frames, multiple=multiple, field=field)
             available = left_over + sum(count for _, count in self._groups[num_frames])
             num_batches = -(-available // size) if num_frames == longest else available // size
             left_over = available - num_batches * size
@@ -264,13 +267,13 @@ def _batch_size(num_frames: int, batch_frames: int, multiple: int) -> int:
     return batch_frames // (num_frames * multiple) * multiple
 
 
-def batch_size(num_frames: int, *, batch_frames: int, multiple: int) -> int:
+def batch_size(num_frames: int, *, batch_frames: int, multiple: int, field: str = BATCH_FRAMES) -> int:
     """The clips of a training batch of `num_frames`. Raises ValueError if `batch_frames` cannot hold `multiple`."""
     size = _batch_size(num_frames, batch_frames, multiple)
     if not size:
         raise ValueError(
-            f"data.batch_frames={batch_frames} does not hold {multiple} clips (the devices of the run) of "
-            f"{num_frames} frames; raise it to {multiple * num_frames} or shorten data.bucket_frames"
+            f"{field}={batch_frames} does not hold {multiple} clips (data.batch_multiple) of {num_frames} frames; "
+            f"raise it to {multiple * num_frames} or shorten data.bucket_frames"
         )
     return size
 

@@ -186,7 +186,8 @@ class Finetuning(LabelledFolds):
         sampled = sampling(config.sampling, clips, labels[self.main.name], self.classes_N[fold.train], self.main)
         batches = self.run.training_batches(
             name, clips, self.model(variant), config.num_steps, batch_frames=config.batch_frames, extras=self.extras,
-            labels=labels, of_frames=self.of_frames, freq_mask=config.freq_mask, freq_warp=config.freq_warp, **sampled,
+            labels=labels, of_frames=self.of_frames, freq_mask=config.freq_mask, freq_warp=config.freq_warp,
+            field="finetune.batch_frames", **sampled,
         )  # fmt: skip
         return Training(
             name, trainer, batches, config.num_steps, self.run.stage_seed(name),

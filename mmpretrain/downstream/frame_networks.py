@@ -86,7 +86,7 @@ class FrameNetworks:
         labels = {self.task.name: self.labels_NT[rows]}
         batches = self.run.training_batches(
             name, self.table.select(rows), self.model, self.config.num_steps, batch_frames=self.config.batch_frames,
-            labels=labels, of_frames=tuple(labels),
+            labels=labels, of_frames=tuple(labels), field="units.batch_frames",
         )  # fmt: skip
         return (shard_batch(shown(batch, inputs), self.run.mesh) for batch in batches(0))
 

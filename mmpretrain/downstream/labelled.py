@@ -176,10 +176,14 @@ class LabelledFolds:
         labels, why = self.labels[self.selecting][fold.validation], ""
         if not has_label(labels).any() or (not selecting.classes and self.best_by.better == "higher"):
             why = why_not_measured(labels, selecting)
+        metric, known = self.config.select_by.partition("/")[2], labels[has_label(labels)]
+        if not why and self.config.selection != "last" and metric in TASK_METRICS[selecting.kind].untold(known):
+            why = why_not_measured(labels, selecting) or f"has labels that tell no {metric}"
         if why:
             raise ValueError(
                 f"finetune.select_by={self.config.select_by!r}: the validation part of fold {number} of "
-                f"{self.protocol_title} {why} (task {self.selecting}); choose by another task, or label more clips"
+                f"{self.protocol_title} {why} (task {self.selecting}); choose by another figure or task, or label more "
+                "clips"
             )
         return fold
 

@@ -34,7 +34,8 @@ def figures_of_tasks(finetuning: Finetuning, outputs: Sequence[dict[str, np.ndar
     """By TASK/METRIC its value on the test clips of each fold, their mean and deviation, and that of all clips.
 
     With `low` and `high`, its 95 % interval by resampling speakers, but for the kinds `frames` and `embedding`. A
-    metric that a fold cannot tell is None there. outputs: of each fold what the heads say of its test clips.
+    metric that a fold cannot tell is None there, and so is the mean where none can. outputs: of each fold what the
+    heads say of its test clips.
     """
     rows = [finetuning.fold(number).test for number in finetuning.folds]
     of_folds = [finetuning.metrics(said, tested) for said, tested in zip(outputs, rows, strict=True)]
@@ -46,7 +47,8 @@ def figures_of_tasks(finetuning: Finetuning, outputs: Sequence[dict[str, np.ndar
         values = [of_fold.get(name) for of_fold in of_folds]
         known = np.array([value for value in values if value is not None])
         std = float(known.std(ddof=1)) if len(known) > 1 else 0.0
-        figures[name] = {"folds": values, "mean": float(known.mean()), "std": std, "pooled": value}
+        mean = float(known.mean()) if len(known) else None
+        figures[name] = {"folds": values, "mean": mean, "std": std, "pooled": value}
     for name, interval in _intervals(finetuning, together, np.concatenate(rows)).items():
         figures[name] |= interval
     return figures

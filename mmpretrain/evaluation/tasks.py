@@ -21,13 +21,15 @@ class TaskMetrics(NamedTuple):
     """of(labels, outputs, task): the metrics by name, of labelled clips. better: of each metric, as an objective's.
 
     chances(outputs): log probabilities [N, C] of classes that exclude one another, and classes(labels): int [N], the
-    one that each clip has, -1 where it cannot be said; of kinds that are such classes.
+    one that each clip has, -1 where it cannot be said; of kinds that are such classes. untold(labels): the metrics that
+    these labels do not tell, whatever is said of them; `of` leaves them out.
     """
 
     better: Mapping[str, Better]
     of: Callable[[np.ndarray, np.ndarray, TaskConfig], dict[str, float]]
     chances: Callable[[np.ndarray], np.ndarray] | None = None
     classes: Callable[[np.ndarray], np.ndarray] = lambda labels_N: labels_N
+    untold: Callable[[np.ndarray], tuple[str, ...]] = lambda labels: ()
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -64,10 +66,23 @@ def most_voted(shares_NC: np.ndarray) -> np.ndarray:
     return np.where(alone_N, shares_NC.argmax(1), -1)
 
 
+def _untold_of_votes(shares_NC: np.ndarray) -> tuple[str, ...]:
+    return () if (most_voted(shares_NC) >= 0).any() else METRICS
+
+
 def _votes(shares_NC: np.ndarray, logits_NC: np.ndarray, task: TaskConfig) -> dict[str, float]:
     """`loss` is the cross-entropy with the shares; the others are of the most voted class, of clips that have one."""
     loss = float(-(shares_NC * _log_softmax(logits_NC)).sum(-1).mean())
     return {"loss": loss} | _figures(most_voted(shares_NC), logits_NC.argmax(-1), task)
+
+
+def _told_apart(yes_NC: np.ndarray) -> np.ndarray:
+    """bool [C]: which classes some clips have and others do not."""
+    return yes_NC.any(0) & ~yes_NC.all(0)
+
+
+def _untold_of_several(marked_NC: np.ndarray) -> tuple[str, ...]:
+    return () if _told_apart(marked_NC > 0).any() else ("macro_f1", "auc")
 
 
 def _several(marked_NC: np.ndarray, logits_NC: np.ndarray, task: TaskConfig) -> dict[str, float]:
@@ -76,7 +91,7 @@ def _several(marked_NC: np.ndarray, logits_NC: np.ndarray, task: TaskConfig) -> 
     loss = -np.where(yes_NC, _log_sigmoid(logits_NC), _log_sigmoid(-logits_NC)).mean()
     hits = (yes_NC & said_NC).sum(0)
     f1_C = 2 * hits / np.maximum(yes_NC.sum(0) + said_NC.sum(0), 1)
-    told_C = yes_NC.any(0) & ~yes_NC.all(0)
+    told_C = _told_apart(yes_NC)
     figures = {"loss": float(loss), "accuracy": float((yes_NC == said_NC).mean())}
     if told_C.any():
         areas = [area_under_curve(yes_NC[:, c], logits_NC[:, c]) for c in np.flatnonzero(told_C)]
@@ -88,11 +103,15 @@ def _binary_chances(logit_N1: np.ndarray) -> np.ndarray:
     return np.concatenate([_log_sigmoid(-logit_N1), _log_sigmoid(logit_N1)], axis=1)
 
 
+def _untold_of_two(labels_N: np.ndarray) -> tuple[str, ...]:
+    return () if len(np.unique(labels_N)) == 2 else ("auc",)
+
+
 def _binary(labels_N: np.ndarray, logit_N1: np.ndarray, task: TaskConfig) -> dict[str, float]:
     log_probs_N2 = _binary_chances(logit_N1)
     figures = {"loss": float(-log_probs_N2[np.arange(len(labels_N)), labels_N].mean())}
     figures |= _figures(labels_N, (logit_N1[:, 0] > 0).astype(int), task)
-    if len(np.unique(labels_N)) == 2:
+    if not _untold_of_two(labels_N):
         figures["auc"] = area_under_curve(labels_N > 0, logit_N1[:, 0])
     return figures
 
@@ -124,6 +143,10 @@ def _ordinal(labels_N: np.ndarray, odds_NK: np.ndarray, task: TaskConfig) -> dic
     kappa = 1 - np.square(off_N).mean() / by_chance if by_chance > 0 else 0.0
     figures = {"loss": float(loss), "mae": float(np.abs(off_N).mean()), "qwk": float(kappa)}
     return figures | _figures(labels_N, said_N, task)
+
+
+def _untold_of_points(labels_N: np.ndarray) -> tuple[str, ...]:
+    return () if (np.unique(labels_N, return_counts=True)[1] > 1).any() else ("loss", "map", "nearest")
 
 
 def _embedding(labels_N: np.ndarray, points_ND: np.ndarray, task: TaskConfig) -> dict[str, float]:
@@ -186,12 +209,12 @@ _OF_VALUES = _better("ccc", "pearson", lower=("mae", "rmse"))
 
 TASK_METRICS = {
     "class": TaskMetrics(_better(*METRICS), _class, _log_softmax),
-    "votes": TaskMetrics(_better(*METRICS), _votes, _log_softmax, most_voted),
-    "classes": TaskMetrics(_better("accuracy", "macro_f1", "auc"), _several),
-    "binary": TaskMetrics(_better(*METRICS, "auc"), _binary, _binary_chances),
+    "votes": TaskMetrics(_better(*METRICS), _votes, _log_softmax, most_voted, _untold_of_votes),
+    "classes": TaskMetrics(_better("accuracy", "macro_f1", "auc"), _several, untold=_untold_of_several),
+    "binary": TaskMetrics(_better(*METRICS, "auc"), _binary, _binary_chances, untold=_untold_of_two),
     "ordinal": TaskMetrics(_better(*METRICS, "qwk", lower=("mae",)), _ordinal, _level_chances),
     "value": TaskMetrics(_OF_VALUES, _values),
-    "embedding": TaskMetrics(_better("map", "nearest"), _embedding),
+    "embedding": TaskMetrics(_better("map", "nearest"), _embedding, untold=_untold_of_points),
     "frames": TaskMetrics(_better("accuracy", lower=("error",)), _frames),
     "values": TaskMetrics(_OF_VALUES, _values),
 }

@@ -34,5 +34,6 @@ def figure_text(figure: Mapping[str, Any] | None) -> str:
     if figure is None:
         return "-"
     interval = f" [{figure['low']:.3f} to {figure['high']:.3f}]" if "low" in figure else ""
-    spread = f" ({figure['mean']:.3f} +- {figure['std']:.3f})" if len(figure["folds"]) > 1 else ""
+    several = len(figure["folds"]) > 1 and figure["mean"] is not None
+    spread = f" ({figure['mean']:.3f} +- {figure['std']:.3f})" if several else ""
     return f"{figure['pooled']:.3f}{interval}{spread}"

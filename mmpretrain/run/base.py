@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from mmpretrain.config import ModelConfig, RunConfig, as_dict, fields_of
 from mmpretrain.config.checks import check
 from mmpretrain.data.batch import make_share
-from mmpretrain.data.batch_plan import BatchPlan, EvaluationPlan, PlannedBatch
+from mmpretrain.data.batch_plan import BATCH_FRAMES, BatchPlan, EvaluationPlan, PlannedBatch
 from mmpretrain.data.clips import ClipTable, training_and_validation
 from mmpretrain.data.exposure import among
 from mmpretrain.data.inputs import INPUTS
@@ -154,12 +154,13 @@ class RunBase:
         batch_frames: int,
         weights: np.ndarray | None = None,
         strata: np.ndarray | None = None,
+        field: str = BATCH_FRAMES,
         **inputs: Any,
     ) -> TrainingBatches:
         """Of the stage of that name. inputs: what else `make_batch` takes. Raises what `check_noise` raises.
 
-        weights: float [N], how often each clip is in an epoch, times the weight of its corpus; None: 1. strata: as in
-        `BatchPlan`.
+        weights: float [N], how often each clip is in an epoch, times the weight of its corpus; None: 1. strata, field:
+        as in `BatchPlan`.
         """
         self.check_noise()
         seed = self.stage_seed(name)
@@ -167,7 +168,7 @@ class RunBase:
         weights = table.weights if weights is None else table.weights * weights
         plan = BatchPlan(
             table.lengths, batch_frames=batch_frames, bucket_frames=data.bucket_frames,
-            multiple=data.batch_multiple, seed=seed, weights=weights, strata=strata,
+            multiple=data.batch_multiple, seed=seed, weights=weights, strata=strata, field=field,
         )  # fmt: skip
         load = self._loading(plan, table, model=model, data=data, train=True, seed=seed, **inputs)
         return TrainingBatches(plan, table, load, num_steps, data.num_workers)

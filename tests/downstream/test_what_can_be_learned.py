@@ -7,6 +7,10 @@ from mmpretrain.config import CorpusConfig, FinetuneConfig, TaskConfig, emotion
 from mmpretrain.data.labels import why_not_learned, why_not_measured
 from mmpretrain.downstream.checking import check_folds
 from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.downstream.tested import figures_of_tasks
+from mmpretrain.evaluation.metrics import METRICS
+from mmpretrain.evaluation.tasks import TASK_METRICS
+from mmpretrain.report.tasks import figure_text
 from mmpretrain.run.run import Run
 from mmpretrain.stages.evaluate import evaluate
 from mmpretrain.stages.finetune import finetune
@@ -107,6 +111,69 @@ def test_a_second_task_without_labels_in_the_test_part_is_said(tmp_path, capsys)
     check_folds(Finetuning(run))
     said = capsys.readouterr()
     assert "fold 1: the test part has no label of it, of which its level figures tell nothing" in said.out + said.err
+
+
+def sleepy_people(path):
+    """Sound of six people, who are all along sleepy or not."""
+    clips = [
+        make_clip(f"c{i}", 8 + i, video=False, size=IMAGE_SIZE, speaker=f"s{i % 6}", labels={"sleepy": "ny"[i % 2]})
+        for i in range(12)
+    ]
+    return write_corpus(path / "corpus", clips, IMAGE_SIZE, IMAGE_SIZE + 16, {"sleepy": "class"})
+
+
+def sleepy_run(path, metric) -> Run:
+    run = run_of(path, sleepy_people(path), "happy", "sad", protocol="speakers-6")
+    run.config.finetune.tasks = (TaskConfig("sleepy", kind="binary", classes=("n", "y")),)
+    run.config.finetune.select_by = f"sleepy/{metric}"
+    return run
+
+
+def test_a_figure_that_validation_clips_cannot_tell_chooses_no_model(tmp_path):
+    run = sleepy_run(tmp_path, "auc")
+    with pytest.raises(
+        ValueError,
+        match=r"select_by='sleepy/auc': the validation part of fold 1 .* has no clip labelled [ny] \(task sl",
+    ):
+        finetune(run)
+    assert not (tmp_path / "run" / "finetune").exists()
+    run.config.finetune.selection = "last"
+    assert len(Finetuning(run).fold(1).validation) == 2, "nothing is chosen by it"
+
+
+def test_a_figure_that_no_fold_tells_has_no_mean(tmp_path):
+    finetuning = Finetuning(sleepy_run(tmp_path, "loss"))
+    said = [{"sleepy": finetuning.labels["sleepy"][finetuning.fold(k).test][:, None] - 0.5} for k in finetuning.folds]
+    figures = figures_of_tasks(finetuning, said)
+    assert figures["sleepy/auc"]["folds"] == [None] * 6
+    assert (figures["sleepy/auc"]["mean"], figures["sleepy/auc"]["pooled"]) == (None, 1.0)
+    assert figure_text(figures["sleepy/auc"]).startswith("1.000 [")
+    assert figures["sleepy/ua"]["mean"] == 1.0
+
+
+def test_batches_that_hold_too_few_clips_are_told_by_the_field_of_fine_tuning(tmp_path):
+    run = run_of(tmp_path, corpus_of(tmp_path), "happy", "sad", batch_frames=10)
+    with pytest.raises(ValueError, match=r"^finetune\.batch_frames=10 does not hold 8 clips \(data\.batch_multiple\)"):
+        Finetuning(run).training("scratch", 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes", "labels", "untold"),
+    [
+        ("binary", ("a", "b"), [1, 1], {"auc"}),
+        ("binary", ("a", "b"), [1, 0], set()),
+        ("classes", ("a", "b"), [[1, 0], [1, 0]], {"macro_f1", "auc"}),
+        ("classes", ("a", "b"), [[1, 0], [1, 1]], set()),
+        ("votes", ("a", "b"), [[0.5, 0.5], [0.5, 0.5]], set(METRICS)),
+        ("votes", ("a", "b"), [[0.5, 0.5], [1.0, 0.0]], set()),
+        ("embedding", ("a", "b"), [0, 1], {"loss", "map", "nearest"}),
+        ("embedding", ("a", "b"), [0, 0], set()),
+    ],
+)  # fmt: skip
+def test_what_labels_do_not_tell_is_known_before_anything_is_said(kind, classes, labels, untold):
+    task, labels, of_kind = TaskConfig("task", kind=kind, classes=classes), np.array(labels), TASK_METRICS[kind]
+    said = np.linspace(-1, 1, 4, dtype=np.float32).reshape(2, 2)[:, : 1 if kind == "binary" else 2]
+    assert set(of_kind.untold(labels)) == of_kind.better.keys() - of_kind.of(labels, said, task).keys() == untold
 
 
 @pytest.mark.parametrize(
