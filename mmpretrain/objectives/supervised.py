@@ -33,8 +33,8 @@ def weights_of(task: TaskConfig) -> str:
 
 class Changes(NamedTuple):
     """Augmentation: stretches that are hidden, bool [B, T] each; how much of a clip is its own, [B], the rest being
-    the one before it in the batch; by modality whether it is left, bool [B] (None: all are); how much of reversed
-    gradients there is yet, [B] (None: nothing is reversed)."""
+    the one before it in the batch (all of it where the two have no modality in common); by modality whether it is left,
+    bool [B] (None: all are); how much of reversed gradients there is yet, [B] (None: nothing is reversed)."""
 
     audio_BT: jax.Array
     video_BT: jax.Array
@@ -98,12 +98,14 @@ class Supervised(Objective):
         nothing, own_B = jnp.zeros_like(valid), jnp.ones(len(valid))
         if not train:
             return Changes(nothing, nothing, own_B)
-        if mixup > 0:
-            share_B = jax.vmap(lambda key: jax.random.beta(key, mixup, mixup))(named(keys_B, "mixup"))
-            own_B = jnp.where(_before(batch.clip_B) >= 0, jnp.maximum(share_B, 1 - share_B), 1)
         left = (
             left_of(batch.present, keys_B, self.finetune.modality_dropout) if self.finetune.modality_dropout else None
         )
+        if mixup > 0:
+            share_B = jax.vmap(lambda key: jax.random.beta(key, mixup, mixup))(named(keys_B, "mixup"))
+            heard = _shown(batch, left).present.values()
+            both_B = jnp.stack([has_B & _before(has_B) for has_B in heard]).any(0)  # else there is nothing to mix
+            own_B = jnp.where(both_B, jnp.maximum(share_B, 1 - share_B), 1)
         ramp_B = ramp_of(self.finetune.tasks, step, self.finetune.num_steps, len(valid))
         if masking is None:
             return Changes(nothing, nothing, own_B, left, ramp_B)
@@ -181,9 +183,7 @@ class Supervised(Objective):
         Masked frames of a stream read 0: the mean row of sound, the mean grey. shown: by modality, bool, whether it
         is, of clips that have it; None: all are.
         """
-        for some in (shown, changes.left if changes is not None else None):
-            if some is not None:
-                batch = batch._replace(present={name: has_B & some[name] for name, has_B in batch.present.items()})
+        batch = _shown(_shown(batch, shown), changes.left if changes is not None else None)
         if self.lora_rank:
             merge(model.encoder.transformer)  # of a copy: who hands in the model has its weights in the state
         prepared = model.encoder.prepare(batch.inputs, batch.valid_BT)
@@ -224,6 +224,13 @@ class Supervised(Objective):
             x = jnp.where(each(batch.valid_BT), own_B * x + (1 - own_B) * _before(x), x)
         hidden = {"audio": changes.audio_BT, "video": changes.video_BT}
         return jnp.where(each(hidden[name]), 0, x) if name in hidden and self.finetune.masking is not None else x
+
+
+def _shown(batch: Batch, some: Mapping[str, jax.Array] | None) -> Batch:
+    """As if clips had no modality but those of `some`, by name bool [B] or []; None: as it is."""
+    if some is None:
+        return batch
+    return batch._replace(present={name: has_B & some[name] for name, has_B in batch.present.items()})
 
 
 def left_of(present: Mapping[str, jax.Array], keys_B: jax.Array, prob: float) -> dict[str, jax.Array]:

@@ -43,12 +43,24 @@ def test_mixed_clips_are_shares_of_two_and_learn_both_labels():
 def test_shares_are_of_the_clip_and_at_least_a_half():
     objective = Supervised(tiny_model(), FinetuneConfig(tasks=(emotion("a", "b", "c"),), mixup=0.4))
     batch = random_batch((5,) * 64, model=objective.model)
-    batch = batch._replace(clip_B=np.where(np.arange(64) == 7, -1, batch.clip_B))
+    batch = with_present(batch, audio=np.arange(64) != 7)
     own = np.asarray(objective.draw(clip_keys(batch), batch, step=0, train=True).own_B)
-    assert own[8] == 1, "behind a row that only fills the batch"
+    assert own[7] == own[8] == 1, "without sound, as a row that only fills the batch, and behind it"
     assert own.min() >= 0.5
     assert 0.7 < own.mean() < 0.95
     assert (np.asarray(objective.draw(clip_keys(batch), batch, step=0, train=False).own_B) == 1).all()
+
+
+def test_labels_are_mixed_with_those_of_a_clip_that_is_mixed_in():
+    finetune = FinetuneConfig(tasks=(emotion("a", "b", "c"),), mixup=0.4, modality_dropout=0.5)
+    objective = Supervised(tiny_model("audio", "video"), finetune)
+    batch = random_batch((3,) * 64, model=objective.model)
+    changes = objective.draw(clip_keys(batch), batch, step=0, train=True)
+    left = [np.asarray(of_each) for of_each in changes.left.values()]
+    mixed = np.any([here & np.roll(here, 1) for here in left], axis=0)
+    assert 0.4 < mixed.mean() < 0.9, "of sound alone behind a picture alone there is nothing to mix"
+    assert (np.asarray(changes.own_B)[~mixed] == 1).all()
+    assert (np.asarray(changes.own_B)[mixed] < 1).mean() > 0.9
 
 
 def test_a_reversed_task_teaches_its_head_and_the_encoder_the_contrary():
