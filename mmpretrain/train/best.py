@@ -32,11 +32,17 @@ class Best:
         Waits until that state is whole on disk: a run that continues from the checkpoint will look for it.
         """
         self._saved.wait()
-        return {"best_by": self._by and self._by.metric, "best_value": self._value}
+        return {"best_by": self._by and self._by.metric, "best_value": self._value, "best_step": self._saved.latest()}
 
     def resume(self, known: Mapping[str, Any]) -> None:
-        """Takes up what a checkpoint says, unless it chose by another metric."""
-        self._value = known["best_value"] if known["best_by"] == (self._by and self._by.metric) else None
+        """Takes up what a checkpoint says, unless it chose by another metric.
+
+        Nor where a state of a later step is kept: it is about to be made again, and where it comes out otherwise, as
+        under a recipe whose changes were accepted, the one that is kept is of no run. The next is better than that.
+        """
+        by = self._by and self._by.metric
+        same = (known["best_by"], known.get("best_step")) == (by, self._saved.latest())
+        self._value = known["best_value"] if same else None
 
     def offer(self, step: int, state: TrainState, values: Mapping[str, float]) -> None:
         """Keeps the state if it is better than all before it."""
