@@ -88,7 +88,7 @@ def pool_config(config: RunConfig) -> RunConfig:
 
 
 class Embedding:
-    """That of a fold. Every call gives the points of a table's clips, float32 [N, D], in every process."""
+    """That of a fold. Every call gives the points of a table's clips, float32 [N, D] of length 1, in every process."""
 
     def __init__(self, finetuning: Finetuning, variant: str, classifier: Path):
         trainer, run, name = finetuning.trainer(variant), finetuning.run, finetuning.main.name
@@ -110,13 +110,16 @@ class Embedding:
         points_ND = np.zeros((len(table), self._dim), np.float32)
         for row, _, point in self._forward(self._state, table, title):
             points_ND[row] = point
-        return points_ND
+        return _of_length_1(points_ND)  # of a long clip it is the mean of its windows' points
 
 
 def prototypes(points_ND: np.ndarray, class_N: np.ndarray, num_classes: int) -> np.ndarray:
     """float32 [C, D], of length 1: the mean of the points of each class."""
-    sums_CD = np.stack([points_ND[class_N == c].sum(0) for c in range(num_classes)])
-    return sums_CD / np.maximum(np.linalg.norm(sums_CD, axis=1, keepdims=True), 1e-12)
+    return _of_length_1(np.stack([points_ND[class_N == c].sum(0) for c in range(num_classes)]))
+
+
+def _of_length_1(points_ND: np.ndarray) -> np.ndarray:
+    return points_ND / np.maximum(np.linalg.norm(points_ND, axis=1, keepdims=True), 1e-12)
 
 
 class Said(NamedTuple):

@@ -152,6 +152,7 @@ def _untold_of_points(labels_N: np.ndarray) -> tuple[str, ...]:
 def _embedding(labels_N: np.ndarray, points_ND: np.ndarray, task: TaskConfig) -> dict[str, float]:
     """Each clip looks for the others of its class by cosine. `map` is the mean average precision over those that there
     is another of, `nearest` how often the first that is found is of the class; `loss` is 1 - map."""
+    points_ND = points_ND / np.maximum(np.linalg.norm(points_ND, axis=1, keepdims=True), 1e-12)  # means of windows too
     similar_NN = points_ND @ points_ND.T
     found = []
     for n in range(len(labels_N)):
