@@ -63,17 +63,16 @@ def speaker_names(table: ClipTable) -> Words[str]:
     return Words(code_N, tuple(f"{corpus}/{who}" if who else "" for corpus, who in pairs))
 
 
-def sampling(
-    kind: str, table: ClipTable, labels: np.ndarray, classes_N: np.ndarray, task: TaskConfig
-) -> dict[str, np.ndarray]:
+def sampling(kind: str, table: ClipTable, classes_N: np.ndarray, task: TaskConfig) -> dict[str, np.ndarray]:
     """What `BatchPlan` takes of the clips to learn a task from: weights, by class, and strata.
 
-    kind: of `FinetuneConfig.sampling`. Strata are the class, the corpus and the speaker of each clip.
+    kind: of `FinetuneConfig.sampling`. classes_N: of each clip, of votes the most voted one, -1 where none is clear.
+    Strata are the class, the corpus and the speaker of each clip.
     """
     if kind == "as_it_is":
         return {}
     strata_N3 = np.stack([classes_N, corpus_names(table).codes, table.speakers.codes], axis=1).astype(np.int64)
-    return {"weights": class_weights(labels, task)} | ({"strata": strata_N3} if kind == "spread" else {})
+    return {"weights": class_weights(classes_N, task)} | ({"strata": strata_N3} if kind == "spread" else {})
 
 
 def check_range(labels: np.ndarray, task: TaskConfig, table: ClipTable) -> None:

@@ -183,7 +183,7 @@ class Finetuning(LabelledFolds):
             if task.class_weights == "inverse":
                 labels[weights_of(task)] = class_weights(labels[task.name], task)
         clips = self.table.select(fold.train)
-        sampled = sampling(config.sampling, clips, labels[self.main.name], self.classes_N[fold.train], self.main)
+        sampled = sampling(config.sampling, clips, self.classes_N[fold.train], self.main)
         batches = self.run.training_batches(
             name, clips, self.model(variant), config.num_steps, batch_frames=config.batch_frames, extras=self.extras,
             labels=labels, of_frames=self.of_frames, freq_mask=config.freq_mask, freq_warp=config.freq_warp,

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from mmpretrain.config import CorpusConfig, TaskConfig
+from mmpretrain.data.batch_plan import BatchPlan
 from mmpretrain.data.clips import open_clips
-from mmpretrain.data.labels import class_weights, has_label, no_classes, task_labels
+from mmpretrain.data.labels import class_weights, has_label, no_classes, sampling, task_labels
+from mmpretrain.evaluation.tasks import most_voted
 from tests.corpus_fixture import make_clip, write_corpus
 
 COLUMNS = {"emotion": "class", "votes": "classes", "tags": "classes", "level": "value", "humour": "class"}
@@ -120,3 +122,20 @@ def test_class_weights_are_one_on_average_and_make_classes_count_alike():
     votes = np.array([[1, 0], [0.75, 0.25], [np.nan, np.nan]])
     weights = class_weights(votes, dataclasses.replace(task, kind="votes", classes=("a", "b")))
     assert weights == pytest.approx([2 / (2 * 1.75), 0.75 * 2 / 3.5 + 0.25 * 2 / 0.5, 1])
+
+
+def test_balanced_epochs_have_as_many_clips_of_every_most_voted_class(tmp_path):
+    random, votes = np.random.default_rng(0), []
+    for i in range(90):  # two of three are happy, of which voters are less sure
+        word, other, most = ("happy", "sad", 4) if i % 3 else ("sad", "happy", 1)
+        votes.append((word,) * 5 + (other,) * int(random.integers(0, most, endpoint=True)))
+    clips = [make_clip(f"c{i:02}", 8, video=False, labels={"votes": of}) for i, of in enumerate(votes)]
+    table = open_clips([CorpusConfig(str(write_corpus(tmp_path / "voted", clips, 96, 112, {"votes": "classes"})))])
+    task = TaskConfig("votes", kind="votes", classes=("happy", "sad"))
+    classes = most_voted(task_labels(table, task))
+    plan = BatchPlan(
+        table.lengths, batch_frames=100, bucket_frames=(10,), multiple=1, seed=0,
+        **sampling("balanced", table, classes, task),
+    )  # fmt: skip
+    seen = np.concatenate([plan[step].clips for step in range(plan.num_batches_per_epoch)])
+    assert np.bincount(classes[seen]).tolist() == [45, 45]
