@@ -13,6 +13,7 @@ import numpy as np
 
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.stored import StoredClip
+from mmpretrain.data.unreadable import UnreadableClipError
 from mmpretrain.randomness import generator
 from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clip
 
@@ -89,13 +90,17 @@ def disturbed(
 def babble_of(table: ClipTable) -> np.ndarray:
     """int16: many clips of the table, each as loud as the others, over one another; empty where none has sound.
 
-    Which ones is a matter of their ids.
+    Which ones is a matter of their ids; one that cannot be read is left out.
     """
     rows = np.flatnonzero(table.has("audio"))
     rows = rows[np.argsort(table.draws("babble")[rows], kind="stable")[:BABBLING]]
     made = np.zeros(BABBLE_SECONDS * SAMPLE_RATE_HZ)
     for row in rows.tolist():
-        sound = table.load(row).audio.astype(np.float64)
+        try:
+            sound = table.open(row).audio.astype(np.float64)
+        except UnreadableClipError as error:
+            table.unreadable.add(error)
+            continue
         made += np.resize(sound / max(1.0, np.sqrt(_power(sound))), len(made))
     peak = np.abs(made).max(initial=0)
     return (made * (20_000 / peak)).astype(np.int16) if peak else np.zeros(0, np.int16)

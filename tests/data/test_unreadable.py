@@ -5,10 +5,13 @@ import functools
 import numpy as np
 import pytest
 
-from mmpretrain.config import CorpusConfig, DataConfig
+from mmpretrain.config import CorpusConfig, DataConfig, TaskConfig
 from mmpretrain.data.batch import empty_batch, make_batch
 from mmpretrain.data.batch_plan import PlannedBatch
 from mmpretrain.data.clips import open_clips
+from mmpretrain.data.disturbed import babble_of
+from mmpretrain.data.frame_labels import with_classes
+from mmpretrain.data.stored import RecordSource
 from mmpretrain.data.unreadable import Unreadable, UnreadableClipError
 from mmpretrain.data.workers import Workers
 from tests.corpus_fixture import damage_record, make_clip, write_corpus
@@ -89,3 +92,24 @@ def test_more_than_the_share_are_refused_with_the_list(corpus):
     strict = open_clips([CorpusConfig(corpus)])
     with pytest.raises(UnreadableClipError, match=r"clip 'c\d' \(record \d of 'train' in .*hurt\) cannot be read"):
         [strict.load(row) for row in range(10)]
+
+
+def test_babble_and_the_words_that_occur_are_of_the_clips_that_can_be_read(corpus, tmp_path, monkeypatch):
+    table = open_clips([CorpusConfig(corpus)], unreadable=Unreadable(0.1))
+    assert np.abs(babble_of(table)).max() == 20_000
+    (bad,) = table.unreadable.clip_ids
+    assert bad in table.clip_ids
+
+    spoken = {"labels": {"text": "go"}, "tracks": {"words": np.zeros(8, np.int32)}}
+    clips = [make_clip(f"w{i}", 8, video=False, size=16, **spoken) for i in range(6)]
+    path, described = str(write_corpus(tmp_path / "words", clips, 16, 32)), RecordSource.described
+
+    def but_the_first(source, record):
+        if record == 0:
+            raise OSError("damaged")
+        return described(source, record)
+
+    monkeypatch.setattr(RecordSource, "described", but_the_first)
+    words = open_clips([CorpusConfig(path)], unreadable=Unreadable(0.2))
+    assert with_classes(words, TaskConfig("words", kind="frames")).classes == ("go",)
+    assert words.unreadable.clip_ids == [words.clip_ids[0]]
