@@ -40,8 +40,8 @@ class Best:
         Nor where a state of a later step is kept: it is about to be made again, and where it comes out otherwise, as
         under a recipe whose changes were accepted, the one that is kept is of no run. The next is better than that.
         """
-        by = self._by and self._by.metric
-        same = (known["best_by"], known.get("best_step")) == (by, self._saved.latest())
+        by, kept = self._by and self._by.metric, self._saved.latest()
+        same = known["best_by"] == by and known.get("best_step", kept) == kept  # older checkpoints do not say
         self._value = known["best_value"] if same else None
 
     def offer(self, step: int, state: TrainState, values: Mapping[str, float]) -> None:
