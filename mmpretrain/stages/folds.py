@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmpretrain.downstream.baselines import PICTURE, SOUND
-from mmpretrain.downstream.checking import require_classes
+from mmpretrain.downstream.checking import lacks, require_classes
 from mmpretrain.downstream.curve import Curve
 from mmpretrain.downstream.finetuning import Finetuning
 from mmpretrain.downstream.predictions import read_answers, table_name
@@ -24,8 +24,8 @@ from mmpretrain.stages.report import show, with_ours
 from mmpretrain.stages.run import run_all
 
 OF_RECIPE = (
-    "task", "protocol", "selection", "protocol_lacks", "classes", "modalities", "classifier", "label_share",
-    "labels_per_class", "label_draw",
+    "task", "protocol", "selection", "classes", "modalities", "classifier", "label_share", "labels_per_class",
+    "label_draw",
 )  # fmt: skip
 
 
@@ -38,14 +38,17 @@ def run_folds(run: Run) -> dict[str, Any]:
         log(f"fold {number}, of {', '.join(map(str, numbers))}: {of_fold.workdir}")
         of_fold.announce()
         run_all(of_fold)
-    summary = on_main(lambda: _together(run, runs))
+    summary = on_main(lambda: _together(run, runs, lacks(finetuning)))
     on_main(lambda: write_json(run.workdir / "summary.json", summary))
     on_main(lambda: show(summary))
     return summary
 
 
-def _together(run: Run, runs: Mapping[int, Run]) -> dict[str, Any]:
-    """The figures over the test clips of all folds, as a summary has them; `label_efficiency.json` beside it."""
+def _together(run: Run, runs: Mapping[int, Run], lacking: str) -> dict[str, Any]:
+    """The figures over the test clips of all folds, as a summary has them; `label_efficiency.json` beside it.
+
+    lacking: what of the protocol's corpus these folds should test and is not there, in words.
+    """
     results = {number: read_result(of_fold.workdir, EVALUATION) for number, of_fold in runs.items()}
     first = next(iter(results.values()))
     names = [n for n in (PRETRAINED, SCRATCH, SOUND, PICTURE) if all(n in result for result in results.values())]
@@ -58,6 +61,7 @@ def _together(run: Run, runs: Mapping[int, Run]) -> dict[str, Any]:
     }
     whole = {name: Answers.joined(of_folds) for name, of_folds in answers.items()}
     evaluation = {name: first[name] for name in OF_RECIPE} | {
+        "protocol_lacks": lacking,
         "chance_ua": whole[names[0]].result.chance_ua, "majority_wa": whole[names[0]].result.majority_wa,
         "folds": [entry for result in results.values() for entry in result["folds"]],
         **{name: figures_over_folds(of_folds) for name, of_folds in answers.items()},

@@ -1,6 +1,7 @@
 """Every fold with rounds of its own, which have not seen its speakers, and the figures of all together."""
 
 import csv
+import dataclasses
 import json
 
 import jax
@@ -8,6 +9,7 @@ import pytest
 
 from mmpretrain.config import CorpusConfig, FinetuneConfig, LabelEfficiencyConfig, emotion, mfcc
 from mmpretrain.encoders.folder import read_training_data
+from mmpretrain.evaluation.protocols import get_protocol
 from mmpretrain.run.run import Run
 from mmpretrain.stages.crossval import crossval
 from mmpretrain.stages.folds import run_folds
@@ -16,7 +18,9 @@ from tests.tiny import tiny_model, tiny_round, tiny_run
 
 
 @pytest.mark.slow
-def test_every_fold_is_pretrained_without_its_speakers_and_all_are_pooled(tones, tmp_path, capsys):
+def test_every_fold_is_pretrained_without_its_speakers_and_all_are_pooled(tones, tmp_path, capsys, monkeypatch):
+    counted = dataclasses.replace(get_protocol("speakers-6"), test_clips={3: (9, 9, 9, 10, 9, 9)})
+    monkeypatch.setattr("mmpretrain.downstream.labelled.get_protocol", lambda name: counted)
     part = FinetuneConfig(tasks=(emotion(*PITCH_HZ),), protocol="speakers-6", folds=(1, 4), classifier="frozen_linear")
     few = dict(fit_share=1.0, fit_passes=2, fit_restarts=1)
     config = tiny_run(
@@ -43,6 +47,9 @@ def test_every_fold_is_pretrained_without_its_speakers_and_all_are_pooled(tones,
     assert [fold["fold"] for fold in evaluation["folds"]] == [1, 4]
     for fold in evaluation["folds"]:
         assert fold["unlabelled_test_seen"] == fold["unlabelled_validation_seen"] == "no"
+    assert evaluation["protocol_lacks"] == "its test parts have 9, 9 clips in place of 9, 10", (
+        "of all, not of the first"
+    )
     assert evaluation["intervals"]["resampled"] == "2 speakers"
     assert [entry["label_share"] for entry in summary["emotion"]] == [0.5, 1.0]
     assert summary["emotion"][1]["frozen_ua"]["mean"] == pytest.approx(evaluation["ua"])
