@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from mmpretrain.config import TaskConfig, emotion
+from mmpretrain.config import RetrievalConfig, TaskConfig, emotion
 from mmpretrain.config.checks import check
 from tests.tiny import tiny_model, tiny_run
 
@@ -107,6 +107,12 @@ def test_a_batch_of_parts_has_nothing_that_is_of_the_whole():
     config.finetune = dataclasses.replace(tiny_run().finetune, mixup=0.3)
     with pytest.raises(ValueError, match=r"finetune\.mixup=0\.3; it must be 0 with parallel\.micro_batches"):
         check(config)
+    config.finetune = tiny_run().finetune
+    config.retrieval = RetrievalConfig(task=emotion("neutral", "sad", name="near", kind="embedding"), num_steps=300)
+    with pytest.raises(ValueError, match=r"retrieval\.task\.kind='embedding'; it must be class, say, with parallel"):
+        check(config)
+    config.parallel.micro_batches = 1
+    check(config)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,7 @@ def check(config: RunConfig) -> None:
                 (f"finetune.tasks[{i}]", task)
                 for i, task in enumerate(config.finetune.tasks if config.finetune else ())
             ),
+            *(("retrieval.task", part.task) for part in [config.retrieval] if part is not None),
         ]:
             wanted = "squared or absolute with parallel.micro_batches above 1: CCC is of a whole batch"
             whole = task.kind in OF_VALUES and task.loss == "usual"
