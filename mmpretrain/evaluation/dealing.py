@@ -92,16 +92,28 @@ def development_tested(share: float) -> Deal:
 
 
 def another_corpus(name: str, share: float) -> Deal:
-    """Speakers called `{name}-...` are tested; of all others about `share`, one at least, are validated on."""
+    """Speakers called `{name}-...` are tested; of all others about `share`, one at least, are validated on.
+
+    Clips of nobody named are tested too where they are of a corpus of such speakers, by the beginning of their ids.
+    """
 
     def assign(clips: Index, fold: int) -> np.ndarray:
         known = [speaker for speaker in clips.speakers.kinds() if speaker]
         theirs = [speaker for speaker in known if speaker.startswith(f"{name}-")]
         ours = sorted(set(known) - set(theirs), key=lambda speaker: unit_hash("person", speaker))
         parts = dict.fromkeys(theirs, TEST) | dict.fromkeys(ours[: max(1, round(share * len(ours)))], VALIDATION)
-        return clips.speakers.map(parts, TRAIN, int)
+        dealt = clips.speakers.map(parts, TRAIN, int)
+        if len(nobody := np.flatnonzero(clips.speakers.map({"": True}, False, bool))):
+            tested = {_corpus_of(clips, row) for row in np.flatnonzero(dealt == TEST)}
+            dealt[[row for row in nobody if _corpus_of(clips, row) in tested]] = TEST
+        return dealt
 
     return assign
+
+
+def _corpus_of(clips: Index, row: int) -> str:
+    """Of a clip of several corpora, which are called `corpus/clip`."""
+    return clips.clip_ids[int(row)].partition("/")[0]
 
 
 def balanced(num_folds: int) -> Deal:

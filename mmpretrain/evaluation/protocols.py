@@ -294,7 +294,7 @@ def get_protocol(name: str) -> Protocol:
         return known[name]
     if match := re.fullmatch(r"onto-([a-z0-9_]+)", name):
         description = f"all clips of {match[1]} are tested; a fifth of the people of the other corpora validates"
-        return Protocol(name, 1, description, 1, another_corpus(match[1], 0.2))
+        return Protocol(name, 2, description, 1, another_corpus(match[1], 0.2))
     match = re.fullmatch(r"(speakers|clips)-(\d+)", name)
     if not match:
         raise ValueError(

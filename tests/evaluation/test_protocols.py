@@ -347,6 +347,11 @@ def test_a_corpus_is_tested_by_what_the_others_taught(ravdess):
     assert fold.test.tolist() == list(range(len(ravdess), len(ravdess) + 40))
     assert len(actors(ravdess, fold.validation)) == 5
     assert len(actors(ravdess, fold.train)) == 19
+    several = [row(f"meld/{i}", "meld-Joey" if i % 3 else "", "happy") for i in range(9)]
+    several += [row(f"own/{i}", f"p{i}" if i % 2 else "", "happy") for i in range(6)]
+    fold = get_protocol("onto-meld").fold(index_of(several), 1, column="emotion")
+    assert fold.test.tolist() == list(range(9)), "those of nobody named too: nothing is learned of its own labels"
+    assert {9, 11, 13} <= {*fold.train.tolist()}
     with pytest.raises(ValueError, match=r"protocol `onto-iemocap`, fold 1: no labelled clip in its test part"):
         get_protocol("onto-iemocap").fold(index_of(ravdess), 1, column="emotion")
     with pytest.raises(ValueError, match="unknown protocol `onto`"):
