@@ -1,12 +1,13 @@
-"""What is said in every frame of GRID, from few labelled sentences: sound alone, two rounds, on two CPU cores.
+"""What is said in every frame of GRID, from few labelled sentences: two rounds, on two CPU cores.
 
 python -m data_prep folder --source GRID --manifest GRID/manifest.csv --output prepared/grid \
     --mouth-size 48 --face-size 56
 mmpretrain refine --config=configs/pretrain/grid_units.py
 mmpretrain units --config=configs/pretrain/grid_units.py
 
-The manifest puts the sentences that are tested into the split `test`, and those that are chosen on into `validation`:
-neither is pretrained on. Of one speaker this says what other sentences of the same person say, and no more.
+Of sound alone; `--config=FILE:lips` is of sound and lips, shown together and each alone. The manifest puts the
+sentences that are tested into the split `test`, and those that are chosen on into `validation`: neither is pretrained
+on. Of one speaker this says what other sentences of the same person say, and no more.
 `--config.units.task.column=words --config.units.task.name=words` is of words in place of phones.
 """
 
@@ -26,17 +27,23 @@ from mmpretrain.config import (
     hidden,
 )
 
+VARIANTS = ("sound", "lips")
 
-def get_config() -> RunConfig:
+
+def get_config(variant: str = "sound") -> RunConfig:
+    if variant not in VARIANTS:
+        raise ValueError(f"this recipe has no variant {variant!r}; it has {', '.join(VARIANTS)}")
+    lips = variant == "lips"
     shared = dict(
-        masking=MaskingConfig(kind="feature", prob=0.5, span_frames=3),
+        masking=MaskingConfig(kind="feature", prob=0.5, span_frames=3, visible_only=lips),
+        modality_dropout=0.25 if lips else 0.0,
         unmasked_weight=1.0,
         num_steps=600,
         optimizer=OptimizerConfig(peak_lr=4e-3, warmup_steps=50),
     )
     fit = dict(fit_share=1.0, fit_restarts=2)
     return RunConfig(
-        workdir="runs/grid_units",
+        workdir="runs/grid_lips" if lips else "runs/grid_units",
         data=DataConfig(
             corpora=(CorpusConfig("prepared/grid"),),
             batch_frames=800,
@@ -44,11 +51,11 @@ def get_config() -> RunConfig:
             batch_multiple=1,
             num_workers=2,
         ),
-        # Sound alone, each band on the scale of its clip: what the speaker and the room add is taken off.
+        # Each band of the sound on the scale of its clip: what the speaker and the room add is taken off.
         model=encoder_size(
             "tiny",
-            modalities=("audio",),
-            inputs=InputConfig(audio_normalization="clip"),
+            modalities=("audio", "video") if lips else ("audio",),
+            inputs=InputConfig(audio_normalization="clip", image_size=40),
             feature_grad_scale=1.0,
         ),
         rounds=(
@@ -61,7 +68,7 @@ def get_config() -> RunConfig:
             ),
             protocol="official-clips",
             labelled_clips=(5, 20, 80, 0),
-            inputs=("audio",),
+            inputs=("audio", "video", "audio+video") if lips else ("audio",),
             num_steps=200,
             eval_every=25,
             batch_frames=800,
