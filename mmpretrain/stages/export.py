@@ -125,8 +125,6 @@ def _largest_difference(run: Run, trained: AVEncoder, path: Path) -> float:
 def write_format(name: str, folder: Path, target: Path, clips: Sequence[Clip]) -> None:
     """Writes `target`, the exported encoder of `folder` in another format, and compares the two on the clips."""
     kind = find_format(name)
-    if kind.suffix and target.is_dir():
-        raise ValueError(f"--output={target} is a folder; give the name of a file, e.g. {target}/encoder{kind.suffix}")
     for line in kind.write(folder, target, clips):
         log(line)
     log(f"{target}: written, {kind.help}")
@@ -134,8 +132,6 @@ def write_format(name: str, folder: Path, target: Path, clips: Sequence[Clip]) -
 
 def write_copy(folder: Path, target: Path, clips: Sequence[Clip]) -> None:
     """Writes `target`, a copy of an encoder's folder, and compares the two on the clips."""
-    if target.exists():
-        raise ValueError(f"--output={target} is there already; give another name, or remove it")
     encoder, differences = load_encoder(folder), Differences()
     with whole_folder(target) as draft:
         for name in (*sealed(folder), SEAL, CARD_FILE, FIGURES_FILE):  # the card may have been taken away
@@ -156,8 +152,18 @@ def _of_run(given: Given) -> None:
         on_main(lambda: write_format(name, run.workdir / EXPORT / ENCODER, target, _some(run.clips[0])))
 
 
+def _check_output(name: str, target: Path) -> None:
+    """Raises ValueError where something is there, of whatever kind: it would give way, with all that is in it."""
+    suffix = find_format(name).suffix if name in FORMATS else ""
+    if suffix and target.is_dir():
+        raise ValueError(f"--output={target} is a folder; give the name of a file, e.g. {target}/encoder{suffix}")
+    if target.exists():
+        raise ValueError(f"--output={target} is there already; give another name, or remove it")
+
+
 def _of_source(given: Given) -> None:
     name, corpus, target = given["format"], given["clips"], Path(given["output"])
+    _check_output(name, target)
     with tempfile.TemporaryDirectory() as scratch:
         folder = encoder_folder(given.path, Path(scratch))
         model, lineage = read_config(folder)

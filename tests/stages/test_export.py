@@ -9,6 +9,7 @@ import pytest
 import tensorstore
 from flax import nnx
 
+from mmpretrain.__main__ import main
 from mmpretrain.addresses import Place, context
 from mmpretrain.config import emotion
 from mmpretrain.data.exposure import TrainingData
@@ -83,6 +84,22 @@ def test_an_encoder_is_found_in_what_a_run_or_a_stage_left(tmp_path, inner, addr
     found = encoder_folder(given, tmp_path / "scratch")
     assert (found == folder) is (not address)
     same_tensors(load_encoder(found).module, encoder)
+
+
+@pytest.mark.parametrize("kind", ["folder", "stablehlo", "avhubert"])
+def test_what_lies_at_the_output_is_never_replaced(tmp_path, kind, capsys):
+    encoder = AVEncoder(tiny_model("audio"), rngs=nnx.Rngs(0))
+    save_encoder(tmp_path / "it", encoder, lineage={"fingerprint": "0123"})
+    mine, file = tmp_path / "mine", tmp_path / "mine.txt"
+    write_json(mine / "clips.json", {})
+    file.write_text("mine")
+    for output in (tmp_path / "it", mine, file):
+        with pytest.raises(SystemExit):
+            main(["export", str(tmp_path / "it"), f"--format={kind}", f"--output={output}"])
+        assert f"--output={output} is " in capsys.readouterr().err
+    assert (mine / "clips.json").exists()
+    assert file.read_text() == "mine"
+    same_tensors(load_encoder(tmp_path / "it").module, encoder)
 
 
 @pytest.fixture
