@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.data.windows import windows
-from mmpretrain.files import known_digest
+from mmpretrain.files import known_digest, read_json
 from mmpretrain.output import first_line
 from mmpretrain.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clip
 
 READS = {"input_values": "audio", "pixel_values": "video"}  # by the model's main input
 IMAGES_AT_ONCE = 64
-PICTURES_FILE = "preprocessor_config.json"
+# How clips go in: of sound or of pictures alone, or, as transformers 5 saves a processor, a part of its settings.
+SETTINGS_FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
+PARTS = {"audio": "feature_extractor", "video": "image_processor"}
 
 
 def is_foreign(folder: Path) -> bool:
@@ -36,7 +38,8 @@ def is_foreign(folder: Path) -> bool:
 
 def foreign_fingerprint(folder: Path) -> str:
     """The folder's name and 16 hex digits of its weights and settings: the same wherever it lies."""
-    files = [folder / "config.json", folder / PICTURES_FILE, *sorted(folder.glob("*.safetensors"))]
+    settings = (folder / SETTINGS_FILE, folder / PROCESSOR_FILE)
+    files = [folder / "config.json", *settings, *sorted(folder.glob("*.safetensors"))]
     made_of = []
     for file in filter(Path.is_file, files):
         made_of.append([file.name, known_digest(file)])
@@ -77,6 +80,13 @@ def _main_input(folder: Path) -> tuple[Any, str]:
     return config, (kind[0] if isinstance(kind, tuple) else kind).main_input_name
 
 
+def _settings(folder: Path, part: str) -> dict[str, Any]:
+    """How clips go in, found where transformers looks for it; empty where nothing says so. Raises ValueError."""
+    remedy = "save the model's processor there again"
+    found = read_json(folder / PROCESSOR_FILE, if_missing={}, remedy=remedy).get(part)
+    return found if isinstance(found, dict) else read_json(folder / SETTINGS_FILE, if_missing={}, remedy=remedy)
+
+
 def _not_read(folder: Path, error: Exception) -> ValueError:
     return ValueError(f"{folder} is no model that transformers reads: {first_line(error)}")
 
@@ -101,10 +111,14 @@ class ForeignEncoder:
                 "(pixel_values) can be given to it"
             )
         self.modality = READS[reads]
-        settings = folder / PICTURES_FILE
-        self._normalize = settings.is_file() and bool(json.loads(settings.read_text()).get("do_normalize"))
-        if self.modality == "video" and not settings.is_file():
-            raise ValueError(f"{folder} has no {PICTURES_FILE}, which says how pictures go in")
+        settings = _settings(folder, PARTS[self.modality])
+        self._normalize = bool(settings.get("do_normalize"))
+        if self.modality == "video" and not settings:
+            raise ValueError(f"{folder} has no {SETTINGS_FILE}, which says how pictures go in")
+        if self.modality == "audio" and (rate := settings.get("sampling_rate", SAMPLE_RATE_HZ)) != SAMPLE_RATE_HZ:
+            raise ValueError(
+                f"{folder}: sampling_rate={rate!r}, but clips have sound of {SAMPLE_RATE_HZ} Hz; take a model of that"
+            )
 
     @property
     def width(self) -> int:
@@ -139,7 +153,7 @@ class ForeignEncoder:
         try:
             return self._transformers.AutoImageProcessor.from_pretrained(self.folder, local_files_only=True)
         except (OSError, ValueError) as error:
-            raise ValueError(f"{self.folder / PICTURES_FILE} does not say how pictures go in: {error}") from error
+            raise ValueError(f"{self.folder} does not say how pictures go in: {first_line(error)}") from error
 
     @property
     def fingerprint(self) -> str:

@@ -1,5 +1,7 @@
 """Encoders of other projects: small random ones, saved as transformers saves them, and loaded by the product's code."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ torch = pytest.importorskip("torch", reason="extra `torch` is not installed")
 transformers = pytest.importorskip("transformers", reason="extra `torch` is not installed")
 
 from mmpretrain.encoders.foreign import ForeignEncoder  # noqa: E402
+from mmpretrain.files import write_json  # noqa: E402
 from tests.corpus_fixture import make_clip  # noqa: E402
 
 
@@ -32,6 +35,25 @@ def test_a_model_of_sound_says_every_layer_and_is_normalised_as_it_wants(tmp_pat
     found = ForeignEncoder(tmp_path).layers(clip)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other[0].numpy(), atol=1e-4)
+    settings = tmp_path / "preprocessor_config.json"
+    extractor.save_pretrained(tmp_path)
+    nested = {"feature_extractor": json.loads(settings.read_text())}
+    settings.unlink()
+    fingerprint = ForeignEncoder(tmp_path).fingerprint
+    write_json(tmp_path / "processor_config.json", nested)  # as transformers 5 saves a Wav2Vec2Processor
+    np.testing.assert_array_equal(ForeignEncoder(tmp_path).layers(clip), found)
+    assert ForeignEncoder(tmp_path).fingerprint != fingerprint
+    nested["feature_extractor"]["sampling_rate"] = 8000
+    write_json(tmp_path / "processor_config.json", nested)
+    with pytest.raises(ValueError, match="sampling_rate=8000, but clips have sound of 16000 Hz"):
+        ForeignEncoder(tmp_path)
+    (tmp_path / "processor_config.json").unlink()
+    settings.write_text("{")
+    with pytest.raises(
+        ValueError, match=r"preprocessor_config\.json is damaged .* save the model's processor there again"
+    ):
+        ForeignEncoder(tmp_path)
+    settings.unlink()
     short = make_clip("d", 1, video=False)
     assert np.isfinite(ForeignEncoder(tmp_path).layers(short)).all()
     with torch.no_grad():
