@@ -29,6 +29,7 @@ from mmpretrain.run.command import Argument, Command, Given, Option
 from mmpretrain.run.forward import Forward, deviation, forward_of, moments
 from mmpretrain.run.owning import owned
 from mmpretrain.run.preparing import run_preparation
+from mmpretrain.run.source import why_other_scale
 
 POOLINGS = ("none", "mean", "statistics")
 ALL = "all"
@@ -188,6 +189,8 @@ def _command(given: Given) -> None:
     table = every.require(run.config.model.modalities)
     if len(table) < len(every):
         log(f"{len(every) - len(table)} of {len(every)} clips have nothing that the encoder takes and are left out")
+    if why := why_other_scale(encoder, table):
+        raise ValueError(why)
     request = {"encoder": read_config(encoder)[1]["fingerprint"], "clips": table.fingerprint}
     request |= dataclasses.asdict(wanted)
     on_main(lambda: _check_request(output, request))

@@ -19,6 +19,7 @@ from mmpretrain.predict.results import Prediction, as_csv, as_json
 from mmpretrain.report.tables import NOTHING, duration, percent, text_table
 from mmpretrain.run.base import cache_compilations
 from mmpretrain.run.command import Argument, Command, Given, Option
+from mmpretrain.run.paths import make_folder
 
 if TYPE_CHECKING:
     from data_prep.people import Facts, Part
@@ -173,6 +174,8 @@ def _command(given: Given) -> None:
         check_videos(paths, output)
     folder = Path(given["encoder"])
     judge = Judge(load_encoder(folder), given["task"] or "")
+    if output is not None:
+        make_folder(output, "--output")  # before hours of recordings are looked at
     cache_compilations()
     pictures = "video" in judge.modalities and any(suffix_of(path) not in AUDIO_SUFFIXES for path in paths)
     model = landmarker_model(given["landmarker"]) if pictures else None

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import jax
 
-from mmpretrain.config import shown
 from mmpretrain.files import file_digest
 from mmpretrain.lease import LEASES, Lease
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import gather, leave, on_main, when_leaving
 from mmpretrain.records import CORPUS_FILE
+from mmpretrain.run.paths import make_folder
 
 WORKDIR = "--config.workdir"
 SEEN_SEC = 75.0  # NFS clients may take a minute to see a new file
@@ -29,11 +29,7 @@ def owned(workdir: Path, corpora: Sequence[str] = (), field: str = WORKDIR) -> I
     corpora: folders that all processes must see alike. field: what names `workdir`. Raises HeldError where another run
     has it, and ValueError where it cannot be made, or naming a process that sees another folder than process 0.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
-        raise ValueError(f"{field}={shown(str(workdir))} cannot be made ({reason}); give another folder") from error
+    make_folder(workdir, field)
     with contextlib.ExitStack() as stack:
 
         def take() -> list[str]:

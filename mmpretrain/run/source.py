@@ -12,9 +12,10 @@ import numpy as np
 from flax import nnx
 
 from mmpretrain.config import ModelConfig
+from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.encoders.encoder import Encoder, load_encoder
-from mmpretrain.encoders.folder import read_config, read_training_data
+from mmpretrain.encoders.folder import Encoder, load_encoder, read_config, read_crop_size, read_training_data
 from mmpretrain.encoders.foreign import ForeignEncoder, foreign_fingerprint, is_foreign
 from mmpretrain.encoders.weights import WEIGHTS
 from mmpretrain.run.layout import pretrain_name
@@ -31,6 +32,21 @@ def left_by_round(workdir: Path, number: int) -> SourceEncoder:
 def source_of(path: Path) -> SourceEncoder | ForeignSource:
     """The encoder of a folder, ours or one of another project, whose layers can be clustered."""
     return ForeignSource(path) if is_foreign(path) else SourceEncoder(path)
+
+
+def why_other_scale(encoder: Path, table: ClipTable) -> str:
+    """Why an encoder's folder would see the pictures of these clips at another scale than it knows; "" if it would not.
+
+    It takes the middle of a crop, whatever its size.
+    """
+    view, wanted = read_config(encoder)[0].inputs.view, read_crop_size(encoder)
+    found = table.crop_size(view)
+    if "video" not in read_config(encoder)[0].modalities or not table.has("video").any() or found == wanted:
+        return ""
+    return (
+        f"{table.folders()} has {view} crops of {found} pixels, but the encoder {encoder} is of such of {wanted} and "
+        f"would see all at another scale; prepare the clips with --{view}-size {wanted}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

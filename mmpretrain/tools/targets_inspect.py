@@ -23,6 +23,7 @@ from mmpretrain.records import FRAME_RATE_HZ
 from mmpretrain.report.tables import percent, text_table
 from mmpretrain.run.command import Argument, Command, Given, Option
 from mmpretrain.run.layout import CONFIG_FILE
+from mmpretrain.run.paths import make_folder
 from mmpretrain.targets.quality import cluster_quality, entropy_bits, joint_counts, run_lengths, shared_information
 from mmpretrain.targets.store import TargetStore, open_store
 
@@ -69,8 +70,7 @@ def inspect_targets(
     table = _clips_of(store, corpora)
     spans = {} if alignments is None else _spans_of(store, alignments)
     output = path.parent / "inspection" if output is None else output
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output={output} is a file; give a folder")
+    make_folder(output, "--output")
 
     clusters_N, num_clusters = np.asarray(store.ids), store.lineage["num_clusters"]
     known = _known_units(store, table, spans)
@@ -94,7 +94,6 @@ def inspect_targets(
         "clusters": _describe(counts_K, run_cluster_R, run_frames_R, clusters_N, known),
     }
 
-    output.mkdir(parents=True, exist_ok=True)
     (output / INSPECTION_FILE).unlink(missing_ok=True)  # written last: with it, the folder is whole
     shown = _choose_clips(table, spans)
     cluster_picture.draw_clips(output / PICTURE_FILE, [_picture(store, table, row, spans, known) for row in shown])

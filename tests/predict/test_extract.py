@@ -82,6 +82,20 @@ def test_raw_clips_are_prepared_on_the_way_and_those_that_are_none_are_accounted
     assert "two," in (tmp_path / "out" / "prepared" / "report.csv").read_text()
 
 
+def test_pictures_at_another_scale_are_refused(encoder_folder, tmp_path, capsys):
+    corpora = [
+        write_corpus(tmp_path / f"{size}", [make_clip("a", 12, size=size)], size, size + 16) for size in (40, 32)
+    ]
+    other, same = (["extract", str(encoder_folder), str(corpus), f"--output={tmp_path}/out"] for corpus in corpora)
+    with pytest.raises(SystemExit):
+        main(other)
+    said = capsys.readouterr().err
+    assert "has mouth crops of 40 pixels, but the encoder" in said
+    assert said.endswith("prepare the clips with --mouth-size 32\n")
+    main(same)
+    assert rows_of(tmp_path / "out")["a"]["frames"] == "12"
+
+
 @pytest.mark.parametrize(
     ("options", "layer"), [((), "the output"), (("--layer=all", "--pooling=statistics"), "layer 1")]
 )

@@ -112,6 +112,7 @@ def test_sounds_need_no_face_landmarker_and_no_name_that_is_short_or_text(
         (["text.mp4", "--hop=0"], "--hop=0; it must be 0.04 to 30 seconds"),
         (["text.mp4", "--render"], "--render needs --output=DIR"),
         (["text.mp4", "--render", "--output=."], "--render would write its video over the recording text.mp4"),
+        (["text.mp4", "--output=text.mp4"], "--output='text.mp4' cannot be made (it is a file); give another folder"),
         (["text.mp4", "--task=valence"], "--task=valence: the encoder has no head of that name, but of emotion"),
         (["."], ". holds no sound or video file"),
         ([], "the command is `mmpretrain predict CLIP... --encoder=DIR"),
