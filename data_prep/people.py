@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import media
+from data_prep.accounting import UNEQUAL_SEC
 from data_prep.crops import Cropper, face_boxes
 from data_prep.crowd import find_everybody
 from data_prep.faces import fill_gaps, follow, smooth
@@ -55,8 +56,9 @@ class Person:
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """What a part holds. num_frames: of its picture, or of its sound where it has none. audio: int16 [N], 640 a frame
-    where there is a picture; empty where there is no sound or silence alone. error: why it cannot be read, or ""."""
+    """What a part holds. num_frames: of its picture, or of its sound where that goes on for long after it or there is
+    no picture. audio: int16 [N], 640 a frame where there is a picture; empty where there is no sound or silence alone.
+    error: why it cannot be read, or ""."""
 
     num_frames: int = 0
     has_picture: bool = False
@@ -120,12 +122,20 @@ def _read(part: Part) -> Contents:
         people = _crops(opened, part, _tracks(largest, [count for _, count in found]))
     if opened.damaged:
         notes.append(f"{opened.damaged} damaged packets passed over")
-    audio = media.audio_samples(opened, num_frames or None)
+    audio = media.audio_samples(opened)
     notes += opened.sound_notes
-    has_picture = num_frames > 0
-    if part.model is not None and opened.picture_track and not has_picture:
-        notes.append("nothing of the picture can be decoded here")
-    num_frames = num_frames or -(-len(audio) // SAMPLES_PER_FRAME)
+    has_picture, heard = num_frames > 0, -(-len(audio) // SAMPLES_PER_FRAME)
+    if part.model is not None and opened.picture_track and heard - num_frames >= MIN_FRAMES:
+        notes.append("where the picture has ended, or cannot be decoded, there is the sound alone")
+    if part.start_sec == 0 and opened.has_picture and opened.sound_from_sec < -UNEQUAL_SEC:
+        notes.append(
+            f"the first {-opened.sound_from_sec:.1f} s of the sound, before the picture, are left out: times are from "
+            "the first picture on"
+        )
+    num_frames = heard if heard - num_frames >= MIN_FRAMES or not has_picture else num_frames
+    if has_picture and len(audio):
+        audio = audio[: num_frames * SAMPLES_PER_FRAME]
+        audio = np.pad(audio, (0, num_frames * SAMPLES_PER_FRAME - len(audio)))
     if len(audio) and media.is_silent(audio):
         audio = audio[:0]
     return Contents(num_frames, has_picture, audio, people, tuple(notes))

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 
 import mmpretrain
+from data_prep import people
+from data_prep.landmarker import Faces
+from data_prep.options import Options
 from data_prep.people import Contents, Facts, Part, Person
 from mmpretrain.predict import over_time
 from mmpretrain.predict.judge import Judge
 from mmpretrain.predict.over_time import OverTime, Windows, spans
 from mmpretrain.predict.reading import Reading
 from mmpretrain.records import Clip
+from tests.data_prep.authored import tone, write_mkv
 
 N = 25 * 11 + 7  # frames of the file
 SAMPLES = np.random.default_rng(0).integers(-999, 999, 640 * N).astype(np.int16)
@@ -183,3 +187,29 @@ def test_memory_does_not_grow_with_the_length_of_a_file():
     tracemalloc.stop()
     assert held[-1] - held[1] < 12e6  # boxes, probabilities and a few crops of an hour
     assert peak < 40e6  # smoothing too
+
+
+def test_sound_is_heard_where_the_picture_has_ended_and_what_comes_before_the_picture_is_told(tmp_path, monkeypatch):
+    nobody = Faces(np.zeros((0, 9, 2)), np.zeros((0, 0)), np.zeros(0), np.zeros((0, 256)))
+    monkeypatch.setattr(people, "find_everybody", lambda frames, *_: ((nobody, count) for _, count in frames))
+    sound = tone(4.0)
+
+    def heard(name: str, stamps_ms: range, audio: np.ndarray):
+        path = write_mkv(tmp_path / name, list(stamps_ms), audio)
+        part = Part(path, 0.0, 60.0, Options(), Path("any.task"), 5)
+        found = OverTime(Said(), Windows(window_sec=1), name, people.look_into(path))
+        contents = people.read_part(part)
+        found.add(part, contents, is_last=True)
+        return contents, found.result()
+
+    contents, found = heard("ends.mkv", range(0, 1000, 40), sound)
+    assert (contents.num_frames, len(contents.audio)) == (100, 100 * 640)
+    assert found.people[0].moments.end_sec[-1] == 4
+    assert found.notes == ("where the picture has ended, or cannot be decoded, there is the sound alone",)
+    contents, found = heard("begins.mkv", range(1000, 4000, 160), sound)
+    assert (contents.num_frames, len(contents.audio)) == (73, 73 * 640)
+    assert found.notes == (
+        "the first 1.0 s of the sound, before the picture, are left out: times are from the first picture on",
+    )
+    contents, found = heard("alike.mkv", range(0, 3800, 160), sound)
+    assert (contents.num_frames, len(contents.audio), found.notes) == (93, 93 * 640, ())
