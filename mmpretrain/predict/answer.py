@@ -19,7 +19,7 @@ from mmpretrain.predict.over_time import Windows
 from mmpretrain.predict.predict import predict
 from mmpretrain.predict.reading import Reading
 from mmpretrain.predict.render import Job, render
-from mmpretrain.predict.results import Person, Prediction, as_csv, as_json
+from mmpretrain.predict.results import Moments, Person, Prediction, as_csv, as_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,15 +115,13 @@ def figure(found: Prediction, reading: Reading) -> Figure:
     axes = made.subplots(len(people), 2, squeeze=False, width_ratios=(2, 1))
     for person, (over_time, on_the_whole) in zip(people, axes, strict=True):
         of = person.moments
-        middle = (of.start_sec + of.end_sec) / 2
-        edges = [of.start_sec[0], *middle, of.end_sec[-1]]
-        values = np.concatenate([of.values[:1], of.values, of.values[-1:]])
+        times_N, values_NC = _drawn(of)
         if reading.adds_up:
-            over_time.stackplot(edges, values.T, colors=shades, labels=reading.names)
+            over_time.stackplot(times_N, values_NC.T, colors=shades, labels=reading.names)
         else:
-            for name, column, shade in zip(reading.names, values.T, shades, strict=True):
+            for name, column, shade in zip(reading.names, values_NC.T, shades, strict=True):
                 shown = np.clip(column, reading.low, reading.high)  # a number may come out beyond its scale
-                over_time.plot(edges, shown, color=shade, label=name)
+                over_time.plot(times_N, shown, color=shade, label=name)
         limits = (reading.low, reading.high)
         over_time.set(xlim=(0, max(found.seconds, 0.04)), ylim=limits, ylabel=person.name, xlabel="seconds")
         bars = {"all": of.overall} | {BOTH[name]: mean for name, mean in _alone(person).items()}
@@ -132,6 +130,19 @@ def figure(found: Prediction, reading: Reading) -> Figure:
     handles, labels = axes[0][0].get_legend_handles_labels()
     made.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 8), frameon=False)
     return made
+
+
+def _drawn(of: Moments) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds [N] and values [N, C] of a line through the middles of the moments, each stretch of which goes on to its
+    ends; NaN between two, where nothing is known."""
+    order = np.argsort(of.start_sec + of.end_sec, kind="stable")
+    start_K, end_K, values_KC = of.start_sec[order], of.end_sec[order], of.values[order]
+    after_hole = np.flatnonzero(start_K[1:] - np.maximum.accumulate(end_K)[:-1] > 1e-3) + 1
+    times, values = [], []
+    for k in np.split(np.arange(len(order)), after_hole):
+        times += [start_K[k[:1]], (start_K[k] + end_K[k]) / 2, end_K[k[-1:]], end_K[k[-1:]]]
+        values += [values_KC[k[:1]], values_KC[k], values_KC[k[-1:]], np.full_like(values_KC[:1], np.nan)]
+    return np.concatenate(times), np.concatenate(values)
 
 
 def _draw_bars(axes: Axes, bars: dict[str, np.ndarray], reading: Reading, shades: list[tuple[float, ...]]) -> None:

@@ -7,8 +7,10 @@ import pytest
 import soundfile
 
 import mmpretrain
-from mmpretrain.predict.answer import Answers, Limits
+from mmpretrain.predict.answer import Answers, Limits, figure
 from mmpretrain.predict.judge import Judge
+from mmpretrain.predict.reading import Reading
+from mmpretrain.predict.results import Moments, Person, Prediction
 from tests.predict.conftest import CROP_SIZE, LANDMARKER
 
 
@@ -32,6 +34,17 @@ def test_a_recording_is_answered_with_all_that_the_page_shows(answers, real, tmp
     assert [label.get_text() for label in bars.get_yticklabels()] == ["all", "sound alone", "picture alone"]
     written = json.loads((tmp_path / "over_time.json").read_text())
     assert written["file"] == "brbk7n.mpg"  # not where it lay
+
+
+def test_nothing_is_drawn_where_nothing_is_known():
+    start = np.array([10.0, 10.5, 0.0, 0.5])  # as of somebody who comes back, whose tracks need not be in order
+    values = np.array([[0.2, 0.8], [0.2, 0.8], [0.9, 0.1], [0.9, 0.1]], np.float32)
+    moments = Moments(start, start + 1, values, ("audio",) * 4, np.full((4, 4), np.nan))
+    drawn = figure(Prediction("a.wav", 12.0, people=(Person("voice", moments),)), Reading("t", "class", ("a", "b")))
+    first, _ = drawn.axes[0].collections
+    stretches = [path.vertices for path in first.get_paths()]
+    assert [(v[:, 0].min(), v[:, 0].max()) for v in stretches] == [(0, 1.5), (10, 11.5)]
+    np.testing.assert_allclose([v[:, 1].max() for v in stretches], [0.9, 0.2])
 
 
 def test_a_sound_is_answered_and_what_is_too_much_or_nothing_is_refused(answers, tmp_path):
