@@ -17,8 +17,9 @@ from mmpretrain.config import CorpusConfig, DataConfig, RunConfig
 from mmpretrain.data.clips import ClipTable, open_clips
 from mmpretrain.encoders.encoder import load_encoder
 from mmpretrain.encoders.finite import finite
-from mmpretrain.encoders.folder import read_config, read_crop_size
-from mmpretrain.files import read_json, write_json, write_text
+from mmpretrain.encoders.folder import load_encoder, read_config, read_crop_size
+from mmpretrain.encoders.weights import WEIGHTS_FILE
+from mmpretrain.files import present_folder, read_json, sealed, write_json, write_text
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.observe.progress import Progress, log
 from mmpretrain.parallel.processes import on_main
@@ -191,7 +192,9 @@ def _command(given: Given) -> None:
         log(f"{len(every) - len(table)} of {len(every)} clips have nothing that the encoder takes and are left out")
     if why := why_other_scale(encoder, table):
         raise ValueError(why)
-    request = {"encoder": read_config(encoder)[1]["fingerprint"], "clips": table.fingerprint}
+    # An encoder that was trained anew by the same recipe has the same fingerprint, and other weights.
+    weights = sealed(present_folder(encoder)).get(WEIGHTS_FILE)
+    request = {"encoder": read_config(encoder)[1]["fingerprint"], "weights": weights, "clips": table.fingerprint}
     request |= dataclasses.asdict(wanted)
     on_main(lambda: _check_request(output, request))
     made = extract(run, encoder, table, wanted)

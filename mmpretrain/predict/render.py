@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fractions
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -226,8 +227,9 @@ def strip(area: np.ndarray, person: Person, reading: Reading, seconds: float) ->
 
 
 def ascii_of(text: str) -> str:
-    """What OpenCV's font can write."""
-    return text.encode("ascii", "replace").decode()
+    """What OpenCV's font can write: letters without their accents, and ? for others."""
+    letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return "".join(letters).encode("ascii", "replace").decode()
 
 
 def _even(size: float) -> int:

@@ -96,6 +96,18 @@ def test_pictures_at_another_scale_are_refused(encoder_folder, tmp_path, capsys)
     assert rows_of(tmp_path / "out")["a"]["frames"] == "12"
 
 
+def test_an_encoder_that_was_trained_anew_is_another(corpus, tmp_path, capsys):
+    for seed in (0, 1):
+        encoder = AVEncoder(tiny_model("audio"), rngs=nnx.Rngs(seed))
+        save_encoder(tmp_path / "encoder", encoder, lineage=LINEAGE)
+        given = ["extract", str(tmp_path / "encoder"), str(corpus), f"--output={tmp_path}/out", "--pooling=mean"]
+        if not seed:
+            main(given)
+    with pytest.raises(SystemExit):
+        main(given)
+    assert "holds features of another command (weights was " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "layer"), [((), "the output"), (("--layer=all", "--pooling=statistics"), "layer 1")]
 )

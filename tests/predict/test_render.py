@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmpretrain.predict.reading import Reading
-from mmpretrain.predict.render import LABEL_PX, MAX_PEOPLE, NAME_PX, _board, _Label, _tops
+from mmpretrain.predict.render import LABEL_PX, MAX_PEOPLE, NAME_PX, _board, _Label, _tops, ascii_of
 from mmpretrain.predict.results import Moments, Person
 
 
@@ -36,3 +36,9 @@ def test_everybody_has_a_strip_or_is_counted():
     many = [person(k, 9 if k % 2 else 1) for k in range(2 * MAX_PEOPLE)]
     assert strips(many) == MAX_PEOPLE
     assert _board(many, reading, 400, 9.0)[0].shape[0] > _board(many[:MAX_PEOPLE], reading, 400, 9.0)[0].shape[0]
+
+
+def test_words_of_other_languages_are_written_as_far_as_the_font_can():
+    assert ascii_of("hämmästynyt 40 %") == "hammastynyt 40 %"
+    assert ascii_of("déçu ?") == "decu ?"
+    assert ascii_of("怒") == "?"
