@@ -105,6 +105,11 @@ class TextEncoder:
         spoken = [i for i, turn in enumerate(turns) if turn.text.strip()]
         if not spoken:
             return made
+        if not self._tokenizer.is_fast and any(turns[i].before for i in spoken):
+            raise ValueError(
+                f"{self._named}: its tokenizer does not say where its tokens stand, so that those of a turn cannot be "
+                "told from what was said before; set finetune.text.context=0, or take a model with a fast tokenizer"
+            )
         separator = f" {self._tokenizer.sep_token or ''} "
         whole = [separator.join((*turns[i].before, turns[i].text)) for i in spoken]
         given = dict(truncation=True, max_length=self._longest, padding=len(whole) > 1, return_special_tokens_mask=True)

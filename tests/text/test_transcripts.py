@@ -64,6 +64,30 @@ def test_tokens_are_those_of_the_model_at_the_turn_itself(bert):
         np.testing.assert_allclose(encoder.tokens([turn])[0], tokens, atol=1e-6, err_msg="others beside it say nothing")
 
 
+def test_tokens_that_cannot_be_told_from_those_before_are_refused(bert):
+    encoder = TextEncoder(bert, 4)
+    encoder._tokenizer = _WithoutPlaces(encoder._tokenizer)
+    assert len(encoder.tokens([Turn("i am glad")])[0]) == 3
+    with pytest.raises(ValueError, match=r"cannot be told from what was said before; set finetune\.text\.context=0"):
+        encoder.tokens([Turn("i am glad", ("b: sorry",))])
+
+
+class _WithoutPlaces:
+    """A tokenizer that is not fast."""
+
+    is_fast = False
+
+    def __init__(self, tokenizer):
+        self._tokenizer = tokenizer
+
+    def __call__(self, *given, **how):
+        assert "return_offsets_mapping" not in how
+        return self._tokenizer(*given, **how)
+
+    def __getattr__(self, name):
+        return getattr(self._tokenizer, name)
+
+
 def test_a_folder_that_holds_no_model_is_one_line(bert, tmp_path):
     with pytest.raises(ValueError, match=r"finetune\.text\.encoder=.* is no model of transformers: it has no config"):
         folder_digest(tmp_path)
