@@ -42,6 +42,7 @@ def load_encoder(path: str | Path, *, dtype: str | None = None, kind: type[AnyEn
     kind = kind or Encoder
     (config, lineage), tasks, crop_size = read_config(path), read_tasks(path), read_crop_size(path)
     config = dataclasses.replace(config, dtype=dtype or config.dtype)
+    check_model(config)
     module = nnx.eval_shape(lambda: AVEncoder(config, rngs=nnx.Rngs(0)))  # shapes only: drawing weights takes seconds
     load_weights(Path(path), module)
     if not tasks:
@@ -111,7 +112,7 @@ class Encoder:
         in overlapping windows (`data.windows`). Raises ValueError for a clip of another kind, or of which the encoder
         says NaN or infinity.
         """
-        if layer is not None and not 0 <= layer <= self.config.num_layers:
+        if layer is not None and layer not in range(self.config.num_layers + 1):
             raise ValueError(f"layer={layer}; this encoder has layers 1 to {self.config.num_layers}, and 0, its input")
         made = self._windows(lambda model, batch: model.encoder(batch, layer=layer), layer, audio, video, tracks)
         return finite(np.concatenate([x[inner] for x, inner in made])[:, None], [layer])[:, 0]
@@ -156,6 +157,7 @@ class Encoder:
         tracks: Mapping[str, np.ndarray],
     ) -> list[tuple[Any, slice]]:
         """What `run`, compiled under `name`, makes of every window of a clip, and the window's own frames of it."""
+        audio, video = (None if x is None else np.asarray(x) for x in (audio, video))  # a list or a tensor, say
         present = self._check(audio, video, tracks)
         none = np.zeros(0, np.int16)
         crops = np.zeros((0, 1, 1), np.uint8) if video is None else video

@@ -114,7 +114,7 @@ def test_layers_by_number():
         assert np.abs(one - next_).max() > 1e-3
 
 
-@pytest.mark.parametrize("layer", [-1, 3])
+@pytest.mark.parametrize("layer", [-1, 3, 1.5])
 def test_a_layer_that_there_is_not_is_refused(layer):
     with pytest.raises(ValueError, match=rf"layer={layer}; this encoder has layers 1 to 2, and 0"):
         Encoder(module("audio"), {}).features(audio=clip(3)[0], layer=layer)
@@ -143,6 +143,7 @@ def test_features_of_what_the_encoder_cannot_take_are_refused(has, lacks):
     [
         ({"audio": np.zeros(6400, np.float32)}, r"audio must be int16 \[N\].* but is float32 \[6400\]"),
         ({"audio": np.zeros((2, 6400), np.int16)}, r"audio must be int16 \[N\].* but is int16 \[2, 6400\]"),
+        ({"audio": [0] * 6400}, r"audio must be int16 \[N\].* but is int64 \[6400\]"),
         ({"video": np.zeros((5, 20, 20), np.float32)}, r"video must be uint8 .* but is float32 \[5, 20, 20\]"),
         ({"video": np.zeros((5, 20, 20, 3), np.uint8)}, r"grey crops .* but is uint8 \[5, 20, 20, 3\]"),
         ({"video": np.zeros((5, 12, 12), np.uint8)}, r"S at least 16, but is uint8 \[5, 12, 12\]"),
@@ -151,6 +152,11 @@ def test_features_of_what_the_encoder_cannot_take_are_refused(has, lacks):
 def test_clips_of_another_kind_are_refused(encoder, given, words):
     with pytest.raises(ValueError, match=words):
         encoder.features(**given)
+
+
+def test_a_dtype_that_the_network_does_not_know_is_refused(exported):
+    with pytest.raises(ValueError, match="dtype='float16'; it must be one of float32, bfloat16"):
+        mmpretrain.load_encoder(exported, dtype="float16")
 
 
 @pytest.fixture
