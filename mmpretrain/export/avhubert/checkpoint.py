@@ -20,7 +20,8 @@ from flax import nnx
 from mmpretrain.config import AUDIO_DIM, ModelConfig, ReferenceModelConfig
 from mmpretrain.config.checks import check_model
 from mmpretrain.encoders.encoder import load_encoder
-from mmpretrain.encoders.folder import load_head, save_encoder
+from mmpretrain.encoders.folder import load_encoder, load_head, save_encoder
+from mmpretrain.encoders.preprocessing import crop_size_of, preprocessing
 from mmpretrain.export.avhubert.names import UNUSED, EncoderOnly, load_state_dict, to_float32, to_state_dict
 from mmpretrain.export.avhubert.pickle_data import MAX_INT, Placeholder, shown
 from mmpretrain.export.avhubert.torch_file import StoredTensor, open_torch_file, write_torch_file
@@ -80,6 +81,7 @@ def import_checkpoint(file: str | Path, folder: str | Path) -> list[str]:
         if fine_tuned:  # what is there of the head is not what pretraining left
             left_out += [name for name in HEAD if name in tensors]
         config, says = _config(_settings(content), tensors)
+        crop_size = _crop_size(content, config)
         encoder = nnx.eval_shape(lambda: AVEncoder(config, rngs=nnx.Rngs(0)))  # shapes only
         load_state_dict(EncoderOnly(encoder), {k: tensor for k, tensor in tensors.items() if k not in HEAD})
         _check_taps(encoder)
@@ -99,7 +101,7 @@ def import_checkpoint(file: str | Path, folder: str | Path) -> list[str]:
         "fingerprint": digest[:16], "checkpoint": Path(file).name,
         "layout": "fine-tuned" if fine_tuned else "pretrained", "sha256": digest,
     }  # fmt: skip
-    save_encoder(folder, encoder, lineage=lineage, head=head)
+    save_encoder(folder, encoder, lineage=lineage, head=head, crop_size=crop_size)
     return says
 
 
@@ -142,9 +144,11 @@ def export_checkpoint(folder: str | Path, file: str | Path) -> list[str]:
         "task_state": {},
         "extra_state": {
             "train_iterator": {"epoch": 1, "iterations_in_epoch": 0},
-            OURS: {"view": config.inputs.view, "resnet_width": config.resnet_width},
+            OURS: {
+                "view": config.inputs.view, "crop_size": loaded.crop_size, "resnet_width": config.resnet_width,
+            },
         },
-    }
+    }  # fmt: skip
     write_torch_file(file, content)
     return [] if "final_proj.weight" in head else [f"{folder} has no pretraining head, so neither has {file}"]
 
@@ -272,9 +276,21 @@ def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
     networks = (_mapping(pretraining.get("model")), pretraining, model, args)
     network = next((source for source in networks if "encoder_embed_dim" in source), {})
     inputs = _mapping(pretraining.get("task")) or _mapping(cfg.get("task")) or args
-    own = _mapping(_mapping(content.get("extra_state")).get(OURS))
+    own = _own(content)
     merged = {**inputs, **network, **{name: own[name] for name in ("view", "resnet_width") if name in own}}
     return {name: _plain(value) for name, value in merged.items() if isinstance(name, str)}
+
+
+def _own(content: Mapping[str, Any]) -> Mapping[Any, Any]:
+    """What the reference has no option for."""
+    return _mapping(_mapping(content.get("extra_state")).get(OURS))
+
+
+def _crop_size(content: Mapping[str, Any], config: ModelConfig) -> int | None:
+    """The side of the crops that it was trained on; None: the file does not say. Raises ValueError for one that cannot
+    be."""
+    size = _typed(_own(content).get("crop_size"), 0)
+    return None if size is None else crop_size_of(config, preprocessing(config, size))
 
 
 def _mapping(node: Any) -> Mapping[Any, Any]:

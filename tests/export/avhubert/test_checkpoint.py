@@ -13,7 +13,7 @@ from flax import nnx
 import mmpretrain
 from mmpretrain.__main__ import main
 from mmpretrain.config import InputConfig, ModelConfig, ReferenceModelConfig
-from mmpretrain.encoders.folder import HEAD_FILE, read_config, save_encoder
+from mmpretrain.encoders.folder import HEAD_FILE, read_config, read_crop_size, save_encoder
 from mmpretrain.export.avhubert.checkpoint import export_checkpoint, import_checkpoint
 from mmpretrain.export.avhubert.names import EncoderOnly, reference_tensors
 from mmpretrain.export.avhubert.torch_file import open_torch_file
@@ -45,7 +45,7 @@ INPUTS = {
     "_name": "av_hubert_pretraining", "normalize": True, "image_crop_size": 80, "image_mean": 0.5, "image_std": 0.25,
     "labels": ["km"],
 }  # fmt: skip
-OURS = {"mmpretrain": {"view": "face", "resnet_width": 2}}
+OURS = {"mmpretrain": {"view": "face", "crop_size": 90, "resnet_width": 2}}
 
 
 def arrays_of(shapes: dict[str, tuple]) -> dict[str, np.ndarray]:
@@ -110,6 +110,7 @@ def test_a_checkpoint_becomes_an_encoder_and_comes_back(tmp_path, layout):
     assert written["args"] is None
     import_checkpoint(tmp_path / "again.pt", tmp_path / "encoder2")
     assert read_config(tmp_path / "encoder2")[0] == CONFIG
+    assert [read_crop_size(tmp_path / name) for name in ("encoder", "encoder2")] == [90, 90]
     for file in ("model.safetensors", HEAD_FILE):
         assert (tmp_path / "encoder2" / file).read_bytes() == (tmp_path / "encoder" / file).read_bytes()
 

@@ -268,6 +268,7 @@ def test_zips_are_whole_and_have_each_entry_once(tmp_path, refused):
         ({"feature_grad_mult": math.nan}, {}, {}, "feature_grad_scale=nan"),
         ({"modality_fuse": "sum"}, {}, {}, "fusion='sum'"),
         ({}, {}, {"view": "xyz"}, "inputs.view='xyz'"),
+        ({}, {}, {"crop_size": 3}, "crop_size=3; it must be a number of pixels, at least model.inputs.image_size="),
         ({}, {}, {"resnet_width": -2}, "resnet_width=-2"),
         ({"encoder_attention_heads": -2}, {}, {}, "encoder_attention_heads=-2"),
         ({"conv_pos_groups": 0}, {}, {}, "conv_pos_groups=0"),
