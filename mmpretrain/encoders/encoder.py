@@ -19,6 +19,7 @@ from flax import nnx
 
 from mmpretrain import compiler
 from mmpretrain.config import TaskConfig
+from mmpretrain.config.checks import check_model
 from mmpretrain.data.batch import empty_batch, put_clip
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.windows import windows
@@ -158,6 +159,8 @@ class Encoder:
     ) -> list[tuple[Any, slice]]:
         """What `run`, compiled under `name`, makes of every window of a clip, and the window's own frames of it."""
         audio, video = (None if x is None else np.asarray(x) for x in (audio, video))  # a list or a tensor, say
+        if audio is not None and video is not None and not len(audio):
+            audio = None  # a clip without sound, which is not one of silence
         present = self._check(audio, video, tracks)
         none = np.zeros(0, np.int16)
         crops = np.zeros((0, 1, 1), np.uint8) if video is None else video
@@ -182,6 +185,10 @@ class Encoder:
     def features_of(self, clip: Clip, *, layer: int | None = None) -> np.ndarray:
         """As `features`, of what a prepared clip has of the encoder's modalities."""
         return self.features(layer=layer, **self.arrays_of(clip))
+
+    def outputs_of(self, clip: Clip) -> Outputs:
+        """As `outputs`, likewise."""
+        return self.outputs(**self.arrays_of(clip))
 
     def arrays_of(self, clip: Clip) -> dict[str, np.ndarray]:
         """What a prepared clip has of the encoder's modalities, by the names that `features` has for it."""

@@ -17,7 +17,7 @@ from mmpretrain.config import CorpusConfig, DataConfig, RunConfig
 from mmpretrain.data.clips import ClipTable, open_clips
 from mmpretrain.encoders.encoder import load_encoder
 from mmpretrain.encoders.finite import finite
-from mmpretrain.encoders.folder import load_encoder, read_config, read_crop_size
+from mmpretrain.encoders.folder import read_config, read_crop_size
 from mmpretrain.encoders.weights import WEIGHTS_FILE
 from mmpretrain.files import present_folder, read_json, sealed, write_json, write_text
 from mmpretrain.models.encoder import AVEncoder

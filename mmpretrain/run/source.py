@@ -15,7 +15,7 @@ from mmpretrain.config import ModelConfig
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.encoders.encoder import Encoder, load_encoder
-from mmpretrain.encoders.folder import Encoder, load_encoder, read_config, read_crop_size, read_training_data
+from mmpretrain.encoders.folder import read_config, read_crop_size, read_training_data
 from mmpretrain.encoders.foreign import ForeignEncoder, foreign_fingerprint, is_foreign
 from mmpretrain.encoders.weights import WEIGHTS
 from mmpretrain.run.layout import pretrain_name

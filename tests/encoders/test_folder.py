@@ -1,5 +1,6 @@
 """Exported encoders: they come back as they were, take clips of any kind, and say what is wrong with a folder."""
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -13,7 +14,7 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import mmpretrain
-from mmpretrain.config import CorpusConfig
+from mmpretrain.config import CorpusConfig, InputConfig
 from mmpretrain.data.clips import open_clips
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.encoders.encoder import FRAME_MULTIPLE, Encoder
@@ -23,6 +24,7 @@ from mmpretrain.features.filterbank import audio_features
 from mmpretrain.files import seal
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.prepared import put_terms
+from mmpretrain.records import Clip
 from tests.corpus_fixture import make_clip, write_corpus
 from tests.tiny import initial, random_batch, tiny_model, with_inputs, with_present
 
@@ -98,6 +100,17 @@ def test_the_video_decides_the_length(encoder):
     samples, crops = clip(9)
     assert encoder.features(audio=samples[: 640 * 7], video=crops).shape == (9, 16)
     assert encoder.features(audio=np.tile(samples, 2), video=crops).shape == (9, 16)
+
+
+def test_a_prepared_clip_goes_in_by_its_view_and_without_what_it_lacks():
+    config = tiny_model("audio", "video", inputs=InputConfig(view="face", image_size=16))
+    encoder = Encoder(AVEncoder(config, rngs=nnx.Rngs(0)), {})
+    sound, crops = clip(3)
+    whole = Clip("c", sound, 255 - crops, crops)
+    np.testing.assert_array_equal(encoder.outputs_of(whole).output, encoder.outputs(sound, crops).output)
+    mute = dataclasses.replace(whole, audio=sound[:0])
+    for found in (encoder.outputs_of(mute).output, encoder.features(sound[:0], crops)):
+        np.testing.assert_array_equal(found, encoder.features(video=crops))
 
 
 def test_an_encoder_of_sound_takes_pictures_of_any_size():
