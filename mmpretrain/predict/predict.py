@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpretrain.encoders.encoder import load_encoder
-from mmpretrain.encoders.folder import read_crop_size
-from mmpretrain.files import write_json, write_text
+from mmpretrain.encoders.folder import load_encoder, read_crop_size
+from mmpretrain.files import DamagedError, read_json, write_json, write_text
 from mmpretrain.listing import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_files, readable, suffix_of
 from mmpretrain.observe.progress import Progress, log
 from mmpretrain.predict.judge import Judge
@@ -131,6 +131,18 @@ def check_videos(paths: Sequence[Path], output: Path) -> None:
             )
 
 
+def remove_answer(output: Path, name: str, file: str) -> None:
+    """Removes what an earlier command said of a file of which nothing is said now; files of others stay."""
+    try:
+        said = read_json(output / f"{name}.json", if_missing={}).get("file")
+    except (DamagedError, OSError):
+        return
+    if said == file:
+        for suffix in (".json", ".csv"):
+            (output / f"{name}{suffix}").unlink(missing_ok=True)
+        log(f"{file}: what was said of it before is removed from {output}")
+
+
 def table(found: Sequence[Prediction], reading: Reading) -> str:
     """A row for each person: what is said on the whole, and how probable each class is."""
     columns = [reading.task] if reading.is_number else ["mostly", *reading.names]
@@ -193,6 +205,8 @@ def _command(given: Given) -> None:
         found.append(of_file)
         if of_file.error:
             log(f"{of_file.file}: nothing predicted: {of_file.error}")
+            if output is not None:
+                remove_answer(output, name, of_file.file)
         elif output is not None:
             write_json(output / f"{name}.json", as_json(of_file, judge.reading, settings))
             write_text(output / f"{name}.csv", as_csv(of_file, judge.reading))

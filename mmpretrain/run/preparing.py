@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -31,8 +32,9 @@ def _prepare(corpus: CorpusConfig) -> None:
 def run_preparation(corpus: CorpusConfig) -> None:
     """Prepares it as its `prepare` says; where it is whole and of the same clips, nothing is to be done."""
     arguments = ["data_prep", *corpus.prepare, "--output", corpus.path]
-    log(f"{corpus.path}: to be prepared with `python -m {' '.join(arguments)}`")
+    command = f"python -m {shlex.join(arguments)}"  # as a shell takes it
+    log(f"{corpus.path}: to be prepared with `{command}`")
     # A program of its own: it does without JAX, and starts processes that should not have any of this one's threads.
     code = subprocess.run([sys.executable, "-m", *arguments], check=False).returncode
     if code:
-        raise ValueError(f"{corpus.path}: `python -m {' '.join(arguments)}` ended with code {code}, see above")
+        raise ValueError(f"{corpus.path}: `{command}` ended with code {code}, see above")
