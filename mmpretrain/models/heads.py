@@ -182,7 +182,8 @@ class StatisticsHead(nnx.Module):
         mean_LBD = (layers_LBTD * weight_LBTD).sum(2)
         variance_LBD = (jnp.square(layers_LBTD - mean_LBD[:, :, None]) * weight_LBTD).sum(2)
         deviation_LBD = jnp.sqrt(jnp.maximum(variance_LBD, 1e-12))  # whose slope at 0 is infinite
-        x = jnp.concatenate([mean_LBD, deviation_LBD], axis=-1).swapaxes(0, 1).reshape(len(valid_BT), -1)
+        statistics_BLD = jnp.concatenate([mean_LBD, deviation_LBD], axis=-1).swapaxes(0, 1)
+        x = jax.lax.collapse(statistics_BLD, 1)  # whatever B is: of an exported program it is no number
         return self.out(dropout((x - self.mean[...]) / self.scale[...], self.dropout, key))
 
 

@@ -11,7 +11,7 @@ from mmpretrain.encoders import encoder as arrays
 from mmpretrain.evaluation.tasks import _level_chances
 from mmpretrain.export import check_installed, parity, stablehlo
 from mmpretrain.export.parity import made_up_clips
-from tests.export.encoder_folders import TASKS, save
+from tests.export.encoder_folders import TASK, TASKS, save
 from tests.tiny import tiny_model
 
 CONFIG = tiny_model("audio", "video")
@@ -36,6 +36,13 @@ def test_stablehlo_says_the_same_for_any_batch_and_length(source, tmp_path):
     card = (tmp_path / "hlo" / "README.md").read_text()
     assert "library_name: jax" in card
     assert "**Not for** identifying" in card
+
+
+def test_stablehlo_has_heads_of_the_statistics_of_layers(tmp_path):
+    config = tiny_model("audio")
+    save(tmp_path / "encoder", config, tasks=[TASK], form="frozen_linear")
+    (said,) = stablehlo.write_folder(tmp_path / "encoder", tmp_path / "hlo", made_up_clips(config, 1))
+    assert "loaded back and compared on 2 inputs" in said
 
 
 def test_onnx_says_the_same_and_tells_what_int8_costs(source, tmp_path):
