@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpretrain.encoders.encoder import load_encoder
-from mmpretrain.encoders.folder import load_encoder, read_crop_size
+from mmpretrain.encoders.folder import read_crop_size
 from mmpretrain.files import DamagedError, read_json, write_json, write_text
 from mmpretrain.listing import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_files, readable, suffix_of
 from mmpretrain.observe.progress import Progress, log

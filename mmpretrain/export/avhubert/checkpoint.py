@@ -20,7 +20,7 @@ from flax import nnx
 from mmpretrain.config import AUDIO_DIM, ModelConfig, ReferenceModelConfig
 from mmpretrain.config.checks import check_model
 from mmpretrain.encoders.encoder import load_encoder
-from mmpretrain.encoders.folder import load_encoder, load_head, save_encoder
+from mmpretrain.encoders.folder import load_head, save_encoder
 from mmpretrain.encoders.preprocessing import crop_size_of, preprocessing
 from mmpretrain.export.avhubert.names import UNUSED, EncoderOnly, load_state_dict, to_float32, to_state_dict
 from mmpretrain.export.avhubert.pickle_data import MAX_INT, Placeholder, shown
