@@ -33,6 +33,8 @@ def check_folds(finetuning: Finetuning) -> None:
             has = finetuning.table.has(INPUTS[modality].needs)
             if without := [part for part, rows in parts.items() if not has[rows].any()]:
                 log(f"fold {number}: none of the {' and '.join(without)} clips has {modality}")
+    if finetuning.names_encoder:
+        finetuning.encoder.tell_other_scale(finetuning.table, "finetune.encoder")
     if left_out := len(finetuning.left_out):
         log(f"{left_out} clips are left out: they have no {' or '.join(finetuning.heard)}")
     if lacking := lacks(finetuning):

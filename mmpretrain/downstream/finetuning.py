@@ -106,7 +106,7 @@ class Finetuning(LabelledFolds):
         return self.config.classifier == "frozen_linear"
 
     @property
-    def _named(self) -> bool:
+    def names_encoder(self) -> bool:
         """Whether the recipe names the folder of an encoder, which need not be of its own `model`.
 
         What is like another, a point of a curve, may have the path of the encoder that the other's last round left.
@@ -121,7 +121,7 @@ class Finetuning(LabelledFolds):
 
         Raises ValueError where the encoder has others.
         """
-        if not self._named:
+        if not self.names_encoder:
             return self.run.config.model.modalities
         self.encoder.check_hears(self.run.config.model.modalities, "finetune.encoder")
         return tuple(self.encoder.config.modalities)
@@ -150,7 +150,7 @@ class Finetuning(LabelledFolds):
 
         Without an encoder it is the recipe's.
         """
-        base = self.encoder.config if variant == PRETRAINED or self._named else self.run.config.model
+        base = self.encoder.config if variant == PRETRAINED or self.names_encoder else self.run.config.model
         rates = dict.fromkeys(("dropout", "attention_dropout", "input_dropout"), self.config.dropout)
         return dataclasses.replace(
             base, **rates, activation_dropout=0.0, layerdrop=0.0, feature_grad_scale=self.config.feature_grad_scale

@@ -30,7 +30,7 @@ from mmpretrain.run.command import Argument, Command, Given, Option
 from mmpretrain.run.forward import Forward, deviation, forward_of, moments
 from mmpretrain.run.owning import owned
 from mmpretrain.run.preparing import run_preparation
-from mmpretrain.run.source import why_other_scale
+from mmpretrain.run.source import SourceEncoder
 
 POOLINGS = ("none", "mean", "statistics")
 ALL = "all"
@@ -190,7 +190,7 @@ def _command(given: Given) -> None:
     table = every.require(run.config.model.modalities)
     if len(table) < len(every):
         log(f"{len(every) - len(table)} of {len(every)} clips have nothing that the encoder takes and are left out")
-    if why := why_other_scale(encoder, table):
+    if why := SourceEncoder(encoder).why_other_scale(table):
         raise ValueError(why)
     # An encoder that was trained anew by the same recipe has the same fingerprint, and other weights.
     weights = sealed(present_folder(encoder)).get(WEIGHTS_FILE)

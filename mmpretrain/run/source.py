@@ -18,6 +18,7 @@ from mmpretrain.encoders.encoder import Encoder, load_encoder
 from mmpretrain.encoders.folder import read_config, read_crop_size, read_training_data
 from mmpretrain.encoders.foreign import ForeignEncoder, foreign_fingerprint, is_foreign
 from mmpretrain.encoders.weights import WEIGHTS
+from mmpretrain.observe.progress import log
 from mmpretrain.run.layout import pretrain_name
 from mmpretrain.train.step import Trainer, TrainState
 
@@ -32,21 +33,6 @@ def left_by_round(workdir: Path, number: int) -> SourceEncoder:
 def source_of(path: Path) -> SourceEncoder | ForeignSource:
     """The encoder of a folder, ours or one of another project, whose layers can be clustered."""
     return ForeignSource(path) if is_foreign(path) else SourceEncoder(path)
-
-
-def why_other_scale(encoder: Path, table: ClipTable) -> str:
-    """Why an encoder's folder would see the pictures of these clips at another scale than it knows; "" if it would not.
-
-    It takes the middle of a crop, whatever its size.
-    """
-    view, wanted = read_config(encoder)[0].inputs.view, read_crop_size(encoder)
-    found = table.crop_size(view)
-    if "video" not in read_config(encoder)[0].modalities or not table.has("video").any() or found == wanted:
-        return ""
-    return (
-        f"{table.folders()} has {view} crops of {found} pixels, but the encoder {encoder} is of such of {wanted} and "
-        f"would see all at another scale; prepare the clips with --{view}-size {wanted}"
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +77,26 @@ class SourceEncoder:
                 f"{field}={str(self.path)!r} takes {' and '.join(theirs)}, but model.modalities={tuple(modalities)}; "
                 f"set model.modalities={tuple(theirs)}, or name an encoder of {' and '.join(modalities)}"
             )
+
+    def why_other_scale(self, table: ClipTable) -> str:
+        """Why it would see the pictures of these clips at another scale than it knows; "" if it would not.
+
+        It takes the middle of a crop, whatever the crop's size.
+        """
+        config, wanted = self.config, read_crop_size(self.path)
+        view = config.inputs.view
+        found = table.crop_size(view)
+        if "video" not in config.modalities or not table.has("video").any() or found == wanted:
+            return ""
+        return (
+            f"{table.folders()} has {view} crops of {found} pixels, but the encoder {self.path} is of such of {wanted} "
+            f"and would see all at another scale; prepare the clips with --{view}-size {wanted}"
+        )
+
+    def tell_other_scale(self, table: ClipTable, title: str) -> None:
+        """Says so, where the clips are nevertheless looked at. title: of what does it."""
+        if why := self.why_other_scale(table):
+            log(f"{title}: {why}")
 
     @property
     def lineage(self) -> dict[str, Any]:

@@ -47,6 +47,8 @@ def pretrain(round_: Round) -> dict[str, Any]:
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
         _tell_exposure(round_)
+        if round_.start is not None:
+            round_.start.tell_other_scale(round_.clips[0], f"{round_.title}: init")
         training, trainer = round_.training(), round_.trainer
         watched = watch(
             run, round_.pretrain_name, round_.title, wall, trainer, training.batches.plan, config.model,

@@ -21,6 +21,7 @@ from mmpretrain.run.codebook import RoundCodebook
 from mmpretrain.run.command import ACCEPT_CHANGES, ROUND, Command, Given
 from mmpretrain.run.layout import targets_name
 from mmpretrain.run.round import Round
+from mmpretrain.run.source import SourceEncoder
 from mmpretrain.targets.codebook import fit_codebook, fit_rows, load_codebook, save_codebook
 from mmpretrain.targets.kmeans import Codebook
 from mmpretrain.targets.progress import LabelProgress
@@ -48,6 +49,8 @@ def _make_store(codebook: RoundCodebook, recipe_hash: str) -> None:
     centres = codebook.centring.make() if codebook.centring else None
     fitted, sample = _fit(codebook)
     (train, validation), targets = codebook.clips, codebook.config
+    if isinstance(codebook.source, SourceEncoder):
+        codebook.source.tell_other_scale(train, f"round {codebook.number}: encoder")
     made_by = f"{recipe_hash}-{codebook_hash(fitted.centroids)}"  # the recipe knows the clips and their order
     progress = LabelProgress(
         codebook.folder / LABELLING, made_by, num_clips=len(train) + len(validation), num_clusters=targets.num_clusters

@@ -35,6 +35,7 @@ def units(run: Run) -> dict[str, Any]:
             f"{', '.join(map(str, of_run.numbers))} of {clips['training']} clips, chosen on {clips['validation']}, "
             f"tested on {clips['test']} of {of_run.protocol.name}; {TEST_SEEN}: {of_run.exposure}"
         )
+        of_run.encoder.tell_other_scale(of_run.table, "units.encoder")
         with wall.during("evaluation"):
             table = [entry for inputs in of_run.inputs for entry in _of_inputs(of_run, inputs)]
         about = {

@@ -22,6 +22,7 @@ from mmpretrain.config import (
 )
 from mmpretrain.data.clips import open_clips
 from mmpretrain.downstream.baselines import PICTURE, statistics_of_clips
+from mmpretrain.downstream.checking import check_folds
 from mmpretrain.downstream.curve import Curve
 from mmpretrain.downstream.finetuning import Finetuning
 from mmpretrain.downstream.frozen import Frozen
@@ -67,8 +68,9 @@ def on_corpora(run, *folders):
     return Run(run.config)
 
 
-def encoder_of(folder, model, seed=0):
-    save_encoder(folder, AVEncoder(model, rngs=nnx.Rngs(seed)), lineage={"fingerprint": f"of {folder.name}"})
+def encoder_of(folder, model, seed=0, **fields):
+    lineage = {"fingerprint": f"of {folder.name}"}
+    save_encoder(folder, AVEncoder(model, rngs=nnx.Rngs(seed)), lineage=lineage, **fields)
     return str(folder)
 
 
@@ -293,6 +295,20 @@ def test_an_encoder_of_fewer_modalities_says_which_clips_there_are(tone_encoder,
     finetuning = Finetuning(Run(config))
     assert finetuning.modalities == finetuning.heard == ("audio",)
     assert len(finetuning.left_out) == 3, "what has a picture alone cannot be heard"
+
+
+@pytest.mark.parametrize(("of_encoder", "told"), [(IMAGE_SIZE, False), (2 * IMAGE_SIZE, True)])
+def test_pictures_at_another_scale_than_the_encoder_knows_are_told(tmp_path, capsys, of_encoder, told):
+    corpus, model = write_corpus(tmp_path / "c", list(moods()), IMAGE_SIZE, IMAGE_SIZE + 16), tiny_model("video")
+    encoder = encoder_of(tmp_path / "encoder", model, crop_size=of_encoder)
+    config = tiny_run(workdir=str(tmp_path / "run"), model=model, rounds=())
+    config.data.corpora, config.data.batch_multiple = (CorpusConfig(str(corpus)),), jax.device_count()
+    config.finetune = dataclasses.replace(
+        config.finetune, encoder=encoder, protocol="speakers-3", folds=(1,), tasks=(emotion("happy", "sad"),)
+    )
+    check_folds(Finetuning(Run(config)))
+    said = f"finetune.encoder: {corpus} has mouth crops of {IMAGE_SIZE} pixels, but the encoder {encoder} is of such of"
+    assert (said in capsys.readouterr().err) == told
 
 
 @pytest.mark.parametrize("theirs", [("video",), ("audio", "video")])
