@@ -15,10 +15,11 @@ from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.stored import StoredClip
 from mmpretrain.data.unreadable import UnreadableClipError
 from mmpretrain.randomness import generator
-from mmpretrain.records import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clip
+from mmpretrain.records import FACE_TRACKS, FRAME_RATE_HZ, HAND_TRACKS, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clip
 
 BABBLING = 30  # clips that babble is made of
 BABBLE_SECONDS = 20
+PICTURE_TRACKS = (*FACE_TRACKS, *HAND_TRACKS)  # seen in the picture, hence lost and late with it
 ACTIVE = 1e-3  # times the power of the loudest 25 ms: what is above is active
 
 Apply = Callable[[Clip, float, "Given"], Clip]
@@ -67,7 +68,7 @@ class DisturbedTable(ClipTable):
         frames = int(self.lengths[i])
         clip = dataclasses.replace(
             clip, audio=clip.audio[: frames * SAMPLES_PER_FRAME], mouth=clip.mouth[:frames], face=clip.face[:frames],
-            tracks={name: track[:frames] for name, track in clip.tracks.items()},
+            tracks={name: track[:frames] for name, track in clip.tracks.items() if name not in self.lacks},
         )  # fmt: skip
         if self.change is None:
             return clip
@@ -79,11 +80,15 @@ def disturbed(
     table: ClipTable, change: Change | None = None, level: float = 0.0, babble: np.ndarray | None = None, *,
     lacks: Sequence[str] = (), seconds: float = 1e6,
 ) -> DisturbedTable:  # fmt: skip
-    """The table with every clip changed, without the modalities `lacks`, and no longer than its first seconds."""
+    """The table with every clip changed, without the modalities `lacks`, and no longer than its first seconds.
+
+    Without "video" nothing that was seen in it is left either.
+    """
     fields = {field.name: getattr(table, field.name) for field in dataclasses.fields(ClipTable)}
+    lost = (*lacks, *(PICTURE_TRACKS if "video" in lacks else ()))
     return DisturbedTable(
         **fields, change=change, level=level, babble=np.zeros(0, np.int16) if babble is None else babble,
-        lacks=tuple(lacks), most_frames=max(1, round(seconds * FRAME_RATE_HZ)),
+        lacks=lost, most_frames=max(1, round(seconds * FRAME_RATE_HZ)),
     )  # fmt: skip
 
 
@@ -147,6 +152,14 @@ def _pictures(clip: Clip, made: Callable[[np.ndarray], np.ndarray]) -> Clip:
     return dataclasses.replace(clip, mouth=made(clip.mouth), face=made(clip.face)) if len(clip.mouth) else clip
 
 
+def _at(clip: Clip, last: np.ndarray) -> Clip:
+    """Every frame shows the picture of frame `last`, int [T], and what was seen in that."""
+    if not len(last):
+        return clip
+    tracks = {name: track[last] if name in PICTURE_TRACKS else track for name, track in clip.tracks.items()}
+    return dataclasses.replace(_pictures(clip, lambda video_THW: video_THW[last]), tracks=tracks)
+
+
 def _blur(clip: Clip, level: float, given: Given) -> Clip:
     import cv2  # slow to import
 
@@ -175,13 +188,13 @@ def _drop(clip: Clip, level: float, given: Given) -> Clip:
     """That share of the frames is lost, and the one before stays."""
     kept = given.random.random(len(clip.mouth)) >= level
     last = np.maximum.accumulate(np.where(kept, np.arange(len(kept)), 0)) if len(kept) else np.zeros(0, int)
-    return _pictures(clip, lambda video_THW: video_THW[last])
+    return _at(clip, last)
 
 
 def _freeze(clip: Clip, level: float, given: Given) -> Clip:
     """From that share of the clip on the picture stands still."""
     last = np.minimum(np.arange(len(clip.mouth)), round((1 - level) * max(0, len(clip.mouth) - 1)))
-    return _pictures(clip, lambda video_THW: video_THW[last])
+    return _at(clip, last)
 
 
 def _offset(clip: Clip, level: float, given: Given) -> Clip:

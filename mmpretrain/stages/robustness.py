@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.data.clips import ClipTable
-from mmpretrain.data.disturbed import CHANGES, LENGTHS, babble_of, disturbed
+from mmpretrain.data.disturbed import CHANGES, LENGTHS, PICTURE_TRACKS, babble_of, disturbed
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.downstream.checking import check_folds
 from mmpretrain.downstream.exposure import check_exposure
@@ -53,6 +53,9 @@ def robustness(run: Run, names: Sequence[str] = ()) -> dict[str, Any]:
     check_folds(finetuning)
     finetuning.check_trained()
     check_exposure(finetuning)
+    seen = [name for name in finetuning.config.tracks if name in PICTURE_TRACKS]
+    if seen and (clear := [name for name in ("blur", "hidden") if name in (names or able)]):
+        log(f"robustness: {' and '.join(clear)} leave {' and '.join(seen)} as they were found in the clear picture")
     recipe = {f"{v}/{k}": value for v in finetuning.variants for k, value in finetuning.recipe(v).items()}
     for number in finetuning.folds:
         recipe |= {f"fold {number}/{k}": value for k, value in finetuning.reads(number, test=True).items()}

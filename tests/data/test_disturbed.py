@@ -73,6 +73,21 @@ def test_what_is_hidden_lost_frozen_and_late_is_as_much_as_is_said(table):
     np.testing.assert_array_equal(early[:-1280], clip.audio[1280:])
 
 
+def test_what_was_seen_in_the_picture_is_lost_with_it(table, tmp_path):
+    """And nothing else: tracks that were not found in the picture stay."""
+    found = {name: np.arange(50)[:, None].repeat(dim, 1).astype(np.float16) / 64
+             for name, dim in (("blendshapes", 52), ("hands", 146), ("eyes", 2))}  # fmt: skip
+    clip = dataclasses.replace(table.load(0), tracks=found)
+    for name, last in (("frozen", 0), ("blur", 49)):
+        tracks = CHANGES[name].apply(clip, 1.0, given()).tracks
+        ends = {track: float(values[-1, 0] * 64) for track, values in tracks.items()}
+        assert ends == {"blendshapes": last, "hands": last, "eyes": 49}
+    corpus = write_corpus(tmp_path / "tracked", [clip], 48, 64)
+    blind = disturbed(open_clips([CorpusConfig(str(corpus))]), lacks=["video"])
+    assert list(blind.open(0).tracks) == ["eyes"]
+    assert [bool(blind.has(name).any()) for name in found] == [False, False, True]
+
+
 def test_lacking_modalities_and_shorter_clips_are_known_to_the_table(table):
     blind = disturbed(table, lacks=["video"])
     assert not blind.has("video").any()
