@@ -42,6 +42,11 @@ class Windows:
             if value is not None and not least <= value <= most:
                 flag = name.removesuffix("_sec")
                 raise ValueError(f"--{flag}={value:g}; it must be {least:g} to {most:g} seconds")
+        if self.hop_sec > self.window_sec:
+            raise ValueError(
+                f"--hop={self.hop_sec:g} is above --window={self.window_sec:g}, so that what lies between two windows "
+                f"would not be judged; give --hop={self.window_sec:g} or less"
+            )
 
     def smoothing_of(self, judge: Judge) -> float:
         """Seconds."""

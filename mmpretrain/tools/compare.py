@@ -241,6 +241,8 @@ def _wrapped(text: str) -> str:
 
 
 def _command(given: Given) -> None:
+    if given["json"] and Path(given["json"]).is_dir():
+        raise ValueError(f"--json={given['json']} is a folder; give the name of a file")
     found = compare_runs(*given.paths, crossval=bool(given["crossval"]))
     print(render(found))
     if given["json"]:

@@ -12,6 +12,8 @@ from mmpretrain.run.command import Argument, Command, Given, Option
 
 def import_avhubert(file: Path, folder: Path) -> None:
     """Writes `folder` out of an AV-HuBERT checkpoint; a folder that is there must be an exported encoder."""
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder; give the checkpoint in it, a file that ends in .pt")
     if folder.exists() and not (folder / ENCODER_CONFIG_FILE).exists():
         raise ValueError(f"--output={folder} is there already and is no exported encoder; give another name")
     for line in import_checkpoint(file, folder):

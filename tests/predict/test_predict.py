@@ -122,6 +122,7 @@ def test_no_answer_of_before_stands_for_a_file_that_has_none_now(command, tmp_pa
         (["text.mp4"], "text.mp4: cannot be opened"),
         (["text.mp4", "--window=long"], "--window=long; it must be a number of seconds, such as 2.5"),
         (["text.mp4", "--hop=0"], "--hop=0; it must be 0.04 to 30 seconds"),
+        (["text.mp4", "--hop=5"], "--hop=5 is above --window=3, so that what lies between two windows would not be"),
         (["text.mp4", "--render"], "--render needs --output=DIR"),
         (["text.mp4", "--render", "--output=."], "--render would write its video over the recording text.mp4"),
         (["text.mp4", "--output=text.mp4"], "--output='text.mp4' cannot be made (it is a file); give another folder"),

@@ -108,6 +108,7 @@ def test_what_does_not_compare_is_said(tmp_path, capsys):
     elsewhere = store(tmp_path / "elsewhere", {"pretrained": {1: answers(7, 0.7, 1)}})
     assert "no clip was tested by both" in refusal(one, elsewhere)
     assert "there is no such folder" in refusal(one, tmp_path / "nowhere")
+    assert f"--json={one} is a folder; give the name of a file" in refusal(one, one, f"--json={one}")
     assert "the command is `mmpretrain compare RUN_A RUN_B [--json=FILE] [--crossval]`" in refusal(one)
     (tmp_path / "empty").mkdir()
     assert "stage evaluation of" in refusal(one, tmp_path / "empty")

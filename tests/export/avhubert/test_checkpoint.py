@@ -261,6 +261,7 @@ def test_a_file_cut_off_anywhere_is_one_line_and_leaves_nothing(command, tmp_pat
     [
         (["import-avhubert"], "import-avhubert FILE.pt --output=DIR"),
         (["import-avhubert", "a.pt"], "import-avhubert FILE.pt --output=DIR"),
+        (["import-avhubert", ".", "--output=encoder"], ". is a folder; give the checkpoint in it"),
         (["import-avhubert", "a.pt", "b.pt", "--output=encoder"], "import-avhubert FILE.pt --output=DIR"),
         (["import-avhubert", "no_such.pt", "--output=encoder"], "no_such.pt"),
         (["import-avhubert", "a.pt", "--output=."], "--output=. is there already and is no exported encoder"),
