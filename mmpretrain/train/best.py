@@ -51,7 +51,16 @@ class Best:
             self._saved.save(step, state, {"step": step, **values})
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The best state, placed as `like` is (its shapes are enough), and its step and metrics."""
+        """The best state, placed as `like` is (its shapes are enough), and its step and metrics.
+
+        Raises ValueError where there is none, as no evaluation gave a number.
+        """
+        self._saved.wait()
+        if self._by and self._saved.latest() is None:
+            raise ValueError(
+                f"{self._by.metric} was a number at no evaluation, so that no state is the best; choose by another "
+                "figure, or look at what it was in metrics.jsonl"
+            )
         return self._saved.restore(like)
 
     def close(self) -> None:

@@ -40,3 +40,8 @@ def test_a_state_of_steps_that_came_out_otherwise_is_not_kept(offer):
     known, _ = offer({1: 0.5, 2: 0.4})
     offer({3: 0.9}, known)  # is cut off after it, and goes on after step 2 at another rate
     assert offer({3: 0.45, 4: 0.48}, known)[1] == (4, 0.48)
+
+
+def test_a_figure_that_was_no_number_is_named(offer):
+    with pytest.raises(ValueError, match="validation/ua was a number at no evaluation, so that no state is the best"):
+        offer({1: float("nan"), 2: float("nan")})
