@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MAX_FACES = 10
 MAX_NAME_BYTES = 200  # of what is written of a file; systems take 255, with all endings
 UNSEEN_PX = 16  # of the crops that the encoder does not see
+ANSWERS = (".json", ".csv")  # what is written of each file, by the end of its name
 NUM_SECONDS = {"window": "what is judged at once", "hop": "from one judgement to the next",
                "smoothing": "over which what is said is averaged, 0: not"}  # fmt: skip
 
@@ -131,14 +132,28 @@ def check_videos(paths: Sequence[Path], output: Path) -> None:
             )
 
 
+def check_answers(paths: Sequence[Path], output: Path) -> None:
+    """Raises ValueError where an answer would take the place of somebody's own file."""
+    for name in output_names(paths):
+        if answered(output, name) is not None:
+            continue
+        if own := [file for suffix in ANSWERS if (file := output / f"{name}{suffix}").exists()]:
+            raise ValueError(f"--output={output} has {own[0].name}, which is no answer of predict; give another folder")
+
+
+def answered(output: Path, name: str) -> str | None:
+    """The file that an earlier command answered under this name; None where there is no such answer."""
+    try:
+        said = read_json(output / f"{name}.json", if_missing={})
+    except (DamagedError, OSError):
+        return None
+    return said["file"] if {"file", "encoder", "people"} <= said.keys() else None
+
+
 def remove_answer(output: Path, name: str, file: str) -> None:
     """Removes what an earlier command said of a file of which nothing is said now; files of others stay."""
-    try:
-        said = read_json(output / f"{name}.json", if_missing={}).get("file")
-    except (DamagedError, OSError):
-        return
-    if said == file:
-        for suffix in (".json", ".csv"):
+    if answered(output, name) == file:
+        for suffix in ANSWERS:
             (output / f"{name}{suffix}").unlink(missing_ok=True)
         log(f"{file}: what was said of it before is removed from {output}")
 
@@ -188,6 +203,7 @@ def _command(given: Given) -> None:
     judge = Judge(load_encoder(folder), given["task"] or "")
     if output is not None:
         make_folder(output, "--output")  # before hours of recordings are looked at
+        check_answers(paths, output)
     cache_compilations()
     pictures = "video" in judge.modalities and any(suffix_of(path) not in AUDIO_SUFFIXES for path in paths)
     model = landmarker_model(given["landmarker"]) if pictures else None

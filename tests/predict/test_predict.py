@@ -106,13 +106,21 @@ def test_sounds_need_no_face_landmarker_and_no_name_that_is_short_or_text(
 def test_no_answer_of_before_stands_for_a_file_that_has_none_now(command, tmp_path):
     soundfile.write(tmp_path / "voice.wav", np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000)
     assert command("voice.wav", "--output=out", "--workers=1")[0] == 0
-    (tmp_path / "text.wav").write_text("no sound")
-    (tmp_path / "out" / "text.json").write_text("{}")  # somebody's own
-    shutil.copyfile(tmp_path / "text.wav", tmp_path / "voice.wav")
-    code, _, said = command("voice.wav", "text.wav", "--output=out", "--workers=1")
+    (tmp_path / "voice.wav").write_text("no sound")
+    code, _, said = command("voice.wav", "--output=out", "--workers=1")
     assert code == 2
     assert "voice.wav: what was said of it before is removed from out" in said
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["text.json"]
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("own", ["voice.json", "voice.csv"])
+def test_no_answer_takes_the_place_of_somebody_s_own_file(command, tmp_path, own):
+    soundfile.write(tmp_path / "voice.wav", np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000)
+    (tmp_path / own).write_text('{"file": "voice.wav"}')
+    code, _, said = command("voice.wav", "--output=.", "--workers=1")
+    assert code == 2
+    assert f"--output=. has {own}, which is no answer of predict; give another folder" in said
+    assert (tmp_path / own).read_text() == '{"file": "voice.wav"}'
 
 
 @pytest.mark.parametrize(
