@@ -72,7 +72,7 @@ def test_every_noise_file_that_cannot_be_used_is_named(tmp_path):
 
 @pytest.mark.parametrize("stage", [refine, finetune])
 def test_noise_is_read_before_anything_is_made(tmp_path, stage, monkeypatch):
-    from tests.run.test_what_can_be_learned import corpus_of, run_of
+    from tests.downstream.test_what_can_be_learned import corpus_of, run_of
 
     write(tmp_path / "noise" / "good.wav")
     (tmp_path / "noise" / "bad.wav").write_bytes(b"no sound")
