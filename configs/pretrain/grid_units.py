@@ -69,9 +69,9 @@ def get_config(variant: str = "sound") -> RunConfig:
             protocol="official-clips",
             labelled_clips=(5, 20, 80, 0),
             inputs=("audio", "video", "audio+video") if lips else ("audio",),
-            num_steps=200,
-            eval_every=25,
-            batch_frames=800,
+            num_steps=600,  # of networks from scratch, which 150 leave far from where they get to
+            eval_every=50,
+            batch_frames=400,
             optimizer=OptimizerConfig(
                 schedule="tri_stage", peak_lr=2e-3, warmup_steps=20, eps=1e-8, weight_decay=0.01, clip_norm=1.0
             ),

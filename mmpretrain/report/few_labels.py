@@ -75,6 +75,24 @@ def label_efficiency_lines(curve: Mapping[str, Any]) -> list[str]:
         ]
         share = f"{100 * entry['label_share']:g}% of the labels, in {'points' if name == 'ua' else title_of(curve)}"
         lines += [f"{share}: {'; '.join(parts)}"] * bool(parts)
+        lines += _step_lines(f"{100 * entry['label_share']:g}% of the labels", entry["classifiers"])
+    return lines
+
+
+def _step_lines(share: str, classifiers: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Which classifiers are mostly as they began, or were best at their last step: neither was trained to its end."""
+    lines = []
+    for name, figures in classifiers.items():
+        steps, num_steps = figures.get("chosen_steps", []), figures.get("num_steps", 0)
+        for step, meaning in (
+            (0, "the classifier that it begins with, not what training makes of it"),
+            (num_steps, "not yet all that it could learn; see finetune.num_steps"),
+        ):
+            if 2 * (count := steps.count(step)) > len(steps):
+                lines.append(
+                    f"{share}, {TITLES[name]}: step {step} of {num_steps} was chosen in {count} of {len(steps)} "
+                    f"trainings: {meaning}"
+                )
     return lines
 
 

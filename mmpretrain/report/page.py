@@ -40,7 +40,7 @@ from mmpretrain.report.tables import (
     told_apart_lines,
 )
 from mmpretrain.report.tasks import READING, tasks_table
-from mmpretrain.report.units import error_by_clips, units_line, units_table
+from mmpretrain.report.units import error_by_clips, too_short_lines, units_line, units_table
 
 __all__ = ["render_summary", "write_report"]
 
@@ -243,7 +243,7 @@ def _units(entries: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> st
         lines = error_by_clips([entry for entry in entries if entry["inputs"] == inputs])
         chart = charts.draw_few_labels(lines, f"errors, {inputs}", labels="labelled clips", write="{:g}".format)
         pictures += figure(chart, f"errors over labelled clips, {inputs}")
-    line = f"<p>{html.escape(units_line(entries, about))}</p>"
+    line = "".join(f"<p>{html.escape(each)}</p>" for each in (units_line(entries, about), *too_short_lines(entries)))
     return section("Units from few labels", "", pictures, html_table(units_table(entries)), line)
 
 

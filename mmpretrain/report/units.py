@@ -41,6 +41,21 @@ def units_line(entries: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -
     )
 
 
+def too_short_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which networks were best at their last step in most draws: they have not learned all they could."""
+    lines = []
+    for entry in entries:
+        num_steps, draws = entry.get("num_steps", 0), entry["draws"]  # results of before do not say
+        for name in ("scratch", "finetuned"):
+            if 2 * (count := entry["chosen"].get(name, []).count(f"step {num_steps}")) > draws:
+                lines.append(
+                    f"{entry['inputs']}, {entry['labelled_clips']} labelled clips, {TITLES[name]}: the last of "
+                    f"{num_steps} steps was chosen in {count} of {draws} draws, so that more would serve it; "
+                    "see units.num_steps before its errors are compared with others'"
+                )
+    return lines
+
+
 def error_by_clips(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, Mapping[str, float]]]]:
     """By classifier, as it is shown, its points: the number of labelled clips, and the error."""
     return {
@@ -52,8 +67,9 @@ def error_by_clips(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple
 
 def render_units(entries: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> str:
     """Both, for the terminal; several lines without a trailing line end. about: the rest of the stage's result."""
-    line = textwrap.fill(units_line(entries, about), 100, initial_indent="  ", subsequent_indent="    ")
-    return f"{text_table(units_table(entries))}\n{line}"
+    lines = [units_line(entries, about), *too_short_lines(entries)]
+    wrapped = [textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="    ") for line in lines]
+    return "\n".join([text_table(units_table(entries)), *wrapped])
 
 
 def _figure(figure: Mapping[str, float] | None, times: float) -> str:

@@ -15,10 +15,10 @@ from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.few_labels import render_label_efficiency
 from mmpretrain.run.command import ACCEPT_CHANGES, Command
-from mmpretrain.run.layout import LABEL_EFFICIENCY
+from mmpretrain.run.layout import LABEL_EFFICIENCY, fold_name
 from mmpretrain.run.run import Run
 from mmpretrain.run.sealed import write_sealed
-from mmpretrain.run.stage import RESULT_FILE
+from mmpretrain.run.stage import RESULT_FILE, read_result
 from mmpretrain.stages.points import answers_of, measure_curve, told_of
 
 FIGURE = "ccc"  # that is shown of numbers; of classes it is UA
@@ -68,6 +68,7 @@ def figures_of_curve(curves: Sequence[Curve]) -> dict[str, Any]:
                     name: {
                         "draws": len(each), **figures_over_draws(each),
                         f"{figure}_by_draw": [_value(one, figure) for one in each],
+                        **(_steps(curves, first.points_of(share, name)) if name in TRAINED else {}),
                     }
                     for name, each in draws.items()
                 },
@@ -92,6 +93,16 @@ def _tested(curves: Sequence[Curve], point: Point) -> Answers | Told:
     if curves[0].whole.of_classes:
         return Answers.joined(answers_of(curves, point))
     return Told.joined(told_of(curves, point))
+
+
+def _steps(curves: Sequence[Curve], points: Sequence[Point]) -> dict[str, Any]:
+    """Which steps were chosen of a classifier that was trained by steps: of each draw and fold."""
+    trained = [curve.finetuning(point) for point in points for curve in curves]
+    if any(each.frozen for each in trained):
+        return {}
+    variant = points[0].classifier
+    results = [read_result(each.run.workdir, fold_name(variant, number)) for each in trained for number in each.folds]
+    return {"num_steps": trained[0].config.num_steps, "chosen_steps": [result["step"] for result in results]}
 
 
 def _value(tested: Answers | Told, figure: str) -> float:

@@ -87,7 +87,7 @@ def _of_inputs(units: Units, inputs: str) -> Iterator[dict[str, Any]]:
 def _entry(units: Units, inputs: str, clips: int, said: dict[str, list[Said]]) -> dict[str, Any]:
     rates = {name: _rates(units, of_draws) for name, of_draws in said.items()}
     return {
-        "inputs": inputs, "labelled_clips": clips, "draws": units.config.draws,
+        "inputs": inputs, "labelled_clips": clips, "draws": units.config.draws, "num_steps": units.config.num_steps,
         **{f"{name}_error": of.figure() for name, of in rates.items()},
         **{f"{name}_accuracy": float(np.mean([s.counts.accuracy for s in of])) for name, of in said.items()},
         "times_the_errors": {
