@@ -17,7 +17,7 @@ from mmpretrain.config import CorpusConfig, DataConfig
 from mmpretrain.data.inputs import INPUTS
 from mmpretrain.data.manifest import chosen_contents
 from mmpretrain.data.stored import RecordSource, StoredClip
-from mmpretrain.data.unreadable import Unreadable
+from mmpretrain.data.unreadable import Unreadable, UnreadableClipError
 from mmpretrain.files import DamagedError, read_json
 from mmpretrain.index import Index, index_path, read_index
 from mmpretrain.prepared import check_corpus
@@ -158,6 +158,14 @@ class ClipTable:
                 f"of {self.folders()} has {' or '.join(modalities)}; {remedy}"
             )
         return self if has.all() else self.select(has)
+
+    def text(self, i: int) -> str:
+        """What is spoken in a clip; nothing where it cannot be read, which is counted."""
+        try:
+            return self.open(i).labels.get("text", "")
+        except UnreadableClipError as error:
+            self.unreadable.add(error)
+            return ""
 
     def crop_size(self, view: str) -> int:
         """The side in pixels of the crops of that view, "mouth" or "face", that most of the clips have."""

@@ -27,18 +27,9 @@ def with_classes(table: ClipTable, task: TaskConfig) -> TaskConfig:
     if task.alignments:
         names = unit_names(_spans(table, task))
     else:
-        texts = (_text(table, row) for row in np.flatnonzero(table.has(WORDS)))
+        texts = (table.text(row) for row in np.flatnonzero(table.has(WORDS)))
         names = sorted({word for text in texts for word in text.split()} | ({task.silence} - {""}))
     return dataclasses.replace(task, classes=tuple(names))
-
-
-def _text(table: ClipTable, row: int) -> str:
-    """What is spoken in the clip of a row; nothing where it cannot be read."""
-    try:
-        return table.open(row).labels.get("text", "")
-    except UnreadableClipError as error:
-        table.unreadable.add(error)
-        return ""
 
 
 def frame_classes(table: ClipTable, task: TaskConfig) -> np.ndarray:

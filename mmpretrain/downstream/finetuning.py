@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -129,11 +128,7 @@ class Finetuning(LabelledFolds):
     @property
     def encoder(self) -> SourceEncoder:
         """The pretrained one."""
-        if self.config.encoder != "last_round":
-            return SourceEncoder(Path(self.config.encoder))
-        if not (number := len(self.run.config.rounds)):
-            raise ValueError("finetune.encoder='last_round', but this recipe has no rounds; name an encoder, or 'none'")
-        return self.run.round(number).encoder
+        return self.run.encoder_named(self.config.encoder, "finetune.encoder", "name an encoder, or 'none'")
 
     @functools.cached_property
     def encoder_data(self) -> TrainingData:

@@ -11,7 +11,6 @@ import numpy as np
 from mmpretrain.config import TextConfig
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.extras import ClipFeatures
-from mmpretrain.data.unreadable import UnreadableClipError
 from mmpretrain.files import read_arrays, whole_file, write_arrays
 from mmpretrain.observe.progress import log, track
 from mmpretrain.observe.wall_time import WallTime
@@ -91,15 +90,7 @@ def texts_of_clips(table: ClipTable, asked: str) -> list[str]:
     """
     if table.label_kinds.get("text") != "text":
         raise ValueError(f"{asked}: the corpora {table.folders()} have no label column 'text'; leave it out")
-    texts = [_text(table, row) for row in track(range(len(table)), "texts: read", unit="clip")]
+    texts = [table.text(row) for row in track(range(len(table)), "texts: read", unit="clip")]
     if not any(text.strip() for text in texts):
         raise ValueError(f"{asked}: no clip of {table.folders()} has a text; leave it out")
     return texts
-
-
-def _text(table: ClipTable, row: int) -> str:
-    try:
-        return table.load(row).labels.get("text", "")
-    except UnreadableClipError as error:
-        table.unreadable.add(error)
-        return ""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -102,11 +101,7 @@ class Units:
 
     @functools.cached_property
     def encoder(self) -> SourceEncoder:
-        if self.config.encoder != "last_round":
-            return SourceEncoder(Path(self.config.encoder))
-        if not (number := len(self.run.config.rounds)):
-            raise ValueError("units.encoder='last_round', but this recipe has no rounds; name an encoder")
-        return self.run.round(number).encoder
+        return self.run.encoder_named(self.config.encoder, "units.encoder")
 
     @property
     def model(self) -> ModelConfig:
