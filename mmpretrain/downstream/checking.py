@@ -71,7 +71,11 @@ def require_classes(finetuning: Finetuning, command: str) -> None:
         )
 
 
-def lacks(finetuning: Finetuning) -> str:
-    """What of the protocol's corpus is not there to be tested, in words; "" if nothing."""
+def lacks(*recipes: Finetuning) -> str:
+    """What of the protocol's corpus is not there to be tested in the folds of these, in words; "" if nothing."""
+    return "; ".join(filter(None, map(_lacks, recipes)))
+
+
+def _lacks(finetuning: Finetuning) -> str:
     folds = {number: finetuning.fold(number) for number in finetuning.folds}
     return finetuning.protocol.lacks(finetuning.table.index, folds, len(finetuning.main.classes))

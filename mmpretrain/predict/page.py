@@ -58,12 +58,9 @@ def make_page(answers: Answers, about: dict[str, str]) -> gradio.Blocks:
         files = gr.File(label="JSON and CSV", file_count="multiple", elem_id="files")
 
         def answer(video_path: str | None, sound_path: str | None) -> tuple[Any, ...]:
-            path = video_path or sound_path
-            if not path:
-                return None, f"Nothing was taken yet: give a video or a sound. {limits}", None, "", None
             with tempfile.TemporaryDirectory() as folder:
                 try:
-                    found = answers.of(Path(path), Path(folder))
+                    found = answers.of(given_one(video_path, sound_path, limits), Path(folder))
                 except (ValueError, OSError) as error:
                     return None, f"No answer: {error}", None, "", None
                 files_made = [_kept(file) for file in found.files]
@@ -75,6 +72,15 @@ def make_page(answers: Answers, about: dict[str, str]) -> gradio.Blocks:
         )
     page.queue(max_size=MAX_WAITING, api_open=False)
     return page
+
+
+def given_one(video: str | None, sound: str | None, limits: str) -> Path:
+    """The recording of a question. Raises ValueError where none is given, or both are: one of them would go unheard."""
+    if video and sound:
+        raise ValueError("a video and a sound were given: take one of them away, and ask again")
+    if not (path := video or sound):
+        raise ValueError(f"nothing was taken yet: give a video or a sound. {limits}")
+    return Path(path)
 
 
 def crops_shown(crops: Sequence[tuple[np.ndarray, str]]) -> str:

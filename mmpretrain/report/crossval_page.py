@@ -14,6 +14,7 @@ from mmpretrain.report.blocks import figure, html_table, section, write_page
 from mmpretrain.report.crossval import Map, crossval_lines, crossval_table
 from mmpretrain.report.few_labels import TITLES
 from mmpretrain.report.scatter import draw_map, draw_recalls, draw_reliability, draw_said
+from mmpretrain.report.tables import protocol_of
 
 
 def write_crossval_page(
@@ -29,7 +30,7 @@ def write_crossval_page(
     sure = {name: figures["reliability"] for name, figures in classifiers.items() if "reliability" in figures}
     lines = "".join(f"<p>{html.escape(line)}</p>" for line in crossval_lines(results))
     write_page(
-        path, title, results["protocol"],
+        path, title, protocol_of(results),
         section("Results", "", html_table(crossval_table(results)), lines),
         *(_of_classes(results, classifiers) if "chance_ua" in results else ()),
         section(

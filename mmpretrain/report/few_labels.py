@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmpretrain.report.comparisons import Table, marked
-from mmpretrain.report.tables import text_table
+from mmpretrain.report.tables import protocol_of, text_table
 
 TITLES = {
     "pretrained": "fine-tuned", "scratch": "from scratch", "frozen": "frozen", "untrained_frozen": "untrained, frozen",
@@ -65,7 +65,7 @@ def label_efficiency_lines(curve: Mapping[str, Any]) -> list[str]:
     of_classes, name = "chance_ua" in curve, figure_of(curve)
     reading = READING.format(title_of(curve), "logistic" if of_classes else "ridge")
     lines = [
-        f"{curve['protocol']}, folds {', '.join(map(str, curve['folds']))}, {curve['test_clips']} test clips; {chance}"
+        f"{protocol_of(curve)}, folds {', '.join(map(str, curve['folds']))}, {curve['test_clips']} test clips; {chance}"
         f"resampled: {curve['resampled']}; {reading}"
     ]
     for entry in curve["shares"]:

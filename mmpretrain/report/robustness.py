@@ -37,5 +37,6 @@ def shapley_lines(results: Mapping[str, Any]) -> list[str]:
 
 def render_robustness(results: Mapping[str, Any]) -> str:
     """For the terminal; several lines without a trailing line end."""
-    line = protocol_line({"evaluation": {name: results[name] for name in ("protocol", "selection", "folds")}})
+    about = ("protocol", "selection", "protocol_lacks", "folds")
+    line = protocol_line({"evaluation": {name: results[name] for name in about}})
     return "\n".join([text_table(robustness_table(results)), f"  {line}", *shapley_lines(results)])

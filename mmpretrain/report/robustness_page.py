@@ -15,6 +15,7 @@ from mmpretrain.report.blocks import figure, html_table, section, write_page
 from mmpretrain.report.charts import FAINT, MUTED, PALETTE, STYLE, svg
 from mmpretrain.report.comparisons import SHORT
 from mmpretrain.report.robustness import robustness_table, shapley_lines
+from mmpretrain.report.tables import protocol_of
 
 ACROSS = 3
 
@@ -55,7 +56,7 @@ def write_robustness_page(path: Path, title: str, results: Mapping[str, Any]) ->
     lines = "".join(f"<p>{html.escape(line)}</p>" for line in shapley_lines(results))
     explanation = "UA on test clips, with 95% intervals over speakers. Dashed: clips as they are; dotted: chance."
     write_page(
-        path, title, results["protocol"],
+        path, title, protocol_of(results),
         section("Robustness", explanation, figure(draw_robustness(results), "UA under changes"), lines),
         section("Figures", "", html_table(robustness_table(results))),
     )  # fmt: skip

@@ -274,15 +274,18 @@ CHOSEN = {
 }  # fmt: skip
 
 
+def protocol_of(result: Mapping[str, Any]) -> str:
+    """The name of its protocol and, where the result is not of all of it, what it lacks."""
+    return ", not all of it: ".join(filter(None, (result["protocol"], result.get("protocol_lacks"))))
+
+
 def protocol_line(summary: Mapping[str, Any]) -> str:
     result = summary.get("evaluation") or {}
     parts = []
     if result.get("protocol"):
-        parts.append(f"protocol {result['protocol']}")
+        parts.append(f"protocol {protocol_of(result)}")
     if result.get("selection"):
         parts.append(f"model chosen on: {CHOSEN.get(result['selection'], result['selection'])}")
-    if result.get("protocol_lacks"):
-        parts.append(f"not all of it: {result['protocol_lacks']}")
     few, share = result.get("labels_per_class", 0), result.get("label_share", 1)
     if few or share < 1:
         kept = f"{few} clips" if few else f"{100 * share:g}% of the training clips"

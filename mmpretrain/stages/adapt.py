@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpretrain.config import CorpusConfig, RunConfig
-from mmpretrain.downstream.checking import require_classes
+from mmpretrain.downstream.checking import lacks, require_classes
 from mmpretrain.downstream.exposure import TEST_SEEN
 from mmpretrain.downstream.finetuning import Finetuning
 from mmpretrain.downstream.predictions import read_answers, table_name
@@ -26,7 +26,7 @@ from mmpretrain.files import write_json
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.processes import on_main
 from mmpretrain.report.comparisons import comparison_lines, interval_text
-from mmpretrain.report.tables import text_table
+from mmpretrain.report.tables import protocol_of, text_table
 from mmpretrain.run.command import ACCEPT_CHANGES, PROFILE, Command, Option
 from mmpretrain.run.folds import OF_FOLD, config_of_fold
 from mmpretrain.run.layout import EVALUATION, PRETRAINED, fold_name
@@ -170,7 +170,8 @@ def _together(finetuning: Finetuning, workdirs: dict[str, list[Path]], method: s
         for name, of_folds in workdirs.items()
     }
     return {
-        "method": method, "task": finetuning.main.name, "protocol": finetuning.protocol_title, "folds": list(folds),
+        "method": method, "task": finetuning.main.name, "protocol": finetuning.protocol_title,
+        "protocol_lacks": lacks(finetuning), "folds": list(folds),
         "classes": list(classes), "start": finetuning.run.config.rounds[0].init, "encoders": list(workdirs),
         **{name: figures_over_folds(of_folds) | {TEST_SEEN: seen[name]} for name, of_folds in answers.items()},
         "comparisons": comparisons_with(method, whole),
@@ -184,7 +185,7 @@ def show(result: dict[str, Any]) -> None:
          "; ".join(dict.fromkeys(figures[TEST_SEEN]))]
         for name in result["encoders"] for figures in [result[name]]
     ]  # fmt: skip
-    print(f"\n{result['task']}, {result['protocol']}, folds {', '.join(map(str, result['folds']))}")
+    print(f"\n{result['task']}, {protocol_of(result)}, folds {', '.join(map(str, result['folds']))}")
     print(text_table((["encoder", "UA", "WA", TEST_SEEN], rows)))
     for line in comparison_lines(result["comparisons"]):
         print(f"  {line}")

@@ -106,7 +106,7 @@ def results_of(curves: Sequence[Curve], root: Path) -> dict[str, Any]:
         "task": whole.main.name, "about": as_dict(whole.main), "classes": list(whole.main.classes),
         "corpus": whole.table.corpus,
         "protocol": whole.protocol_title,
-        "selection": whole.config.selection, "protocol_lacks": "; ".join(filter(None, map(lacks, wholes))),
+        "selection": whole.config.selection, "protocol_lacks": lacks(*wholes),
         "modalities": list(first.whole.modalities), "label_share": share,
         "labels_per_class": first.per_class,
         "folds": [number for _, number in folds], "seed": first.run.config.seed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mmpretrain.downstream.checking import lacks
 from mmpretrain.downstream.curve import FROZEN, TRAINED, Curve, Point
 from mmpretrain.downstream.exposure import as_result, exposure_of_fold, pooled_exposure
 from mmpretrain.evaluation.comparison import Answers, resampled_units
@@ -82,7 +83,8 @@ def figures_of_curve(curves: Sequence[Curve]) -> dict[str, Any]:
     return {
         "task": whole.main.name, "figure": figure, "selection": whole.config.selection,
         "classes": list(whole.main.classes), "protocol": whole.protocol_title,
-        "folds": [number for _, number in folds], "seed": first.run.config.seed, "test_clips": len(some.clip_ids),
+        "protocol_lacks": lacks(*wholes), "folds": [number for _, number in folds],
+        "seed": first.run.config.seed, "test_clips": len(some.clip_ids),
         **({"chance_ua": some.result.chance_ua} if isinstance(some, Answers) else {}),
         "resampled": resampled_units(some.clip_ids, some.speakers)[1], "exposure": seen, "shares": shares,
     }  # fmt: skip

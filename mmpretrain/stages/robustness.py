@@ -15,7 +15,7 @@ import numpy as np
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.disturbed import CHANGES, LENGTHS, PICTURE_TRACKS, babble_of, disturbed
 from mmpretrain.data.inputs import INPUTS
-from mmpretrain.downstream.checking import check_folds
+from mmpretrain.downstream.checking import check_folds, lacks
 from mmpretrain.downstream.exposure import check_exposure
 from mmpretrain.downstream.finetuning import CLASSIFIER, Finetuning
 from mmpretrain.downstream.frozen import Frozen
@@ -144,7 +144,7 @@ def _results(finetuning: Finetuning, measured: dict[str, Any]) -> dict[str, Any]
         shares[variant] = shapley(of_sets, sorted(max(of_sets, key=len)))
     return {
         "task": finetuning.main.name, "protocol": finetuning.protocol_title, "selection": finetuning.config.selection,
-        "folds": list(finetuning.folds), "clean": clean["classifiers"],
+        "protocol_lacks": lacks(finetuning), "folds": list(finetuning.folds), "clean": clean["classifiers"],
         "chance_ua": next(iter(clean["classifiers"].values()))["chance_ua"],
         "changes": [{"change": name, "unit": units[name], "levels": levels} for name, levels in measured.items()],
         "shapley": shares,

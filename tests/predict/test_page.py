@@ -14,6 +14,7 @@ from pathlib import Path
 import av
 import pytest
 
+from mmpretrain.predict.page import given_one
 from tests.predict.conftest import LANDMARKER
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +70,15 @@ def camera_of(clip: Path, target: Path) -> Path:
     return target
 
 
+def test_two_recordings_at_once_are_refused_and_none_is_asked_for():
+    assert given_one("a.mp4", None, "") == Path("a.mp4")
+    assert given_one(None, "a.wav", "") == Path("a.wav")
+    with pytest.raises(ValueError, match="a video and a sound were given: take one of them away"):
+        given_one("a.mp4", "a.wav", "")
+    with pytest.raises(ValueError, match=r"give a video or a sound[.] At most 20 s"):
+        given_one(None, None, "At most 20 s")
+
+
 @pytest.mark.slow
 def test_a_clip_is_dropped_and_answered_and_what_is_none_is_refused(address, real, tmp_path):
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright")
@@ -97,7 +107,7 @@ def test_a_clip_is_dropped_and_answered_and_what_is_none_is_refused(address, rea
         page.wait_for_selector("#video input[type=file]", state="attached", timeout=60_000)
         page.locator("#video input[type=file]").first.set_input_files(tmp_path / "large.mp4")
         page.click("#go")
-        page.wait_for_selector("text=Nothing was taken yet: give a video or a sound. At most 20 s and 5 MB")
+        page.wait_for_selector("text=No answer: nothing was taken yet: give a video or a sound. At most 20 s and 5 MB")
         drop(tmp_path / "text.mp4")
         page.wait_for_selector("text=No answer: cannot be opened", timeout=60_000)
         page.reload()

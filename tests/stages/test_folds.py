@@ -54,6 +54,8 @@ def test_every_fold_is_pretrained_without_its_speakers_and_all_are_pooled(tones,
     assert [entry["label_share"] for entry in summary["emotion"]] == [0.5, 1.0]
     assert summary["emotion"][1]["frozen_ua"]["mean"] == pytest.approx(evaluation["ua"])
     assert summary["label_efficiency"]["folds"] == [1, 4]
+    assert summary["label_efficiency"]["protocol_lacks"]
+    assert "not all of it: its test parts have" in capsys.readouterr().err
 
     config.label_efficiency.classifiers = ("frozen",)
     results = crossval(Run(config), 1, by_fold=True)
