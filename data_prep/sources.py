@@ -98,7 +98,8 @@ class SourceClip:
     the clock of `path`; where there are words they are those of the label `text`. sound: where that is in another file.
     regions: the parts of the picture in which faces are looked for, all of it without any. by_sound: only a face whose
     mouth moves with the sound will do. landmarks: of its face, if they are known already. official: what the clip
-    counts for. missing: the corpus has the clip, but its file is not here, as `refused` says.
+    counts for. missing: the corpus has the clip, but its file is not here, as `refused` says. broken: it is refused as
+    every copy of its file is known to be broken, which says nothing against its text.
     """
 
     clip_id: str
@@ -120,6 +121,7 @@ class SourceClip:
     landmarks: Landmarks | None = None
     official: Official | None = None
     missing: bool = False
+    broken: bool = False
 
     @property
     def needs_landmarker(self) -> bool:
@@ -194,11 +196,14 @@ def without_missing(clips: Iterable[SourceClip]) -> list[SourceClip]:
 
 
 def with_text_alone(clip: SourceClip) -> SourceClip:
-    """A clip whose file is not here, but of which it is known what is spoken, as one of its text alone; else itself."""
+    """A clip whose file is not here, but of which it is known what is spoken, as one of its text alone; else itself, as
+    where it is refused for more than its file."""
     if not clip.labels.get("text") or clip.path is None or not (why := why_missing(clip.path)):
         return clip
+    if clip.refused and not (clip.missing or clip.broken):
+        return clip
     return dataclasses.replace(
-        clip, path=None, sound=None, landmarks=None, words=(), curves={}, refused="", missing=False,
+        clip, path=None, sound=None, landmarks=None, words=(), curves={}, refused="", missing=False, broken=False,
         note=_join(clip.note, f"its text alone: {why}"),
     )  # fmt: skip
 

@@ -24,8 +24,8 @@ from data_prep.sources import (
     media_files,
     standard_emotion,
     standard_split,
-    why_missing,
     with_unique_ids,
+    without_missing,
 )
 from data_prep.tables import NO_VALUE
 from mmpretrain.listing import readable
@@ -56,7 +56,7 @@ def read(
             given = f"--encoding {encoding}" if encoding else f"--column {column[0].theirs}={column[0].ours}"
             raise ValueError(f"{given} is of a manifest; give --manifest, or leave it out")
         clips = [_clip(source, path, {}, validation_share, split_by) for path in files]
-        return with_unique_ids(clips)
+        return with_unique_ids(without_missing(clips))
     rows = read_manifest(manifest, encoding, [(mapped.theirs, mapped.ours) for mapped in column])
     words = _emotion_words(emotion_word)
     _check_split_words(manifest, rows)
@@ -76,6 +76,7 @@ def read(
         elif row.note and names_splits and "split" not in row.values:
             clip = dataclasses.replace(clip, refused=f"{row.note}, so that its split is not known")
         clips.append(dataclasses.replace(clip, note="; ".join(filter(None, (row.note, clip.note)))))
+    clips = without_missing(clips)
     clips = keep_together(manifest, rows, clips, by_speaker=split_by == "speaker")
     clips = _with_spellings(clips)
     # Ids that rows give come first, so that those made of paths are numbered and not they.
@@ -152,8 +153,6 @@ def _clip(source: Path, path: Path, row: dict[str, str], validation_share: float
         start_sec, end_sec = _part(row)
     except ValueError as error:
         start_sec, end_sec, refused = 0.0, None, str(error)
-    missing = why_missing(path)
-    refused = missing or refused
     info = {key: value for key, value in row.items() if value and key not in COLUMNS}
     emotion = standard_emotion(row.get("emotion", ""))
     if emotion is None:
@@ -177,7 +176,6 @@ def _clip(source: Path, path: Path, row: dict[str, str], validation_share: float
         start_sec=start_sec,
         end_sec=end_sec,
         refused=refused,
-        missing=bool(missing),
         note="; ".join(notes),
     )
 

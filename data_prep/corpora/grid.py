@@ -74,6 +74,7 @@ def _clip(path: Path, speaker: str, name: str, words: tuple[Word, ...], validati
         speaker=f"grid-{speaker}" if speaker else "",
         labels={"text": spelled},
         refused="known to be damaged in every copy" if clip_id in _DAMAGED else "",
+        broken=clip_id in _DAMAGED,
         note=note,
         words=words,
         official=Official("sentences", clip_id) if speaker else None,

@@ -96,6 +96,7 @@ def _clip(source: Path, split: str, row: Row, files: dict[tuple[str, str], list[
             "episode_end": row["EndTime"],
         },
         refused=refused,
+        broken=clip_id in _BROKEN,
         note="" if seconds > 0 else "its times in the episode are not in order",
         official=Official(split, clip_id),
     )

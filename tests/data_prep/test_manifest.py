@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.column_map import mapped_column
 from data_prep.corpora import folder
 from data_prep.manifest import read_manifest
+from data_prep.sources import with_text_alone
 from mmpretrain.index import read_index
 from tests.data_prep.authored import tone, write_wav
 from tests.data_prep.test_preparation import prepare_folder, report_of
@@ -17,13 +19,13 @@ from tests.data_prep.test_preparation import prepare_folder, report_of
 CASES = Path(os.environ.get("MMPRETRAIN_SHARED_DIR", Path(__file__).parents[2].parent / "shared")) / "data" / "cases"
 
 
-def clips_of(tmp_path, text: str | bytes, *, encoding="", share=0.0, **files):
+def clips_of(tmp_path, text: str | bytes, *, encoding="", share=0.0, column=()):
     """The clips that a manifest of this text makes of the empty files a.wav to e.wav."""
     for name in ("a.wav", "b.wav", "c.wav", "d.wav", "e.wav"):
         (tmp_path / name).write_bytes(b"x")
     manifest = tmp_path / "m.csv"
     manifest.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return folder.read(tmp_path, manifest, validation_share=share, split_by="clip", encoding=encoding)
+    return folder.read(tmp_path, manifest, validation_share=share, split_by="clip", encoding=encoding, column=column)
 
 
 @pytest.fixture
@@ -204,6 +206,21 @@ def test_rows_that_lack_something_are_accounted_for(tmp_path):
         tmp_path, "path,speaker,emotion,split\na.wav,anna,happy,train\nb.wav,ben sad,test\nc.wav,ben,sad,\n"
     )
     assert [clip.refused for clip in clips] == ["", "line 3 has 3 of 4 cells, so that its split is not known", ""]
+
+
+def test_no_text_alone_of_a_row_that_is_refused_for_more_than_its_file(tmp_path):
+    clips = clips_of(
+        tmp_path,
+        "path,text,valenssi,split,start_sec,end_sec\nx.wav,hi,3,train,,\nx.wav,hi,99,train,,\nx.wav,hi,3,train,5,2\n"
+        "x.wav,hi,3\n",
+        column=(mapped_column("valenssi=valence:1..9"),),
+    )
+    assert [with_text_alone(clip).refused for clip in clips] == [
+        "",
+        "valenssi 99 is not on the scale from 1 to 9",
+        "start_sec 5.0 to end_sec 2.0 is not a part of a file",
+        "line 5 has 3 of 6 cells, so that its split is not known",
+    ]
 
 
 def test_paths_are_found_as_they_are_meant(tmp_path):

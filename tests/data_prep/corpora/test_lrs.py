@@ -2,6 +2,7 @@
 
 import pytest
 
+from data_prep.sources import with_text_alone
 from data_prep.timed import tracks_of
 from data_prep.transcripts import cut_at_pauses, parse_text
 from tests.data_prep.corpora.trees import check, clips_of, touch, write
@@ -115,6 +116,13 @@ def test_lrs2_splits_come_of_its_lists(lrs2, capsys):
     assert "MISSING: val: 1 of 1,082 recordings; 1 are listed and not here: main/9/00001" in said
     with pytest.raises(FileNotFoundError, match="mvlrs_v1/main"):
         clips_of("lrs2", lrs2 / "mvlrs_v1" / "main" / "7")
+
+
+def test_no_text_alone_of_a_clip_that_may_be_of_the_test(lrs2):
+    for file in lrs2.rglob("*.mp4"):
+        file.unlink()
+    refused = {clip_id for clip_id, clip in clips_of("lrs2", lrs2).items() if with_text_alone(clip).refused}
+    assert refused == {"main/8/00001", "main/9/00001"}, "in no list; without a text"
 
 
 def test_the_real_clips_of_lrs3(real_data):

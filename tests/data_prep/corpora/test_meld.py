@@ -7,6 +7,7 @@ import pytest
 
 from data_prep.__main__ import main
 from data_prep.corpora import meld
+from data_prep.sources import with_text_alone
 from mmpretrain.config import CorpusConfig
 from mmpretrain.data.clips import open_clips
 from mmpretrain.evaluation.protocols import get_protocol
@@ -81,6 +82,15 @@ def test_rows_without_a_film_are_kept_for_their_text_where_that_is_asked_for(tre
     assert len(set(table.content_hashes.tolist())) == 5, "no two are the same recording"
     with pytest.raises(ValueError, match=r"none of the 5 clips of .* has audio; change model\.modalities"):
         table.require(("audio",))
+
+
+def test_a_row_that_is_there_twice_is_no_second_text(tree):
+    for file in tree.glob("*/*.mp4"):
+        file.unlink()
+    table = tree / "dev_sent_emo.csv"
+    table.write_text(table.read_text() + table.read_text().splitlines()[-1] + "\n")
+    again = with_text_alone(clips_of("meld", tree)["dev/dia0_utt0-2"])
+    assert again.refused == "is listed twice"
 
 
 def test_a_folder_without_tables_is_refused(tmp_path):
