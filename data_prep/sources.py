@@ -142,17 +142,23 @@ class SourceClip:
         )
 
     def fingerprint(self) -> list[Any]:
-        """What, if it changed, would change the prepared clip; the file stands by its size and time of change."""
-        try:
-            found = os.stat(self.path) if self.path else None
-        except (OSError, ValueError):  # nobody's file: its row will say so
-            found = None
+        """What, if it changed, would change the prepared clip; files stand by their sizes and times of change, not by
+        where they are."""
         said = [self.clip_id, self.split, self.speaker, self.labels, self.info, self.refused]
-        said += [self.start_sec, self.end_sec, *([found.st_size, found.st_mtime_ns] if found else [])]
+        said += [self.start_sec, self.end_sec, *(_stamp(self.path) if self.path else [])]
         curves = {name: [curve.times_sec.tolist(), curve.values.tolist()] for name, curve in self.curves.items()}
-        sound = self.sound and [str(self.sound.path), self.sound.start_sec]
+        sound = self.sound and [*_stamp(self.sound.path), self.sound.start_sec]
         landmarks = self.landmarks and [self.landmarks.path.stat().st_mtime_ns, self.landmarks.from_sec]
         return said + [more for more in (self.words, curves, sound, self.regions, self.by_sound, landmarks) if more]
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size and time of change of a file; nothing of nobody's, whose row will say so."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return []
+    return [found.st_size, found.st_mtime_ns]
 
 
 def standard_emotion(word: str) -> str | None:

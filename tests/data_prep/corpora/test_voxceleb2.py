@@ -1,5 +1,7 @@
 """VoxCeleb2: pictures and sounds in two trees, people held out whole, and lists of languages."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.data_prep.corpora.trees import check, clips_of, touch, write
@@ -32,6 +34,17 @@ def test_pictures_are_joined_with_their_sounds(tree, capsys):
     code, said = check(capsys, "voxceleb2", tree, "test")
     assert code == 1
     assert "MISSING: test: 1 of 36,237 recordings" in said
+
+
+def test_a_sound_is_known_by_its_content_and_not_by_the_way_to_it(tree, monkeypatch):
+    def asked(source: Path) -> list:
+        return [clip.fingerprint() for clip in clips_of("voxceleb2", source, validation_share=0.0).values()]
+
+    before = asked(tree)
+    monkeypatch.chdir(tree)
+    assert asked(Path(".")) == before, "the same files, named from another folder"
+    touch(tree / "dev/aac/id00012/21Uxsk56VDQ/00001.m4a")  # fetched anew
+    assert asked(tree) != before
 
 
 def test_people_are_held_out_whole(tmp_path):
