@@ -12,7 +12,7 @@ from data_prep.labels import columns
 from data_prep.sources import Official, SourceClip, best_file, hashed_split, media_files
 from data_prep.tables import read_table, read_text
 from data_prep.timed import WORDS_TRACK, Word, are_in_order, are_of
-from mmpretrain.listing import readable
+from mmpretrain.listing import find_files, readable, suffix_of
 from mmpretrain.records import FACE_TRACKS
 
 _TICKS_PER_SEC = 25_000
@@ -37,8 +37,9 @@ def read(source: Path, *, validation_share: float) -> list[SourceClip]:
     `validation`. Raises ValueError for an alignment that cannot be read.
     """
     files = media_files(source)
-    tables = {path.parent: _table(path) for path in sorted(source.rglob("alignments.csv"))}
-    aligned = {(_speaker(path.parent, source), path.stem): path for path in sorted(source.rglob("*.align"))}
+    texts = find_files(source, {".align", ".csv"}).files  # as recordings are: no hidden ones, links followed
+    tables = {path.parent: _table(path) for path in texts if path.name == "alignments.csv"}
+    aligned = {(_speaker(path.parent, source), path.stem): path for path in texts if suffix_of(path) == ".align"}
     clips, taken = [], defaultdict(list)
     for path in files:
         taken[_speaker(path.parent, source), path.stem].append(path)

@@ -52,6 +52,18 @@ def test_an_alignment_that_cannot_be_read_is_named_with_its_line(tmp_path):
         clips_of("grid", tmp_path, validation_share=0.0)
 
 
+def test_times_are_found_where_recordings_are(tmp_path):
+    there, source = tmp_path / "disk" / "grid1", tmp_path / "source"
+    touch(there / "bbaf2n.mpg", there / "pwijzp.mpg")
+    write(there / "align" / "bbaf2n.ALIGN", ALIGN)
+    write(there / "alignments.csv", "clip,start_s,end_s,word\n")
+    (there / "align" / "._bbaf2n.ALIGN").write_bytes(b"\x00\x05\x16\x07")  # what macOS leaves beside a copy
+    source.mkdir()
+    (source / "s1").symlink_to(there)
+    clips = clips_of("grid", source, validation_share=0.0)
+    assert {clip_id: len(clip.words) for clip_id, clip in clips.items()} == {"s1/bbaf2n": 6, "s1/pwijzp": 0}
+
+
 def test_the_real_sentences_have_times_that_fit_their_names(real_data, capsys):
     clips = clips_of("grid", real_data / "av" / "grid" / "s1", validation_share=0.1)
     assert len(clips) == 240
