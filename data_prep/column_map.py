@@ -12,6 +12,7 @@ from typing import Any
 from data_prep import labels
 from data_prep.manifest import COLUMNS
 from data_prep.sources import standard_emotion
+from data_prep.tables import NO_VALUE
 from mmpretrain.records import LABEL_KINDS, VOCABULARIES
 
 KINDS = ("class", "classes", "value", "text")
@@ -33,23 +34,38 @@ class MappedColumn:
     def label(self, cell: str, emotions: Mapping[str, str]) -> Any:
         """The label that a cell holds. emotions: what words in small letters are of ours. Raises ValueError,
         in a few words, for a cell that holds none of the kind."""
+        if self.kind == "text":
+            return cell
         if self.kind == "value":
             return self._number(cell)
-        words = [word.strip() for word in re.split("[;|,]", cell) if word.strip()] if self.kind == "classes" else [cell]
+        words = [word for word in self._words(cell, emotions) if word.casefold() not in NO_VALUE]
         if self.ours in VOCABULARIES:
-            ours = [standard_emotion(emotions.get(word.casefold(), word)) for word in words]
-            if None in ours:
+            words = [standard_emotion(word) for word in words]
+            if None in words:
                 raise ValueError(f"{self.theirs} {cell!r} is no emotion of ours; say with --emotion-word which it is")
-            words = ours
-        return tuple(words) if self.kind == "classes" else words[0]
+        return tuple(words) if self.kind == "classes" else "".join(words)
+
+    def note(self, cell: str, emotions: Mapping[str, str]) -> str:
+        """What a report should say of a cell: that it holds `nan` or the like, which programs write for none."""
+        if self.kind in ("", "text") or not any(word.casefold() in NO_VALUE for word in self._words(cell, emotions)):
+            return ""
+        return f"{self.theirs} {cell}: na, n/a and nan are taken for none"
+
+    def _words(self, cell: str, emotions: Mapping[str, str]) -> list[str]:
+        """Those of a cell that are not blank, those that are said to be an emotion as ours."""
+        words = re.split("[;|,]", cell) if self.kind == "classes" else [cell]
+        words = [word.strip() for word in words if word.strip()]
+        return [emotions.get(word.casefold(), word) for word in words] if self.ours in VOCABULARIES else words
 
     def _number(self, cell: str) -> float:
-        if not cell:
+        if cell.casefold() in NO_VALUE:
             return math.nan
         try:
             value = float(cell.replace(",", ".") if re.fullmatch(r"[+-]?\d+,\d+", cell) else cell)
         except ValueError:
-            raise ValueError(f"{self.theirs} {cell!r} is no number") from None
+            value = math.inf
+        if not math.isfinite(value):
+            raise ValueError(f"{self.theirs} {cell!r} is no number")
         if self.scale is None:
             return value
         low, high = self.scale

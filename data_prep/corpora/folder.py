@@ -87,6 +87,8 @@ def read(
 
 def _labelled(clip: SourceClip, row: Row, words: Mapping[str, str], column: Sequence[MappedColumn]) -> SourceClip:
     """With the labels of the columns that were mapped, which are no longer in info, but for the row's own word."""
+    notes = (one.note(row.values.get(one.ours, ""), words) for one in column)
+    clip = dataclasses.replace(clip, note="; ".join(filter(None, (clip.note, *notes))))
     mapped = {one.ours for one in column if one.kind}
     info = {name: value for name, value in clip.info.items() if name not in mapped}
     if row.values.get("emotion", "").casefold() in words:
@@ -163,6 +165,8 @@ def _clip(source: Path, path: Path, row: dict[str, str], validation_share: float
     if speaker and speaker.casefold() in NO_VALUE:
         notes.append(f"speaker {speaker} is no name, and taken for none")
         speaker = ""
+    if (text := row.get("text", "")) and text.casefold() in NO_VALUE:
+        notes.append(f"text {text} is taken for what is spoken; where nobody knows, leave the cell empty")
     split = standard_split(row.get("split", ""))
     if split is None:
         split = hashed_split(speaker if split_by == "speaker" and speaker else clip_id, validation_share)
@@ -171,7 +175,7 @@ def _clip(source: Path, path: Path, row: dict[str, str], validation_share: float
         path=path,
         split=split,
         speaker=speaker,
-        labels={"emotion": emotion or "", "text": row.get("text", "")},
+        labels={"emotion": emotion or "", "text": text},
         info=info,
         start_sec=start_sec,
         end_sec=end_sec,

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from data_prep.__main__ import main
+from data_prep.column_map import mapped_column
 from mmpretrain.records import CORPUS_FILE
 from tests.data_prep.authored import tone, write_wav
 from tests.data_prep.test_preparation import clips_of, report_of
@@ -70,6 +71,25 @@ def test_a_map_that_says_nothing_sensible_is_refused(command, capsys, pair, mess
     with pytest.raises(SystemExit, match=r"^2$"):
         main([*command, *mapped(pair)])
     assert message in capsys.readouterr().err
+
+
+def test_what_programs_write_for_none_is_none_and_said(command, tmp_path):
+    columns = "valenssi=valence:1..9", "paino=value:weight", "laatu=class:quality", "kaikki=votes", "muut=perceived"
+    (tmp_path / "in" / "tiedot.csv").write_text(
+        "path,valenssi,paino,laatu,kaikki,muut,text\na.wav,NA,nan,NaN,ilo;NA,N/A,nan\nb.wav,5,1,hyva,na,ilo,hei\n"
+        "c.wav,5,inf,hyva,ilo,ilo,hei\n"
+    )
+    assert main([*command, *mapped(*columns, words=("ilo=happy",))]) == 0
+    assert {clip.clip_id: clip.labels for clip in clips_of(tmp_path / "out")} == {
+        "a": {"votes": ("happy",), "text": "nan"},
+        "b": {"valence": 0.0, "weight": 1.0, "quality": "hyva", "perceived": "happy", "text": "hei"},
+    }
+    report = report_of(tmp_path / "out")
+    assert report["c"]["reason"] == "paino 'inf' is no number"
+    for note in ("valenssi NA: na, n/a and nan are taken for none", "laatu NaN: na", "kaikki ilo;NA: na",
+                 "text nan is taken for what is spoken"):  # fmt: skip
+        assert note in report["a"]["notes"]
+    assert mapped_column("muut=perceived").note("na", {"na": "neutral"}) == ""
 
 
 def test_a_column_that_is_not_there_and_a_word_that_is_no_emotion_are_named(command, capsys):
