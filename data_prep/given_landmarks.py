@@ -12,6 +12,7 @@ import numpy as np
 
 from data_prep.landmarker import MESH_LIPS, MESH_POINTS, Faces, Pictures
 from data_prep.sources import Landmarks, SourceClip
+from mmpretrain.listing import find_files, readable
 from mmpretrain.records import FRAME_RATE_HZ
 
 # By the number of points in a face: which are the nine of `crops.py`, and which the edges of the lips that meet.
@@ -24,17 +25,31 @@ UNEQUAL_FRAMES = 2  # by so many rows a file may differ from its clip
 
 
 def with_landmarks(clips: Iterable[SourceClip], folder: Path) -> list[SourceClip]:
-    """The clips, those with their landmarks of which `folder` has a file `CLIP_ID.npz`."""
+    """The clips, those with their landmarks of which `folder` has a file `CLIP_ID.npz`. Prints which others there are.
+
+    Raises FileNotFoundError where there is no folder, ValueError where it has none of any clip.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(
             f"--landmarks {folder} is not a folder; give the folder with a CLIP_ID.npz for each clip"
         )
-    given = []
+    files, given = find_files(folder, {".npz"}).files, []
     for clip in clips:
         path = folder / f"{clip.clip_id}.npz"
         if clip.path and not clip.refused and path.is_file():
             clip = dataclasses.replace(clip, landmarks=Landmarks(path, clip.start_sec))
         given.append(clip)
+    without = [clip.clip_id for clip in given if clip.needs_landmarker]
+    if without and not any(clip.landmarks for clip in given):
+        raise ValueError(
+            f"--landmarks {folder} has no file of any clip with a picture, such as {without[0]}.npz; call the files "
+            "so, or leave the option out, then faces are looked for"
+        )
+    if without:
+        print(f"note: of {len(without):,} clips {folder} has no landmarks, such as {without[0]}: faces are looked for")
+    ids = {clip.clip_id for clip in given}
+    if strange := [name for file in files if (name := file.relative_to(folder).with_suffix("").as_posix()) not in ids]:
+        print(f"note: {len(strange):,} files of landmarks are of no clip, such as {readable(strange[0])}.npz")
     return given
 
 

@@ -5,8 +5,9 @@ import pytest
 
 from data_prep import media
 from data_prep.crops import crop_clip
-from data_prep.given_landmarks import LAYOUTS
+from data_prep.given_landmarks import LAYOUTS, with_landmarks
 from data_prep.landmarker import MODEL_ENV
+from data_prep.sources import SourceClip
 from mmpretrain.records import Clip
 from tests.data_prep.authored import write_mp4
 from tests.data_prep.test_faces import face_at
@@ -53,6 +54,22 @@ def test_crops_lie_on_the_given_face_without_a_detector(tmp_path, monkeypatch, n
     expected = crop_clip(frames, np.stack([face_at(26, 17, 0.15)] * FRAMES).astype(np.float32))
     assert np.abs(clip.mouth.astype(int) - expected.mouth).max() <= 1
     assert np.abs(clip.face.astype(int) - expected.face).max() <= 1
+
+
+def test_landmarks_of_no_clip_and_clips_without_landmarks_are_said(tmp_path, capsys):
+    clips = [SourceClip("anna/01", tmp_path / "01.mp4"), SourceClip("ben/02", tmp_path / "02.mp4"),
+             SourceClip("c", tmp_path / "c.wav")]  # fmt: skip
+    (tmp_path / "known" / "anna").mkdir(parents=True)
+    (tmp_path / "known" / "01.npz").touch()
+    with pytest.raises(ValueError, match=r"known has no file of any clip with a picture, such as anna/01\.npz; call"):
+        with_landmarks(clips, tmp_path / "known")
+    (tmp_path / "known" / "anna" / "01.npz").touch()
+    assert [clip.landmarks is not None for clip in with_landmarks(clips, tmp_path / "known")] == [True, False, False]
+    said = capsys.readouterr().out
+    assert "note: of 1 clips" in said
+    assert "such as ben/02: faces are looked for" in said
+    assert "note: 1 files of landmarks are of no clip, such as 01.npz" in said
+    assert with_landmarks(clips[2:], tmp_path / "known") == clips[2:], "sound needs none"
 
 
 @pytest.mark.parametrize(
