@@ -237,10 +237,13 @@ def best_file(paths: Sequence[Path]) -> Path:
     return paths[0] if len(paths) == 1 else max(paths, key=rank)
 
 
-def media_files(folder: Path) -> list[Path]:
-    """Every sound and video file under a folder, as `find_files` finds them. Prints what of the folder is not seen."""
+def media_files(folder: Path, option: str = "--source") -> list[Path]:
+    """Every sound and video file under a folder, as `find_files` finds them. Prints what of the folder is not seen.
+
+    Raises FileNotFoundError, naming the option, where there is no folder.
+    """
     if not folder.is_dir():
-        raise FileNotFoundError(f"--source {folder} is not a folder; give the folder that holds the corpus")
+        raise FileNotFoundError(f"{option} {folder} is not a folder; give the folder that holds the corpus")
     found = find_files(folder, MEDIA_SUFFIXES)
     for unread in found.unread:
         print(f"note: what is in the folder {unread} is left out: it cannot be looked into")

@@ -44,7 +44,7 @@ def read(source: Path, media: Path | None = None) -> list[SourceClip]:
     if table is None:
         raise FileNotFoundError(f"--source {source} has no metadata/partition.csv; give the folder of one task")
     files = defaultdict(list)
-    for path in media_files(media or source):
+    for path in media_files(media, "--media") if media else media_files(source):
         files[path.stem].append(path)
     curves, classes = _of_segments(source)
     values, tracks = _of_recordings(source), sorted({track for of_one in curves.values() for track in of_one})

@@ -50,6 +50,8 @@ def test_segments_are_cut_out_of_their_recordings(tmp_path):
     assert (clips["12_2"].start_sec, clips["12_2"].end_sec) == (4.0, 4.5)
     assert clips["12_2"].curves["arousal"].track(4.0, 5) == pytest.approx(0.4 + (np.arange(5) + 0.5) / 250, abs=1e-6)
     assert {clip.speaker for clip in clips.values()} == {"muse-12", "muse-13", "muse-14"}
+    with pytest.raises(FileNotFoundError, match=r"--media .*nowhere is not a folder"):
+        clips_of("muse", tmp_path, media=tmp_path / "nowhere")
 
 
 def test_classes_of_segments_find_their_times_among_the_features(tmp_path):
