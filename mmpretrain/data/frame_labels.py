@@ -6,7 +6,6 @@ Dims: N clips, T frames of the longest of them.
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from mmpretrain.config import TaskConfig
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.unreadable import UnreadableClipError
 from mmpretrain.records import FRAME_RATE_HZ
-from mmpretrain.text.alignments import Span, match_clips, phones_of, read_alignments, unit_names, units_of_frames
+from mmpretrain.text.alignments import Span, phones_of, unit_names, units_of_frames, words_of_clips
 
 ALIGNED = {"words": lambda spans: spans, "phones": phones_of}  # the columns of a file of alignments
 WORDS = "words"  # the track that says which word of the clip's text is spoken, -1: none
@@ -113,6 +112,5 @@ def _spans(table: ClipTable, task: TaskConfig) -> dict[str, list[Span]]:
             f"task {task.name}: alignments hold {' and '.join(ALIGNED)}, not {_column(task)!r}; set its `column` to "
             "one of them"
         )
-    words = read_alignments(Path(task.alignments))
-    matched = match_clips(list(words), list(table.clip_ids))
-    return {clip_id: ALIGNED[_column(task)](words[name]) for clip_id, name in matched.items()}
+    words = words_of_clips(task.alignments, list(table.clip_ids), (table.lengths / FRAME_RATE_HZ).tolist())
+    return {clip_id: ALIGNED[_column(task)](said) for clip_id, said in words.items()}

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,24 +95,55 @@ def read_alignments(path: str | Path) -> dict[str, list[Span]]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"--alignments={path}: there is no such file")
     spans: dict[str, list[Span]] = {}
-    reader = csv.DictReader(io.StringIO(read_text(Path(path)), newline=""))
-    names = reader.fieldnames or ()
+    text = io.StringIO(read_text(Path(path)), newline="")
+    reader = csv.DictReader(text, skipinitialspace=True, strict=True)
+    names = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
     if absent := [column for column in COLUMNS if column not in names]:
         semicolons = len(names) == 1 and ";" in names[0]
         remedy = ", divided by commas, not by semicolons" if semicolons else ""
         raise ValueError(f"{path} has no column {', '.join(absent)}; it needs the columns {','.join(COLUMNS)}{remedy}")
-    for row in reader:
+    for row in _rows(reader, path):
         try:
-            start, end, word = float(row["start_s"]), float(row["end_s"]), row["word"].strip().lower()
+            start, end = float(row["start_s"]), float(row["end_s"])
+            clip, word = row["clip"].strip(), row["word"].strip().lower()
         except (TypeError, ValueError, AttributeError):
-            start, end, word = 0.0, 0.0, ""
-        if not (word and 0 <= start < end):
+            start, end, clip, word = 0.0, 0.0, "", ""
+        if not (clip and word and 0 <= start < end < math.inf):
             raise ValueError(
                 f"{path}, line {reader.line_num}: {', '.join(str(row[column]) for column in COLUMNS)} is no clip, "
                 f"start and end in seconds, and word; mend or remove the line"
             )
-        spans.setdefault(row["clip"], []).append(Span(start, end, SILENCE if word == "sp" else word))
+        spans.setdefault(clip, []).append(Span(start, end, SILENCE if word == "sp" else word))
     return {clip: sorted(words) for clip, words in spans.items()}
+
+
+def _rows(reader: csv.DictReader, path: str | Path) -> Iterator[dict[str, str]]:
+    first = reader.line_num + 1
+    try:
+        for row in reader:
+            yield row
+            first = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {first}: {error}; is a quotation mark not closed? mend the line") from None
+
+
+def words_of_clips(path: str | Path, clip_ids: Sequence[str], clip_secs: Sequence[float]) -> dict[str, list[Span]]:
+    """The words of a file of alignments, by clip id, of those of the clips that have some. clip_secs: their lengths, 0
+    where nobody knows.
+
+    Raises what `read_alignments` and `match_clips` raise, and ValueError where most words begin behind the end of their
+    clip, as in other units.
+    """
+    words, sec_of = read_alignments(path), dict(zip(clip_ids, clip_secs, strict=True))
+    spans = {clip_id: words[name] for clip_id, name in match_clips(list(words), clip_ids).items() if sec_of[clip_id]}
+    late = [(clip_id, span) for clip_id, said in spans.items() for span in said if span.start_sec >= sec_of[clip_id]]
+    if 2 * len(late) > sum(map(len, spans.values())):
+        clip_id, span = late[0]
+        raise ValueError(
+            f"{path}: {len(late)} words begin behind the end of their clip ({span.name!r} at {span.start_sec:g} s of "
+            f"{clip_id}, which is {sec_of[clip_id]:.1f} s long); start_s and end_s are seconds from its beginning"
+        )
+    return spans
 
 
 def phones_of(words: Sequence[Span]) -> list[Span]:

@@ -33,11 +33,10 @@ from mmpretrain.text.alignments import (
     PRONUNCIATIONS,
     SILENCE,
     Span,
-    match_clips,
     phones_of,
-    read_alignments,
     unit_names,
     units_of_frames,
+    words_of_clips,
 )
 
 INSPECTION_FILE, PICTURE_FILE = "inspect.json", "clips.png"
@@ -61,7 +60,7 @@ def inspect_targets(
     """Prints the table, writes `inspect.json` and `clips.png` into `output`, and returns what is in the former.
 
     corpora: the folders of the clips; none: those of the run that the store lies in. alignments: words with times
-    (`read_alignments`). output: a folder; None: `inspection` beside the store. Raises ValueError or FileNotFoundError
+    (`words_of_clips`). output: a folder; None: `inspection` beside the store. Raises ValueError or FileNotFoundError
     where the store is not whole, or where its clips are not those of the corpora.
     """
     from mmpretrain.report import cluster_picture  # brings matplotlib, for which nothing else waits at its start
@@ -196,8 +195,8 @@ def _corpora_of_run(path: Path) -> list[str]:
 
 def _spans_of(store: TargetStore, alignments: Path) -> dict[str, list[Span]]:
     """The words of the clips of the store that have some."""
-    words = read_alignments(alignments)
-    spans = {clip_id: words[name] for clip_id, name in match_clips(list(words), store.clip_ids).items()}
+    clip_secs = np.diff(store.offsets) / (FRAME_RATE_HZ * store.targets_per_frame)
+    spans = words_of_clips(alignments, store.clip_ids, clip_secs.tolist())
     unknown = [name for name in unit_names(spans) if name not in PRONUNCIATIONS]
     if unknown:
         log(f"{len(unknown)} words have no phones ({', '.join(unknown[:5])}, ...): only GRID's 51 have")

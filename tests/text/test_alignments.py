@@ -11,6 +11,7 @@ from mmpretrain.text.alignments import (
     read_alignments,
     unit_names,
     units_of_frames,
+    words_of_clips,
 )
 
 
@@ -45,6 +46,24 @@ def test_a_file_may_be_in_the_encoding_of_any_program(tmp_path):
         read_alignments(tmp_path / "a.csv")
 
 
+def test_a_quotation_mark_that_is_not_closed_swallows_no_rows(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.csv, line 3: .*; is a quotation mark not closed\?"):
+        read_alignments(write(tmp_path / "a.csv", "c,0,0.5,red", 'c,0.5,1,"at', "d,0,1,blue"))
+
+
+def test_times_in_other_units_are_refused_and_blanks_do_not_matter(tmp_path):
+    rows = "c , 0, 0.95, sil\n d, 0.95, 1.2, bin\nd, 2.0, 2.5, at\n"
+    (tmp_path / "a.csv").write_text("clip, start_s, end_s, word\n" + rows)
+    words = words_of_clips(tmp_path / "a.csv", ["s1/c", "s1/d", "e"], [1.0, 2.0, 1.0])
+    assert {clip_id: [span.name for span in said] for clip_id, said in words.items()} == {
+        "s1/c": ["sil"], "s1/d": ["bin", "at"],
+    }  # fmt: skip
+    write(tmp_path / "a.csv", "c,0,950,sil", "c,950,1180,bin", "c,1180,1360,blue")
+    said = r"a\.csv: 2 words begin behind the end of their clip \('bin' at 950 s of c, which is 3\.0 s .* are seconds"
+    with pytest.raises(ValueError, match=said):
+        words_of_clips(tmp_path / "a.csv", ["c"], [3.0])
+
+
 def test_phones_are_spread_evenly_over_their_word():
     phones = phones_of([Span(0.0, 0.3, "red"), Span(0.3, 0.4, "unheard"), Span(0.4, 0.6, "sil")])
     assert [phone.name for phone in phones] == ["R", "EH", "D", "sil"]
@@ -71,6 +90,6 @@ def test_refusals(tmp_path):
     (tmp_path / "b.csv").write_text("clip,word\nc,red\n")
     with pytest.raises(ValueError, match="has no column start_s, end_s; it needs the columns clip,start_s,end_s,word"):
         read_alignments(tmp_path / "b.csv")
-    for line in ("c,0.2,0.1,red", "c,zero,1,red", "c,0,1,", "c,0"):
+    for line in ("c,0.2,0.1,red", "c,zero,1,red", "c,0,1,", "c,0", "c,0,inf,red"):
         with pytest.raises(ValueError, match=r"line 3: c, .* mend or remove the line"):
             read_alignments(write(tmp_path / "c.csv", "c,0,0.2,sil", line))
