@@ -52,9 +52,12 @@ def read(
     """
     files = media_files(source)
     if manifest is None:
-        if encoding or column:
-            given = f"--encoding {encoding}" if encoding else f"--column {column[0].theirs}={column[0].ours}"
-            raise ValueError(f"{given} is of a manifest; give --manifest, or leave it out")
+        given = [f"--encoding {encoding}"] if encoding else []
+        given += [f"--column {one.theirs}={one.ours}" for one in column]
+        given += [f"--emotion-word {theirs}={ours}" for theirs, ours in emotion_word]
+        given += ["--split-by speaker"] if split_by == "speaker" else []
+        if given:
+            raise ValueError(f"{given[0]} is of a manifest; give --manifest, or leave it out")
         clips = [_clip(source, path, {}, validation_share, split_by) for path in files]
         return with_unique_ids(without_missing(clips))
     rows = read_manifest(manifest, encoding, [(mapped.theirs, mapped.ours) for mapped in column])
@@ -76,6 +79,8 @@ def read(
         elif row.note and names_splits and "split" not in row.values:
             clip = dataclasses.replace(clip, refused=f"{row.note}, so that its split is not known")
         clips.append(dataclasses.replace(clip, note="; ".join(filter(None, (row.note, clip.note)))))
+    if split_by == "speaker":
+        _check_speakers(manifest, rows, clips)
     clips = without_missing(clips)
     clips = keep_together(manifest, rows, clips, by_speaker=split_by == "speaker")
     clips = _with_spellings(clips)
@@ -98,6 +103,21 @@ def _labelled(clip: SourceClip, row: Row, words: Mapping[str, str], column: Sequ
     except ValueError as error:
         return dataclasses.replace(clip, info=info, refused=clip.refused or str(error))
     return dataclasses.replace(clip, info=info, labels=clip.labels | labels)
+
+
+def _check_speakers(manifest: Path, rows: Sequence[Row], clips: Sequence[SourceClip]) -> None:
+    """Prints how many clips are of nobody. Raises ValueError where all are."""
+    nameless = [i for i, clip in enumerate(clips) if not clip.speaker]
+    if len(nameless) == len(clips):
+        raise ValueError(
+            f"--split-by speaker: no row of --manifest {manifest} names a speaker; fill the column `speaker`, say with "
+            "--column which one it is, or leave --split-by out"
+        )
+    if alone := [clips[i].clip_id for i in nameless if not (rows[i].values.get("split") or clips[i].refused)]:
+        print(
+            f"note: --split-by speaker: {len(alone):,} clips name no speaker, such as {alone[0]}, and are held out "
+            "each by itself, whoever it is of"
+        )
 
 
 def _emotion_words(given: Iterable[tuple[str, str]]) -> dict[str, str]:

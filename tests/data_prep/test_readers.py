@@ -155,6 +155,16 @@ def test_neither_a_speaker_nor_a_part_of_a_recording_is_in_two_splits(tmp_path):
     assert clips[4].split != "test"
 
 
+def test_speakers_that_nobody_names_are_not_held_out_and_that_is_said(tmp_path, capsys):
+    split_by_speaker(tmp_path, "a.wav,x,,,\nb.wav,,,,\nc.wav,nan,,,\nd.wav,,test,,\n", validation_share=0.5)
+    assert "note: --split-by speaker: 2 clips name no speaker, such as b, and are held out" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"--split-by speaker: no row of --manifest .*m\.csv names a speaker; fill"):
+        split_by_speaker(tmp_path, "a.wav,,,,\nb.wav,,,,\n")
+    for given in ({"split_by": "speaker"}, {"emotion_word": [("ilo", "happy")]}):
+        with pytest.raises(ValueError, match=r"(--split-by speaker|--emotion-word ilo=happy) is of a manifest; give"):
+            folder.read(tmp_path, None, **{"validation_share": 0.0, "split_by": "clip", **given})
+
+
 @pytest.mark.parametrize(
     "rows", ["a.wav,x,train,,\nb.wav,x,test,,\n", "a.wav,x,train,,\nb.wav,y,test,1,2\nb.wav,x,,1,2\n"]
 )
