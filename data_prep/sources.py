@@ -144,7 +144,8 @@ class SourceClip:
     def fingerprint(self) -> list[Any]:
         """What, if it changed, would change the prepared clip; files stand by their sizes and times of change, not by
         where they are."""
-        said = [self.clip_id, self.split, self.speaker, self.labels, self.info, self.refused]
+        refused = "refused" if self.refused else ""  # for whatever reason, which may name a place
+        said = [self.clip_id, self.split, self.speaker, self.labels, self.info, refused]
         said += [self.start_sec, self.end_sec, *(_stamp(self.path) if self.path else [])]
         curves = {name: [curve.times_sec.tolist(), curve.values.tolist()] for name, curve in self.curves.items()}
         sound = self.sound and [*_stamp(self.sound.path), self.sound.start_sec]
