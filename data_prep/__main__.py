@@ -80,11 +80,14 @@ def _with_corpus(arguments: list[str]) -> list[str]:
 def _check(corpus: Corpus, args: argparse.Namespace) -> int:
     from data_prep.check import check, chosen_parts
     from data_prep.given_landmarks import with_landmarks
+    from data_prep.landmarker import landmarker_model
 
     _options(args)
     parts = chosen_parts(corpus.official, args.check)
     clips, *_ = corpus.clips(args)
     clips = with_landmarks(clips, args.landmarks) if args.landmarks else clips
+    if args.landmarker and any(clip.needs_landmarker for clip in clips):
+        landmarker_model(args.landmarker)
     if not clips and not corpus.official:
         raise ValueError("no clips found in the source; see `--help` of this corpus for the layout that is expected")
     listed = corpus.listed() if corpus.listed else ()

@@ -218,12 +218,12 @@ def landmarker_model(given: str | None) -> Path:
 
     Raises FileNotFoundError or ValueError with the remedy.
     """
-    given = given or os.environ.get(MODEL_ENV)
-    if given:
-        if not Path(given).is_file():
-            raise FileNotFoundError(f"--landmarker {given} does not exist; give the path of face_landmarker.task")
-        check_bundle(Path(given), "--landmarker", "give the path of a whole face_landmarker.task")
-        return Path(given)
+    by, path = ("--landmarker", given) if given else (f"${MODEL_ENV}", os.environ.get(MODEL_ENV))
+    if path:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{by} {path} does not exist; give the path of face_landmarker.task")
+        check_bundle(Path(path), by, "give the path of a whole face_landmarker.task")
+        return Path(path)
     cached = Path.home() / ".cache" / "mmpretrain" / "face_landmarker.task"
     if not cached.is_file():
         return _fetch(MODEL_URL, cached)

@@ -67,10 +67,11 @@ def test_what_check_cannot_be_is_said_in_a_line(tmp_path, capsys):
         (["--max-clip-sec", "nan"], "--max-clip-sec nan is out of range"),
         (["--detect-every", "9"], "--detect-every 9 is out of range"),
         (["--landmarks", "nowhere"], "--landmarks nowhere is not a folder"),
+        (["--landmarker", "nowhere"], "--landmarker nowhere does not exist"),
         (["--workers", "0"], "--workers 0 does no work"),
     ],
 )
 def test_options_that_would_be_refused_are_refused_by_check_too(tmp_path, capsys, arguments, message):
-    touch(tmp_path / "a.wav")
+    touch(tmp_path / "a.wav", tmp_path / "b.mp4")
     assert main(["folder", "--source", str(tmp_path), "--check", *arguments]) == 2
     assert message in capsys.readouterr().err

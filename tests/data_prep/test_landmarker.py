@@ -21,6 +21,9 @@ def test_the_model_is_given_by_flag_then_environment_then_cache(tmp_path, monkey
     (tmp_path / "page").write_text("<html>not found</html>")
     with pytest.raises(ValueError, match="no whole MediaPipe bundle"):
         landmarker.landmarker_model(str(tmp_path / "page"))
+    monkeypatch.setenv(landmarker.MODEL_ENV, str(tmp_path / "gone"))
+    with pytest.raises(FileNotFoundError, match=r"^\$MMPRETRAIN_LANDMARKER .*gone does not exist"):
+        landmarker.landmarker_model(None)
     monkeypatch.delenv(landmarker.MODEL_ENV)
     monkeypatch.setenv("HOME", str(tmp_path))
     cached = tmp_path / ".cache" / "mmpretrain" / "face_landmarker.task"
