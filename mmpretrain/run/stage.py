@@ -144,12 +144,14 @@ def _check_recipe(folder: Path, recipe: Mapping[str, Any], accept_changes: bool)
     changed = [key for key in {**made_with, **recipe} if made_with.get(key, missing) != recipe.get(key, missing)]
     shown = ", ".join(f"{key} was {made_with.get(key)!r} and is {recipe.get(key)!r}" for key in changed[:4])
     shown += ", ..." if len(changed) > 4 else ""
+    done = (folder / RESULT_FILE).exists()
     if not accept_changes:
+        accept = "keep what is finished as it is" if done else "go on with the new one from here"
         raise ValueError(
             f"{folder} was made with another recipe ({shown}); go back to it, give another --config.workdir, remove "
-            f"{folder}, or go on with the new one from here: --accept_changes"
+            f"{folder}, or {accept}: --accept_changes"
         )
-    log(f"{folder}: accepted that {shown}")
+    log(f"{folder}: accepted that {shown}{'; it is finished and stays as it is' * done}")
     try:
         changes = read_json(folder / CHANGES_FILE, kind=list, if_missing=[])
     except DamagedError as error:
