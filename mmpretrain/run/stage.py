@@ -5,7 +5,7 @@ A result that is damaged is none: the stage goes on from what else it left and w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,17 @@ def check_begun(workdir: Path, name: str, fields: Mapping[str, Any]) -> None:
     on_main(look)
 
 
+def changes_since(workdir: Path, name: str, fields: Mapping[str, Any]) -> str:
+    """In words, which of these fields, a part of its recipe, stage `name` was made with otherwise; "" if none was.
+
+    "" too of a stage that was not begun. Raises DamagedError where that cannot be known.
+    """
+    if (made_with := _made_with(workdir / name)) is None:
+        return ""
+    recipe = {**made_with, **fields}
+    return _shown(_changed(made_with, recipe), made_with, recipe)
+
+
 def read_result(workdir: Path, name: str) -> dict[str, Any]:
     """The result of a stage that is whole. Raises FileNotFoundError or DamagedError saying what to run otherwise."""
     file = workdir / name / RESULT_FILE
@@ -140,10 +151,8 @@ def _check_recipe(folder: Path, recipe: Mapping[str, Any], accept_changes: bool)
             f"format {made_with.get('format')}, not {FORMAT}); go on with that version, give another --config.workdir, "
             f"or remove {folder}"
         )
-    missing = object()
-    changed = [key for key in {**made_with, **recipe} if made_with.get(key, missing) != recipe.get(key, missing)]
-    shown = ", ".join(f"{key} was {made_with.get(key)!r} and is {recipe.get(key)!r}" for key in changed[:4])
-    shown += ", ..." if len(changed) > 4 else ""
+    changed = _changed(made_with, recipe)
+    shown = _shown(changed, made_with, recipe)
     done = (folder / RESULT_FILE).exists()
     if not accept_changes:
         accept = "keep what is finished as it is" if done else "go on with the new one from here"
@@ -160,6 +169,16 @@ def _check_recipe(folder: Path, recipe: Mapping[str, Any], accept_changes: bool)
     changes.append({key: [made_with.get(key), recipe.get(key)] for key in changed})
     write_json(folder / CHANGES_FILE, changes)
     write_sealed(folder / RECIPE_FILE, dict(recipe))
+
+
+def _changed(made_with: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
+    missing = object()
+    return [key for key in {**made_with, **recipe} if made_with.get(key, missing) != recipe.get(key, missing)]
+
+
+def _shown(changed: Sequence[str], made_with: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+    shown = ", ".join(f"{key} was {made_with.get(key)!r} and is {recipe.get(key)!r}" for key in changed[:4])
+    return shown + (", ..." if len(changed) > 4 else "")
 
 
 def _made_with(folder: Path) -> dict[str, Any] | None:

@@ -28,6 +28,7 @@ from mmpretrain.report.tables import text_table
 from mmpretrain.run.command import RUN, Command, Option
 from mmpretrain.run.layout import (
     CHECKPOINTS,
+    CONFIG_FILE,
     METRICS_FILE,
     PRETRAINED,
     SCRATCH,
@@ -36,6 +37,7 @@ from mmpretrain.run.layout import (
     training_stages,
 )
 from mmpretrain.run.run import Run
+from mmpretrain.run.stage import changes_since
 from mmpretrain.train.checkpoint import read
 from mmpretrain.train.guard import GOOD
 from mmpretrain.train.loop import TRAIN_PREFIX
@@ -57,7 +59,7 @@ def replay(run: Run, step: int, stage: str | None) -> dict[str, Any]:
 
     It starts from the newest checkpoint before that step and goes forward to it, without updating anything on disk.
     stage: such as "round2/pretrain"; None: the last that has checkpoints. Raises ValueError for a step or stage that
-    there is not.
+    there is not, and where the stage was made with another recipe than the run's last command had.
     """
     stage = stage or _last_stage(run)
     training = _training(run, stage)
@@ -85,11 +87,25 @@ def _training(run: Run, stage: str) -> Training:
     if (pretraining := re.fullmatch(r"round(\d+)/pretrain", stage)) and 1 <= int(pretraining[1]) <= len(
         run.config.rounds
     ):
-        return run.round(int(pretraining[1])).training()
+        round_ = run.round(int(pretraining[1]))
+        _check_made_with(run, stage, round_.pretrain_recipe())
+        return round_.training()
     if stage not in (known := training_stages(run.config)):
         raise ValueError(f"--stage={stage}: this run trains in {', '.join(known)}")
     variant, fold = re.fullmatch(rf"finetune/({PRETRAINED}|{SCRATCH})/fold(\d+)", stage).groups()
-    return training_of(Finetuning(run), variant, int(fold))
+    finetuning = Finetuning(run)
+    _check_made_with(run, stage, finetuning.recipe(variant) | finetuning.reads(int(fold)))
+    return training_of(finetuning, variant, int(fold))
+
+
+def _check_made_with(run: Run, stage: str, recipe: dict[str, Any]) -> None:
+    """Raises ValueError if the stage was made with another recipe than the last command of the run had."""
+    if changes := on_main(lambda: changes_since(run.workdir, stage, recipe)):
+        raise ValueError(
+            f"{run.workdir / CONFIG_FILE} is what the last command of this run was given, and {stage} was made with "
+            f"another recipe ({changes}): its steps would be others; give the command that made {stage} again, which "
+            "does nothing more where it is finished, and then replay"
+        )
 
 
 def _before(run: Run, stage: str, training: Training, step: int) -> tuple[TrainState, Batch]:

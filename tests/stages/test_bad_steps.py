@@ -178,6 +178,16 @@ def test_what_cannot_be_replayed_is_said(config, step, stage, words):
         replay(run, step, stage)
 
 
+def test_a_stage_of_another_recipe_than_the_last_command_had_is_not_replayed(config):
+    """That command may have been refused for it: the steps would be of other batches, say, and look as if they fit."""
+    config.rounds[0].num_steps = 1
+    train(config)
+    config.data.flip, config.log_every = False, 5
+    Run(config).announce()
+    with pytest.raises(ValueError, match=r"round1/pretrain was made with another recipe \(data.flip was True and is F"):
+        replay(Run(recipe_of_run(Path(config.workdir))), 1, None)
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path, config):
     with pytest.raises(ValueError, match=r"is no run: it has no config\.json"):
         recipe_of_run(tmp_path)
