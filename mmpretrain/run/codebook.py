@@ -13,6 +13,7 @@ import numpy as np
 from mmpretrain.config import TargetsConfig
 from mmpretrain.data.batch import TrueUnits
 from mmpretrain.data.clips import ClipTable
+from mmpretrain.data.inputs import INPUTS
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.observe.progress import log
 from mmpretrain.parallel.mesh import local_mesh
@@ -67,6 +68,15 @@ class RoundCodebook:
             return left_by_round(self.run.workdir, self.number - 1)
         return source_of(Path(given))
 
+    @property
+    def _needs(self) -> tuple[str, ...] | None:
+        """What a clip must have one of, as in `IndexRow.has`; None: all have it, as the run's model looks at them."""
+        if self.of_clips is not None:
+            return (self.of_clips.needs,)
+        if self.run.config.rounds[self.number - 1].encoder == "previous_round":
+            return None
+        return tuple(INPUTS[modality].needs for modality in self.source.config.modalities)
+
     @functools.cached_property
     def has(self) -> tuple[np.ndarray, np.ndarray]:
         """bool [N] each: which of the run's clips to train on, and to validate on, have what is clustered.
@@ -74,27 +84,32 @@ class RoundCodebook:
         Logs how many have not. Raises ValueError if no clip to train on has it.
         """
         train, validation = self.run.clips
-        if self.of_clips is None:
+        if (needs := self._needs) is None:
             return np.ones(len(train), bool), np.ones(len(validation), bool)
-        needs = self.of_clips.needs
-        missing, has = {"audio": "sound"}.get(needs, needs), train.has(needs)
+        has, validated = (np.any([table.has(name) for name in needs], axis=0) for table in (train, validation))
+        missing = " or ".join({"audio": "sound"}.get(name, name) for name in needs)
         if not has.any():
+            of_layer = self.config.features == "hidden"
+            field, value, other = (
+                (f"rounds[{self.number - 1}].encoder", str(self.source.path), "another encoder") if of_layer
+                else (f"{self.field}.features", self.config.features, "other features")
+            )  # fmt: skip
             raise ValueError(
-                f"{self.field}.features={self.config.features!r} needs {missing}, but none of the {len(train)} "
-                f"training clips of {train.folders()} that are left has any; use other features, or prepare a corpus "
-                "that has it"
+                f"{field}={value!r} needs {missing}, but none of the {len(train)} training clips of {train.folders()} "
+                f"that are left has any; use {other}, or prepare a corpus that has it"
             )
+        title = self.of_clips.title if self.of_clips else f"layer {self.config.layer}"
         if not has.all():
             log(
                 f"{self.title}: {int((~has).sum())} of {len(train)} training clips have no {missing}, hence no "
-                f"{self.of_clips.title} targets"
+                f"{title} targets"
             )
-        if len(validation) and not validation.has(needs).any():
+        if len(validation) and not validated.any():
             log(
                 f"{self.title}: none of the {len(validation)} validation clips of {validation.folders()} has "
-                f"{missing}, hence none has {self.of_clips.title} targets: nothing of this codebook is validated"
+                f"{missing}, hence none has {title} targets: nothing of this codebook is validated"
             )
-        return has, validation.has(needs)
+        return has, validated
 
     @functools.cached_property
     def clips(self) -> tuple[ClipTable, ClipTable]:

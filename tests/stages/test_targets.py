@@ -57,6 +57,29 @@ def test_what_is_wrong_with_a_named_encoder_is_said(config, tmp_path):
         make_targets(Run(config).round(1))
 
 
+def test_clips_that_a_named_encoder_hears_nothing_of_have_no_targets_of_it(config, tmp_path, capsys):
+    """They would be clusters of where in a clip a frame is: all that it makes of no sound."""
+    clips = [
+        make_clip(f"c{i}", 12 + i, audio=i < 5, size=IMAGE_SIZE, split="validation" if i > 6 else "train")
+        for i in range(8)
+    ]
+    corpora = [
+        write_corpus(tmp_path / name, of, IMAGE_SIZE, IMAGE_SIZE + 16) for name, of in (("a", clips), ("b", clips[5:]))
+    ]
+    config.model = tiny_model("video")
+    config.data.corpora = (CorpusConfig(str(corpora[0])),)
+    (codebook,) = Run(config).round(1).codebooks
+    assert [len(table) for table in codebook.clips] == [5, 0]
+    said = capsys.readouterr().err
+    assert "2 of 7 training clips have no sound, hence no layer 3 targets" in said
+    assert "none of the 1 validation clips" in said
+    make_targets(Run(config).round(1))
+    assert Run(config).round(1).stores[0].lineage["num_clips"] == 5
+    config.data.corpora = (CorpusConfig(str(corpora[1])),)
+    with pytest.raises(ValueError, match=r"rounds\[0\]\.encoder='.*encoder' needs sound, but none of the 2 training"):
+        make_targets(Run(config).round(1))
+
+
 def test_labels_of_a_layer_are_its_nearest_centroids_whatever_else_is_wanted(config):
     config.data.bucket_frames, config.data.batch_frames = (14, 18), 18 * jax.device_count()
     codebook = Run(config).round(1).codebooks[0]
