@@ -80,6 +80,22 @@ class Round:
             return left_by_round(self.run.workdir, self.number - 1)
         return SourceEncoder(Path(self.config.init))
 
+    def check_start(self) -> None:
+        """Raises FileNotFoundError or ValueError where its start is no encoder that can go on as the recipe's model."""
+        if self.start is not None:
+            self.start.check_goes_on(self.run.config.model, f"{self.field}.init")
+
+    def check_named(self) -> None:
+        """As `check_start`, and of the encoder that it clusters; what lies in the run's folder may be yet to come."""
+        outside = [
+            taken is not None and not taken.path.absolute().is_relative_to(self.run.workdir.absolute())
+            for taken in (self.source, self.start)
+        ]
+        if outside[0]:
+            _ = self.source.fingerprint
+        if outside[1]:
+            self.check_start()
+
     def training_data(self, *, chosen: bool = False) -> TrainingData:
         """What its encoder has seen: the clips it is trained on, and what the encoders it takes had seen.
 

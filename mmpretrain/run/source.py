@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from mmpretrain.config import ModelConfig
+from mmpretrain.config import ModelConfig, as_dict, flatten
 from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.encoders.encoder import Encoder, load_encoder
@@ -33,6 +33,10 @@ def left_by_round(workdir: Path, number: int) -> SourceEncoder:
 def source_of(path: Path) -> SourceEncoder | ForeignSource:
     """The encoder of a folder, ours or one of another project, whose layers can be clustered."""
     return ForeignSource(path) if is_foreign(path) else SourceEncoder(path)
+
+
+def _as_given(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +81,26 @@ class SourceEncoder:
                 f"{field}={str(self.path)!r} takes {' and '.join(theirs)}, but model.modalities={tuple(modalities)}; "
                 f"set model.modalities={tuple(theirs)}, or name an encoder of {' and '.join(modalities)}"
             )
+
+    def check_goes_on(self, model: ModelConfig, field: str) -> None:
+        """Says what of the inputs it knows otherwise than `model`, where its weights go on as that.
+
+        Raises ValueError where they would be another network there, though their shapes may all have a place. field:
+        that names the encoder.
+        """
+        own, wanted = (flatten(as_dict(config), "model") for config in (self.config, model))
+        differing = {name: (own[name], wanted[name]) for name in own if own[name] != wanted[name]}
+        for name in ("model.modalities", "model.reference.post_norm"):
+            if name in differing:
+                theirs, ours = map(_as_given, differing[name])
+                raise ValueError(
+                    f"{field}={str(self.path)!r} is an encoder with {name}={theirs}, but the recipe has {ours}; set "
+                    f"{name}={theirs}, or name another encoder"
+                )
+        if told := [
+            f"{name}={values[0]!r}, now {values[1]!r}" for name, values in differing.items() if ".inputs." in name
+        ]:
+            log(f"{field}: the encoder {self.path} knows its inputs otherwise than they are here: {'; '.join(told)}")
 
     def why_other_scale(self, table: ClipTable) -> str:
         """Why it would see the pictures of these clips at another scale than it knows; "" if it would not.

@@ -46,6 +46,7 @@ def pretrain(round_: Round) -> dict[str, Any]:
         )
 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
+        round_.check_start()
         _tell_exposure(round_)
         if round_.start is not None:
             round_.start.tell_other_scale(round_.clips[0], f"{round_.title}: init")

@@ -23,7 +23,10 @@ def refine(run: Run, rounds: range | None = None) -> None:
     if rounds.start > 1 and run.round(rounds.start).needs_previous:
         _check_previous(run, rounds)
     if not all(_is_done(run, pretrain_name(number)) for number in rounds):
-        run.check_noise()  # before the first targets are made, not hours later
+        # Before the first targets are made, not hours later.
+        run.check_noise()
+        for number in rounds:
+            run.round(number).check_named()
     _show(run)
     for number in rounds:
         round_ = run.round(number)

@@ -1,11 +1,17 @@
 """What a round is made of, takes and leaves, as far as the recipe alone says it."""
 
-import pytest
+import dataclasses
 
-from mmpretrain.config import hidden, mfcc
+import pytest
+from flax import nnx
+
+from mmpretrain.config import InputConfig, ReferenceModelConfig, hidden, mfcc
 from mmpretrain.downstream.finetuning import Finetuning
+from mmpretrain.encoders.folder import save_encoder
+from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.run.run import Run
-from tests.tiny import tiny_round, tiny_run
+from mmpretrain.stages.refine import refine
+from tests.tiny import IMAGE_SIZE, initial, tiny_model, tiny_round, tiny_run
 
 
 def test_rounds_and_what_they_hold_are_made_once(tmp_path):
@@ -38,6 +44,33 @@ def test_what_a_round_takes_from_the_one_before(tmp_path, changes, source, start
             assert ("" if taken is None else str(taken.path)) == expected
     assert round_.needs_previous == ("round1" in (source, start))
     assert not run.round(1).needs_previous
+
+
+@pytest.mark.parametrize(
+    ("of_encoder", "said"),
+    [
+        (
+            {"modalities": ("audio", "video")},
+            r"model\.modalities=\('audio', 'video'\), but .* \('video', 'audio'\); set",
+        ),
+        ({"reference": ReferenceModelConfig(post_norm=True)}, r"model\.reference\.post_norm=True, but the .* False"),
+        ({"inputs": InputConfig(audio_normalization="clip", image_size=IMAGE_SIZE)}, ""),
+    ],
+)
+def test_an_encoder_that_would_be_another_network_is_no_start(tmp_path, capsys, of_encoder, said):
+    """All its shapes may have a place: streams that are added, or that stand side by side in another order."""
+    model = dataclasses.replace(tiny_model("video", "audio"), **of_encoder)
+    encoder = nnx.merge(*initial(lambda rngs: AVEncoder(model, rngs=rngs)))
+    save_encoder(tmp_path / "encoder", encoder, lineage={"fingerprint": "abc"})
+    config = tiny_run(workdir=str(tmp_path / "run"), model=tiny_model("video", "audio"))
+    config.rounds[1].init = str(tmp_path / "encoder")
+    run = Run(config)
+    if said:
+        with pytest.raises(ValueError, match=rf"rounds\[1\]\.init='.*encoder' is an encoder with {said}"):
+            refine(run)  # before anything is made
+    else:
+        run.round(2).check_start()
+        assert "model.inputs.audio_normalization='clip', now 'frame'" in capsys.readouterr().err
 
 
 def test_the_last_round_to_fine_tune_is_missing_where_there_are_none(tmp_path):
