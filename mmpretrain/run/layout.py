@@ -5,6 +5,8 @@ Reads files only and does without JAX.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -189,6 +191,19 @@ def _probe_figures(probe: Mapping[str, Any] | None) -> dict[str, Any]:
         return {"probe": None, "untrained_probe_ua": None}
     untrained = {name: probe["untrained"][name] for name in OF_LAYERS}
     return {"probe": {**probe, "untrained": untrained}, "untrained_probe_ua": untrained["ua"]}
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """The runs in the folder of another, of its folds, say, in order of their paths. Stages are not looked into."""
+    found = []
+    for path, folders, files in os.walk(folder):
+        of_stage = RECIPE_FILE in files
+        folders[:] = [] if of_stage else sorted(folders)
+        if CONFIG_FILE in files and not of_stage and Path(path) != folder:
+            with contextlib.suppress(ValueError):  # an exported encoder's, or one of another version
+                recipe_of_run(Path(path))
+                found.append(Path(path))
+    return sorted(found)
 
 
 def recipe_of_run(folder: Path) -> RunConfig:

@@ -23,6 +23,7 @@ from mmpretrain.run.layout import (
     pretrain_name,
     recipe_of_run,
     round_figures,
+    runs_below,
     stage_names,
     targets_name,
     walk_table,
@@ -31,6 +32,7 @@ from mmpretrain.run.stage import RECIPE_FILE, WALL_TIME_FILE, known_result
 
 SILENT_SEC = 6 * SIGN_EVERY_SEC  # a run that gives no sign for so long is dead or hangs
 CLOCKS_SEC = 5.0  # clocks that differ by less are taken for one
+NAMED = 3  # stages, of a run in the folder of another
 SLOW = 5  # so many times the usual time between two records without one: stalled
 
 Records = Sequence[Mapping[str, Any]]
@@ -40,8 +42,12 @@ def status(workdir: Path) -> str:
     """The whole report as text. Raises FileNotFoundError or ValueError for a folder that is no run's."""
     config = recipe_of_run(workdir)
     names, records = stage_names(config), read_metrics(workdir / METRICS_FILE)
-    running = _running(workdir, names)
-    blocks = [f"{workdir}, seed {config.seed}\n{walk_table(workdir, names, running)}"]
+    running, below = _running(workdir, names), runs_below(workdir)
+    blocks = [f"{workdir}, seed {config.seed}"]
+    if not below or any((workdir / name / RECIPE_FILE).exists() for name in names):  # else all is done below
+        blocks[0] += f"\n{walk_table(workdir, names, running)}"
+    if below:
+        blocks.append(f"runs in it\n{_runs_table(below)}\n  `mmpretrain status {below[0]}` says more of one")
     for name in names:
         folder = workdir / name
         if (folder / RECIPE_FILE).exists() and known_result(workdir, name) is None:
@@ -51,6 +57,17 @@ def status(workdir: Path) -> str:
             )
     blocks.append(_block("health", _health(workdir, config, records)))
     return "\n\n".join(block for block in blocks if block)
+
+
+def _runs_table(runs: Sequence[Path]) -> str:
+    """How far each of them is, as text."""
+    rows = []
+    for run in runs:
+        names = stage_names(recipe_of_run(run))
+        left = [name for name in names if known_result(run, name) is None]
+        shown = ", ".join(left[:NAMED]) + ", ..." * (len(left) > NAMED)
+        rows.append([str(run), f"{len(names) - len(left)} of {len(names)}", _running(run, names) or "-", shown or "-"])
+    return text_table((["run", "stages done", "running", "not done"], rows))
 
 
 def _block(title: str, lines: Sequence[str]) -> str:

@@ -4,9 +4,11 @@ import dataclasses
 
 import pytest
 
-from mmpretrain.config import FinetuneConfig, RoundConfig, mfcc
+from mmpretrain.config import FinetuneConfig, RoundConfig, as_dict, mfcc
 from mmpretrain.files import write_json
-from mmpretrain.run.layout import recipe_of_run, stage_names, stages_by_command, training_stages
+from mmpretrain.run.layout import recipe_of_run, runs_below, stage_names, stages_by_command, training_stages
+from mmpretrain.run.sealed import write_sealed
+from mmpretrain.tools.status import status
 from tests.tiny import tiny_run
 
 ROUNDS = tuple(RoundConfig(targets=mfcc(3), num_steps=1) for _ in range(2))
@@ -44,3 +46,22 @@ def test_the_recipe_of_a_folder_that_is_no_run_is_refused(tmp_path):
     write_json(tmp_path / "config.json", {"sed": 3})
     with pytest.raises(ValueError, match=r"no recipe of this version of mmpretrain \(unknown field 'sed' of RunConfig"):
         recipe_of_run(tmp_path)
+
+
+def test_status_shows_the_runs_in_a_folder_that_has_no_stages_of_its_own(tmp_path):
+    """As `adapt` and `folds` leave it: all of the outer recipe's stages would be "to do" for ever."""
+    outer, inner = tmp_path / "run", tmp_path / "run" / "tapt" / "fold1"
+    config = as_dict(recipe(rounds=ROUNDS, finetune=None))
+    for folder in (outer, inner):
+        write_sealed(folder / "config.json", config)
+    write_sealed(inner / "round1" / "targets" / "recipe.json", {"format": 3})
+    write_sealed(inner / "round1" / "targets" / "result.json", {"codebooks": [], "wall_time_sec": 1.0})
+    write_json(inner / "round1" / "targets" / "deep" / "config.json", config)  # stages are not looked into
+    write_json(outer / "encoder" / "config.json", {"model": {}, "lineage": {}})  # no run
+    assert runs_below(outer) == [inner]
+    lines = status(outer).splitlines()
+    assert not [line for line in lines if "to do" in line]
+    assert f"{inner}       1 of 5        -  round1/pretrain, round2/targets, round2/pretrain, ..." in lines[5].strip()
+    assert status(inner).splitlines()[3].split()[:2] == ["round1/targets", "done"]
+    write_sealed(outer / "round1" / "targets" / "recipe.json", {"format": 3})  # it has stages as well
+    assert "round1/pretrain" in status(outer).split("runs in it")[0]
