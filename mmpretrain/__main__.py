@@ -117,6 +117,8 @@ def _run(command: Command, arguments: Sequence[str]) -> None:
     config, paths, values = _parse(command, arguments)
     process = [values.pop(option.name) for option in PROCESS_OPTIONS]
     given = read_given(command, config, paths, values)
+    if given.config is None and (asked := [o for o, x in zip(PROCESS_OPTIONS, process, strict=True) if x is not None]):
+        raise ValueError(f"--{asked[0].name} is for a run of several processes; `{given.command.name}` works in one")
     place = processes.find_place(*process, os.environ)
     if given.config is not None:
         processes.initialize(place, lost_after_sec=given.config.parallel.lost_after_sec)

@@ -98,6 +98,11 @@ CONFIG = "--config=recipe.py"
         (["replay", ".", "--step=3"], ". is no run: it has no config.json"),
         (["replay", ".", "--step=3", CONFIG], "the command is `mmpretrain replay RUN --step=S"),
         (["status", ".", "--accept_changes"], "--accept_changes is for run and refine and targets and pretrain and"),
+        (["status", ".", "--process_id=0"], "--process_id is for a run of several processes; `status` works in one"),
+        (
+            ["predict", "a.mp4", "--encoder=e", "--coordinator=localhost:1"],
+            "--coordinator is for a run of several processes; `predict` works in one",
+        ),
         (["export", CONFIG, "--format=onyx"], "--format=onyx; it must be one of folder, avhubert"),
         (["export", ".", "--format=folder", "--output=again"], ". is no exported encoder, and no run or stage that"),
         (
