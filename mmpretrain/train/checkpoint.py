@@ -36,7 +36,7 @@ AGAIN_AFTER_SEC = (1, 5, 15, 40)  # the waits between the attempts to read what 
 # How TensorStore and XLA say that something else than the content of a file is wrong. A file that is missing (2), a
 # folder in its place (21) or a file in the place of a folder (20) is damage.
 _ELSEWHERE = r"UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|PERMISSION_DENIED|ABORTED|CANCELLED"
-_NOT_DAMAGE = re.compile(rf"OS error (?!2:|20:|21:)|{_ELSEWHERE}")
+_NOT_DAMAGE = re.compile(rf"(OS error |os_error_code=')(?!(2|20|21)\b)|{_ELSEWHERE}")
 _OF_DISK = re.compile(
     rf"OS error |os_error_code|Error writing|{_ELSEWHERE}"
 )  # that a disk does not take what is written
