@@ -58,11 +58,12 @@ def make_batch(
 
     In training (`train`) each clip has its own random stretch of time, where it is longer than the batch, and what
     `Augmentation` says is changed; otherwise it is whole, or one of its `windows`, and unchanged. All inputs and
-    targets of a clip begin at the same frame; of a window only the frames that it owns have targets. targets: of each
-    codebook; a clip may have none. targets_per_frame: of these a frame takes the first. labels: by task, [N, ...] over
-    the table. of_frames: those of them whose second dim is the frames of the clip, [N, T, ...]. extras: by name inputs
-    beside the modalities of the model, such as a text: [B, L, D], 0 where a clip has fewer rows. A clip that has no
-    frames, such as one of text alone, is a frame of nothing.
+    targets of a clip begin at the same frame; of a window only the frames that it owns have targets, and the first
+    alone has the labels of the clip, which so counts once. targets: of each codebook; a clip may have none.
+    targets_per_frame: of these a frame takes the first. labels: by task, [N, ...] over the table. of_frames: those of
+    them whose second dim is the frames of the clip, [N, T, ...]. extras: by name inputs beside the modalities of the
+    model, such as a text: [B, L, D], 0 where a clip has fewer rows. A clip that has no frames, such as one of text
+    alone, is a frame of nothing.
 
     A clip that cannot be read is a row without frames, labels and modalities, the same each time: it has no part in a
     loss. Raises ValueError if these are too many (`ClipTable.unreadable`), or if the targets of a clip have another
@@ -108,7 +109,7 @@ def make_batch(
         for name, of_table in (labels or {}).items():
             if name in of_frames:
                 batch.labels[name][b, : len(frames)] = of_table[row, frames.start : frames.stop]
-            else:
+            elif train or occurrence == 0:
                 batch.labels[name][b] = of_table[row]
 
     for b, (row, occurrence) in enumerate(zip(planned.clips, planned.occurrences.tolist(), strict=True)):

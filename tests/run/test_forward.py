@@ -111,6 +111,16 @@ def test_a_long_clip_comes_in_windows_and_is_put_together(run, tmp_path, everywh
         assert values["frames"] == pytest.approx(min(lengths[row], 1500))
 
 
+def test_a_long_clip_has_its_label_once(run, tmp_path):
+    """Else a validation of labelled tasks would count it once for every window."""
+    clips = [make_clip(f"c{i}", n, size=IMAGE_SIZE, video=False) for i, n in enumerate((20, 1501, 4000))]
+    path = write_corpus(tmp_path / "long", clips, IMAGE_SIZE, IMAGE_SIZE + 16)
+    table, labels = open_clips([CorpusConfig(str(path))]), {"emotion": np.array([3, 4, 5], np.int32)}
+    batches = run.evaluation_batches(table, run.config.model, batch_frames=60, labels=labels)
+    said = np.concatenate([batch.labels["emotion"] for _, batch in batches])
+    assert sorted(said[said >= 0].tolist()) == [3, 4, 5]
+
+
 def test_statistics_of_layers_are_those_of_their_frames(run, tmp_path):
     lengths = [20, 7, 1600, 12]
     clips = [make_clip(f"c{i}", n, size=IMAGE_SIZE, video=False) for i, n in enumerate(lengths)]
