@@ -25,6 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mmpretrain.files import digests
+from mmpretrain.output import at_least_1
 from mmpretrain.train.checkpoint import Checkpointer
 
 LAYER_MIB = 48  # of float32: 12 x 1024 x 1024
@@ -64,8 +65,8 @@ def measure(state: dict[str, jax.Array], folder: Path) -> tuple[float, float, fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mib", type=int, default=768, help="of the state")
-    parser.add_argument("--runs", type=int, default=3, help="of each, in turns")
+    parser.add_argument("--mib", type=at_least_1, default=768, help="of the state")
+    parser.add_argument("--runs", type=at_least_1, default=3, help="of each, in turns")
     parser.add_argument("--folder", type=Path, help="where to save; by default a temporary folder")
     given = parser.parse_args()
     state, seconds = make_state(given.mib), {"without": [], "with": []}

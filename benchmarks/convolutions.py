@@ -32,6 +32,7 @@ from flax import nnx
 from benchmarks.measuring import Turn, alternate, dtype_of, machine, make_parser, or_dash, write_json
 from mmpretrain import compiler
 from mmpretrain.models.resnet import STEM_FRAMES, Conv2D
+from mmpretrain.output import at_least_1
 from mmpretrain.randomness import generator
 
 PARTS = ("forward", "d input", "d kernel")
@@ -183,9 +184,11 @@ def ceiling(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = make_parser("convolutions", __doc__, turns=3, turn_sec=0.2)
-    parser.add_argument("--pictures", type=int, default=400)
-    parser.add_argument("--width", type=int, default=64, help="channels of the stem (default 64, as Base and Large)")
-    parser.add_argument("--image-size", type=int, default=88)
+    parser.add_argument("--pictures", type=at_least_1, default=400)
+    parser.add_argument(
+        "--width", type=at_least_1, default=64, help="channels of the stem (default 64, as Base and Large)"
+    )
+    parser.add_argument("--image-size", type=at_least_1, default=88)
     args = parser.parse_args()
     jax.config.update("jax_platforms", args.device)
     dtype = dtype_of(args)

@@ -29,6 +29,7 @@ from benchmarks.measuring import dtype_of, machine, make_parser, repetitions_in,
 from benchmarks.train_step import recipe, step_flops
 from mmpretrain.config import InputConfig, RunConfig, mfcc
 from mmpretrain.heap import keep_freed
+from mmpretrain.output import at_least_1
 from mmpretrain.parallel.mesh import shard_batch
 
 
@@ -119,8 +120,8 @@ def main() -> None:
     parser = make_parser("growth", __doc__, turns=3, turn_sec=1.0)
     parser.add_argument("--quick", action="store_true", help="a narrow network and small sizes")
     parser.add_argument("--only", choices=AXES, action="append", help="this alone; may be given several times")
-    parser.add_argument("--clips", type=int, default=2, help="where they do not grow (default 2)")
-    parser.add_argument("--frames", type=int, default=100, help="where they do not grow (default 100)")
+    parser.add_argument("--clips", type=at_least_1, default=2, help="where they do not grow (default 2)")
+    parser.add_argument("--frames", type=at_least_1, default=100, help="where they do not grow (default 100)")
     args = parser.parse_args()
     keep_freed()  # as the command does
     jax.config.update("jax_platforms", args.device)

@@ -31,6 +31,7 @@ from flax import nnx
 
 from benchmarks.measuring import alternate, dtype_of, machine, make_parser, write_json
 from mmpretrain.models.transformer import PositionalConv
+from mmpretrain.output import at_least_1
 from mmpretrain.randomness import generator, seed_key
 
 try:
@@ -157,13 +158,17 @@ def dropout_bits(bench: Bench) -> Iterator[tuple[str, Works, float]]:
 
 def main() -> None:
     parser = make_parser("kernels", __doc__, turns=3, turn_sec=0.2)
-    parser.add_argument("--clips", type=int, default=4)
-    parser.add_argument("--frames", type=int, default=100)
-    parser.add_argument("--width", type=int, default=768, help="of the transformer (default 768, Base; Large: 1024)")
-    parser.add_argument("--heads", type=int, default=12)
-    parser.add_argument("--pos-conv-kernel", type=int, default=128)
-    parser.add_argument("--pos-conv-groups", type=int, default=16)
-    parser.add_argument("--square", type=int, default=1024, help="side of the square matrix product (default 1024)")
+    parser.add_argument("--clips", type=at_least_1, default=4)
+    parser.add_argument("--frames", type=at_least_1, default=100)
+    parser.add_argument(
+        "--width", type=at_least_1, default=768, help="of the transformer (default 768, Base; Large: 1024)"
+    )
+    parser.add_argument("--heads", type=at_least_1, default=12)
+    parser.add_argument("--pos-conv-kernel", type=at_least_1, default=128)
+    parser.add_argument("--pos-conv-groups", type=at_least_1, default=16)
+    parser.add_argument(
+        "--square", type=at_least_1, default=1024, help="side of the square matrix product (default 1024)"
+    )
     args = parser.parse_args()
     jax.config.update("jax_platforms", args.device)
     bench, rows = Bench(args), []

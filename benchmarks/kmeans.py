@@ -30,6 +30,7 @@ import jax
 import numpy as np
 
 from mmpretrain.config import ParallelConfig
+from mmpretrain.output import at_least_1
 from mmpretrain.parallel.mesh import make_mesh
 from mmpretrain.randomness import part_seed, seed_key
 from mmpretrain.targets import kmeans
@@ -203,11 +204,11 @@ def label_rate(frames_ND: np.ndarray, num_clusters: int, *, runs: int, mesh) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, help="with --dim and --clusters: this size only")
-    parser.add_argument("--dim", type=int)
-    parser.add_argument("--clusters", type=int)
-    parser.add_argument("--runs", type=int, default=3, help="of ours and faiss, for the median (default 3)")
-    parser.add_argument("--sklearn-restarts", type=int, default=20, help="the reference has 20 (default)")
+    parser.add_argument("--frames", type=at_least_1, help="with --dim and --clusters: this size only")
+    parser.add_argument("--dim", type=at_least_1)
+    parser.add_argument("--clusters", type=at_least_1)
+    parser.add_argument("--runs", type=at_least_1, default=3, help="of ours and faiss, for the median (default 3)")
+    parser.add_argument("--sklearn-restarts", type=at_least_1, default=20, help="the reference has 20 (default)")
     parser.add_argument("--label-only", action="store_true", help="no fitting: frames labelled per second")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

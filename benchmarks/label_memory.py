@@ -22,6 +22,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from mmpretrain.output import at_least_1
 from mmpretrain.targets import kmeans
 from mmpretrain.targets.progress import Labelled, LabelProgress
 from mmpretrain.targets.store import MAKER_FIELDS, write_store
@@ -84,8 +85,8 @@ def peak_mib(work: Callable[[], None]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=100_000, help="of the smaller corpus (default 100000)")
-    parser.add_argument("--dim", type=int, default=256, help="of the features (default 256)")
+    parser.add_argument("--frames", type=at_least_1, default=100_000, help="of the smaller corpus (default 100000)")
+    parser.add_argument("--dim", type=at_least_1, default=256, help="of the features (default 256)")
     parser.add_argument("--only", choices=("fit", "label"), help=argparse.SUPPRESS)  # one measurement, in this process
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from mmpretrain.files import write_arrays
+from mmpretrain.output import at_least_1
 from mmpretrain.targets.kmeans import Codebook
 from mmpretrain.targets.progress import Labelled, LabelProgress
 from mmpretrain.targets.store import MAKER_FIELDS, open_store, write_store
@@ -70,7 +71,7 @@ def drawing_sec(num_parts: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", type=int, default=20_000, help="files of before (default 20000)")
+    parser.add_argument("--parts", type=at_least_1, default=20_000, help="files of before (default 20000)")
     parts = parser.parse_args().parts
     drawn_sec = drawing_sec(LAST) / LAST
     num_clips, num_frames = parts * CLIPS_A_PART, parts * CLIPS_A_PART * CLIP_FRAMES

@@ -39,6 +39,7 @@ from mmpretrain.data.inputs import INPUTS, Augmentation
 from mmpretrain.data.noise import check_noise, mix_noise, noise_segment
 from mmpretrain.data.workers import AHEAD, Workers
 from mmpretrain.features.filterbank import audio_features, band_centres_hz, log_filterbank
+from mmpretrain.output import at_least_1
 from mmpretrain.prepared import finish_corpus
 from mmpretrain.randomness import clip_generator
 from mmpretrain.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clip, Schema
@@ -56,8 +57,8 @@ LRS3 = ((31_982, 84, 0.45, 155), (118_516, 309, 0.6, 1500))
 
 def main(arguments: list[str] | None = None) -> None:
     parser = make_parser("loader", __doc__, turns=5, turn_sec=1.0)
-    parser.add_argument("--clips", type=int, default=96, help="drawn clips (default: 96)")
-    parser.add_argument("--batches", type=int, default=6, help="in a turn (default: 6)")
+    parser.add_argument("--clips", type=at_least_1, default=96, help="drawn clips (default: 96)")
+    parser.add_argument("--batches", type=at_least_1, default=6, help="in a turn (default: 6)")
     parser.add_argument("--compression", choices=tuple(COMPRESSIONS), default="none")
     args = parser.parse_args(arguments)
     print(machine())

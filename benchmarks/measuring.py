@@ -17,6 +17,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from mmpretrain.output import at_least_1
+
 
 def make_parser(module: str, description: str, *, turns: int, turn_sec: float) -> argparse.ArgumentParser:
     """What every benchmark of speed can be told: device, dtype, turns, where to write. module: benchmarks.MODULE."""
@@ -26,7 +28,7 @@ def make_parser(module: str, description: str, *, turns: int, turn_sec: float) -
     )  # fmt: skip
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on a GPU, else float32")
-    parser.add_argument("--turns", type=int, default=turns, help=f"for the medians (default {turns})")
+    parser.add_argument("--turns", type=at_least_1, default=turns, help=f"for the medians (default {turns})")
     parser.add_argument(
         "--turn-sec", type=float, default=turn_sec, help=f"least length of a turn (default {turn_sec:g})"
     )

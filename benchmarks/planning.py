@@ -31,6 +31,7 @@ from mmpretrain.config import CorpusConfig, DataConfig
 from mmpretrain.data import batch_plan
 from mmpretrain.data.clips import training_and_validation
 from mmpretrain.index import Index, read_index, write_index
+from mmpretrain.output import at_least_1
 from mmpretrain.prepared import finish_corpus
 from mmpretrain.randomness import part_seed
 from mmpretrain.records import EMOTIONS, Schema, dataset_dir
@@ -124,8 +125,8 @@ def epoch_sec(lengths: np.ndarray, weights: np.ndarray, seed: int, fillers: Call
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=5_000_000, help="default: %(default)s")
-    parser.add_argument("--runs", type=int, default=3, help="for the medians (default: %(default)s)")
+    parser.add_argument("--clips", type=at_least_1, default=5_000_000, help="default: %(default)s")
+    parser.add_argument("--runs", type=at_least_1, default=3, help="for the medians (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--open", nargs=2, metavar=("WAY", "DIR"), help=argparse.SUPPRESS)
     args = parser.parse_args()

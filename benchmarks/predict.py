@@ -31,6 +31,7 @@ from mmpretrain.encoders.encoder import Encoder
 from mmpretrain.encoders.preprocessing import default_crop_size
 from mmpretrain.models.encoder import AVEncoder
 from mmpretrain.models.heads import ClipHead
+from mmpretrain.output import at_least_1
 from mmpretrain.predict.judge import Judge
 from mmpretrain.predict.over_time import OverTime, Windows, spans
 from mmpretrain.predict.predict import MAX_FACES, parts, predict
@@ -88,7 +89,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["small", "base"], metavar="SIZE", help="of encoders")
     parser.add_argument("--window", type=float, default=3.0, metavar="SEC")
     parser.add_argument("--hop", type=float, default=0.5, metavar="SEC")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N")
+    parser.add_argument("--workers", type=at_least_1, default=os.cpu_count() or 1, metavar="N")
     parser.add_argument("--landmarker", metavar="PATH")
     args = parser.parse_args()
     model, windows = landmarker_model(args.landmarker), Windows(args.window, args.hop)

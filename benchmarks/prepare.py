@@ -20,6 +20,7 @@ from data_prep.options import Options
 from data_prep.single import clips_of_file
 from data_prep.sources import may_have_picture, media_files
 from data_prep.workers import Failed, ordered_map
+from mmpretrain.output import at_least_1
 
 HOURS = {"LRS3": 438.0, "VoxCeleb2": 2442.0}  # as their makers give them; 25 frames/s
 PATIENCE_SEC = 600.0
@@ -98,11 +99,13 @@ def main() -> None:
     )
     parser.add_argument("--source", type=Path, required=True, metavar="DIR", help="folder with some videos")
     parser.add_argument("--landmarker", metavar="PATH", help="as of data_prep")
-    parser.add_argument("--files", type=int, default=24, help="so many of them (default 24)")
-    parser.add_argument("--turns", type=int, default=3, help="of which the median counts (default 3)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: one a core")
-    parser.add_argument("--detect-every", type=int, default=1, metavar="N", help="as of data_prep")
-    parser.add_argument("--cores", type=int, nargs="+", default=[16, 64], help="for the estimate (default 16 64)")
+    parser.add_argument("--files", type=at_least_1, default=24, help="so many of them (default 24)")
+    parser.add_argument("--turns", type=at_least_1, default=3, help="of which the median counts (default 3)")
+    parser.add_argument("--workers", type=at_least_1, default=os.cpu_count() or 1, help="default: one a core")
+    parser.add_argument("--detect-every", type=at_least_1, default=1, metavar="N", help="as of data_prep")
+    parser.add_argument(
+        "--cores", type=at_least_1, nargs="+", default=[16, 64], help="for the estimate (default 16 64)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     args = parser.parse_args()
     model = landmarker_model(args.landmarker)

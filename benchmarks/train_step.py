@@ -50,6 +50,7 @@ from benchmarks.measuring import (
 from mmpretrain.config import RunConfig, as_dict, encoder_size, from_dict
 from mmpretrain.cost import flops
 from mmpretrain.cost.chips import chip_of
+from mmpretrain.output import at_least_1
 
 SIZES = {"tiny": "base", "small": "base", "base": "base", "large": "large"}  # size -> whose recipe
 
@@ -148,10 +149,10 @@ def table(work: Work, contestants: Mapping[str, Remote], turns: Mapping[str, Tur
 def parser() -> argparse.ArgumentParser:
     parser = make_parser("train_step", __doc__, turns=5, turn_sec=2.0)
     parser.add_argument("--size", choices=SIZES, default="base")
-    parser.add_argument("--clips", type=int, default=4)
-    parser.add_argument("--frames", type=int, default=100, help="of each clip (default 100); none is padding")
+    parser.add_argument("--clips", type=at_least_1, default=4)
+    parser.add_argument("--frames", type=at_least_1, default=100, help="of each clip (default 100); none is padding")
     parser.add_argument("--forward", action="store_true", help="features of whole clips, without masks and dropout")
-    parser.add_argument("--round", type=int, default=1, help="of the recipe (default 1); Base's 5 masks inputs")
+    parser.add_argument("--round", type=at_least_1, default=1, help="of the recipe (default 1); Base's 5 masks inputs")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of the recipe, for all")
     parser.add_argument("--variant", action="append", default=[], metavar='"FIELD=VALUE ..."',
                         help="another row of ours, with these fields besides")  # fmt: skip

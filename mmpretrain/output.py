@@ -1,7 +1,8 @@
-"""What the two programs say: errors in one line, and the end of a program whose output nobody reads any more."""
+"""What programs say: errors in one line, wrong counts, and the end of one whose output nobody reads any more."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import select
@@ -21,6 +22,13 @@ def one_line(error: BaseException, limit: int | None = None) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of what a library says, where more lines are advice or a trace; else the kind of its error."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def at_least_1(text: str) -> int:
+    """A count, as a type of `argparse`. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
 
 
 @contextlib.contextmanager

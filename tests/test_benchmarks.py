@@ -1,5 +1,6 @@
 """The benchmarks run as their help says, shrunk; their numbers are not judged here."""
 
+import argparse
 import importlib.util
 import json
 import os
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from mmpretrain.output import at_least_1
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,6 +23,20 @@ def output(script: str, *arguments: str) -> str:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
+
+
+def test_a_count_of_none_is_one_line():
+    for text in ("0", "-1", "2.5", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is no whole number from 1 on"):
+            at_least_1(text)
+    assert at_least_1("3") == 3
+    texts = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "benchmarks").glob("*.py")}
+    others = [(name, option) for name, text in texts.items() for option in re.findall(r'"--([\w-]+)", type=int', text)]
+    assert {option for _, option in others} == {"seed"}, others
+    done = subprocess.run([sys.executable, ROOT / "benchmarks" / "label_store.py", "--parts", "0"], cwd=ROOT,
+                          capture_output=True, text=True, check=False, timeout=100)  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.endswith("error: argument --parts: '0' is no whole number from 1 on\n")
 
 
 @pytest.mark.slow
