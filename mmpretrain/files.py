@@ -175,10 +175,13 @@ def read_arrays(path: str | Path, *names: str, remedy: str = "") -> dict[str, np
 
 
 def check_local(name: str, path: str | Path) -> None:
-    """Raises ValueError for a path that begins like an address, say gs://; name: of the field or option that it is of.
+    """Raises ValueError for a path that begins like an address, say gs://, or with ~/; name: of its field or option.
 
-    Whole-or-not writing, leases and ArrayRecord need a file system.
+    Whole-or-not writing, leases and ArrayRecord need a file system; and ~ would be a folder of that name.
     """
+    if re.match("~(/|$)", str(path)):
+        whole = os.path.expanduser(path)
+        raise ValueError(f"{name}={str(path)!r}: a shell replaces ~ at the beginning of a word alone; give {whole!r}")
     if not (scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", str(path))):
         return
     remedy = "mount the storage and give the path of a folder in it (NFS or Filestore"

@@ -277,8 +277,16 @@ def test_addresses_are_refused_with_a_remedy(path, remedy):
 
 
 def test_paths_that_only_look_a_little_like_addresses_are_none():
-    for path in ("runs/mine", "/data/a:b", "a:b/c", "gs", "", "C:/x", "./gs://"):
+    for path in ("runs/mine", "/data/a:b", "a:b/c", "gs", "", "C:/x", "./gs://", "./~", "~$a.docx", "a/~/b"):
         check_local("workdir", path)
+
+
+def test_a_tilde_that_no_shell_replaced_is_no_folder_of_that_name(monkeypatch):
+    """As in --config.workdir=~/runs."""
+    monkeypatch.setenv("HOME", "/people/ada")
+    for path, whole in (("~/runs", "/people/ada/runs"), (Path("~"), "/people/ada")):
+        with pytest.raises(ValueError, match=rf"^workdir='{path}': a shell .* of a word alone; give '{whole}'$"):
+            check_local("workdir", path)
 
 
 def test_locks_that_are_not_there_are_done_without(tmp_path, monkeypatch):
