@@ -188,8 +188,8 @@ def open_store(
     def agree(name: str, expected: Any, remedy: str, title: str = "") -> None:
         if expected is not None and lineage[name] != expected:
             raise ValueError(
-                f"{path}: {title or name} is {lineage[name]!r} but {expected!r} was expected; {remedy}, or "
-                f"{_make_again(path)}"
+                f"{path}: {title or name} is {lineage[name]!r} but {expected!r} was expected; {remedy}, or remove "
+                f"all of its stage, the folder above {path.parent}, and make the targets again"
             )
 
     agree("num_clusters", expect_num_clusters, f"set targets.num_clusters={lineage['num_clusters']}")

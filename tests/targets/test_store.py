@@ -122,7 +122,10 @@ def test_a_whole_store_is_not_overwritten(tmp_path):
 @pytest.mark.parametrize(
     ("expected", "message"),
     [
-        ({"expect_num_clusters": 6}, r"num_clusters is 5 but 6 was expected; set targets.num_clusters=5, or remove"),
+        (
+            {"expect_num_clusters": 6},
+            r"num_clusters is 5 but 6 was expected; set targets.num_clusters=5, or remove all of its st",
+        ),
         ({"expect_feature_dim": 39}, r"feature_dim of the codebook is 3 but 39 was expected; .*set targets.features"),
         ({"expect_clips": "dead"}, r"clips is 'feedbeef' but 'dead' was expected; .*data.corpora"),
         (
