@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from mmpretrain.config import RetrievalConfig
+from mmpretrain.data.clips import ClipTable
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.data.manifest import MANIFEST_FILE, SEEN_FILE
 from mmpretrain.data.retrieved import Heard, Quotas, choose, manifest_text
@@ -37,6 +39,7 @@ from mmpretrain.run.sealed import write_sealed_text
 from mmpretrain.stages.finetune import finetune
 
 ORDERS = ("score", "random")
+ENOUGH = 0.95  # of the hours that are wanted
 HELD_OUT_SHARE = 0.25  # of a fold's test clips, the most expressive ones, whose precision is told
 
 
@@ -46,12 +49,13 @@ def retrieve(run: Run, order: str = ORDERS[0]) -> list[dict[str, Any]]:
     pool = run.with_config(pool_config(run.config)).clips[0]
     for number in finetuning.folds:
         check_held_out(finetuning, number, pool)
+    frames = wanted.hours * 3600 * FRAME_RATE_HZ
+    quotas = Quotas(*(math.floor(frames * share) for share in (1.0, wanted.class_share, wanted.speaker_share)))
+    _check_quotas(pool, quotas, wanted)
     finetuning.run.announce()
     finetune(finetuning.run)
     classes = np.array(finetuning.main.classes)
     is_neutral = np.isin(classes, wanted.neutral)
-    frames = wanted.hours * 3600 * FRAME_RATE_HZ
-    quotas = Quotas(*(math.floor(frames * share) for share in (1.0, wanted.class_share, wanted.speaker_share)))
     variant = finetuning.variants[0]
 
     def of_fold(number: int) -> dict[str, Any]:
@@ -93,8 +97,20 @@ def retrieve(run: Run, order: str = ORDERS[0]) -> list[dict[str, Any]]:
         return run.stage(manifest_name(order, number), recipe, work)
 
     results = [of_fold(number) for number in finetuning.folds]
-    on_main(lambda: show(results))
+    on_main(lambda: show(results, wanted.hours))
     return results
+
+
+def _check_quotas(pool: ClipTable, quotas: Quotas, wanted: RetrievalConfig) -> None:
+    """Raises ValueError where they have room for no clip, before an embedding is trained."""
+    named_N = np.array([who != "" for who in pool.speakers], bool)
+    if not (pool.lengths <= np.where(named_N, min(quotas), min(quotas.whole, quotas.of_class))).any():
+        whole, of_class, of_speaker, shortest = (x / FRAME_RATE_HZ for x in (*quotas, int(pool.lengths.min())))
+        raise ValueError(
+            f"retrieval.hours={wanted.hours:g} are {whole:g} s, of which a class may have {of_class:g} s "
+            f"(class_share={wanted.class_share:g}) and a speaker {of_speaker:g} s (speaker_share="
+            f"{wanted.speaker_share:g}), but the shortest of the {len(pool)} clips has {shortest:g} s; raise these"
+        )
 
 
 def _leave(finetuning: Finetuning, variant: str, number: int, folder: Path, text: str) -> None:
@@ -117,12 +133,14 @@ def held_out_precision(results: list[dict[str, Any]]) -> dict[str, Any]:
     return precision(joined["clip_ids"], joined["speakers"], yes, scores, np.concatenate(taken))
 
 
-def show(results: list[dict[str, Any]]) -> None:
-    """Logs what was retrieved, and what of it can be checked."""
+def show(results: list[dict[str, Any]], wanted_hours: float) -> None:
+    """Logs what was retrieved, whether there was as much as wanted, and what of it can be checked."""
     for result in results:
+        why = "there are no more" if result["clips"] == result["of_clips"] else "the quotas leave no more"
+        fewer = f"; not the {wanted_hours:g} h of retrieval.hours: {why}" * (result["hours"] < ENOUGH * wanted_hours)
         log(
             f"fold {result['fold']}: {result['clips']} of {result['of_clips']} clips, {result['hours']:.3f} of "
-            f"{result['of_hours']:.3f} h"
+            f"{result['of_hours']:.3f} h{fewer}"
         )
     found = held_out_precision(results)
     over = found["over_chance"]

@@ -102,6 +102,11 @@ def test_what_cannot_be_retrieved_is_one_line(tone_run, tmp_path):
     run.config.finetune.protocol = "clips-6"
     with pytest.raises(ValueError, match=r"protocol='clips-6' has the same people in several parts .*use a protoc"):
         retrieve(Run(run.config))
+    few = embedding_run(tone_run, tmp_path, hours=0.0005, speaker_share=0.1)
+    said = r"hours=0\.0005 are 1\.8 s, .* a speaker 0\.16 s \(speaker_share=0\.1\), but the shortest of the .* 0\.32 s"
+    with pytest.raises(ValueError, match=said):
+        retrieve(few)
+    assert not (tmp_path / "retrieval" / "finetune").exists(), "before the embedding is trained"
     with pytest.raises(
         ValueError, match=r"retrieval\.neutral=\('calm',\); it must be some, not all, of the classes neut"
     ):
