@@ -4,9 +4,25 @@ import dataclasses
 
 import pytest
 
-from mmpretrain.config import RetrievalConfig, TaskConfig, emotion
+from mmpretrain.config import FinetuneConfig, RetrievalConfig, TaskConfig, emotion
 from mmpretrain.config.checks import check
+from mmpretrain.config.task_checks import unread
 from tests.tiny import tiny_model, tiny_run
+
+
+def test_fields_of_which_training_makes_nothing_are_told():
+    finetune = FinetuneConfig(
+        tasks=(TaskConfig("arousal", kind="value"),), freq_mask=4, modality_dropout=0.5, label_smoothing=0.1
+    )
+    assert unread(finetune, tiny_model("video")) == [
+        "finetune.modality_dropout=0.5 (there is one modality)",
+        "finetune.freq_mask=4 (there is no sound)",
+        "finetune.label_smoothing=0.1 (no task asks for the probability of a class)",
+    ]
+    finetune.tasks = (*finetune.tasks, emotion("a", "b"))
+    assert unread(finetune, tiny_model("audio", "video")) == []
+    finetune.tracks = ("hands",)
+    assert unread(finetune, tiny_model("audio")) == []
 
 
 @pytest.mark.parametrize(

@@ -87,9 +87,26 @@ def check_finetune(finetune: FinetuneConfig, model: ModelConfig) -> None:
     check_optimizer(finetune.optimizer, "finetune.optimizer", finetune.num_steps)
 
 
+def unread(finetune: FinetuneConfig, model: ModelConfig) -> list[str]:
+    """Fields that are set and of which training by steps makes nothing, with the reasons. model: that is trained."""
+    alone, silent = _num_streams(finetune, model) == 1, "audio" not in model.modalities
+    numbers = all(task.kind in (*OF_VALUES, "embedding") for task in finetune.tasks)
+    reasons = {
+        "modality_dropout": "there is one modality" if alone else "",
+        "freq_mask": "there is no sound" if silent else "",
+        "freq_warp": "there is no sound" if silent else "",
+        "label_smoothing": "no task asks for the probability of a class" if numbers else "",
+    }
+    set_to = {name: getattr(finetune, name) for name, reason in reasons.items() if reason}
+    return [f"finetune.{name}={value} ({reasons[name]})" for name, value in set_to.items() if value]
+
+
+def _num_streams(finetune: FinetuneConfig, model: ModelConfig) -> int:
+    return len(model.modalities) + (finetune.text is not None) + len(finetune.tracks)
+
+
 def _check_fusion(finetune: FinetuneConfig, model: ModelConfig) -> None:
-    fusion = finetune.fusion
-    streams = len(model.modalities) + (finetune.text is not None) + len(finetune.tracks)
+    fusion, streams = finetune.fusion, _num_streams(finetune, model)
     wanted = f"early with model.modalities={model.modalities} and no finetune.text or tracks: nothing meets"
     require(streams > 1 or fusion == "early", "finetune.fusion", fusion, wanted)
     trained = finetune.classifier == "trained" and finetune.head == "attentive"

@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from mmpretrain.config import FITTED_FUSIONS, FinetuneConfig, TaskConfig
+from mmpretrain.config.task_checks import unread
 from mmpretrain.data.exposure import TrainingData
 from mmpretrain.downstream.checking import check_folds
 from mmpretrain.downstream.exposure import TEST_SEEN, as_result, check_exposure, exposure_of_fold
@@ -156,6 +157,8 @@ def _train_fold(finetuning: Finetuning, variant: str, number: int) -> dict[str, 
     def work(folder: Path, wall: WallTime) -> dict[str, Any]:
         told = _announce(finetuning, variant, number)
         fold, title = finetuning.fold(number), f"{variant}, fold {number}"
+        if fields := unread(config, finetuning.model(variant)):
+            log(f"{title}: {', '.join(fields)} change{'s' * (len(fields) == 1)} nothing")
         training = training_of(finetuning, variant, number)
         trainer = training.trainer
         watched = watch(run, name, title, wall, trainer, training.batches.plan, finetuning.model(variant))
