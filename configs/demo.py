@@ -93,7 +93,7 @@ def get_config() -> RunConfig:
             task=TaskConfig(name="units", kind="frames", classes=tuple("_aeioumnlwpbtkfvsx"), silence="_"),
             labelled_clips=(20, 80),
             inputs=("audio",),
-            num_steps=200,
+            num_steps=250,
             eval_every=25,
             batch_frames=300,
             dropout=0.0,
