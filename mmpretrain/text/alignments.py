@@ -93,7 +93,7 @@ def read_alignments(path: str | Path) -> dict[str, list[Span]]:
     The pauses `sil` and `sp` are both `sil`. Raises FileNotFoundError, or ValueError naming the line that is wrong.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"--alignments={path}: there is no such file")
+        raise FileNotFoundError(f"alignments={str(path)!r}: there is no such file")
     spans: dict[str, list[Span]] = {}
     text = io.StringIO(read_text(Path(path)), newline="")
     reader = csv.DictReader(text, skipinitialspace=True, strict=True)

@@ -85,7 +85,7 @@ def test_clips_are_found_by_the_end_of_their_id():
 
 
 def test_refusals(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"--alignments=.*none.csv: there is no such file"):
+    with pytest.raises(FileNotFoundError, match=r"alignments=.*none.csv.: there is no such file"):
         read_alignments(tmp_path / "none.csv")
     (tmp_path / "b.csv").write_text("clip,word\nc,red\n")
     with pytest.raises(ValueError, match="has no column start_s, end_s; it needs the columns clip,start_s,end_s,word"):

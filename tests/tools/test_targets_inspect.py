@@ -119,7 +119,7 @@ def test_what_a_user_gets_wrong_is_one_line(corpus, store, tmp_path, command):
         ((tmp_path / "nowhere",), "no whole target store is there; remove"),
         ((store, "--round=1"), "--round=1 is for targets and pretrain, not for targets inspect"),
         ((store, f"--output={tmp_path / 'file'}"), "cannot be made (it is a file); give another folder"),
-        ((store, f"--alignments={tmp_path / 'none.csv'}"), "none.csv: there is no such file"),
+        ((store, f"--alignments={tmp_path / 'none.csv'}"), "there is no such file"),
         ((store, f"--corpus={other}"), "3 of its 4 clips are not in"),
         ((store_alone,), "clip 's/a' has 22 targets but 20 frames; remove"),
     ):
