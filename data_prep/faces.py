@@ -144,7 +144,7 @@ def follow(pictures: Sequence[Faces]) -> list[Track]:
 
 def _move(pictures: Sequence[Faces], shots: np.ndarray, track: Track, number: int, face: int) -> float | None:
     """How far a face is from where a track was last seen, in eye distances; None if it cannot be the same person."""
-    last, faces = max(track), pictures[number]
+    last, faces = next(reversed(track)), pictures[number]  # a track is in order of time
     before = pictures[last]
     point, seen = faces.points[face], before.points[track[last]]
     move = float(np.linalg.norm(point.mean(0) - seen.mean(0)) / max(eye_distance(seen), 1.0))
