@@ -17,8 +17,19 @@ Tree = TypeVar("Tree")
 
 
 def as_dict(config: Any) -> dict[str, Any]:
-    """A configuration tree as plain JSON values."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    """A configuration tree as plain JSON values. What a field for numbers holds is a float, whoever wrote it whole: 20
+    in a file and on the command line are one value."""
+    return {field.name: _to_json(field.type, getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def _to_json(kind: Any, value: Any) -> Any:
+    kind, _ = plain_type(kind)
+    if isinstance(value, tuple | list):
+        element = typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else None
+        return [_to_json(element, item) for item in value]
+    if dataclasses.is_dataclass(value):
+        return as_dict(value)
+    return float(value) if kind is float and type(value) is int and abs(value) < 2**53 else value
 
 
 def fields_of(config: RunConfig, *names: str, but: Sequence[str] = ()) -> dict[str, Any]:

@@ -5,6 +5,7 @@ A result that is damaged is none: the stage goes on from what else it left and w
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,8 @@ def _check_recipe(folder: Path, recipe: Mapping[str, Any], accept_changes: bool)
             f"format {made_with.get('format')}, not {FORMAT}); go on with that version, give another --config.workdir, "
             f"or remove {folder}"
         )
-    changed = _changed(made_with, recipe)
+    if not (changed := _changed(made_with, json.loads(json.dumps(recipe)))):
+        return  # 20 and 20.0 are one value
     shown = _shown(changed, made_with, recipe)
     done = (folder / RESULT_FILE).exists()
     if not accept_changes:
