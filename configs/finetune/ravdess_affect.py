@@ -20,7 +20,7 @@ def get_config() -> RunConfig:
     fit = dict(fit_share=0.5, fit_restarts=3)
     first = config.rounds[0]
     first.targets = mfcc(100, **fit) + prosody(50, relative_to="speaker", **fit)
-    # Begins at the frozen regression and ends 6 points of UA above it, on test clips, of a quarter of the labels and all.
+    # Begins at the frozen regression and ends 6 points of UA above it, on test clips, from a quarter of the labels on.
     finetune = dataclasses.replace(
         config.finetune,
         head="frozen_linear",
