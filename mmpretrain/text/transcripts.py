@@ -67,7 +67,9 @@ class TextEncoder:
         self._named = f"{field}={str(folder)!r}"
         self._torch, self._max_tokens = torch, max_tokens
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, truncation_side="left")
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            if self._tokenizer.is_fast:  # what was said before is cut; a slow one takes no such thing
+                self._tokenizer.truncation_side = "left"
             self._model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
         except Exception as error:  # a tokenizer that is damaged raises a plain one
             raise ValueError(f"{self._named} cannot be loaded: {first_line(error)}") from error
@@ -91,13 +93,23 @@ class TextEncoder:
     def tokens(self, turns: Sequence[Turn]) -> list[np.ndarray]:
         """Of each turn float32 [L, D]: the last layer at its tokens, at most `max_tokens` of them, the first.
 
-        What was said before is read too, as far as it fits, and has no tokens of its own here. Empty: [0, D].
+        What was said before is read too, as far as it fits, and has no tokens of its own here. Of a turn that is longer
+        than the model reads at once it reads the beginning. Empty: [0, D].
         """
         return [layers_SLD[-1] for layers_SLD in self._states(turns, layers=False)]
 
     def layers(self, turns: Sequence[Turn]) -> list[np.ndarray]:
         """The same of every layer, float32 [S + 1, L, D], row 0 being what the first takes."""
         return self._states(turns, layers=True)
+
+    def _beginning(self, text: str) -> str:
+        """Of a text what the model reads at once."""
+        room = self._longest - self._tokenizer.num_special_tokens_to_add()
+        if not self._tokenizer.is_fast or len(text.encode()) <= room:  # a token has a byte or more
+            return text
+        found = self._tokenizer(text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)
+        places = found["offset_mapping"]
+        return text[: places[room - 1][1]] if len(places) > room else text
 
     def _states(self, turns: Sequence[Turn], *, layers: bool) -> list[np.ndarray]:
         """[S, L, D] of each turn, the last layer last, or it alone; [1, 0, D] of one without a text."""
@@ -111,14 +123,15 @@ class TextEncoder:
                 "told from what was said before; set finetune.text.context=0, or take a model with a fast tokenizer"
             )
         separator = f" {self._tokenizer.sep_token or ''} "
-        whole = [separator.join((*turns[i].before, turns[i].text)) for i in spoken]
+        own = [self._beginning(turns[i].text) for i in spoken]
+        whole = [separator.join((*turns[i].before, text)) for i, text in zip(spoken, own, strict=True)]
         given = dict(truncation=True, max_length=self._longest, padding=len(whole) > 1, return_special_tokens_mask=True)
         offsets: dict[str, Any] = {"return_offsets_mapping": True} if self._tokenizer.is_fast else {}
         encoded = self._tokenizer(whole, return_tensors="pt", **given, **offsets)
         there_BL = encoded["attention_mask"].numpy() > 0
         own_BL = there_BL & (encoded.pop("special_tokens_mask").numpy() == 0)
         if offsets:
-            starts = np.array([len(text) - len(turns[i].text) for i, text in zip(spoken, whole, strict=True)])
+            starts = np.array([len(text) - len(last) for text, last in zip(whole, own, strict=True)])
             own_BL &= encoded.pop("offset_mapping")[..., 1].numpy() > starts[:, None]
         with self._torch.no_grad():
             try:

@@ -62,6 +62,10 @@ def test_tokens_are_those_of_the_model_at_the_turn_itself(bert):
     assert [len(tokens) for tokens in together] == [3, 3, 4, 3, 0], "the first ones; what was said before is cut"
     for turn, tokens in zip(turns, together, strict=True):
         np.testing.assert_allclose(encoder.tokens([turn])[0], tokens, atol=1e-6, err_msg="others beside it say nothing")
+    longest = ("i am so glad sorry you a " * 2).strip()  # 14 words and two marks are all that the model reads
+    beyond = [Turn(longest + " b" * 40), Turn(longest + " b" * 40, ("b: sorry",))]
+    for turn, tokens in zip(beyond, encoder.tokens(beyond), strict=True):
+        np.testing.assert_allclose(tokens, encoder.tokens([Turn(longest)])[0], atol=1e-6, err_msg=f"of {turn} the first")
 
 
 def test_tokens_that_cannot_be_told_from_those_before_are_refused(bert):
