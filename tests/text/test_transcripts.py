@@ -65,7 +65,7 @@ def test_tokens_are_those_of_the_model_at_the_turn_itself(bert):
     longest = ("i am so glad sorry you a " * 2).strip()  # 14 words and two marks are all that the model reads
     beyond = [Turn(longest + " b" * 40), Turn(longest + " b" * 40, ("b: sorry",))]
     for turn, tokens in zip(beyond, encoder.tokens(beyond), strict=True):
-        np.testing.assert_allclose(tokens, encoder.tokens([Turn(longest)])[0], atol=1e-6, err_msg=f"of {turn} the first")
+        np.testing.assert_allclose(tokens, encoder.tokens([Turn(longest)])[0], atol=1e-6, err_msg=str(turn))
 
 
 def test_tokens_that_cannot_be_told_from_those_before_are_refused(bert):
