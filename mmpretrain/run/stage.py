@@ -152,8 +152,8 @@ def _check_recipe(folder: Path, recipe: Mapping[str, Any], accept_changes: bool)
             f"format {made_with.get('format')}, not {FORMAT}); go on with that version, give another --config.workdir, "
             f"or remove {folder}"
         )
-    if not (changed := _changed(made_with, json.loads(json.dumps(recipe)))):
-        return  # 20 and 20.0 are one value
+    if not (changed := _changed(made_with, recipe)):
+        return
     shown = _shown(changed, made_with, recipe)
     done = (folder / RESULT_FILE).exists()
     if not accept_changes:
@@ -174,7 +174,8 @@ def _check_recipe(folder: Path, recipe: Mapping[str, Any], accept_changes: bool)
 
 
 def _changed(made_with: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
-    missing = object()
+    """The fields of another value: tuples are lists in a file, and 20 and 20.0 are one value."""
+    missing, recipe = object(), json.loads(json.dumps(recipe))
     return [key for key in {**made_with, **recipe} if made_with.get(key, missing) != recipe.get(key, missing)]
 
 

@@ -68,8 +68,8 @@ class TextEncoder:
         self._torch, self._max_tokens = torch, max_tokens
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            if self._tokenizer.is_fast:  # what was said before is cut; a slow one takes no such thing
-                self._tokenizer.truncation_side = "left"
+            # What was said before is cut, which a slow one is never given.
+            self._tokenizer.truncation_side = "left" if self._tokenizer.is_fast else "right"
             self._model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
         except Exception as error:  # a tokenizer that is damaged raises a plain one
             raise ValueError(f"{self._named} cannot be loaded: {first_line(error)}") from error
